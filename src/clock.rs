@@ -1,0 +1,272 @@
+//! Time: the [`Clock`] seam, and the engine's own time behind it.
+//!
+//! Nothing else in the crate reads a clock. The engine counts milliseconds on a timeline of its own
+//! that starts at the wall time of the store's creation. While the machine stays up it advances
+//! with the boot clock, across restarts of the process too, so stepping the wall clock neither
+//! shortens nor stretches a TTL. Across a reboot the wall clock decides, and never backwards.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+/// A source of time.
+///
+/// [`SystemClock`] is the machine's; [`SimulatedClock`] stands still until a test advances it.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// Reads all three clocks at once.
+    fn read(&self) -> Reading;
+}
+
+/// What the machine's clocks say at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which boot of the machine this is.
+    pub boot_id: [u8; 16],
+    /// Time since that boot, suspension included. Never steps.
+    pub boot: Duration,
+    /// Time since the Unix epoch. May be stepped in either direction.
+    pub wall: Duration,
+}
+
+/// The machine's clocks: `CLOCK_BOOTTIME`, the boot id of the kernel, and the wall clock.
+#[derive(Clone, Debug)]
+pub struct SystemClock {
+    boot_id: [u8; 16],
+}
+
+impl SystemClock {
+    /// Reads the machine's boot id.
+    pub fn new() -> Self {
+        // Where the kernel has no boot id every process counts as a boot of its own, and the wall
+        // clock decides between them.
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .ok()
+            .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok())
+            .map_or_else(crate::key::random_bytes, u128::to_be_bytes);
+        Self { boot_id }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn read(&self) -> Reading {
+        #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Reading { boot_id: self.boot_id, boot: boot_time(), wall }
+    }
+}
+
+fn boot_time() -> Duration {
+    #[cfg(target_os = "linux")]
+    let id = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let id = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(id);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// A clock that stands still until it is told otherwise, so that a test of 24 hours takes none.
+///
+/// Clones share one time.
+///
+/// ```
+/// use std::time::Duration;
+/// use refrain::clock::{Clock, SimulatedClock};
+///
+/// let clock = SimulatedClock::new();
+/// let before = clock.read();
+/// clock.advance(Duration::from_secs(24 * 60 * 60));
+/// assert_eq!(clock.read().boot - before.boot, Duration::from_secs(86_400));
+/// ```
+#[derive(Clone, Debug)]
+pub struct SimulatedClock(Arc<Mutex<Reading>>);
+
+impl SimulatedClock {
+    /// A clock at the start of 2026, one hour after a boot.
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Reading {
+            boot_id: [1; 16],
+            boot: Duration::from_secs(60 * 60),
+            wall: Duration::from_secs(1_767_225_600),
+        })))
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        let mut now = self.0.lock();
+        now.boot += by;
+        now.wall += by;
+    }
+
+    /// Steps the wall clock, as a time server or an operator does; no time passes.
+    pub fn set_wall(&self, since_epoch: Duration) {
+        self.0.lock().wall = since_epoch;
+    }
+
+    /// Reboots the machine: the wall clock moves on by `downtime`, and a new boot begins.
+    pub fn reboot(&self, downtime: Duration) {
+        let mut now = self.0.lock();
+        now.boot_id = u128::from_be_bytes(now.boot_id).wrapping_add(1).to_be_bytes();
+        now.boot = Duration::from_secs(1);
+        now.wall += downtime;
+    }
+}
+
+impl Default for SimulatedClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn read(&self) -> Reading {
+        *self.0.lock()
+    }
+}
+
+/// A moment of engine time, in milliseconds since the Unix epoch as the store counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(pub(crate) u64);
+
+impl Moment {
+    pub(crate) fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(millis(by)))
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    pub(crate) fn to_system_time(self) -> SystemTime {
+        UNIX_EPOCH.checked_add(Duration::from_millis(self.0)).unwrap_or(UNIX_EPOCH)
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A moment of engine time pinned to the machine's clocks. Each batch of the log carries one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    pub(crate) at: Moment,
+    pub(crate) reading: Reading,
+}
+
+/// Engine time, running on from an anchor.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    clock: Arc<dyn Clock>,
+    start: Anchor,
+    latest: AtomicU64,
+    jump: Option<Duration>,
+}
+
+impl Timeline {
+    /// Engine time for a new store.
+    pub(crate) fn begin(clock: Arc<dyn Clock>) -> Self {
+        let reading = clock.read();
+        let start = Anchor { at: Moment(millis(reading.wall)), reading };
+        Self { clock, start, latest: AtomicU64::new(start.at.0), jump: None }
+    }
+
+    /// Engine time that runs on from the newest anchor on disk. After a reboot the wall clock says
+    /// how long the machine was away; more than `trusted` of it is reported as a jump.
+    pub(crate) fn resume(clock: Arc<dyn Clock>, last: Anchor, trusted: Duration) -> Self {
+        let reading = clock.read();
+        let same_boot = reading.boot_id == last.reading.boot_id && reading.boot >= last.reading.boot;
+        let away = if same_boot {
+            reading.boot - last.reading.boot
+        } else {
+            reading.wall.saturating_sub(last.reading.wall)
+        };
+        let jump = (!same_boot && away > trusted).then_some(away);
+        let start = Anchor { at: last.at.plus(away), reading };
+        Self { clock, start, latest: AtomicU64::new(start.at.0), jump }
+    }
+
+    /// Now, never earlier than any moment handed out before.
+    pub(crate) fn now(&self) -> Moment {
+        self.anchor().at
+    }
+
+    /// Now, with the readings it rests on.
+    pub(crate) fn anchor(&self) -> Anchor {
+        let reading = self.clock.read();
+        let at = self.start.at.plus(reading.boot.saturating_sub(self.start.reading.boot));
+        let latest = self.latest.fetch_max(at.0, Ordering::Relaxed);
+        Anchor { at: Moment(at.0.max(latest)), reading }
+    }
+
+    /// When this process opened the store.
+    pub(crate) fn started(&self) -> Moment {
+        self.start.at
+    }
+
+    /// How far the wall clock jumped over a reboot, if it was more than is trusted.
+    pub(crate) fn jump(&self) -> Option<Duration> {
+        self.jump
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    fn later(clock: &SimulatedClock, last: Anchor) -> Timeline {
+        Timeline::resume(Arc::new(clock.clone()), last, 24 * HOUR)
+    }
+
+    #[test]
+    fn p9_wall_clock_steps_do_not_move_engine_time() {
+        let clock = SimulatedClock::new();
+        let timeline = Timeline::begin(Arc::new(clock.clone()));
+        let start = timeline.anchor();
+        clock.set_wall(Duration::ZERO);
+        clock.advance(HOUR);
+        assert_eq!(timeline.now().since(start.at), HOUR);
+        clock.set_wall(Duration::from_secs(9_999_999_999));
+        assert_eq!(later(&clock, start).now().since(start.at), HOUR, "over a restart");
+    }
+
+    #[test]
+    fn p9_a_reboot_counts_the_wall_clock_and_never_backwards() {
+        let clock = SimulatedClock::new();
+        let start = Timeline::begin(Arc::new(clock.clone())).anchor();
+        clock.reboot(3 * HOUR);
+        assert_eq!(later(&clock, start).now().since(start.at), 3 * HOUR);
+        clock.set_wall(Duration::ZERO);
+        assert_eq!(later(&clock, start).now(), start.at);
+    }
+
+    #[test]
+    fn a_jump_past_the_trusted_downtime_is_reported() {
+        let clock = SimulatedClock::new();
+        let start = Timeline::begin(Arc::new(clock.clone())).anchor();
+        clock.reboot(24 * HOUR);
+        assert_eq!(later(&clock, start).jump(), None);
+        clock.reboot(HOUR);
+        assert_eq!(later(&clock, start).jump(), Some(25 * HOUR));
+    }
+
+    #[test]
+    fn system_time_moves_on() {
+        let clock = SystemClock::new();
+        let (a, b) = (clock.read(), clock.read());
+        assert_eq!(a.boot_id, b.boot_id);
+        assert!(b.boot >= a.boot && a.wall > Duration::ZERO);
+    }
+}

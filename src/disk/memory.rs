@@ -1,0 +1,136 @@
+//! A directory in memory, for stores that need not outlive a test.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{Disk, DiskFile};
+
+#[derive(Debug, Default)]
+pub(crate) struct MemoryDisk {
+    files: Mutex<BTreeMap<String, Arc<MemoryFile>>>,
+    created: AtomicU64,
+}
+
+/// Bytes past the end of `written`, up to `len`, are zero and take no memory.
+#[derive(Debug, Default)]
+struct MemoryFile {
+    identity: u64,
+    content: RwLock<Content>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    written: Vec<u8>,
+    len: usize,
+}
+
+impl Disk for MemoryDisk {
+    fn path(&self) -> &Path {
+        Path::new(":memory:")
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.files.lock().keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut files = self.files.lock();
+        if files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let identity = self.created.fetch_add(1, Ordering::Relaxed);
+        let file = Arc::new(MemoryFile { identity, ..MemoryFile::default() });
+        files.insert(name.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        match self.files.lock().get(name) {
+            Some(file) => Ok(Arc::clone(file) as Arc<dyn DiskFile>),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.files.lock();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.lock().remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, _name: &str) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        Ok(self.files.lock().get(name).is_some_and(|found| found.identity() == file.identity()))
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.content.read().len as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let content = self.content.read();
+        let start = index(offset)?;
+        if start.checked_add(buffer.len()).is_none_or(|end| end > content.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let written = content.written.get(start..).unwrap_or_default();
+        let copied = written.len().min(buffer.len());
+        buffer[..copied].copy_from_slice(&written[..copied]);
+        buffer[copied..].fill(0);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut content = self.content.write();
+        let start = index(offset)?;
+        let end = start.checked_add(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+        if content.written.len() < end {
+            content.written.resize(end, 0);
+        }
+        content.written[start..end].copy_from_slice(bytes);
+        content.len = content.len.max(end);
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut content = self.content.write();
+        content.len = index(len)?;
+        let len = content.len;
+        content.written.truncate(len);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        (0, self.identity)
+    }
+}
+
+fn index(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge.into())
+}

@@ -1,0 +1,191 @@
+//! A directory of the file system, owned by this process.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags, Stat, fallocate, fdatasync,
+    flock, fstat, fsync, mkdirat, openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::{Disk, DiskFile};
+
+/// Written at a time where a file system cannot allocate.
+const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+#[derive(Debug)]
+pub(crate) struct RealDisk {
+    path: PathBuf,
+    directory: OwnedFd,
+    identity: (u64, u64),
+    lock: OnceLock<(String, RealFile)>,
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+    identity: (u64, u64),
+}
+
+impl RealDisk {
+    /// Opens the directory, which is made if its parent exists, and takes the lock on it.
+    ///
+    /// `None` if somebody else has that lock.
+    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+        match mkdirat(CWD, path, Mode::RWXU) {
+            Ok(()) => sync_parent(path)?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, path, flags, Mode::empty())?;
+        if !try_flock(&directory)? {
+            return Ok(None);
+        }
+        let identity = identity_of(&fstat(&directory)?);
+        Ok(Some(Self { path: path.to_owned(), directory, identity, lock: OnceLock::new() }))
+    }
+
+    fn open_with(&self, name: &str, flags: OFlags) -> io::Result<RealFile> {
+        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let identity = identity_of(&fstat(&file)?);
+        Ok(RealFile { file: file.into(), identity })
+    }
+
+    fn leads_to(&self, name: &str, identity: (u64, u64)) -> io::Result<bool> {
+        match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(identity_of(&stat) == identity),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                names.push(name.into_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(self.open_with(name, OFlags::CREATE | OFlags::EXCL)?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(self.open_with(name, OFlags::empty())?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.directory, from, &self.directory, to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.directory, name, AtFlags::empty())?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(fsync(&self.directory)?)
+    }
+
+    fn lock(&self, name: &str) -> io::Result<bool> {
+        let file = self.open_with(name, OFlags::empty())?;
+        if !try_flock(&file.file)? {
+            return Ok(false);
+        }
+        self.lock.set((name.to_owned(), file)).expect("a directory is locked once");
+        Ok(true)
+    }
+
+    fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        let directory = match statat(CWD, &self.path, AtFlags::empty()) {
+            Ok(stat) => identity_of(&stat) == self.identity,
+            Err(Errno::NOENT) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let lock = match self.lock.get() {
+            Some((lock, file)) => self.leads_to(lock, file.identity)?,
+            None => true,
+        };
+        Ok(directory && lock && self.leads_to(name, file.identity())?)
+    }
+}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+            Ok(()) => self.file.set_len(len),
+            // Not every file system can allocate without writing.
+            Err(Errno::OPNOTSUPP | Errno::INVAL) => {
+                self.file.set_len(len)?;
+                for offset in (0..len).step_by(ZEROS.len()) {
+                    let left = usize::try_from(len - offset).unwrap_or(usize::MAX);
+                    self.file.write_all_at(&ZEROS[..ZEROS.len().min(left)], offset)?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(fdatasync(&self.file)?)
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+}
+
+#[expect(clippy::unnecessary_cast, reason = "the types differ between systems")]
+fn identity_of(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+fn try_flock(file: impl std::os::fd::AsFd) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)?.sync_all()
+}

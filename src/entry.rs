@@ -1,0 +1,385 @@
+//! One entry of the log, as bytes.
+//!
+//! ```text
+//! | scope (32) | key length (1) | key | format (1) | content (bincode) |
+//! |<------------ address ------------>|<------- payload ------------>|
+//! ```
+//!
+//! The digest of an entry is the SHA-256 of all of it. The payload alone is what a segment keeps,
+//! whose rows carry the address in their key. Decoding never panics and never allocates more than
+//! a bound set by the length of its input; trailing bytes are an error.
+
+use std::time::Duration;
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::{BorrowDecode, Encode};
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use sha2::{Digest, Sha256};
+
+use crate::clock::{Moment, millis};
+use crate::key::{Address, Fingerprint, Key, RequestId, Scope};
+use crate::record::{Completion, Record, Trailers};
+
+/// The largest response body that any store accepts.
+pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// The largest entry: a body, its headers, and what belongs to it.
+pub(crate) const MAX_ENTRY_BYTES: usize = MAX_BODY_BYTES + 256 * 1024;
+/// No entry without a response is larger than this, whatever its key.
+pub(crate) const MAX_BARE_ENTRY_BYTES: usize = 1024;
+
+const FORMAT: u8 = 1;
+/// The decoder's own bound. Headers cost it the size of two slices each, hence the factor.
+const CONFIG: Configuration<LittleEndian, Varint, Limit<{ 2 * MAX_ENTRY_BYTES }>> =
+    bincode::config::standard().with_limit();
+
+/// What an entry says about its address.
+#[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
+pub(crate) enum Entry<'a> {
+    /// First in every log, under no address: which log this one follows.
+    Start(Option<End>),
+    /// The key is in flight, durably.
+    Claim(Claim<'a>),
+    /// The key has a record.
+    Completion(Stored<'a>),
+    /// The claim ended without a result.
+    Release,
+    /// A recovery point of the claim.
+    Checkpoint(&'a [u8]),
+    /// The record is gone, and hides older ones until this moment of engine time.
+    Forget(u64),
+}
+
+/// The last batch of a log that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode)]
+pub(crate) struct End {
+    pub(crate) generation: u64,
+    /// Where the batch after it would begin.
+    pub(crate) offset: u64,
+    pub(crate) sequence: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
+pub(crate) struct Claim<'a> {
+    pub(crate) fingerprint: [u8; 32],
+    pub(crate) request_id: &'a str,
+    pub(crate) ttl_ms: u64,
+    /// Counts from 1.
+    pub(crate) attempt: u32,
+    /// The batch of the first attempt, if that is another than this entry's.
+    pub(crate) first_sequence: Option<u64>,
+    /// When this attempt began, if that is another time than this batch's.
+    pub(crate) claimed_at: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
+pub(crate) struct Stored<'a> {
+    fingerprint: [u8; 32],
+    request_id: &'a str,
+    ttl_ms: u64,
+    response: Option<StoredResponse<'a>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
+struct StoredResponse<'a> {
+    status: u16,
+    headers: Vec<(&'a str, &'a [u8])>,
+    body: &'a [u8],
+    trailers: Option<Vec<(&'a str, &'a [u8])>>,
+}
+
+/// An entry's bytes with their digest, made on the caller's thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) digest: [u8; 32],
+}
+
+impl Encoded {
+    pub(crate) fn new(address: Option<&Address>, entry: &Entry<'_>) -> Self {
+        let mut bytes = Vec::with_capacity(128 + entry.size_hint());
+        match address {
+            Some(Address { scope, key, .. }) => {
+                bytes.extend_from_slice(scope.as_bytes());
+                bytes.push(u8::try_from(key.as_bytes().len()).expect("keys are at most 255 bytes"));
+                bytes.extend_from_slice(key.as_bytes());
+            }
+            None => bytes.extend_from_slice(&[0; 33]),
+        }
+        bytes.push(FORMAT);
+        bincode::encode_into_std_write(entry, &mut bytes, CONFIG)
+            .expect("a vector takes every entry within the limits");
+        let digest = digest(&bytes);
+        Self { bytes, digest }
+    }
+
+    pub(crate) fn completion(address: &Address, completion: &Completion) -> Self {
+        Self::new(Some(address), &Entry::Completion(Stored::new(completion)))
+    }
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// Why bytes are not an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+/// An entry taken apart, its payload still encoded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Parts<'a> {
+    scope: &'a [u8; 32],
+    key: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let (scope, rest) =
+            bytes.split_first_chunk().ok_or(Malformed("entry has no scope"))?;
+        let (&length, rest) = rest.split_first().ok_or(Malformed("entry has no key length"))?;
+        let (key, payload) =
+            rest.split_at_checked(usize::from(length)).ok_or(Malformed("entry has no key"))?;
+        Ok(Self { scope, key, payload })
+    }
+
+    pub(crate) fn is_at(&self, address: &Address) -> bool {
+        self.scope == address.scope.as_bytes() && self.key == address.key.as_bytes()
+    }
+
+    pub(crate) fn address(&self, seed: &[u8; 16]) -> Result<Address, Malformed> {
+        let key = Key::from_stored(self.key).ok_or(Malformed("key is outside the grammar"))?;
+        Ok(Address::new(seed, Scope::from_bytes(*self.scope), key))
+    }
+}
+
+/// Decodes an entry's payload.
+pub(crate) fn decode(payload: &[u8]) -> Result<Entry<'_>, Malformed> {
+    let (&format, content) = payload.split_first().ok_or(Malformed("entry has no format"))?;
+    if format != FORMAT {
+        return Err(Malformed("entry has an unknown format"));
+    }
+    if content.len() > MAX_ENTRY_BYTES {
+        return Err(Malformed("entry is too long"));
+    }
+    match bincode::borrow_decode_from_slice(content, CONFIG) {
+        Ok((entry, used)) if used == content.len() => Ok(entry),
+        Ok(_) => Err(Malformed("entry has trailing bytes")),
+        Err(_) => Err(Malformed("entry cannot be decoded")),
+    }
+}
+
+/// Decodes a payload that must be a completion; the record shares the payload's memory.
+pub(crate) fn decode_record(payload: &Bytes, completed_at: Moment) -> Result<Record, Malformed> {
+    match decode(payload)? {
+        Entry::Completion(stored) => Ok(Record::new(stored.restore(payload)?, completed_at)),
+        _ => Err(Malformed("entry is not a completion")),
+    }
+}
+
+impl Entry<'_> {
+    fn size_hint(&self) -> usize {
+        match self {
+            Entry::Completion(Stored { response: Some(response), .. }) => {
+                let headers = response.headers.iter().chain(response.trailers.iter().flatten());
+                response.body.len() + headers.map(|(n, v)| n.len() + v.len() + 4).sum::<usize>()
+            }
+            Entry::Checkpoint(data) => data.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl<'a> Stored<'a> {
+    fn new(completion: &'a Completion) -> Self {
+        Self {
+            fingerprint: *completion.fingerprint.as_bytes(),
+            request_id: completion.request_id.as_str(),
+            ttl_ms: millis(completion.ttl),
+            response: completion.response.as_ref().map(|response| StoredResponse {
+                status: response.status().as_u16(),
+                headers: pairs(response.headers()),
+                body: response.body(),
+                trailers: response.extensions().get().map(|Trailers(map)| pairs(map)),
+            }),
+        }
+    }
+
+    pub(crate) fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms)
+    }
+
+    fn restore(&self, payload: &Bytes) -> Result<Completion, Malformed> {
+        Ok(Completion {
+            fingerprint: Fingerprint::from_bytes(self.fingerprint),
+            request_id: request_id(self.request_id)?,
+            ttl: self.ttl(),
+            response: self.response.as_ref().map(|stored| stored.restore(payload)).transpose()?,
+        })
+    }
+}
+
+impl StoredResponse<'_> {
+    fn restore(&self, payload: &Bytes) -> Result<Response<Bytes>, Malformed> {
+        let mut response = Response::new(payload.slice_ref(self.body));
+        *response.status_mut() = StatusCode::from_u16(self.status)
+            .map_err(|_| Malformed("status is outside the grammar"))?;
+        *response.headers_mut() = headers(&self.headers, payload)?;
+        if let Some(trailers) = &self.trailers {
+            response.extensions_mut().insert(Trailers(headers(trailers, payload)?));
+        }
+        Ok(response)
+    }
+}
+
+fn pairs(map: &HeaderMap) -> Vec<(&str, &[u8])> {
+    map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+}
+
+fn headers(pairs: &[(&str, &[u8])], payload: &Bytes) -> Result<HeaderMap, Malformed> {
+    if pairs.len() > Record::MAX_HEADERS {
+        return Err(Malformed("too many headers"));
+    }
+    let mut map = HeaderMap::with_capacity(pairs.len());
+    for (name, value) in pairs {
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| Malformed("header name is outside the grammar"))?;
+        let value = HeaderValue::from_maybe_shared(payload.slice_ref(value))
+            .map_err(|_| Malformed("header value is outside the grammar"))?;
+        map.append(name, value);
+    }
+    Ok(map)
+}
+
+pub(crate) fn request_id(text: &str) -> Result<RequestId, Malformed> {
+    text.parse().map_err(|_| Malformed("request id is outside the grammar"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> Address {
+        Address::new(&[0; 16], Scope::from_bytes([7; 32]), "key-1".parse().unwrap())
+    }
+
+    fn completion() -> Completion {
+        let mut response = Response::builder()
+            .status(201)
+            .header("content-type", "application/json")
+            .header("set-cookie", "a=1")
+            .header("set-cookie", HeaderValue::from_bytes(b"b=\xff").unwrap())
+            .body(Bytes::from_static(b"{\"id\":1}"))
+            .unwrap();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        response.extensions_mut().insert(Trailers(trailers));
+        Completion {
+            fingerprint: Fingerprint::from_bytes([9; 32]),
+            request_id: "req_81".parse().unwrap(),
+            ttl: Duration::from_secs(86_400),
+            response: Some(response),
+        }
+    }
+
+    fn payload(encoded: &Encoded) -> Bytes {
+        Bytes::copy_from_slice(Parts::of(&encoded.bytes).unwrap().payload)
+    }
+
+    #[test]
+    fn a_completion_survives_encoding_exactly() {
+        let encoded = Encoded::completion(&address(), &completion());
+        assert!(Parts::of(&encoded.bytes).unwrap().is_at(&address()));
+        let record = decode_record(&payload(&encoded), Moment(5)).unwrap();
+        let (stored, original) = (record.response().unwrap(), completion().response.unwrap());
+        assert_eq!(stored.status(), original.status());
+        assert_eq!(stored.headers(), original.headers());
+        assert_eq!(
+            stored.headers().iter().collect::<Vec<_>>(),
+            original.headers().iter().collect::<Vec<_>>()
+        );
+        assert_eq!(stored.body(), original.body());
+        assert_eq!(stored.extensions().get::<Trailers>(), original.extensions().get::<Trailers>());
+        assert_eq!(record.request_id().as_str(), "req_81");
+        assert_eq!(record.expiry(), Moment(86_400_005));
+    }
+
+    /// Format 1 is on users' disks: these bytes never change.
+    #[test]
+    fn golden_bytes_of_format_1() {
+        let id = "req_81";
+        let claim = |first_sequence, claimed_at| {
+            Entry::Claim(Claim {
+                fingerprint: [9; 32],
+                request_id: id,
+                ttl_ms: 86_400_000,
+                attempt: 2,
+                first_sequence,
+                claimed_at,
+            })
+        };
+        let nines = "09".repeat(32);
+        let end = End { generation: 6, offset: 8192, sequence: 300 };
+        let stored = completion();
+        for (entry, golden) in [
+            (Entry::Start(None), "010000".into()),
+            (Entry::Start(Some(end)), "01000106fb0020fb2c01".into()),
+            (claim(None, None), format!("0101{nines}067265715f3831fc005c2605020000")),
+            (
+                claim(Some(300), Some(1000)),
+                format!("0101{nines}067265715f3831fc005c26050201fb2c0101fbe803"),
+            ),
+            (
+                Entry::Completion(Stored::new(&stored)),
+                format!(
+                    "0102{nines}067265715f3831fc005c260501c9030c636f6e74656e742d74797065\
+                     106170706c69636174696f6e2f6a736f6e0a7365742d636f6f6b696503613d310a7365742d\
+                     636f6f6b696503623dff087b226964223a317d01010b677270632d7374617475730130"
+                ),
+            ),
+            (Entry::Release, "0103".into()),
+            (Entry::Checkpoint(b"paid"), "01040470616964".into()),
+            (Entry::Forget(1000), "0105fbe803".into()),
+        ] {
+            let encoded = Encoded::new(Some(&address()), &entry);
+            let hex: String = encoded.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, format!("{}056b65792d31{golden}", "07".repeat(32)), "{entry:?}");
+            assert_eq!(decode(Parts::of(&encoded.bytes).unwrap().payload), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn p14_lengths_that_lie_are_refused_without_allocating() {
+        for claimed in [0xfc_u8, 0xfd] {
+            let mut content = vec![FORMAT, 4, claimed];
+            content.extend([0xff; 8]);
+            assert_eq!(decode(&content), Err(Malformed("entry cannot be decoded")));
+        }
+    }
+
+    #[test]
+    fn truncated_and_extended_entries_are_refused() {
+        let encoded = Encoded::completion(&address(), &completion());
+        let whole = payload(&encoded);
+        for length in 0..whole.len() {
+            assert!(decode(&whole[..length]).is_err(), "{length} bytes");
+        }
+        let longer = [&whole[..], b"\0"].concat();
+        assert_eq!(decode(&longer), Err(Malformed("entry has trailing bytes")));
+    }
+
+    #[test]
+    fn the_longest_names_fit_a_bare_entry() {
+        let address = Address { key: "k".repeat(255).parse().unwrap(), ..address() };
+        let completion = Completion {
+            request_id: "r".repeat(128).parse().unwrap(),
+            ttl: Duration::MAX,
+            response: None,
+            ..completion()
+        };
+        let encoded = Encoded::completion(&address, &completion);
+        assert!(encoded.bytes.len() <= MAX_BARE_ENTRY_BYTES, "{}", encoded.bytes.len());
+    }
+}

@@ -1,0 +1,160 @@
+//! What can go wrong, by what the caller does about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A shorthand for results whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the store could not do what it was asked.
+///
+/// It is cheap to clone, since one failed commit is reported to every request in it. `Display` says
+/// this level only; the cause is in [`source`](std::error::Error::source).
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another process, or another handle in this one, has the store open. Stop it, or give the
+    /// builder a [`lock_wait`](crate::Builder::lock_wait).
+    #[error("store {} is open elsewhere", path.display())]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+    },
+
+    /// The directory or the file is not this store's. Nothing was written or removed; choose
+    /// another directory, or move the file away.
+    #[error("{} does not belong to this store: {reason}", file.display())]
+    Foreign {
+        /// The file or directory.
+        file: PathBuf,
+        /// What it was recognised by.
+        reason: &'static str,
+    },
+
+    /// A later version of this crate wrote the file. Nothing was written; upgrade.
+    #[error("{} has format {found}, and this version reads up to {supported}", file.display())]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// The format that it declares.
+        found: u32,
+        /// The newest format that this version reads.
+        supported: u32,
+    },
+
+    /// A file is damaged or missing, so the store cannot know what it holds. It is never read as
+    /// absence. Restore the file, or move the store away and start an empty one, knowing that keys
+    /// are then forgotten.
+    #[error("{} is damaged: {reason}", file.display())]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// What did not hold.
+        reason: String,
+    },
+
+    /// No room is left to record another result, so no new key is admitted. Free disk space; the
+    /// results of requests already admitted still have their room.
+    #[error("no room to record another result")]
+    Full,
+
+    /// A limit was reached. Retry later, or raise it with the [`Builder`](crate::Builder).
+    #[error("{limit} limit of {max} reached")]
+    Limit {
+        /// Which limit.
+        limit: Limit,
+        /// Its value.
+        max: u64,
+    },
+
+    /// The store takes no more work: it was closed (no source), or a write or sync failed (the
+    /// source says which) and only a new process may reopen it. Whether the operation at hand was
+    /// recorded is unknown until then.
+    #[error("store is stopped")]
+    Stopped {
+        /// What failed, or nothing if the store was closed.
+        source: Option<Arc<Error>>,
+    },
+
+    /// The operating system refused. What was being done is in the message, why in the source.
+    #[error("cannot {action} {}", file.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or directory.
+        file: PathBuf,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+
+    /// A setting of the builder is out of bounds.
+    #[error("setting {name} must be {allowed}")]
+    Setting {
+        /// The builder's method.
+        name: &'static str,
+        /// The values that it takes.
+        allowed: String,
+    },
+}
+
+/// Which limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Operations in flight in the store, waiting ones included.
+    InFlight,
+    /// Operations in flight in one scope, waiting ones included.
+    InFlightPerScope,
+    /// Operations waiting for one key.
+    WaitersPerKey,
+    /// Durable claims that are open or interrupted.
+    OpenClaims,
+    /// Checkpoints of one claim.
+    Checkpoints,
+    /// Bytes of one checkpoint.
+    CheckpointBytes,
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InFlight => "in-flight",
+            Self::InFlightPerScope => "in-flight-per-scope",
+            Self::WaitersPerKey => "waiters-per-key",
+            Self::OpenClaims => "open-claims",
+            Self::Checkpoints => "checkpoints",
+            Self::CheckpointBytes => "checkpoint-bytes",
+        })
+    }
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, file: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { action, file: file.into(), source: Arc::new(source) }
+    }
+
+    pub(crate) fn corrupt(file: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Corrupt { file: file.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn foreign(file: impl Into<PathBuf>, reason: &'static str) -> Self {
+        Self::Foreign { file: file.into(), reason }
+    }
+
+    pub(crate) fn limit(limit: Limit, max: usize) -> Self {
+        Self::Limit { limit, max: max as u64 }
+    }
+
+    /// Whether the disk was full.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
+    }
+}

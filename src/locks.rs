@@ -1,0 +1,455 @@
+//! The in-flight table: one entry per key in flight, its waiters in order of arrival.
+//!
+//! Invariants:
+//! - An entry exists exactly while someone is responsible for the key: a [`Held`], or a waiter to
+//!   whom it was passed. It is never absent in between, so nobody else can slip in.
+//! - A waiter's slot is filled, and its place in the queue given up, under the shard's mutex. So
+//!   giving up is atomic: either the grant has arrived, or it never will.
+//! - After [`Locks::stop`] no waiter is queued and none joins.
+//! - Wakers run outside the mutexes. A shard's mutex may take a slot's, never the reverse.
+
+use std::collections::{HashMap, VecDeque, hash_map};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Limit, Result};
+use crate::key::{Address, RequestId, Scope};
+use crate::record::Record;
+use crate::ticket::Slot;
+
+const SHARDS: usize = 64;
+
+/// How much may be in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// In the whole store, waiting operations included.
+    pub(crate) in_flight: usize,
+    /// In one scope, waiting operations included.
+    pub(crate) per_scope: usize,
+    /// Waiting for one key.
+    pub(crate) waiters: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Locks {
+    shards: Box<[Mutex<HashMap<Address, Entry>>]>,
+    scopes: Box<[Mutex<HashMap<Scope, usize>>]>,
+    in_flight: AtomicUsize,
+    limits: Limits,
+    stopped: OnceLock<Error>,
+    idle: Mutex<()>,
+    idled: Condvar,
+}
+
+#[derive(Debug)]
+struct Entry {
+    holder: RequestId,
+    waiters: VecDeque<Queued>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    request_id: RequestId,
+    slot: Arc<Slot<Grant>>,
+}
+
+/// How a wait ends.
+#[derive(Debug)]
+pub(crate) enum Grant {
+    /// The key has this record now.
+    Record(Record),
+    /// The key is the waiter's.
+    Promoted,
+    /// The store stopped.
+    Stopped(Error),
+}
+
+/// What asking for a key gives.
+#[derive(Debug)]
+pub(crate) enum Acquired {
+    Held(Held),
+    Waiting(Waiter),
+}
+
+impl Locks {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            scopes: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            in_flight: AtomicUsize::new(0),
+            limits,
+            stopped: OnceLock::new(),
+            idle: Mutex::new(()),
+            idled: Condvar::new(),
+        })
+    }
+
+    /// Takes the key if it is free, and queues for it otherwise.
+    pub(crate) fn acquire(
+        self: &Arc<Self>,
+        address: &Address,
+        request_id: &RequestId,
+    ) -> Result<Acquired> {
+        let place = Place::take(self, address.scope)?;
+        let mut shard = self.shard(address).lock();
+        if let Some(error) = self.stopped.get() {
+            return Err(error.clone());
+        }
+        match shard.entry(address.clone()) {
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(Entry { holder: request_id.clone(), waiters: VecDeque::new() });
+                Ok(Acquired::Held(Held { address: address.clone(), place: Some(place) }))
+            }
+            hash_map::Entry::Occupied(mut occupied) => {
+                let waiters = &mut occupied.get_mut().waiters;
+                if waiters.len() >= self.limits.waiters {
+                    return Err(Error::limit(Limit::WaitersPerKey, self.limits.waiters));
+                }
+                let slot = Arc::new(Slot::new());
+                waiters
+                    .push_back(Queued { request_id: request_id.clone(), slot: Arc::clone(&slot) });
+                Ok(Acquired::Waiting(Waiter { address: address.clone(), place: Some(place), slot }))
+            }
+        }
+    }
+
+    /// Admits nothing more, and ends every wait with `error`. Keys that are held stay held.
+    pub(crate) fn stop(&self, error: &Error) {
+        let error = self.stopped.get_or_init(|| error.clone());
+        for shard in &self.shards {
+            let mut wakers = Wakers::default();
+            for entry in shard.lock().values_mut() {
+                for waiter in entry.waiters.drain(..) {
+                    wakers.note(waiter.slot.fill(Grant::Stopped(error.clone())));
+                }
+            }
+            wakers.wake();
+        }
+    }
+
+    /// Operations that have not ended, waiting ones included.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Waits until nothing is in flight, and says whether that was so in time.
+    pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
+        let mut guard = self.idle.lock();
+        let busy = |_: &mut ()| self.in_flight() > 0;
+        !self.idled.wait_while_for(&mut guard, busy, timeout).timed_out()
+    }
+
+    fn shard(&self, address: &Address) -> &Mutex<HashMap<Address, Entry>> {
+        &self.shards[(address.hash >> 64) as usize % SHARDS]
+    }
+
+    /// Passes the key to the first waiter that still wants it, or frees it.
+    fn pass_on(&self, address: &Address) {
+        let mut shard = self.shard(address).lock();
+        let Some(entry) = shard.get_mut(address) else { return };
+        while let Some(next) = entry.waiters.pop_front() {
+            if let Ok(waker) = next.slot.fill(Grant::Promoted) {
+                entry.holder = next.request_id;
+                drop(shard);
+                return waker.into_iter().for_each(Waker::wake);
+            }
+        }
+        shard.remove(address);
+    }
+}
+
+/// One operation's share of the limits.
+#[derive(Debug)]
+struct Place {
+    locks: Arc<Locks>,
+    scope: Scope,
+}
+
+impl Place {
+    fn take(locks: &Arc<Locks>, scope: Scope) -> Result<Self> {
+        let max = locks.limits.in_flight;
+        locks
+            .in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1))
+            .map_err(|_| Error::limit(Limit::InFlight, max))?;
+        // From here on dropping the place gives the share back.
+        let place = Self { locks: Arc::clone(locks), scope };
+        let mut scopes = place.shard().lock();
+        let count = scopes.entry(scope).or_insert(0);
+        *count += 1;
+        let over = *count > locks.limits.per_scope;
+        drop(scopes);
+        if over {
+            return Err(Error::limit(Limit::InFlightPerScope, locks.limits.per_scope));
+        }
+        Ok(place)
+    }
+
+    fn shard(&self) -> &Mutex<HashMap<Scope, usize>> {
+        &self.locks.scopes[usize::from(self.scope.as_bytes()[0]) % SHARDS]
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let hash_map::Entry::Occupied(mut count) = self.shard().lock().entry(self.scope) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        if self.locks.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Under the mutex, so that whoever is about to wait has either seen zero or is waiting.
+            drop(self.locks.idle.lock());
+            self.locks.idled.notify_all();
+        }
+    }
+}
+
+/// Responsibility for a key. Dropping it passes the key on.
+#[derive(Debug)]
+pub(crate) struct Held {
+    address: Address,
+    place: Option<Place>,
+}
+
+impl Held {
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Frees the key and hands the record to all who waited for it.
+    ///
+    /// The record is in the index before, so that whoever finds the key free finds the record.
+    pub(crate) fn settle(mut self, record: &Record) {
+        let Some(place) = self.place.take() else { return };
+        let mut wakers = Wakers::default();
+        let mut shard = place.locks.shard(&self.address).lock();
+        if let Some(entry) = shard.remove(&self.address) {
+            for waiter in entry.waiters {
+                wakers.note(waiter.slot.fill(Grant::Record(record.clone())));
+            }
+        }
+        drop(shard);
+        wakers.wake();
+    }
+
+    /// Leaves the key locked for the rest of the process, since its outcome is unknown.
+    pub(crate) fn keep(mut self) {
+        self.place = None;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.locks.pass_on(&self.address);
+        }
+    }
+}
+
+/// A wait for a key. Dropping it leaves the queue, and passes on a key that had arrived.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    address: Address,
+    place: Option<Place>,
+    slot: Arc<Slot<Grant>>,
+}
+
+/// How a wait ended, with the key itself if it was granted.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    Record(Record),
+    Held(Held),
+    Stopped(Error),
+}
+
+impl Waiter {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Waited> {
+        self.slot.poll(cx).map(|grant| self.accept(grant))
+    }
+
+    /// Ends the wait now: with the grant if it has arrived, or with the holder's request id.
+    pub(crate) fn give_up(mut self) -> std::result::Result<Waited, RequestId> {
+        match self.leave() {
+            Left::Granted(grant) => Ok(self.accept(grant)),
+            Left::Empty(holder) => Err(holder),
+        }
+    }
+
+    fn accept(&mut self, grant: Grant) -> Waited {
+        let place = self.place.take();
+        match grant {
+            Grant::Record(record) => Waited::Record(record),
+            Grant::Promoted => Waited::Held(Held { address: self.address.clone(), place }),
+            Grant::Stopped(error) => Waited::Stopped(error),
+        }
+    }
+
+    fn leave(&self) -> Left {
+        let place = self.place.as_ref().expect("a waiter leaves once");
+        let mut shard = place.locks.shard(&self.address).lock();
+        if let Some(grant) = self.slot.close() {
+            return Left::Granted(grant);
+        }
+        let entry = shard.get_mut(&self.address).expect("a queued waiter has its entry");
+        entry.waiters.retain(|queued| !Arc::ptr_eq(&queued.slot, &self.slot));
+        Left::Empty(entry.holder.clone())
+    }
+}
+
+enum Left {
+    Granted(Grant),
+    Empty(RequestId),
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if self.place.is_none() {
+            return;
+        }
+        if let Left::Granted(grant) = self.leave() {
+            drop(self.accept(grant));
+        }
+    }
+}
+
+/// Wakers collected under a mutex, to be run outside it.
+#[derive(Default)]
+struct Wakers(Vec<Waker>);
+
+impl Wakers {
+    fn note(&mut self, filled: std::result::Result<Option<Waker>, Grant>) {
+        self.0.extend(filled.ok().flatten());
+    }
+
+    fn wake(self) {
+        self.0.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::key::Fingerprint;
+    use crate::record::Completion;
+
+    const ROOMY: Limits = Limits { in_flight: 100, per_scope: 100, waiters: 100 };
+
+    fn address(scope: &str, key: &str) -> Address {
+        Address::new(&[0; 16], Scope::new(scope), key.parse().unwrap())
+    }
+
+    fn request(id: &str) -> RequestId {
+        id.parse().unwrap()
+    }
+
+    fn record() -> Record {
+        let completion = Completion {
+            fingerprint: Fingerprint::of(["x"]),
+            request_id: request("first"),
+            ttl: Duration::from_secs(1),
+            response: None,
+        };
+        Record::new(completion, Moment(0))
+    }
+
+    fn held(locks: &Arc<Locks>, id: &str) -> Held {
+        match locks.acquire(&address("s", "k"), &request(id)).unwrap() {
+            Acquired::Held(held) => held,
+            Acquired::Waiting(_) => panic!("the key is held by another"),
+        }
+    }
+
+    fn waiter(locks: &Arc<Locks>, id: &str) -> Waiter {
+        match locks.acquire(&address("s", "k"), &request(id)).unwrap() {
+            Acquired::Waiting(waiter) => waiter,
+            Acquired::Held(_) => panic!("the key is free"),
+        }
+    }
+
+    #[test]
+    fn p8_every_waiter_gets_the_record() {
+        let locks = Locks::new(ROOMY);
+        let first = held(&locks, "first");
+        let waiters: Vec<_> = (0..3).map(|_| waiter(&locks, "later")).collect();
+        first.settle(&record());
+        for waiter in waiters {
+            assert!(matches!(waiter.give_up(), Ok(Waited::Record(_))));
+        }
+        assert_eq!(locks.in_flight(), 0);
+        held(&locks, "next");
+    }
+
+    #[test]
+    fn p8_a_released_key_passes_to_the_first_waiter_without_a_gap() {
+        let locks = Locks::new(ROOMY);
+        let first = held(&locks, "first");
+        let (second, third) = (waiter(&locks, "second"), waiter(&locks, "third"));
+        drop(first);
+        let fourth = waiter(&locks, "fourth");
+        assert_eq!(third.give_up().unwrap_err(), request("second"));
+        let Ok(Waited::Held(second)) = second.give_up() else { panic!("not promoted") };
+        drop(second);
+        assert!(matches!(fourth.give_up(), Ok(Waited::Held(_))));
+    }
+
+    #[test]
+    fn p15_a_promoted_waiter_that_is_cancelled_passes_the_key_on() {
+        let locks = Locks::new(ROOMY);
+        let first = held(&locks, "first");
+        let (second, third) = (waiter(&locks, "second"), waiter(&locks, "third"));
+        drop(first);
+        drop(second);
+        assert!(matches!(third.give_up(), Ok(Waited::Held(_))));
+        assert_eq!(locks.in_flight(), 0);
+    }
+
+    #[test]
+    fn p14_every_limit_refuses_at_once_and_gives_its_share_back() {
+        let locks = Locks::new(Limits { in_flight: 3, per_scope: 2, waiters: 1 });
+        let first = held(&locks, "first");
+        let second = waiter(&locks, "second");
+        let ask = |scope, key| locks.acquire(&address(scope, key), &request("r")).map(drop);
+        let limit = |result: Result<()>| match result {
+            Err(Error::Limit { limit, .. }) => limit,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(limit(ask("s", "other")), Limit::InFlightPerScope);
+        let third = locks.acquire(&address("t", "k"), &request("third")).unwrap();
+        assert_eq!(limit(ask("u", "k")), Limit::InFlight);
+        drop(third);
+        drop(second);
+        let second = waiter(&locks, "second");
+        drop((first, second));
+        assert_eq!(locks.in_flight(), 0);
+        assert!(locks.scopes.iter().all(|shard| shard.lock().is_empty()));
+    }
+
+    #[test]
+    fn p14_waiters_per_key_are_bounded() {
+        let locks = Locks::new(Limits { waiters: 1, ..ROOMY });
+        let _first = held(&locks, "first");
+        let _second = waiter(&locks, "second");
+        let third = locks.acquire(&address("s", "k"), &request("third"));
+        assert!(matches!(third, Err(Error::Limit { limit: Limit::WaitersPerKey, max: 1 })));
+    }
+
+    #[test]
+    fn stopping_ends_every_wait_and_keeps_held_keys() {
+        let locks = Locks::new(ROOMY);
+        let first = held(&locks, "first");
+        let second = waiter(&locks, "second");
+        locks.stop(&Error::Stopped { source: None });
+        assert!(matches!(second.give_up(), Ok(Waited::Stopped(_))));
+        first.keep();
+        let again = locks.acquire(&address("s", "k"), &request("again"));
+        assert!(matches!(again, Err(Error::Stopped { .. })));
+        assert!(locks.wait_idle(Duration::ZERO));
+    }
+}

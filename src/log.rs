@@ -1,0 +1,367 @@
+//! One write-ahead log: what acknowledges.
+//!
+//! A header page, then batches at page boundaries, byte by byte in `docs/format.md`. Every batch
+//! carries a checksum keyed with the header's random key, so that neither a response body nor an
+//! older life of a recycled file can pass for one.
+//!
+//! Invariants:
+//! - One batch is in flight at a time: [`Tail::append`] returns after its fdatasync.
+//! - A file has its `.log` name only once its header is durable. A `.log` without a valid header is
+//!   damage, never a leftover.
+//! - The index holds what is durable, and only that.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::clock::{Anchor, Moment};
+use crate::disk::{Disk, DiskFile};
+use crate::entry::{self, End, Entry, Malformed, Parts};
+use crate::error::{Error, Result};
+use crate::key::{Address, random_bytes};
+use crate::record::Record;
+
+mod batch;
+mod header;
+
+pub(crate) use batch::{Batch, BatchBuilder, Frame};
+use batch::BatchHead;
+use header::LogHeader;
+
+/// Batches begin at multiples of this, so that a torn write never touches an acknowledged one.
+pub(crate) const PAGE: u64 = 4096;
+/// How much is read at a time when looking for batches.
+const SCAN_BYTES: u64 = 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) generation: u64,
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    key: [u8; 32],
+    index: RwLock<Index>,
+}
+
+/// Where the newest entry of each address is.
+#[derive(Debug, Default)]
+struct Index {
+    entries: HashMap<u128, Location>,
+    /// Until when the forgets in this log hide older records.
+    forgets: HashMap<u128, Moment>,
+    latest_expiry: Moment,
+}
+
+/// Where an entry is, and enough of it to recognise anything else in its place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Location {
+    pub(crate) offset: u64,
+    pub(crate) length: u32,
+    pub(crate) check: u64,
+    /// When its batch was closed.
+    pub(crate) at: Moment,
+}
+
+/// A change to the index.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change {
+    pub(crate) hash: u128,
+    pub(crate) location: Location,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Completed {
+        expires: Moment,
+    },
+    /// Hides older records until then.
+    Forgotten {
+        until: Moment,
+    },
+}
+
+/// The newest word on an address in one file.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Record(Record),
+    Forgotten,
+}
+
+impl Log {
+    /// Makes a log ready to be appended to: allocated, its header durable, under its name. The
+    /// caller makes the name durable.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        generation: u64,
+        uuid: [u8; 16],
+        size: u64,
+    ) -> Result<Self> {
+        let temporary = temporary_name(generation);
+        let failed = |error| Error::io("create", disk.path_of(&temporary), error);
+        let file = disk.create(&temporary).map_err(failed)?;
+        let made = file.allocate(size).map_err(failed);
+        match made.and_then(|()| Self::begin(disk, file, generation, uuid, size)) {
+            Ok(log) => Ok(log),
+            Err(error) => {
+                // The space is needed more than the reason for a second failure.
+                let _ = disk.remove(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a log of an old one's blocks. The old one is in no list any more.
+    pub(crate) fn recycle(
+        disk: &dyn Disk,
+        old: &Log,
+        generation: u64,
+        uuid: [u8; 16],
+        zero: bool,
+    ) -> Result<Self> {
+        let temporary = temporary_name(generation);
+        let failed = |error| Error::io("recycle", disk.path_of(&old.name), error);
+        disk.rename(&old.name, &temporary).map_err(failed)?;
+        if zero {
+            let zeros = vec![0; usize::try_from(SCAN_BYTES).unwrap_or(usize::MAX)];
+            for offset in (0..old.size).step_by(zeros.len()) {
+                let left = usize::try_from(old.size - offset).unwrap_or(usize::MAX);
+                old.file.write_at(&zeros[..zeros.len().min(left)], offset).map_err(failed)?;
+            }
+        }
+        Self::begin(disk, Arc::clone(&old.file), generation, uuid, old.size)
+    }
+
+    fn begin(
+        disk: &dyn Disk,
+        file: Arc<dyn DiskFile>,
+        generation: u64,
+        uuid: [u8; 16],
+        size: u64,
+    ) -> Result<Self> {
+        let header = LogHeader { uuid, generation, size, key: random_bytes() };
+        let name = log_name(generation);
+        let path = disk.path_of(&name);
+        file.write_at(&header.encode(), 0)
+            .and_then(|()| file.sync())
+            .and_then(|()| disk.rename(&temporary_name(generation), &name))
+            .map_err(|error| Error::io("begin", &path, error))?;
+        Ok(Self { generation, name, size, file, path, key: header.key, index: RwLock::default() })
+    }
+
+    /// Opens a log and verifies its header.
+    pub(crate) fn open(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
+        let name = log_name(generation);
+        let path = disk.path_of(&name);
+        let file = disk.open(&name).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
+            _ => Error::io("open", &path, error),
+        })?;
+        let mut page = [0; LogHeader::LEN];
+        match file.read_at(&mut page, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Error::corrupt(path, "it is cut short"));
+            }
+            read => read.map_err(|error| Error::io("read", &path, error))?,
+        }
+        let header = LogHeader::decode(&page, &path)?;
+        if header.uuid != uuid {
+            return Err(Error::foreign(path, "it has another store's uuid"));
+        }
+        if header.generation != generation {
+            return Err(Error::corrupt(path, "it is another generation under this name"));
+        }
+        let length = file.len().map_err(|error| Error::io("measure", &path, error))?;
+        if length < header.size {
+            return Err(Error::corrupt(path, "it is cut short"));
+        }
+        let LogHeader { size, key, .. } = header;
+        Ok(Self { generation, name, size, file, path, key, index: RwLock::default() })
+    }
+
+    /// Reads the batch at `offset`, if one verifies there.
+    pub(crate) fn batch_at(&self, offset: u64) -> Result<Option<Batch>> {
+        let Some(room) = self.size.checked_sub(offset) else { return Ok(None) };
+        if room < BatchHead::LEN as u64 {
+            return Ok(None);
+        }
+        let mut head = [0; BatchHead::LEN];
+        self.read(&mut head, offset)?;
+        let Some(head) = BatchHead::decode(&head, &self.key) else { return Ok(None) };
+        if u64::from(head.length) > room {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; head.length as usize];
+        self.read(&mut bytes, offset)?;
+        Ok(Batch::decode(head, bytes))
+    }
+
+    /// Whether any batch verifies anywhere in this log.
+    pub(crate) fn is_started(&self) -> Result<bool> {
+        self.scan(PAGE, |offset| Ok(self.batch_at(offset)?.is_some()))
+    }
+
+    /// Whether the head of any batch verifies at `offset` or behind it.
+    pub(crate) fn has_batch_from(&self, offset: u64) -> Result<bool> {
+        self.scan(offset, |_| Ok(true))
+    }
+
+    /// Goes through the pages from `offset` on, and asks about each that begins with a batch's head.
+    fn scan(&self, offset: u64, mut accept: impl FnMut(u64) -> Result<bool>) -> Result<bool> {
+        let mut chunk = Vec::new();
+        let mut start = offset;
+        while start < self.size {
+            chunk.resize(usize::try_from(SCAN_BYTES.min(self.size - start)).unwrap_or(0), 0);
+            self.read(&mut chunk, start)?;
+            let pages = chunk.chunks(PAGE as usize).zip((start..).step_by(PAGE as usize));
+            for (page, offset) in pages {
+                let head = page.first_chunk().and_then(|head| BatchHead::decode(head, &self.key));
+                if head.is_some() && accept(offset)? {
+                    return Ok(true);
+                }
+            }
+            start += chunk.len() as u64;
+        }
+        Ok(false)
+    }
+
+    /// The newest word on an address in this log.
+    pub(crate) fn find(&self, address: &Address) -> Result<Option<Found>> {
+        let location = self.index.read().entries.get(&address.hash).copied();
+        let Some(location) = location else { return Ok(None) };
+        let bytes = self.read_entry(location)?;
+        let found = Parts::of(&bytes).and_then(|parts| {
+            if !parts.is_at(address) {
+                return Err(Malformed("entry is under another address"));
+            }
+            match entry::decode(parts.payload)? {
+                Entry::Forget(_) => Ok(Found::Forgotten),
+                _ => entry::decode_record(&bytes.slice_ref(parts.payload), location.at)
+                    .map(Found::Record),
+            }
+        });
+        found.map(Some).map_err(|error| self.damaged(location.offset, error))
+    }
+
+    /// Reads an entry and verifies that it is the one that was indexed.
+    pub(crate) fn read_entry(&self, location: Location) -> Result<Bytes> {
+        let mut bytes = vec![0; location.length as usize];
+        self.read(&mut bytes, location.offset)?;
+        if check_of(&entry::digest(&bytes)) == location.check {
+            Ok(bytes.into())
+        } else {
+            Err(self.damaged(location.offset, Malformed("entry does not match its digest")))
+        }
+    }
+
+    /// Enters what has become durable, oldest first.
+    pub(crate) fn publish(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut index = self.index.write();
+        for change in changes {
+            let lasts = match change.kind {
+                Kind::Completed { expires } => expires,
+                Kind::Forgotten { until } => {
+                    index.forgets.insert(change.hash, until);
+                    until
+                }
+            };
+            index.latest_expiry = index.latest_expiry.max(lasts);
+            index.entries.insert(change.hash, change.location);
+        }
+    }
+
+    /// All that is indexed, in no order.
+    pub(crate) fn locations(&self) -> Vec<(u128, Location)> {
+        self.index.read().entries.iter().map(|(hash, location)| (*hash, *location)).collect()
+    }
+
+    /// Until when this log's forgets hide older records of an address.
+    pub(crate) fn forgotten_until(&self, hash: u128) -> Option<Moment> {
+        self.index.read().forgets.get(&hash).copied()
+    }
+
+    /// How many addresses are indexed.
+    pub(crate) fn len(&self) -> usize {
+        self.index.read().entries.len()
+    }
+
+    /// When the last thing in this log expires.
+    pub(crate) fn latest_expiry(&self) -> Moment {
+        self.index.read().latest_expiry
+    }
+
+    pub(crate) fn damaged(&self, offset: u64, Malformed(reason): Malformed) -> Error {
+        Error::corrupt(&self.path, format!("{reason}, at byte {offset}"))
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_at(buffer, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, "it is cut short"),
+            _ => Error::io("read", &self.path, error),
+        })
+    }
+}
+
+/// Where the active log ends; the writer owns it.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) log: Arc<Log>,
+    pub(crate) end: u64,
+    pub(crate) sequence: u64,
+}
+
+impl Tail {
+    /// The end of a log that holds no batch yet, following batch `sequence` of another.
+    pub(crate) fn new(log: Arc<Log>, sequence: u64) -> Self {
+        Self { log, end: PAGE, sequence }
+    }
+
+    /// Bytes left.
+    pub(crate) fn room(&self) -> u64 {
+        self.log.size - self.end
+    }
+
+    /// Appends a batch under the next sequence, and returns once it is durable, with its offset.
+    ///
+    /// # Errors
+    ///
+    /// After an error the outcome is unknown and nothing more may be appended anywhere.
+    pub(crate) fn append(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<u64> {
+        let bytes = batch.finish(&self.log.key, self.sequence + 1, anchor);
+        assert!(bytes.len() as u64 <= self.room(), "a batch is admitted only where it fits");
+        let offset = self.end;
+        self.log
+            .file
+            .write_at(bytes, offset)
+            .and_then(|()| self.log.file.sync())
+            .map_err(|error| Error::io("append to", &self.log.path, error))?;
+        self.sequence += 1;
+        self.end += (bytes.len() as u64).next_multiple_of(PAGE);
+        Ok(offset)
+    }
+
+    pub(crate) fn end(&self) -> End {
+        End { generation: self.log.generation, offset: self.end, sequence: self.sequence }
+    }
+}
+
+pub(crate) fn check_of(digest: &[u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *digest;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+pub(crate) fn log_name(generation: u64) -> String {
+    format!("{generation:016x}.log")
+}
+
+fn temporary_name(generation: u64) -> String {
+    format!("{generation:016x}.log.tmp")
+}

@@ -1,0 +1,244 @@
+//! Sealing: writing a segment, in key order, under a temporary name, verified before it is kept.
+
+use std::iter::Peekable;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::{Builder, Database, Table};
+use sha2::{Digest, Sha256};
+
+use crate::clock::Moment;
+use crate::disk::{Disk, DiskFile};
+use crate::entry;
+use crate::error::{Error, Result};
+use crate::key::Address;
+
+use super::backend::Backend;
+use super::row::{Head, Row, RowKey};
+use super::{
+    CACHE_BYTES, FILTER, FORMAT, META, RECORDS, Segment, SegmentMeta, TableKey, failed, filter,
+    guarded, segment_name,
+};
+
+/// Rows of one durable transaction: enough to be quick, few enough that commits beside it are not
+/// held up.
+const ROWS_PER_COMMIT: usize = 256;
+/// redb rounds a value that does not fit a page up to a power of two pages, so longer payloads are
+/// split into parts of which two fit a page.
+const WHOLE_BYTES: usize = 3700;
+const PART_BYTES: usize = 1850;
+/// One page each.
+const FILTER_PART_BYTES: usize = 4000;
+
+const MAGIC: [u8; 8] = *b"rfrn seg";
+
+/// One record or forget on its way into a segment.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) address: Address,
+    pub(crate) at: Moment,
+    pub(crate) payload: Bytes,
+    /// From when on it matters no more.
+    pub(crate) expires: Moment,
+}
+
+/// Writes a segment of these entries, which come in the order of their addresses, and gives it its
+/// name; the caller makes the name durable. `None` if there is nothing to hold.
+///
+/// `pace` runs between transactions, and may stop the work.
+pub(crate) fn build(
+    disk: &dyn Disk,
+    meta: SegmentMeta,
+    entries: impl Iterator<Item = Result<Sealed>>,
+    pace: impl FnMut() -> Result<()>,
+) -> Result<Option<Segment>> {
+    let mut entries = entries.peekable();
+    if entries.peek().is_none() {
+        return Ok(None);
+    }
+    let name = segment_name(meta.generation);
+    let temporary = format!("{name}.tmp");
+    let path = disk.path_of(&temporary);
+    let failed = |error| Error::io("create", &path, error);
+    remove_leftover(disk, &temporary).map_err(failed)?;
+    let file = disk.create(&temporary).map_err(failed)?;
+    let written = guarded(&path, || write(&path, Arc::clone(&file), meta, entries, pace));
+    let kept = written.and_then(|meta| {
+        file.sync().map_err(|error| Error::io("sync", &path, error))?;
+        let loaded =
+            guarded(&path, || Segment::load(name.clone(), path.clone(), file, meta.uuid))?;
+        loaded.verify_all()?;
+        disk.rename(&temporary, &name).map_err(|error| Error::io("rename", &path, error))?;
+        Ok(Segment { path: disk.path_of(&name), ..loaded })
+    });
+    if kept.is_err() {
+        // A leftover that cannot be removed either is removed by the next attempt or opening.
+        let _ = disk.remove(&temporary);
+    }
+    kept.map(Some)
+}
+
+fn remove_leftover(disk: &dyn Disk, name: &str) -> std::io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn write(
+    path: &Path,
+    file: Arc<dyn DiskFile>,
+    mut meta: SegmentMeta,
+    entries: Peekable<impl Iterator<Item = Result<Sealed>>>,
+    mut pace: impl FnMut() -> Result<()>,
+) -> Result<SegmentMeta> {
+    let database = Builder::new()
+        .set_cache_size(16 * CACHE_BYTES)
+        .create_with_backend(Backend(file))
+        .map_err(|error| failed(path, error))?;
+    let mut rows = Rows { entries, sentinel: true, bits: Vec::new() };
+    let mut more = true;
+    while more {
+        let transaction = database.begin_write().map_err(|error| failed(path, error))?;
+        {
+            let mut table =
+                transaction.open_table(RECORDS).map_err(|error| failed(path, error))?;
+            more = append_rows(path, &mut table, &mut rows, &mut meta)?;
+        }
+        transaction.commit().map_err(|error| failed(path, error))?;
+        pace()?;
+    }
+    meta.records = rows.bits.len() as u64;
+    write_meta(path, &database, &meta, rows.bits)?;
+    database.close().map_err(|error| failed(path, error))?;
+    Ok(meta)
+}
+
+/// Appends one transaction's rows, and says whether there are more.
+fn append_rows(
+    path: &Path,
+    table: &mut Table<'_, TableKey, &'static [u8]>,
+    rows: &mut Rows<impl Iterator<Item = Result<Sealed>>>,
+    meta: &mut SegmentMeta,
+) -> Result<bool> {
+    let mut cursor = table
+        .upper_bound_mut(Bound::<(&[u8; 32], &[u8], u16)>::Unbounded)
+        .map_err(|error| failed(path, error))?;
+    let mut count = 0;
+    let mut more = true;
+    while more && count < ROWS_PER_COMMIT {
+        let mut put = |key: RowKey<'_>, next: Option<RowKey<'_>>, value: &[u8]| {
+            count += 1;
+            let row = Row::encode(meta, &key, next.as_ref(), value);
+            cursor.insert_before(key.as_redb(), &row[..]).map_err(|error| {
+                Error::corrupt(path, format!("its rows are not in order: {error}"))
+            })
+        };
+        let expires = rows.next_entry(&mut put)?;
+        more = expires.is_some();
+        meta.latest_expiry = meta.latest_expiry.max(expires.unwrap_or_default().0);
+    }
+    cursor.close().map_err(|error| failed(path, error))?;
+    Ok(more)
+}
+
+/// Turns entries into rows, each with the key of the next.
+struct Rows<I: Iterator> {
+    entries: Peekable<I>,
+    sentinel: bool,
+    bits: Vec<u64>,
+}
+
+impl<I: Iterator<Item = Result<Sealed>>> Rows<I> {
+    /// Puts the rows of the next entry, and says when it expires. `None` behind the last.
+    fn next_entry(
+        &mut self,
+        put: &mut impl FnMut(RowKey<'_>, Option<RowKey<'_>>, &[u8]) -> Result<()>,
+    ) -> Result<Option<Moment>> {
+        if std::mem::take(&mut self.sentinel) {
+            put(RowKey::SENTINEL, self.peek()?, &[])?;
+            return Ok(Some(Moment::default()));
+        }
+        let Some(entry) = self.entries.next().transpose()? else { return Ok(None) };
+        let Sealed { address, at, payload, expires } = entry;
+        self.bits.push(filter::bits(&address));
+        let next = self.peek()?;
+        let whole = payload.len() <= WHOLE_BYTES;
+        let (part, rest) = payload.split_at(if whole { payload.len() } else { PART_BYTES });
+        let digest = (!whole).then(|| entry::digest(&payload));
+        let head = Head { at, total: payload.len(), digest, part };
+        let mut key = RowKey::of(&address, 0);
+        let mut value = head.encode();
+        for part in rest.chunks(PART_BYTES) {
+            let following = key.next_part().expect("entries have fewer parts than that");
+            put(key, Some(following), &value)?;
+            key = following;
+            value = part.to_vec();
+        }
+        put(key, next, &value)?;
+        Ok(Some(expires))
+    }
+
+    fn peek(&mut self) -> Result<Option<RowKey<'_>>> {
+        match self.entries.peek() {
+            Some(Ok(entry)) => Ok(Some(RowKey::of(&entry.address, 0))),
+            Some(Err(error)) => Err(error.clone()),
+            None => Ok(None),
+        }
+    }
+}
+
+fn write_meta(
+    path: &Path,
+    database: &Database,
+    meta: &SegmentMeta,
+    bits: Vec<u64>,
+) -> Result<()> {
+    let filter = filter::build(bits).map_err(|reason| Error::corrupt(path, reason))?;
+    let transaction = database.begin_write().map_err(|error| failed(path, error))?;
+    {
+        let mut table = transaction.open_table(FILTER).map_err(|error| failed(path, error))?;
+        for (part, bytes) in (0..).zip(filter::encode(&filter, meta).chunks(FILTER_PART_BYTES)) {
+            table.insert(part, bytes).map_err(|error| failed(path, error))?;
+        }
+        let mut table = transaction.open_table(META).map_err(|error| failed(path, error))?;
+        table.insert("meta", &encode_meta(meta)[..]).map_err(|error| failed(path, error))?;
+    }
+    transaction.commit().map_err(|error| failed(path, error))
+}
+
+const CONFIG: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Fixint,
+    bincode::config::Limit<1024>,
+> = bincode::config::standard().with_fixed_int_encoding().with_limit();
+
+/// Magic, format, the fields in their order, SHA-256 of all that.
+fn encode_meta(meta: &SegmentMeta) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bincode::encode_into_std_write(meta, &mut bytes, CONFIG).expect("a vector takes the fields");
+    let checksum = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&checksum);
+    bytes
+}
+
+pub(super) fn decode_meta(bytes: &[u8], path: &Path) -> Result<SegmentMeta> {
+    let damaged = || Error::corrupt(path, "its meta row is damaged");
+    let (content, checksum) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
+    let fields = content.strip_prefix(&MAGIC).ok_or_else(damaged)?;
+    let (format, fields) = fields.split_first_chunk().ok_or_else(damaged)?;
+    let format = u32::from_le_bytes(*format);
+    if format > FORMAT {
+        return Err(Error::Newer { file: path.into(), found: format, supported: FORMAT });
+    }
+    if Sha256::digest(content)[..] != checksum[..] {
+        return Err(damaged());
+    }
+    match bincode::decode_from_slice(fields, CONFIG) {
+        Ok((meta, used)) if used == fields.len() => Ok(meta),
+        _ => Err(damaged()),
+    }
+}

@@ -1,0 +1,85 @@
+//! The binary fuse filter of a segment, as bytes: descriptor, fingerprints, checksum.
+
+use bincode::{Decode, Encode};
+use sha2::{Digest, Sha256};
+use xorf::{BinaryFuse16, Descriptor};
+
+use crate::key::Address;
+
+use super::SegmentMeta;
+
+/// The bits of an address that the filter knows. The hash is seeded with the store's uuid.
+pub(super) fn bits(address: &Address) -> u64 {
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is the filter's")]
+    let low = address.hash as u64;
+    low
+}
+
+#[derive(Encode, Decode)]
+struct Stored {
+    seed: u64,
+    segment_length: u32,
+    segment_length_mask: u32,
+    segment_count_length: u32,
+    fingerprints: Vec<u16>,
+}
+
+const CHECKSUM: usize = 32;
+/// The fingerprints are fixed-width; the limit bounds what a damaged length can allocate.
+const CONFIG: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Fixint,
+    bincode::config::Limit<{ 1 << 28 }>,
+> = bincode::config::standard().with_fixed_int_encoding().with_limit();
+
+/// Builds the filter of these bits; duplicates among them do no harm.
+pub(super) fn build(mut bits: Vec<u64>) -> Result<BinaryFuse16, &'static str> {
+    bits.sort_unstable();
+    bits.dedup();
+    BinaryFuse16::try_from(bits)
+}
+
+pub(super) fn encode(filter: &BinaryFuse16, meta: &SegmentMeta) -> Vec<u8> {
+    let descriptor = &filter.descriptor;
+    let stored = Stored {
+        seed: descriptor.seed,
+        segment_length: descriptor.segment_length,
+        segment_length_mask: descriptor.segment_length_mask,
+        segment_count_length: descriptor.segment_count_length,
+        fingerprints: filter.fingerprints.to_vec(),
+    };
+    let mut bytes = bincode::encode_to_vec(stored, CONFIG).expect("a vector takes every filter");
+    let checksum = checksum(&bytes, meta);
+    bytes.extend_from_slice(&checksum);
+    bytes
+}
+
+/// Reads a filter back, if it is the one of this segment and its shape is safe to look up in.
+pub(super) fn decode(bytes: &[u8], meta: &SegmentMeta) -> Option<BinaryFuse16> {
+    let (bytes, stored_checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    if checksum(bytes, meta) != *stored_checksum {
+        return None;
+    }
+    let (stored, used): (Stored, usize) = bincode::decode_from_slice(bytes, CONFIG).ok()?;
+    let reach = u64::from(stored.segment_count_length) + 2 * u64::from(stored.segment_length);
+    let safe = used == bytes.len()
+        && stored.segment_length.is_power_of_two()
+        && stored.segment_length_mask == stored.segment_length - 1
+        && stored.fingerprints.len() as u64 >= reach;
+    safe.then(|| BinaryFuse16 {
+        descriptor: Descriptor {
+            seed: stored.seed,
+            segment_length: stored.segment_length,
+            segment_length_mask: stored.segment_length_mask,
+            segment_count_length: stored.segment_count_length,
+        },
+        fingerprints: stored.fingerprints.into(),
+    })
+}
+
+fn checksum(bytes: &[u8], meta: &SegmentMeta) -> [u8; CHECKSUM] {
+    let mut hasher = Sha256::new_with_prefix(meta.uuid);
+    hasher.update(meta.generation.to_le_bytes());
+    hasher.update(bytes);
+    hasher.finalize().into()
+}

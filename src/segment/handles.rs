@@ -1,0 +1,50 @@
+//! The segments whose files are open: a limited number, the least recently used closed first.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+
+use super::{Handle, Segment};
+
+/// Segments open at a time. Each has a descriptor and up to 333 KiB of memory.
+const MAX_OPEN: usize = 64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Handles {
+    /// By generation; the most recently used last.
+    open: Mutex<VecDeque<(u64, Arc<Handle>)>>,
+}
+
+impl Handles {
+    pub(super) fn get(&self, segment: &Segment) -> Result<Arc<Handle>> {
+        if let Some(handle) = self.touch(segment.meta.generation) {
+            return Ok(handle);
+        }
+        // Outside the mutex: two readers may open the same segment, and one handle is let go.
+        let handle = Arc::new(Handle::open(&segment.path, &segment.file)?);
+        let mut open = self.open.lock();
+        if open.len() >= MAX_OPEN {
+            open.pop_front();
+        }
+        open.push_back((segment.meta.generation, Arc::clone(&handle)));
+        Ok(handle)
+    }
+
+    /// Closes a segment that is about to be dropped.
+    pub(crate) fn forget(&self, generation: u64) {
+        self.open.lock().retain(|(open, _)| *open != generation);
+    }
+
+    fn touch(&self, generation: u64) -> Option<Arc<Handle>> {
+        let mut open = self.open.lock();
+        let found = open.iter().rposition(|(open, _)| *open == generation)?;
+        if found + 1 < open.len() {
+            let entry = open.remove(found)?;
+            open.push_back(entry);
+        }
+        open.back().map(|(_, handle)| Arc::clone(handle))
+    }
+}

@@ -1,0 +1,262 @@
+//! One row of a segment: a value, its successor's key, and a checksum over both and its own key.
+
+use std::cmp::Ordering;
+
+use sha2::{Digest, Sha256};
+
+use crate::clock::Moment;
+use crate::key::Address;
+
+use super::SegmentMeta;
+
+/// A row's key: an address, and which part of its value the row holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RowKey<'a> {
+    pub(super) scope: &'a [u8; 32],
+    pub(super) key: &'a [u8],
+    pub(super) part: u16,
+}
+
+impl<'a> RowKey<'a> {
+    /// Comes before every address, so that each has a row at or below it.
+    pub(super) const SENTINEL: RowKey<'static> = RowKey { scope: &[0; 32], key: &[], part: 0 };
+
+    pub(super) fn of(address: &'a Address, part: u16) -> Self {
+        Self { scope: address.scope.as_bytes(), key: address.key.as_bytes(), part }
+    }
+
+    pub(super) fn from_redb((scope, key, part): (&'a [u8; 32], &'a [u8], u16)) -> Self {
+        Self { scope, key, part }
+    }
+
+    pub(super) fn as_redb(&self) -> (&'a [u8; 32], &'a [u8], u16) {
+        (self.scope, self.key, self.part)
+    }
+
+    /// The following part of the same value.
+    pub(super) fn next_part(&self) -> Option<Self> {
+        Some(Self { part: self.part.checked_add(1)?, ..*self })
+    }
+
+    /// The key as bytes and a part, to be remembered beyond its row.
+    pub(super) fn to_owned(self) -> (Vec<u8>, u16) {
+        (self.bytes().collect(), self.part)
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = u8> + use<'a> {
+        self.scope.iter().chain(self.key).copied()
+    }
+}
+
+/// The key of the row that follows, told as what it shares with this row's, and the rest.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Successor<'a> {
+    Key { own: RowKey<'a>, shared: usize, rest: &'a [u8], part: u16 },
+    End,
+}
+
+/// In place of the length of the rest.
+const END: u16 = u16::MAX;
+
+impl<'a> Successor<'a> {
+    fn encode(own: &RowKey<'_>, next: Option<&RowKey<'_>>, out: &mut Vec<u8>) {
+        let Some(next) = next else {
+            out.extend_from_slice(&0_u16.to_le_bytes());
+            return out.extend_from_slice(&END.to_le_bytes());
+        };
+        let shared = own.bytes().zip(next.bytes()).take_while(|(a, b)| a == b).count();
+        let rest: Vec<u8> = next.bytes().skip(shared).collect();
+        let length = |n: usize| u16::try_from(n).expect("keys are at most 287 bytes").to_le_bytes();
+        out.extend_from_slice(&length(shared));
+        out.extend_from_slice(&length(rest.len()));
+        out.extend_from_slice(&rest);
+        out.extend_from_slice(&next.part.to_le_bytes());
+    }
+
+    /// Reads a successor from the front of a row, and what is behind it.
+    fn decode(own: RowKey<'a>, bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (shared, bytes) = bytes.split_first_chunk()?;
+        let (length, bytes) = bytes.split_first_chunk()?;
+        let (shared, length) = (u16::from_le_bytes(*shared), u16::from_le_bytes(*length));
+        if length == END {
+            return Some((Self::End, bytes));
+        }
+        let (rest, bytes) = bytes.split_at_checked(usize::from(length))?;
+        let (part, bytes) = bytes.split_first_chunk()?;
+        let part = u16::from_le_bytes(*part);
+        Some((Self::Key { own, shared: usize::from(shared), rest, part }, bytes))
+    }
+
+    /// Compares with a row's key. The end is beyond every key.
+    pub(super) fn cmp_key(&self, key: &RowKey<'_>) -> Ordering {
+        match self {
+            Self::Key { own, shared, rest, part } => {
+                let bytes = own.bytes().take(*shared).chain(rest.iter().copied());
+                bytes.cmp(key.bytes()).then(part.cmp(&key.part))
+            }
+            Self::End => Ordering::Greater,
+        }
+    }
+
+    /// The successor's key, to be remembered beyond this row.
+    pub(super) fn to_owned(self) -> Option<(Vec<u8>, u16)> {
+        match self {
+            Self::Key { own, shared, rest, part } => {
+                Some((own.bytes().take(shared).chain(rest.iter().copied()).collect(), part))
+            }
+            Self::End => None,
+        }
+    }
+
+    pub(super) fn is(&self, key: &RowKey<'_>) -> bool {
+        self.cmp_key(key) == Ordering::Equal
+    }
+}
+
+/// A row that verified.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub(super) key: RowKey<'a>,
+    pub(super) successor: Successor<'a>,
+    pub(super) value: &'a [u8],
+}
+
+const CHECKSUM: usize = 16;
+
+impl<'a> Row<'a> {
+    pub(super) fn encode(
+        meta: &SegmentMeta,
+        key: &RowKey<'_>,
+        next: Option<&RowKey<'_>>,
+        value: &[u8],
+    ) -> Vec<u8> {
+        let mut row = Vec::with_capacity(value.len() + 64);
+        row.extend_from_slice(&[0; CHECKSUM]);
+        Successor::encode(key, next, &mut row);
+        row.extend_from_slice(value);
+        let checksum = checksum(meta, key, &row[CHECKSUM..]);
+        row[..CHECKSUM].copy_from_slice(&checksum);
+        row
+    }
+
+    pub(super) fn decode(meta: &SegmentMeta, key: RowKey<'a>, row: &'a [u8]) -> Option<Self> {
+        let (stored, rest) = row.split_first_chunk::<CHECKSUM>()?;
+        if checksum(meta, &key, rest) != *stored {
+            return None;
+        }
+        let (successor, value) = Successor::decode(key, rest)?;
+        Some(Self { key, successor, value })
+    }
+}
+
+fn checksum(meta: &SegmentMeta, key: &RowKey<'_>, rest: &[u8]) -> [u8; CHECKSUM] {
+    let mut hasher = Sha256::new_with_prefix(meta.uuid);
+    hasher.update(meta.generation.to_le_bytes());
+    hasher.update(key.scope);
+    hasher.update((key.key.len() as u64).to_le_bytes());
+    hasher.update(key.key);
+    hasher.update(key.part.to_le_bytes());
+    hasher.update(rest);
+    let digest: [u8; 32] = hasher.finalize().into();
+    let mut checksum = [0; CHECKSUM];
+    checksum.copy_from_slice(&digest[..CHECKSUM]);
+    checksum
+}
+
+/// The value of an address's first row.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub(super) at: Moment,
+    /// The length of the payload, all parts together.
+    pub(super) total: usize,
+    /// The payload's digest, if it has more parts than this.
+    pub(super) digest: Option<[u8; 32]>,
+    pub(super) part: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(self.part.len() + 48);
+        value.extend_from_slice(&self.at.0.to_le_bytes());
+        let total = u32::try_from(self.total).expect("entries are bounded");
+        value.extend_from_slice(&total.to_le_bytes());
+        value.push(u8::from(self.digest.is_some()));
+        value.extend_from_slice(self.digest.as_ref().map_or(&[], |digest| &digest[..]));
+        value.extend_from_slice(self.part);
+        value
+    }
+
+    pub(super) fn decode(value: &'a [u8]) -> Option<Self> {
+        let (at, value) = value.split_first_chunk()?;
+        let (total, value) = value.split_first_chunk()?;
+        let (split, value) = value.split_first()?;
+        let (digest, part) = match split {
+            0 => (None, value),
+            1 => value.split_first_chunk().map(|(digest, part)| (Some(*digest), part))?,
+            _ => return None,
+        };
+        let total = u32::from_le_bytes(*total) as usize;
+        let whole = digest.is_some() || part.len() == total;
+        whole.then_some(Self { at: Moment(u64::from_le_bytes(*at)), total, digest, part })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const META: SegmentMeta = SegmentMeta {
+        uuid: [1; 16],
+        first_generation: 2,
+        generation: 2,
+        first_sequence: 3,
+        last_sequence: 4,
+        latest_expiry: 5,
+        records: 6,
+    };
+
+    fn key<'a>(key: &'a [u8], part: u16) -> RowKey<'a> {
+        RowKey { scope: &[7; 32], key, part }
+    }
+
+    #[test]
+    fn golden_row_of_format_1() {
+        let row = Row::encode(&META, &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
+        let hex: String = row[CHECKSUM..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "2200010064020076616c7565");
+        let last = Row::encode(&META, &key(b"abc", 0), None, b"");
+        assert_eq!(last[CHECKSUM..], [0, 0, 0xff, 0xff]);
+    }
+
+    #[test]
+    fn a_row_knows_its_successor() {
+        let row = Row::encode(&META, &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
+        let row = Row::decode(&META, key(b"abc", 0), &row).unwrap();
+        assert_eq!(row.value, b"value");
+        assert!(row.successor.is(&key(b"abd", 2)));
+        for (other, order) in [
+            (key(b"abd", 1), Ordering::Greater),
+            (key(b"abd", 3), Ordering::Less),
+            (key(b"abcz", 9), Ordering::Greater),
+            (key(b"abda", 0), Ordering::Less),
+            (RowKey { scope: &[8; 32], key: b"a", part: 0 }, Ordering::Less),
+        ] {
+            assert_eq!(row.successor.cmp_key(&other), order, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn p5_a_row_under_another_key_or_from_another_file_does_not_verify() {
+        let row = Row::encode(&META, &key(b"abc", 0), None, b"value");
+        assert!(Row::decode(&META, key(b"abc", 0), &row).is_some());
+        assert!(Row::decode(&META, key(b"abd", 0), &row).is_none());
+        assert!(Row::decode(&META, key(b"abc", 1), &row).is_none());
+        let other = SegmentMeta { generation: 3, ..META };
+        assert!(Row::decode(&other, key(b"abc", 0), &row).is_none());
+        for bit in 0..row.len() * 8 {
+            let mut damaged = row.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Row::decode(&META, key(b"abc", 0), &damaged).is_none(), "bit {bit}");
+        }
+    }
+}
