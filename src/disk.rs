@@ -41,6 +41,9 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Claims the file that proves ownership, and says whether it was free.
     fn lock(&self, name: &str) -> io::Result<bool>;
 
+    /// Lets others have the directory. Nothing may be written any more.
+    fn unlock(&self) -> io::Result<()>;
+
     /// Whether the directory, its lock file and this file are still what their names lead to.
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool>;
 

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bincode::{BorrowDecode, Encode};
+use bincode::{BorrowDecode, Decode, Encode};
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
@@ -52,7 +52,7 @@ pub(crate) enum Entry<'a> {
 }
 
 /// The last batch of a log that counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, BorrowDecode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct End {
     pub(crate) generation: u64,
     /// Where the batch after it would begin.
@@ -136,6 +136,9 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    /// No address takes more bytes than this.
+    pub(crate) const MAX_ADDRESS_BYTES: usize = 32 + 1 + Key::MAX_LEN;
+
     pub(crate) fn of(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (scope, rest) =
             bytes.split_first_chunk().ok_or(Malformed("entry has no scope"))?;
@@ -150,8 +153,25 @@ impl<'a> Parts<'a> {
     }
 
     pub(crate) fn address(&self, seed: &[u8; 16]) -> Result<Address, Malformed> {
-        let key = Key::from_stored(self.key).ok_or(Malformed("key is outside the grammar"))?;
-        Ok(Address::new(seed, Scope::from_bytes(*self.scope), key))
+        Ok(Address::new(seed, Scope::from_bytes(*self.scope), self.key()?))
+    }
+
+    /// The address, whose hash is known.
+    pub(crate) fn address_hashed(&self, hash: u128) -> Result<Address, Malformed> {
+        Ok(Address { scope: Scope::from_bytes(*self.scope), key: self.key()?, hash })
+    }
+
+    /// The hash of the address, seeded with the store's uuid.
+    pub(crate) fn hash128(&self, seed: &[u8; 16]) -> u128 {
+        Address::hash_of(seed, self.scope, self.key)
+    }
+
+    pub(crate) fn raw_address(&self) -> ([u8; 32], Vec<u8>) {
+        (*self.scope, self.key.to_vec())
+    }
+
+    fn key(&self) -> Result<Key, Malformed> {
+        Key::from_stored(self.key).ok_or(Malformed("key is outside the grammar"))
     }
 }
 

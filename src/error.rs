@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::key::RequestId;
+
 /// A shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -76,6 +78,18 @@ pub enum Error {
         /// What failed, or nothing if the store was closed.
         source: Option<Arc<Error>>,
     },
+
+    /// The key is in flight, so what is known about it cannot be changed now.
+    #[error("key is in flight for request {request_id}")]
+    InFlight {
+        /// The request that holds it.
+        request_id: RequestId,
+    },
+
+    /// Only durable operations have checkpoints and downstream keys. Begin the operation with
+    /// [`durable`](crate::Operation::durable).
+    #[error("the operation is not durable")]
+    Volatile,
 
     /// The operating system refused. What was being done is in the message, why in the source.
     #[error("cannot {action} {}", file.display())]

@@ -275,13 +275,18 @@ pub(crate) struct Address {
 
 impl Address {
     pub(crate) fn new(seed: &[u8; 16], scope: Scope, key: Key) -> Self {
+        let hash = Self::hash_of(seed, &scope.0, key.as_bytes());
+        Self { scope, key, hash }
+    }
+
+    pub(crate) fn hash_of(seed: &[u8; 16], scope: &[u8; 32], key: &[u8]) -> u128 {
         let mut hasher = Sha256::new_with_prefix(seed);
-        hasher.update(scope.0);
-        hasher.update(key.as_bytes());
+        hasher.update(scope);
+        hasher.update(key);
         let digest: [u8; 32] = hasher.finalize().into();
         let mut low = [0; 16];
         low.copy_from_slice(&digest[..16]);
-        Self { scope, key, hash: u128::from_le_bytes(low) }
+        u128::from_le_bytes(low)
     }
 }
 

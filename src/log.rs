@@ -54,7 +54,7 @@ struct Index {
     entries: HashMap<u128, Location>,
     /// Until when the forgets in this log hide older records.
     forgets: HashMap<u128, Moment>,
-    latest_expiry: Moment,
+    first_at: Option<Moment>,
 }
 
 /// Where an entry is, and enough of it to recognise anything else in its place.
@@ -67,23 +67,24 @@ pub(crate) struct Location {
     pub(crate) at: Moment,
 }
 
+impl Location {
+    pub(crate) fn of(frame: &Frame<'_>, batch_offset: u64, at: Moment) -> Self {
+        Self {
+            offset: batch_offset + frame.at,
+            length: u32::try_from(frame.bytes.len()).expect("entries are bounded"),
+            check: check_of(frame.digest),
+            at,
+        }
+    }
+}
+
 /// A change to the index.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Change {
     pub(crate) hash: u128,
     pub(crate) location: Location,
-    pub(crate) kind: Kind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Completed {
-        expires: Moment,
-    },
-    /// Hides older records until then.
-    Forgotten {
-        until: Moment,
-    },
+    /// For a forget: older records of the address stay hidden until then.
+    pub(crate) hides_until: Option<Moment>,
 }
 
 /// The newest word on an address in one file.
@@ -245,7 +246,7 @@ impl Log {
                     .map(Found::Record),
             }
         });
-        found.map(Some).map_err(|error| self.damaged(location.offset, error))
+        found.map(Some).map_err(|error| self.damaged(location, error))
     }
 
     /// Reads an entry and verifies that it is the one that was indexed.
@@ -255,7 +256,7 @@ impl Log {
         if check_of(&entry::digest(&bytes)) == location.check {
             Ok(bytes.into())
         } else {
-            Err(self.damaged(location.offset, Malformed("entry does not match its digest")))
+            Err(self.damaged(location, Malformed("entry does not match its digest")))
         }
     }
 
@@ -266,21 +267,39 @@ impl Log {
         }
         let mut index = self.index.write();
         for change in changes {
-            let lasts = match change.kind {
-                Kind::Completed { expires } => expires,
-                Kind::Forgotten { until } => {
-                    index.forgets.insert(change.hash, until);
-                    until
-                }
-            };
-            index.latest_expiry = index.latest_expiry.max(lasts);
+            index.first_at.get_or_insert(change.location.at);
             index.entries.insert(change.hash, change.location);
+            if let Some(until) = change.hides_until {
+                index.forgets.insert(change.hash, until);
+            }
         }
     }
 
     /// All that is indexed, in no order.
-    pub(crate) fn locations(&self) -> Vec<(u128, Location)> {
-        self.index.read().entries.iter().map(|(hash, location)| (*hash, *location)).collect()
+    pub(crate) fn locations(&self) -> impl Iterator<Item = (u128, Location)> {
+        let index = self.index.read();
+        let locations: Vec<_> = index.entries.iter().map(|(h, place)| (*h, *place)).collect();
+        locations.into_iter()
+    }
+
+    /// Where the newest entry of an address is.
+    pub(crate) fn location(&self, hash: u128) -> Option<Location> {
+        self.index.read().entries.get(&hash).copied()
+    }
+
+    /// Scope and key of an entry, to sort by. Not verified: whoever reads the entry does that.
+    pub(crate) fn peek_address(&self, location: Location) -> Result<([u8; 32], Vec<u8>)> {
+        let mut bytes = [0; Parts::MAX_ADDRESS_BYTES];
+        let length = bytes.len().min(location.length as usize);
+        self.read(&mut bytes[..length], location.offset)?;
+        Parts::of(&bytes[..length])
+            .map(|parts| parts.raw_address())
+            .map_err(|error| self.damaged(location, error))
+    }
+
+    /// When the first entry here became durable.
+    pub(crate) fn first_at(&self) -> Option<Moment> {
+        self.index.read().first_at
     }
 
     /// Until when this log's forgets hide older records of an address.
@@ -293,13 +312,12 @@ impl Log {
         self.index.read().entries.len()
     }
 
-    /// When the last thing in this log expires.
-    pub(crate) fn latest_expiry(&self) -> Moment {
-        self.index.read().latest_expiry
+    pub(crate) fn damaged(&self, location: Location, Malformed(reason): Malformed) -> Error {
+        Error::corrupt(&self.path, format!("{reason}, at byte {}", location.offset))
     }
 
-    pub(crate) fn damaged(&self, offset: u64, Malformed(reason): Malformed) -> Error {
-        Error::corrupt(&self.path, format!("{reason}, at byte {offset}"))
+    pub(crate) fn broken(&self, reason: &str) -> Error {
+        Error::corrupt(&self.path, reason)
     }
 
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {

@@ -6,7 +6,6 @@
 //! whose successor lies beyond the key, proves that the key is absent. Anything else is damage.
 //! redb may panic on damage; its calls run under `catch_unwind`.
 
-use std::cmp::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,6 +90,14 @@ impl Segment {
         }
     }
 
+    /// Whether a file that is not listed is one of this store's.
+    pub(crate) fn expect_ours(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<()> {
+        let name = segment_name(generation);
+        let path = disk.path_of(&name);
+        let file = disk.open(&name).map_err(|error| Error::io("open", &path, error))?;
+        guarded(&path, || Self::load(name, path.clone(), file, uuid).map(drop))
+    }
+
     fn load(
         name: String,
         path: PathBuf,
@@ -162,10 +169,9 @@ impl Segment {
         let (key, value) = last.map_err(storage)?;
         let row = self.verify(RowKey::from_redb(key.value()), value.value())?;
         if row.key != wanted {
-            return match row.successor.cmp_key(&wanted) {
-                Ordering::Greater => Ok(None),
-                _ => Err(self.damaged("a row is missing")),
-            };
+            // Both neighbours count: a damaged branch can lead to a row beyond the key.
+            let between = row.key.cmp(&wanted).is_lt() && row.successor.cmp_key(&wanted).is_gt();
+            return if between { Ok(None) } else { Err(self.damaged("a row is missing")) };
         }
         let head = Head::decode(row.value).ok_or_else(|| self.damaged("a row has no head"))?;
         let Some(digest) = head.digest else {

@@ -163,6 +163,25 @@ pub(crate) fn block_on_timeout<F: Future + Unpin>(
     })
 }
 
+/// Tries something again and again until it gives a result or `timeout` is over.
+pub(crate) fn poll_until<T>(
+    timeout: Duration,
+    every: Duration,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> Option<T> {
+    #[expect(clippy::disallowed_methods, reason = "a wait is measured where it happens")]
+    let now = Instant::now;
+    let start = now();
+    loop {
+        let outcome = attempt();
+        let left = timeout.saturating_sub(now().duration_since(start));
+        if outcome.is_some() || left.is_zero() {
+            return outcome;
+        }
+        thread::park_timeout(every.min(left));
+    }
+}
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {

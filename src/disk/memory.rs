@@ -75,6 +75,10 @@ impl Disk for MemoryDisk {
         Ok(true)
     }
 
+    fn unlock(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
         Ok(self.files.lock().get(name).is_some_and(|found| found.identity() == file.identity()))
     }

@@ -113,6 +113,13 @@ impl Disk for RealDisk {
         Ok(true)
     }
 
+    fn unlock(&self) -> io::Result<()> {
+        if let Some((_, file)) = self.lock.get() {
+            flock(&file.file, FlockOperation::Unlock)?;
+        }
+        Ok(flock(&self.directory, FlockOperation::Unlock)?)
+    }
+
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
         let directory = match statat(CWD, &self.path, AtFlags::empty()) {
             Ok(stat) => identity_of(&stat) == self.identity,

@@ -148,6 +148,9 @@ pub(crate) struct BatchBuilder {
 }
 
 impl BatchBuilder {
+    /// Bytes in front of the entries.
+    pub(crate) const HEAD: usize = BatchHead::LEN;
+
     pub(crate) fn new() -> Self {
         Self { buffer: vec![0; BatchHead::LEN], entries: Sha256::new(), count: 0 }
     }

@@ -10,7 +10,7 @@ use crate::key::Address;
 use super::SegmentMeta;
 
 /// A row's key: an address, and which part of its value the row holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowKey<'a> {
     pub(super) scope: &'a [u8; 32],
     pub(super) key: &'a [u8],

@@ -1,0 +1,197 @@
+//! Settings of a store, each a limit with a name.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+use crate::disk::{Disk, MemoryDisk, RealDisk};
+use crate::entry::MAX_BODY_BYTES;
+use crate::error::{Error, Result};
+use crate::ledger::Settings;
+use crate::locks::Limits;
+use crate::log::PAGE;
+use crate::store::Store;
+use crate::ticket::poll_until;
+
+/// How often a store that waits for the lock tries again.
+const LOCK_POLL: Duration = Duration::from_millis(20);
+const LOG_BYTES: std::ops::RangeInclusive<u64> = 256 * 1024..=4 * 1024 * 1024 * 1024;
+const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
+/// Opens a [`Store`] with other settings than the defaults.
+///
+/// ```
+/// use std::time::Duration;
+/// use refrain::Store;
+///
+/// # fn main() -> refrain::Result<()> {
+/// let store = Store::builder().ttl(Duration::from_secs(60)).max_in_flight(64).open_in_memory()?;
+/// # let _ = store;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    settings: Settings,
+    limits: Limits,
+    max_response_bytes: usize,
+    lock_wait: Duration,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            settings: Settings {
+                clock: Arc::new(SystemClock::new()),
+                ttl: Duration::from_secs(24 * 60 * 60),
+                log_bytes: 128 * 1024 * 1024,
+                max_open_claims: 4096,
+                trusted_downtime: Duration::from_secs(7 * 24 * 60 * 60),
+                zero_recycled: false,
+            },
+            limits: Limits { in_flight: 4096, per_scope: 1024, waiters: 1024 },
+            max_response_bytes: 1024 * 1024,
+            lock_wait: Duration::ZERO,
+        }
+    }
+
+    /// How long a record is replayed, from the commit of its response on. 24 hours by default; no
+    /// operation's own TTL exceeds it.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.settings.ttl = ttl;
+        self
+    }
+
+    /// The size of a log, 128 MiB by default, rounded up to 4 KiB. The store allocates two of them
+    /// and reads up to four when it opens. Larger logs make fewer, larger segments.
+    pub fn log_bytes(mut self, bytes: u64) -> Self {
+        self.settings.log_bytes = bytes.next_multiple_of(PAGE);
+        self
+    }
+
+    /// Operations in flight in the store, waiting ones included; 4096 by default. Each reserves up
+    /// to 8 KiB of a log.
+    pub fn max_in_flight(mut self, max: usize) -> Self {
+        self.limits.in_flight = max;
+        self
+    }
+
+    /// Operations in flight in one scope, waiting ones included; 1024 by default.
+    pub fn max_in_flight_per_scope(mut self, max: usize) -> Self {
+        self.limits.per_scope = max;
+        self
+    }
+
+    /// Operations that wait for one key; 1024 by default.
+    pub fn max_waiters_per_key(mut self, max: usize) -> Self {
+        self.limits.waiters = max;
+        self
+    }
+
+    /// Durable claims without a verdict, interrupted ones included; 4096 by default.
+    pub fn max_open_claims(mut self, max: usize) -> Self {
+        self.settings.max_open_claims = max;
+        self
+    }
+
+    /// The longest response body that is stored, 1 MiB by default and 16 MiB at most. A longer one
+    /// is recorded as done without its response.
+    pub fn max_response_bytes(mut self, max: usize) -> Self {
+        self.max_response_bytes = max;
+        self
+    }
+
+    /// How long opening waits for another process to let go of the store, as in a rolling deploy;
+    /// not at all by default.
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// How long the machine may have been off without it being reported as a jump of the clock;
+    /// seven days by default.
+    pub fn trusted_downtime(mut self, downtime: Duration) -> Self {
+        self.settings.trusted_downtime = downtime;
+        self
+    }
+
+    /// Overwrites a log's old bytes before its blocks are used again. Without it expired bodies stay
+    /// on disk until new entries overwrite them.
+    pub fn zero_recycled_logs(mut self) -> Self {
+        self.settings.zero_recycled = true;
+        self
+    }
+
+    /// Takes the time from another clock, such as a
+    /// [`SimulatedClock`](crate::clock::SimulatedClock).
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.settings.clock = Arc::new(clock);
+        self
+    }
+
+    /// Opens the store in a directory, or creates one if the directory is empty or missing.
+    ///
+    /// The directory is made with mode 0700 and its files with 0600; its parent must exist. One
+    /// process has a store open at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`], [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`] and
+    /// [`Error::Io`], each with nothing removed; [`Error::Setting`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        let path = path.as_ref();
+        self.check()?;
+        let disk = poll_until(self.lock_wait, LOCK_POLL, || RealDisk::open(path).transpose());
+        match disk {
+            Some(Ok(disk)) => self.open_on(Arc::new(disk)),
+            Some(Err(error)) => Err(Error::io("open", path, error)),
+            None => Err(Error::Locked { path: path.into() }),
+        }
+    }
+
+    /// Opens an empty store that lives in memory: for tests of what is built on it.
+    ///
+    /// It behaves as one on disk does, except that nothing survives it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`].
+    pub fn open_in_memory(self) -> Result<Store> {
+        self.check()?;
+        self.open_on(Arc::new(MemoryDisk::default()))
+    }
+
+    pub(crate) fn open_on(self, disk: Arc<dyn Disk>) -> Result<Store> {
+        Store::start(disk, self.settings, self.limits, self.max_response_bytes)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |name, allowed: String| Err(Error::Setting { name, allowed });
+        let Settings { ttl, log_bytes, max_open_claims, .. } = self.settings;
+        if ttl < Duration::from_millis(1) || ttl > MAX_TTL {
+            return refuse("ttl", "from a millisecond to ten years".into());
+        }
+        if !LOG_BYTES.contains(&log_bytes) {
+            return refuse("log_bytes", "from 256 KiB to 4 GiB".into());
+        }
+        let max_response = MAX_BODY_BYTES.min(usize::try_from(log_bytes / 8).unwrap_or(usize::MAX));
+        if self.max_response_bytes > max_response {
+            return refuse("max_response_bytes", format!("at most {max_response}, an eighth of a log"));
+        }
+        let max_claims = log_bytes / 8 / 1024;
+        if max_open_claims as u64 > max_claims {
+            return refuse("max_open_claims", format!("at most {max_claims} with logs of this size"));
+        }
+        for (name, value) in [
+            ("max_in_flight", self.limits.in_flight),
+            ("max_in_flight_per_scope", self.limits.per_scope),
+        ] {
+            if value == 0 {
+                return refuse(name, "at least 1".into());
+            }
+        }
+        Ok(())
+    }
+}

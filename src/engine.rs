@@ -1,0 +1,92 @@
+//! What the threads of a store share: the ledger, the in-flight table, and whether they go on.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::ledger::Ledger;
+use crate::locks::Locks;
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) ledger: Ledger,
+    pub(crate) locks: Arc<Locks>,
+    pub(crate) counters: Counters,
+    failure: OnceLock<Arc<Error>>,
+    closing: AtomicBool,
+}
+
+/// What has happened since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) batches: AtomicU64,
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) bodies_left_out: AtomicU64,
+    pub(crate) segments_sealed: AtomicU64,
+    pub(crate) segments_dropped: AtomicU64,
+    /// Why sealing or preparing a log did not work the last time, if it did not.
+    pub(crate) last_trouble: Mutex<Option<Error>>,
+}
+
+impl Engine {
+    pub(crate) fn new(ledger: Ledger, locks: Arc<Locks>) -> Self {
+        Self {
+            ledger,
+            locks,
+            counters: Counters::default(),
+            failure: OnceLock::new(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Stops the store for good: what was being written has an unknown outcome, so nothing more is
+    /// acknowledged, no key is freed, and only a new process may open the store again.
+    pub(crate) fn fail(&self, error: Error) {
+        self.failure.get_or_init(|| Arc::new(error));
+        self.locks.stop(&self.stopped());
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
+    pub(crate) fn start_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// What a call on a stopped store gets.
+    pub(crate) fn stopped(&self) -> Error {
+        Error::Stopped { source: self.failure.get().map(Arc::clone) }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.has_failed() || self.is_closing() { Err(self.stopped()) } else { Ok(()) }
+    }
+
+    /// Stops the store if the thread that holds the guard panics.
+    pub(crate) fn guard(self: &Arc<Self>, thread: &'static str) -> PanicGuard {
+        PanicGuard { engine: Arc::clone(self), thread }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PanicGuard {
+    engine: Arc<Engine>,
+    thread: &'static str,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let path = self.engine.ledger.disk.path();
+            self.engine.fail(Error::corrupt(path, format!("the {} thread panicked", self.thread)));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Logs and segments together: the store's files, and what they say about a key.
+//!
+//! ```text
+//!   writer ──append──► active log ──full──► frozen logs ──reaper seals──► segments ──expire──► gone
+//!                          │                     │                            │
+//!                          └──────────── one immutable snapshot ──────────────┘
+//!                                                ▲
+//!                                     begin looks up, newest first
+//! ```
+//!
+//! Invariants:
+//! - A log or segment is in the snapshot for as long as it may decide a key.
+//! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
+//!   the logs that the segment took over. So what is listed and missing is damage.
+//! - A log is sealed only when all open claims stand in a newer one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock::{Anchor, Clock, Timeline};
+use crate::disk::Disk;
+use crate::entry::{Encoded, Entry};
+use crate::error::Result;
+use crate::key::Address;
+use crate::log::{BatchBuilder, Found, Frame, Log, PAGE, Tail};
+use crate::record::Record;
+use crate::segment::{Handles, Segment};
+
+mod claims;
+mod manifest;
+mod recovery;
+mod seal;
+mod space;
+
+pub(crate) use claims::{Claims, OpenClaim};
+use manifest::Manifest;
+pub(crate) use recovery::{Opened, open};
+pub(crate) use seal::{Frozen, Retired, SealError, backlog, reap_interval};
+pub(crate) use space::{Reservation, Space};
+
+/// Logs that may wait for sealing before the store stops preparing further ones.
+const MAX_FROZEN: usize = 2;
+/// A batch of carried claims is closed at this size.
+const CARRY_BYTES: u64 = 1024 * 1024;
+
+/// What the builder decides.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ttl: Duration,
+    pub(crate) log_bytes: u64,
+    pub(crate) max_open_claims: usize,
+    pub(crate) trusted_downtime: Duration,
+    pub(crate) zero_recycled: bool,
+}
+
+impl Settings {
+    /// How long the active log takes entries before it is frozen, full or not.
+    pub(crate) fn rotation_age(&self) -> Duration {
+        (self.ttl / 24).max(Duration::from_secs(60))
+    }
+
+    /// What all checkpoints together may take, well below a log.
+    pub(crate) fn max_checkpoint_bytes(&self) -> usize {
+        usize::try_from(self.log_bytes / 8).unwrap_or(usize::MAX)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) settings: Settings,
+    pub(crate) timeline: Timeline,
+    pub(crate) claims: Mutex<Claims>,
+    pub(crate) space: Arc<Space>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    handles: Handles,
+    manifest: Mutex<Manifest>,
+    /// A log that is ready to become the active one.
+    next: Mutex<Option<Arc<Log>>>,
+}
+
+/// All files that may decide a key, newest first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) logs: Vec<Arc<Log>>,
+    pub(crate) segments: Vec<Arc<Segment>>,
+}
+
+impl Ledger {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read())
+    }
+
+    fn update_snapshot(&self, update: impl FnOnce(&mut Snapshot)) {
+        let mut current = self.snapshot.write();
+        let mut snapshot = Snapshot::clone(&current);
+        update(&mut snapshot);
+        *current = Arc::new(snapshot);
+    }
+
+    /// The live record of an address. The newest word decides, expired or not.
+    pub(crate) fn find(&self, address: &Address) -> Result<Option<Record>> {
+        let snapshot = self.snapshot();
+        for log in &snapshot.logs {
+            if let Some(found) = log.find(address)? {
+                return Ok(self.live(found));
+            }
+        }
+        for segment in snapshot.segments.iter().filter(|segment| segment.may_hold(address)) {
+            if let Some(found) = segment.find(&self.handles, address)? {
+                return Ok(self.live(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn live(&self, found: Found) -> Option<Record> {
+        match found {
+            Found::Record(record) if record.expiry() > self.timeline.now() => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Reads every file that may decide a key, and verifies it.
+    pub(crate) fn verify(&self) -> Result<()> {
+        let snapshot = self.snapshot();
+        for log in &snapshot.logs {
+            for (_, location) in log.locations() {
+                log.read_entry(location)?;
+            }
+        }
+        snapshot.segments.iter().try_for_each(|segment| segment.verify_all())
+    }
+
+    /// The durable claim on an address that no verdict has ended.
+    pub(crate) fn open_claim(&self, address: &Address) -> Option<OpenClaim> {
+        self.claims.lock().get(address, self.timeline.now()).cloned()
+    }
+
+    /// Makes the prepared log the active one, if there is one: it opens with all open claims.
+    pub(crate) fn rotate(&self, tail: &mut Tail, batch: &mut BatchBuilder) -> Result<Option<Frozen>> {
+        let Some(log) = self.next.lock().take() else { return Ok(None) };
+        // Readers know the new log before anything can be published in it.
+        self.update_snapshot(|snapshot| snapshot.logs.insert(0, Arc::clone(&log)));
+        let end = tail.end();
+        let old = std::mem::replace(tail, Tail::new(log, end.sequence));
+        batch.clear();
+        batch.push(&Encoded::new(None, &Entry::Start(Some(end))));
+        self.carry(tail, batch, self.timeline.anchor())?;
+        self.measure(tail);
+        Ok(Some(Frozen { log: old.log, end }))
+    }
+
+    /// Appends all open claims behind what is in the batch already.
+    fn carry(&self, tail: &mut Tail, batch: &mut BatchBuilder, anchor: Anchor) -> Result<()> {
+        let claims: Vec<Vec<Encoded>> = {
+            let mut claims = self.claims.lock();
+            claims.expire(anchor.at);
+            claims.iter().map(|(address, claim)| claim.encode(address)).collect()
+        };
+        for entries in claims {
+            let bytes: usize = entries.iter().map(|entry| Frame::HEAD + entry.bytes.len()).sum();
+            if !batch.is_empty() && batch.len() + bytes as u64 > CARRY_BYTES {
+                tail.append(batch, anchor)?;
+                batch.clear();
+            }
+            // A claim and its checkpoints share a batch: half a copy would hide the other half.
+            for entry in &entries {
+                batch.push(entry);
+            }
+        }
+        tail.append(batch, anchor)?;
+        batch.clear();
+        Ok(())
+    }
+
+    /// Tells [`Space`] how much room there is for verdicts.
+    pub(crate) fn measure(&self, tail: &Tail) {
+        // Under the mutex, so that this cannot overwrite the news of a log that is just prepared.
+        let next = self.next.lock();
+        self.space.set_available(match &*next {
+            Some(next) => usable(next.size),
+            None => tail.room(),
+        });
+    }
+
+    /// Whether a next log is prepared.
+    pub(crate) fn has_next(&self) -> bool {
+        self.next.lock().is_some()
+    }
+}
+
+/// What a new log has room for beyond its header and the claims that it opens with.
+fn usable(size: u64) -> u64 {
+    size - size / 4 - 2 * PAGE
+}
+
+/// How much of a file is cut off at a time when it is dropped: freeing a large one at once stalls
+/// the commits beside it.
+pub(crate) const TRUNCATE_BYTES: u64 = 8 * 1024 * 1024;

@@ -1,0 +1,156 @@
+//! Durable claims that no verdict has ended: held by a permit, or interrupted.
+//!
+//! They live in the newest log alone, so each new log opens with all of them; that is why their
+//! number and their bytes are bounded.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::{Moment, millis};
+use crate::entry::{Claim, Encoded, Entry, Malformed, request_id};
+use crate::error::{Error, Limit, Result};
+use crate::key::{Address, Fingerprint, RequestId};
+
+/// The most checkpoints of one claim.
+pub(crate) const MAX_CHECKPOINTS: usize = 16;
+/// The most bytes of one checkpoint.
+pub(crate) const MAX_CHECKPOINT_BYTES: usize = 16 * 1024;
+
+/// A durable claim that is open.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenClaim {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) request_id: RequestId,
+    pub(crate) ttl: Duration,
+    /// Counts from 1.
+    pub(crate) attempt: u32,
+    /// The batch that held the first attempt.
+    pub(crate) first_sequence: u64,
+    /// When this attempt began.
+    pub(crate) claimed_at: Moment,
+    pub(crate) checkpoints: Vec<Bytes>,
+}
+
+impl OpenClaim {
+    /// Reads a claim from the batch it stands in.
+    pub(crate) fn read(
+        claim: &Claim<'_>,
+        sequence: u64,
+        at: Moment,
+    ) -> std::result::Result<Self, Malformed> {
+        Ok(Self {
+            fingerprint: Fingerprint::from_bytes(claim.fingerprint),
+            request_id: request_id(claim.request_id)?,
+            ttl: Duration::from_millis(claim.ttl_ms),
+            attempt: claim.attempt,
+            first_sequence: claim.first_sequence.unwrap_or(sequence),
+            claimed_at: claim.claimed_at.map_or(at, Moment),
+            checkpoints: Vec::new(),
+        })
+    }
+
+    /// The entries that carry the claim into another log.
+    pub(crate) fn encode(&self, address: &Address) -> Vec<Encoded> {
+        let claim = Entry::Claim(Claim {
+            fingerprint: *self.fingerprint.as_bytes(),
+            request_id: self.request_id.as_str(),
+            ttl_ms: millis(self.ttl),
+            attempt: self.attempt,
+            first_sequence: Some(self.first_sequence),
+            claimed_at: Some(self.claimed_at.0),
+        });
+        let checkpoints = self.checkpoints.iter().map(|data| Entry::Checkpoint(data));
+        std::iter::once(claim)
+            .chain(checkpoints)
+            .map(|entry| Encoded::new(Some(address), &entry))
+            .collect()
+    }
+
+    /// From when on nobody asks about it any more.
+    pub(crate) fn expiry(&self) -> Moment {
+        self.claimed_at.plus(self.ttl)
+    }
+
+    fn checkpoint_bytes(&self) -> usize {
+        self.checkpoints.iter().map(Bytes::len).sum()
+    }
+}
+
+/// All durable claims that are open.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    open: HashMap<Address, OpenClaim>,
+    checkpoint_bytes: usize,
+    max_open: usize,
+    max_checkpoint_bytes: usize,
+}
+
+impl Claims {
+    pub(crate) fn new(max_open: usize, max_checkpoint_bytes: usize) -> Self {
+        Self { open: HashMap::new(), checkpoint_bytes: 0, max_open, max_checkpoint_bytes }
+    }
+
+    /// The claim on an address, unless it has expired.
+    pub(crate) fn get(&self, address: &Address, now: Moment) -> Option<&OpenClaim> {
+        self.open.get(address).filter(|claim| claim.expiry() > now)
+    }
+
+    pub(crate) fn insert(&mut self, address: Address, claim: OpenClaim) {
+        self.checkpoint_bytes += claim.checkpoint_bytes();
+        if let Some(old) = self.open.insert(address, claim) {
+            self.checkpoint_bytes -= old.checkpoint_bytes();
+        }
+    }
+
+    pub(crate) fn remove(&mut self, address: &Address) {
+        if let Some(old) = self.open.remove(address) {
+            self.checkpoint_bytes -= old.checkpoint_bytes();
+        }
+    }
+
+    pub(crate) fn checkpoint(&mut self, address: &Address, data: Bytes) {
+        if let Some(claim) = self.open.get_mut(address) {
+            self.checkpoint_bytes += data.len();
+            claim.checkpoints.push(data);
+        }
+    }
+
+    /// Whether there is room for one more claim.
+    pub(crate) fn admit(&self) -> Result<()> {
+        if self.open.len() < self.max_open {
+            Ok(())
+        } else {
+            Err(Error::limit(Limit::OpenClaims, self.max_open))
+        }
+    }
+
+    /// Whether a claim may take a checkpoint of this size.
+    pub(crate) fn admit_checkpoint(&self, taken: usize, bytes: usize) -> Result<()> {
+        if taken >= MAX_CHECKPOINTS {
+            return Err(Error::limit(Limit::Checkpoints, MAX_CHECKPOINTS));
+        }
+        if bytes > MAX_CHECKPOINT_BYTES {
+            return Err(Error::limit(Limit::CheckpointBytes, MAX_CHECKPOINT_BYTES));
+        }
+        if self.checkpoint_bytes + bytes > self.max_checkpoint_bytes {
+            return Err(Error::limit(Limit::CheckpointBytes, self.max_checkpoint_bytes));
+        }
+        Ok(())
+    }
+
+    /// Lets go of what has expired.
+    pub(crate) fn expire(&mut self, now: Moment) {
+        self.open.retain(|_, claim| claim.expiry() > now);
+        self.checkpoint_bytes = self.open.values().map(OpenClaim::checkpoint_bytes).sum();
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Address, &OpenClaim)> {
+        self.open.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+}

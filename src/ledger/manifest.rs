@@ -1,0 +1,182 @@
+//! `LOCK` and `MANIFEST`: whose store this is, and which files it consists of.
+//!
+//! `LOCK` is written once. `MANIFEST` is replaced whole: written under another name, synced,
+//! renamed, and its name synced. A file that it lists and that is missing is damage; a file of ours
+//! that it does not list is a leftover.
+
+use std::io;
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bincode::{Decode, Encode};
+use sha2::{Digest, Sha256};
+
+use crate::disk::{Disk, read_all};
+use crate::entry::End;
+use crate::error::{Error, Result};
+use crate::segment::SegmentMeta;
+
+pub(super) const LOCK: &str = "LOCK";
+pub(super) const MANIFEST: &str = "MANIFEST";
+
+const FORMAT: u32 = 1;
+const LOCK_MAGIC: [u8; 8] = *b"rfrn lck";
+const MANIFEST_MAGIC: [u8; 8] = *b"rfrn man";
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+const CONFIG: Configuration<LittleEndian, Fixint, Limit<MAX_BYTES>> =
+    bincode::config::standard().with_fixed_int_encoding().with_limit();
+
+/// The files that the store consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Manifest {
+    pub(crate) uuid: [u8; 16],
+    /// No file has this generation or a later one.
+    pub(crate) next_generation: u64,
+    /// The end of the newest log that is sealed: what the oldest log must follow.
+    pub(crate) sealed: Option<End>,
+    /// By generation, oldest first: the chain, and a log prepared to be the next.
+    pub(crate) logs: Vec<u64>,
+    /// Oldest first.
+    pub(crate) segments: Vec<SegmentMeta>,
+}
+
+impl Manifest {
+    pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Self>> {
+        let Some(content) = read(disk, MANIFEST, MANIFEST_MAGIC)? else { return Ok(None) };
+        match bincode::decode_from_slice(&content, CONFIG) {
+            Ok((manifest, used)) if used == content.len() => Ok(Some(manifest)),
+            _ => Err(Error::corrupt(disk.path_of(MANIFEST), "it cannot be decoded")),
+        }
+    }
+
+    /// Replaces `MANIFEST`, durably.
+    ///
+    /// # Errors
+    ///
+    /// After an error it is unknown which of the two is on disk.
+    pub(crate) fn write(&self, disk: &dyn Disk) -> Result<()> {
+        let content = bincode::encode_to_vec(self, CONFIG)
+            .expect("a vector takes every list of files within the limits");
+        write(disk, MANIFEST, MANIFEST_MAGIC, &content)
+    }
+}
+
+/// Reads the store's uuid, if the directory has a `LOCK`.
+pub(super) fn read_lock(disk: &dyn Disk) -> Result<Option<[u8; 16]>> {
+    let Some(content) = read(disk, LOCK, LOCK_MAGIC)? else { return Ok(None) };
+    match <[u8; 16]>::try_from(content) {
+        Ok(uuid) => Ok(Some(uuid)),
+        Err(_) => Err(Error::corrupt(disk.path_of(LOCK), "it has no uuid")),
+    }
+}
+
+pub(super) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<()> {
+    write(disk, LOCK, LOCK_MAGIC, &uuid)
+}
+
+/// Reads the content between magic, format and checksum.
+fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> {
+    let path = || disk.path_of(name);
+    let file = match disk.open(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|error| Error::io("open", path(), error))?,
+    };
+    let bytes = read_all(&*file, MAX_BYTES as u64)
+        .map_err(|error| Error::io("read", path(), error))?;
+    let Some((format, rest)) = bytes.strip_prefix(&magic).and_then(<[u8]>::split_first_chunk)
+    else {
+        return Err(Error::foreign(path(), "it does not begin as a file of refrain does"));
+    };
+    let found = u32::from_le_bytes(*format);
+    if found > FORMAT {
+        return Err(Error::Newer { file: path(), found, supported: FORMAT });
+    }
+    match rest.split_last_chunk::<32>() {
+        Some((content, checksum)) if checksum_of(&magic, content) == *checksum => {
+            Ok(Some(content.to_vec()))
+        }
+        _ => Err(Error::corrupt(path(), "it does not match its checksum")),
+    }
+}
+
+fn write(disk: &dyn Disk, name: &str, magic: [u8; 8], content: &[u8]) -> Result<()> {
+    let temporary = format!("{name}.tmp");
+    let mut bytes = magic.to_vec();
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(content);
+    bytes.extend_from_slice(&checksum_of(&magic, content));
+    let written = || -> io::Result<()> {
+        match disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.create(&temporary)?;
+        file.write_at(&bytes, 0)?;
+        file.sync()?;
+        disk.rename(&temporary, name)?;
+        disk.sync()
+    };
+    written().map_err(|error| Error::io("replace", disk.path_of(name), error))
+}
+
+fn checksum_of(magic: &[u8; 8], content: &[u8]) -> [u8; 32] {
+    let mut hasher = Sha256::new_with_prefix(magic);
+    hasher.update(FORMAT.to_le_bytes());
+    hasher.update(content);
+    hasher.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            uuid: [1; 16],
+            next_generation: 9,
+            sealed: Some(End { generation: 5, offset: 4096, sequence: 70 }),
+            logs: vec![6, 8],
+            segments: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn golden_manifest_of_format_1() {
+        let disk = MemoryDisk::default();
+        manifest().write(&disk).unwrap();
+        let bytes = read_all(&*disk.open(MANIFEST).unwrap(), 1000).unwrap();
+        let hex: String =
+            bytes[..bytes.len() - 32].iter().map(|byte| format!("{byte:02x}")).collect();
+        let u64s = |values: &[u64]| -> String {
+            values.iter().flat_map(|v| v.to_le_bytes()).map(|b| format!("{b:02x}")).collect()
+        };
+        let expected = format!(
+            "7266726e206d616e01000000{}{}01{}{}{}",
+            "01".repeat(16),
+            u64s(&[9]),
+            u64s(&[5, 4096, 70]),
+            u64s(&[2, 6, 8]),
+            u64s(&[0])
+        );
+        assert_eq!(hex, expected);
+        assert_eq!(Manifest::read(&disk).unwrap(), Some(manifest()));
+    }
+
+    #[test]
+    fn p5_every_flipped_bit_and_every_truncation_is_noticed() {
+        let disk = MemoryDisk::default();
+        manifest().write(&disk).unwrap();
+        let file = disk.open(MANIFEST).unwrap();
+        let bytes = read_all(&*file, 1000).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let byte = bytes[bit / 8] ^ (1 << (bit % 8));
+            file.write_at(&[byte], (bit / 8) as u64).unwrap();
+            assert!(Manifest::read(&disk).is_err(), "bit {bit}");
+            file.write_at(&bytes[bit / 8..=bit / 8], (bit / 8) as u64).unwrap();
+        }
+        for length in (0..bytes.len()).rev() {
+            file.set_len(length as u64).unwrap();
+            assert!(Manifest::read(&disk).is_err(), "{length} bytes");
+        }
+    }
+}

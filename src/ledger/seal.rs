@@ -1,0 +1,320 @@
+//! What the reaper does to files: prepare the next log, seal frozen ones, drop what has expired.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Moment;
+use crate::disk::DiskFile;
+use crate::entry::{self, End, Entry, Malformed, Parts};
+use crate::error::{Error, Result};
+use crate::log::{Location, Log};
+use crate::segment::{self, Sealed, Segment, SegmentMeta};
+
+use super::{Ledger, MAX_FROZEN, TRUNCATE_BYTES, usable};
+
+/// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
+const MAX_SMALL_LOGS: usize = 8;
+
+/// A log that takes no more batches, and where it ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Frozen {
+    pub(crate) log: Arc<Log>,
+    pub(crate) end: End,
+}
+
+/// A file that no list has any more, kept for its last readers.
+#[derive(Debug)]
+pub(crate) enum Retired {
+    Log(Arc<Log>),
+    Segment(Arc<Segment>),
+}
+
+impl Ledger {
+    /// Makes a next log ready, of a retired one's blocks if there is one.
+    ///
+    /// # Errors
+    ///
+    /// A full disk is one that passes; after any other the store must stop.
+    pub(crate) fn prepare(&self, frozen: &[Frozen], retired: &mut Vec<Retired>) -> Result<()> {
+        if self.has_next() || backlog(frozen, self.settings.log_bytes) > MAX_FROZEN {
+            return Ok(());
+        }
+        let mut manifest = self.manifest.lock();
+        let generation = manifest.next_generation;
+        let size = self.settings.log_bytes;
+        let old = retired.iter().position(|file| file.is_recyclable(size));
+        let log = match old.map(|at| retired.swap_remove(at)) {
+            Some(Retired::Log(old)) => {
+                let zero = self.settings.zero_recycled;
+                Log::recycle(&*self.disk, &old, generation, self.uuid, zero)?
+            }
+            _ => Log::create(&*self.disk, generation, self.uuid, size)?,
+        };
+        self.sync_names()?;
+        manifest.next_generation += 1;
+        manifest.logs.push(generation);
+        manifest.write(&*self.disk)?;
+        drop(manifest);
+        let mut next = self.next.lock();
+        *next = Some(Arc::new(log));
+        self.space.set_available(usable(size));
+        Ok(())
+    }
+
+    /// Seals the oldest frozen logs that are due into one segment, and says how many they were.
+    ///
+    /// # Errors
+    ///
+    /// The logs are kept then, and nothing is lost.
+    pub(crate) fn seal(
+        &self,
+        frozen: &[Frozen],
+        pace: impl FnMut() -> Result<()>,
+    ) -> std::result::Result<usize, SealError> {
+        let now = self.timeline.now();
+        let logs = &frozen[..due(frozen, &self.settings, now)];
+        let (Some(oldest), Some(newest)) = (logs.first(), logs.last()) else { return Ok(0) };
+        let previous = self.manifest.lock().sealed;
+        let meta = SegmentMeta {
+            uuid: self.uuid,
+            first_generation: oldest.end.generation,
+            generation: newest.end.generation,
+            first_sequence: previous.map_or(0, |end| end.sequence) + 1,
+            last_sequence: newest.end.sequence,
+            latest_expiry: 0,
+            records: 0,
+        };
+        let sorted = sorted(logs).map_err(SealError::kept)?;
+        let entries = sorted.into_iter().filter_map(|place| place.read(logs, now).transpose());
+        let segment =
+            segment::build(&*self.disk, meta, entries, pace).map_err(SealError::kept)?;
+        self.adopt(segment, newest.end).map_err(SealError::fatal)?;
+        Ok(logs.len())
+    }
+
+    /// Lists a segment in place of the logs up to `sealed`, on disk and then in the snapshot.
+    fn adopt(&self, segment: Option<Segment>, sealed: End) -> Result<()> {
+        self.sync_names()?;
+        let segment = segment.map(Arc::new);
+        let mut manifest = self.manifest.lock();
+        manifest.sealed = Some(sealed);
+        manifest.logs.retain(|generation| *generation > sealed.generation);
+        manifest.segments.extend(segment.as_ref().map(|segment| segment.meta));
+        manifest.write(&*self.disk)?;
+        self.update_snapshot(|snapshot| {
+            snapshot.logs.retain(|log| log.generation > sealed.generation);
+            snapshot.segments.splice(0..0, segment);
+        });
+        Ok(())
+    }
+
+    /// Drops the segments whose last record has expired.
+    ///
+    /// # Errors
+    ///
+    /// After an error the store must stop.
+    pub(crate) fn drop_expired(&self, retired: &mut Vec<Retired>) -> Result<usize> {
+        let now = self.timeline.now();
+        if now < self.deletion_allowed() {
+            return Ok(0);
+        }
+        let snapshot = self.snapshot();
+        let expired: Vec<_> =
+            snapshot.segments.iter().filter(|segment| segment.latest_expiry() <= now).collect();
+        if expired.is_empty() {
+            return Ok(0);
+        }
+        let mut manifest = self.manifest.lock();
+        manifest.segments.retain(|listed| Moment(listed.latest_expiry) > now);
+        manifest.write(&*self.disk)?;
+        drop(manifest);
+        self.update_snapshot(|snapshot| {
+            snapshot.segments.retain(|segment| segment.latest_expiry() > now);
+        });
+        for segment in &expired {
+            self.handles.forget(segment.meta.generation);
+            retired.push(Retired::Segment(Arc::clone(segment)));
+        }
+        Ok(expired.len())
+    }
+
+    /// A jump of the wall clock over a reboot puts deletion off by one TTL, for someone to notice.
+    fn deletion_allowed(&self) -> Moment {
+        match self.timeline.jump() {
+            Some(_) => self.timeline.started().plus(self.settings.ttl),
+            None => Moment::default(),
+        }
+    }
+
+    /// Removes the retired files that nobody reads any more, a piece at a time. One log is kept to
+    /// be recycled while none is prepared.
+    pub(crate) fn free(
+        &self,
+        retired: &mut Vec<Retired>,
+        mut pace: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let mut kept = Vec::new();
+        let mut spare = !self.has_next();
+        while let Some(file) = retired.pop() {
+            if spare && file.is_recyclable(self.settings.log_bytes) {
+                spare = false;
+                kept.push(file);
+            } else if file.is_read() {
+                kept.push(file);
+            } else {
+                let (name, file) = file.parts();
+                // First out of the names that mean something: half a file is damage under those.
+                // What cannot be removed now is a leftover at the next opening.
+                let temporary = format!("{name}.tmp");
+                if self.disk.rename(name, &temporary).is_ok() {
+                    shrink(&**file, &mut pace)?;
+                    let _ = self.disk.remove(&temporary);
+                }
+            }
+        }
+        *retired = kept;
+        Ok(())
+    }
+
+    fn sync_names(&self) -> Result<()> {
+        let path = self.disk.path();
+        self.disk.sync().map_err(|error| Error::io("sync", path, error))
+    }
+}
+
+/// Why sealing did not happen.
+#[derive(Debug)]
+pub(crate) struct SealError {
+    pub(crate) error: Error,
+    /// Whether it is unknown what is on disk, so that the store must stop.
+    pub(crate) fatal: bool,
+}
+
+impl SealError {
+    pub(crate) fn kept(error: Error) -> Self {
+        Self { error, fatal: false }
+    }
+
+    pub(crate) fn fatal(error: Error) -> Self {
+        Self { error, fatal: true }
+    }
+}
+
+/// How many logs' worth of bytes wait for sealing.
+pub(crate) fn backlog(frozen: &[Frozen], log_bytes: u64) -> usize {
+    let bytes: u64 = frozen.iter().map(|frozen| frozen.end.offset).sum();
+    usize::try_from(bytes.div_ceil(log_bytes)).unwrap_or(usize::MAX)
+}
+
+/// How many of the oldest frozen logs are sealed next, together no larger than one full log.
+///
+/// A small and young log waits for company, so that restarts do not make a segment each.
+fn due(frozen: &[Frozen], settings: &super::Settings, now: Moment) -> usize {
+    let Some(oldest) = frozen.first() else { return 0 };
+    let mut bytes = 0;
+    let fit = frozen.iter().take_while(|frozen| {
+        bytes += frozen.end.offset;
+        bytes <= settings.log_bytes
+    });
+    let fit = fit.count().max(1);
+    let full = fit < frozen.len() || bytes > settings.log_bytes / 2;
+    let old = oldest
+        .log
+        .first_at()
+        .is_none_or(|at| now.since(at) >= settings.rotation_age());
+    if full || old || frozen.len() >= MAX_SMALL_LOGS { fit } else { 0 }
+}
+
+/// An indexed entry, with its address to sort by.
+struct Place {
+    scope: [u8; 32],
+    key: Vec<u8>,
+    hash: u128,
+    log: usize,
+    location: Location,
+}
+
+/// The newest entry of each address in these logs, in the order of the addresses.
+fn sorted(logs: &[Frozen]) -> Result<Vec<Place>> {
+    let mut newest = HashMap::new();
+    for (log, frozen) in logs.iter().enumerate() {
+        newest.extend(frozen.log.locations().map(|(hash, location)| (hash, (log, location))));
+    }
+    let mut places = Vec::with_capacity(newest.len());
+    for (hash, (log, location)) in newest {
+        let (scope, key) = logs[log].log.peek_address(location)?;
+        places.push(Place { scope, key, hash, log, location });
+    }
+    places.sort_unstable_by(|a, b| (a.scope, &a.key).cmp(&(b.scope, &b.key)));
+    Ok(places)
+}
+
+impl Place {
+    /// Reads and verifies the entry, unless it no longer matters.
+    fn read(&self, logs: &[Frozen], now: Moment) -> Result<Option<Sealed>> {
+        let log = &logs[self.log].log;
+        let bytes = log.read_entry(self.location)?;
+        let sealed = self.seal(logs, &bytes).map_err(|error| log.damaged(self.location, error))?;
+        Ok(Some(sealed).filter(|sealed| sealed.expires > now))
+    }
+
+    fn seal(&self, logs: &[Frozen], bytes: &Bytes) -> std::result::Result<Sealed, Malformed> {
+        let parts = Parts::of(bytes)?;
+        let at = self.location.at;
+        let expires = match entry::decode(parts.payload)? {
+            Entry::Completion(stored) => at.plus(stored.ttl()),
+            Entry::Forget(until) => Moment(until),
+            _ => return Err(Malformed("entry is neither a completion nor a forget")),
+        };
+        // A record that came after a forget goes on hiding what the forget hid.
+        let hides = logs.iter().filter_map(|frozen| frozen.log.forgotten_until(self.hash)).max();
+        Ok(Sealed {
+            address: parts.address_hashed(self.hash)?,
+            at,
+            payload: bytes.slice_ref(parts.payload),
+            expires: expires.max(hides.unwrap_or_default()),
+        })
+    }
+}
+
+impl Retired {
+    fn parts(&self) -> (&str, &Arc<dyn DiskFile>) {
+        match self {
+            Self::Log(log) => (&log.name, &log.file),
+            Self::Segment(segment) => (&segment.name, &segment.file),
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        match self {
+            Self::Log(log) => Arc::strong_count(log) > 1,
+            Self::Segment(segment) => Arc::strong_count(segment) > 1,
+        }
+    }
+
+    fn is_recyclable(&self, size: u64) -> bool {
+        matches!(self, Self::Log(log) if log.size == size) && !self.is_read()
+    }
+}
+
+/// Gives a file's blocks back a piece at a time.
+fn shrink(file: &dyn DiskFile, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
+    // A file that cannot be cut is removed whole.
+    let mut len = file.len().unwrap_or_default();
+    while len > 0 {
+        len = len.saturating_sub(TRUNCATE_BYTES);
+        if file.set_len(len).is_err() {
+            break;
+        }
+        pace()?;
+    }
+    Ok(())
+}
+
+/// How long the reaper may leave a store alone.
+pub(crate) fn reap_interval(ttl: Duration) -> Duration {
+    (ttl / 100).clamp(Duration::from_millis(100), Duration::from_secs(30))
+}

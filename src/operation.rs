@@ -1,0 +1,64 @@
+//! What a caller wants to do once.
+
+use std::time::Duration;
+
+use crate::key::{Fingerprint, Key, RequestId, Scope};
+
+/// What is to be done once: whose key, which, and for what.
+///
+/// ```
+/// use std::time::Duration;
+/// use refrain::{Fingerprint, Operation, Scope};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let operation = Operation::new(
+///     Scope::from_api_key("sk_live_51"),
+///     "9b8cfa7a".parse()?,
+///     Fingerprint::of(["POST", "/v1/calls", "{}"]),
+/// )
+/// .request_id("req_81".parse()?)
+/// .ttl(Duration::from_secs(60 * 60))
+/// .durable();
+/// # let _ = operation;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub(crate) scope: Scope,
+    pub(crate) key: Key,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) request_id: RequestId,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) durable: bool,
+}
+
+impl Operation {
+    /// An operation with a random request id, the store's TTL, and a volatile claim.
+    pub fn new(scope: Scope, key: Key, fingerprint: Fingerprint) -> Self {
+        let request_id = RequestId::random();
+        Self { scope, key, fingerprint, request_id, ttl: None, durable: false }
+    }
+
+    /// Names the request, for conflicts to refer to.
+    #[must_use]
+    pub fn request_id(mut self, request_id: RequestId) -> Self {
+        self.request_id = request_id;
+        self
+    }
+
+    /// Keeps the record for a shorter time than the store's TTL, which it cannot exceed.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Makes the claim durable before the work starts, at the price of one more commit. After a
+    /// crash or a dropped permit the key is then *interrupted*, and whoever asks next is told.
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+}

@@ -1,0 +1,186 @@
+//! The thread behind the writer: it prepares logs, seals them, and drops what has expired.
+//!
+//! It starts with the store and stops with it. What it cannot do now, for want of room or because
+//! an entry does not read back, it tries again at its next round; nothing is lost meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::ledger::{Frozen, Retired, SealError, backlog, reap_interval};
+use crate::ticket::Slot;
+use crate::writer::Writer;
+
+/// Between two transactions of sealing, and two pieces of a file that is dropped, so that commits
+/// beside them are not held up.
+const PAUSE: Duration = Duration::from_millis(2);
+
+pub(crate) enum Message {
+    Frozen(Frozen),
+    /// The writer has done what it was asked; the log that it froze, if any, came before.
+    Rotated,
+    /// Do all that is due, and say so.
+    Reap(Arc<Slot<Result<()>>>),
+    Stop,
+}
+
+pub(crate) struct Reaper {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) writer: Writer,
+    pub(crate) messages: Receiver<Message>,
+    pub(crate) frozen: Vec<Frozen>,
+    pub(crate) retired: Vec<Retired>,
+    /// Who waits for a whole round.
+    pub(crate) waiting: Vec<Arc<Slot<Result<()>>>>,
+}
+
+impl Reaper {
+    pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("refrain-reaper".into()).spawn(move || self.run())
+    }
+
+    fn run(mut self) {
+        let _guard = self.engine.guard("reaper");
+        let interval = reap_interval(self.engine.ledger.settings.ttl);
+        while !self.engine.is_closing() {
+            let waiting = std::mem::take(&mut self.waiting);
+            let outcome = self.round();
+            for done in waiting {
+                if let Ok(Some(waker)) = done.fill(outcome.clone()) {
+                    waker.wake();
+                }
+            }
+            if !self.waiting.is_empty() {
+                continue;
+            }
+            match self.messages.recv_timeout(interval) {
+                Ok(message) => self.note(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.stop();
+    }
+
+    fn note(&mut self, message: Message) {
+        match message {
+            Message::Frozen(frozen) => self.frozen.push(frozen),
+            Message::Reap(done) => self.waiting.push(done),
+            // The loop sees for itself that the store is closing.
+            Message::Rotated | Message::Stop => {}
+        }
+    }
+
+    /// Answers those who still wait for a round that will not come.
+    fn stop(mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            self.note(message);
+        }
+        for done in self.waiting {
+            if let Ok(Some(waker)) = done.fill(Err(self.engine.stopped())) {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Does all that is due. Trouble that passes is noted; other trouble stops the store.
+    fn round(&mut self) -> Result<()> {
+        if self.engine.has_failed() {
+            return Err(self.engine.stopped());
+        }
+        let outcome = self.work();
+        if let Err(SealError { error, fatal }) = outcome {
+            if self.engine.is_closing() && matches!(error, Error::Stopped { .. }) {
+                return Err(error);
+            }
+            *self.engine.counters.last_trouble.lock() = Some(error.clone());
+            if fatal {
+                self.engine.fail(error);
+                return Err(self.engine.stopped());
+            }
+            return Err(error);
+        }
+        *self.engine.counters.last_trouble.lock() = None;
+        Ok(())
+    }
+
+    fn work(&mut self) -> std::result::Result<(), SealError> {
+        // A full disk must not keep expired files, whose room is what is needed.
+        let prepared = self.prepare();
+        self.rotate_if_old()?;
+        let sealed = self.seal();
+        let ledger = &self.engine.ledger;
+        ledger.claims.lock().expire(ledger.timeline.now());
+        let dropped = ledger.drop_expired(&mut self.retired).map_err(SealError::fatal)?;
+        self.engine.counters.segments_dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+        let engine = Arc::clone(&self.engine);
+        let freed = ledger.free(&mut self.retired, || pause(&engine));
+        prepared.or_else(|_| self.prepare())?;
+        sealed.and(freed.map_err(SealError::kept))
+    }
+
+    fn prepare(&mut self) -> std::result::Result<(), SealError> {
+        self.engine
+            .ledger
+            .prepare(&self.frozen, &mut self.retired)
+            .map_err(|error| SealError { fatal: !error.is_full(), error })
+    }
+
+    /// Idle stores rotate too, so that their records expire with their file.
+    fn rotate_if_old(&mut self) -> std::result::Result<(), SealError> {
+        let ledger = &self.engine.ledger;
+        let active = Arc::clone(&ledger.snapshot().logs[0]);
+        let age = active.first_at().map(|at| ledger.timeline.now().since(at));
+        let old = age.is_some_and(|age| age >= ledger.settings.rotation_age());
+        drop(active);
+        if !old || !ledger.has_next() {
+            return Ok(());
+        }
+        self.writer.rotate();
+        loop {
+            match self.messages.recv() {
+                Ok(Message::Rotated) => return self.prepare(),
+                Ok(message) if !self.engine.is_closing() => self.note(message),
+                _ => return Err(SealError::kept(self.engine.stopped())),
+            }
+        }
+    }
+
+    fn seal(&mut self) -> std::result::Result<(), SealError> {
+        loop {
+            let engine = &self.engine;
+            let log_bytes = engine.ledger.settings.log_bytes;
+            let (frozen, retired) = (&self.frozen, &mut self.retired);
+            let behind = backlog(frozen, log_bytes) > 1;
+            let sealed = engine.ledger.seal(frozen, || {
+                // Sealing a full log takes longer than filling the next one can.
+                match engine.ledger.prepare(frozen, retired) {
+                    Err(error) if !error.is_full() => engine.fail(error),
+                    _ => {}
+                }
+                if behind { keep_going(engine) } else { pause(engine) }
+            })?;
+            if sealed == 0 {
+                return Ok(());
+            }
+            engine.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
+            let done = self.frozen.drain(..sealed);
+            self.retired.extend(done.map(|frozen| Retired::Log(frozen.log)));
+            self.prepare()?;
+        }
+    }
+}
+
+fn keep_going(engine: &Engine) -> Result<()> {
+    if engine.is_closing() || engine.has_failed() { Err(engine.stopped()) } else { Ok(()) }
+}
+
+fn pause(engine: &Engine) -> Result<()> {
+    thread::park_timeout(PAUSE);
+    keep_going(engine)
+}

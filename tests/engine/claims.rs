@@ -1,0 +1,179 @@
+//! P7: durable claims say when nobody knows what happened.
+
+use refrain::{Error, Fingerprint, Operation, Outcome};
+
+use crate::kit::*;
+
+fn durable(name: &str) -> Operation {
+    operation(name).durable()
+}
+
+#[test]
+fn p7_a_dropped_durable_permit_leaves_the_key_interrupted() {
+    let home = Home::new();
+    let store = home.open();
+    let mut permit = execute(&store, &durable("a"));
+    permit.checkpoint("paid").wait().unwrap();
+    drop(permit);
+    let attempt = interrupted(&store, &durable("a"));
+    assert_eq!((attempt.request_id().as_str(), attempt.number()), ("req_a", 1));
+    assert_eq!(attempt.checkpoints(), ["paid"]);
+}
+
+#[test]
+fn p7_a_claim_outlives_restarts_rotation_and_sealing() {
+    let home = Home::new();
+    let store = home.open();
+    let mut permit = execute(&store, &durable("a"));
+    permit.checkpoint("one").wait().unwrap();
+    let downstream = permit.downstream_key("carrier").unwrap();
+    assert_ne!(downstream, permit.downstream_key("other").unwrap());
+    drop(permit);
+    for round in 0..5 {
+        run(&store, &format!("other-{round}"));
+        seal(&store, &home);
+    }
+    drop(store);
+    for _ in 0..3 {
+        let store = home.open();
+        let attempt = interrupted(&store, &durable("a"));
+        assert_eq!(attempt.checkpoints(), ["one"]);
+        assert_eq!(attempt.downstream_key("carrier"), downstream);
+    }
+}
+
+#[test]
+fn p7_a_retry_is_the_next_attempt_of_the_same_operation() {
+    let home = Home::new();
+    let store = home.open();
+    let mut permit = execute(&store, &durable("a"));
+    let downstream = permit.downstream_key("carrier").unwrap();
+    permit.checkpoint("one").wait().unwrap();
+    drop(permit);
+    let mut permit = interrupted(&store, &durable("a")).retry().wait().unwrap();
+    assert_eq!((permit.attempt(), permit.checkpoints().len()), (2, 1));
+    permit.checkpoint("two").wait().unwrap();
+    assert_eq!(permit.downstream_key("carrier").unwrap(), downstream);
+    drop((permit, store));
+    let store = home.open();
+    let attempt = interrupted(&store, &durable("a"));
+    assert_eq!((attempt.number(), attempt.checkpoints()), (2, &["one".into(), "two".into()][..]));
+    attempt.complete(&response("found out")).wait().unwrap();
+    drop(store);
+    assert_eq!(replayed(&home.open(), "a").as_deref(), Some("found out"));
+}
+
+#[test]
+fn a_released_claim_is_gone_for_good() {
+    let home = Home::new();
+    let store = home.open();
+    execute(&store, &durable("a")).release().wait().unwrap();
+    drop(execute(&store, &durable("b")));
+    interrupted(&store, &durable("b")).release().wait().unwrap();
+    drop(store);
+    let store = home.open();
+    assert_eq!(store.stats().open_claims, 0);
+    assert!(matches!(begin(&store, &operation("a")), Outcome::Execute(_)));
+    assert!(matches!(begin(&store, &operation("b")), Outcome::Execute(_)));
+}
+
+#[test]
+fn a_completed_claim_is_not_interrupted_after_any_number_of_restarts() {
+    let home = Home::new();
+    let store = home.open();
+    let permit = execute(&store, &durable("a"));
+    permit.complete(&response("a")).wait().unwrap();
+    drop(store);
+    for _ in 0..4 {
+        let store = home.open();
+        assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
+        assert_eq!(store.stats().open_claims, 0);
+    }
+}
+
+#[test]
+fn an_interrupted_key_conflicts_with_another_fingerprint() {
+    let home = Home::new();
+    let store = home.open();
+    drop(execute(&store, &durable("a")));
+    let other = Operation::new(scope(), key("a"), Fingerprint::of(["other"])).durable();
+    match begin(&store, &other) {
+        Outcome::Conflict { original } => assert_eq!(original.as_str(), "req_a"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_interrupted_claim_expires_one_ttl_after_its_last_attempt() {
+    let home = Home::new();
+    let store = home.open();
+    drop(execute(&store, &durable("a")));
+    home.clock.advance(HOUR);
+    drop(interrupted(&store, &durable("a")).retry().wait().unwrap());
+    home.clock.advance(DAY - HOUR);
+    interrupted(&store, &durable("a"));
+    home.clock.advance(HOUR);
+    let permit = execute(&store, &durable("a"));
+    assert_eq!(permit.attempt(), 1);
+}
+
+#[test]
+fn forgetting_ends_an_interrupted_claim() {
+    let home = Home::new();
+    let store = home.open();
+    drop(execute(&store, &durable("a")));
+    store.forget(scope(), &key("a")).wait().unwrap();
+    drop(store);
+    assert_eq!(replayed(&home.open(), "a"), None);
+}
+
+#[test]
+fn a_key_in_flight_is_not_forgotten() {
+    let home = Home::new();
+    let store = home.open();
+    let _permit = execute(&store, &operation("a"));
+    let refused = store.forget(scope(), &key("a")).wait();
+    assert!(matches!(refused, Err(Error::InFlight { request_id }) if request_id.as_str() == "req_a"));
+}
+
+#[test]
+fn a_claim_that_nobody_waits_for_is_taken_back() {
+    let home = Home::new();
+    let store = home.open();
+    drop(store.begin(&durable("a")));
+    // Queues behind the release, if that is under way still.
+    let permit = execute(&store, &durable("a"));
+    assert_eq!(permit.attempt(), 1);
+}
+
+#[test]
+fn volatile_operations_have_no_checkpoints() {
+    let home = Home::new();
+    let store = home.open();
+    let mut permit = execute(&store, &operation("a"));
+    assert!(matches!(permit.checkpoint("x").wait(), Err(Error::Volatile)));
+    assert!(matches!(permit.downstream_key("x"), Err(Error::Volatile)));
+}
+
+#[test]
+fn p14_claims_and_checkpoints_are_bounded() {
+    let home = Home::new();
+    let store = home.builder().max_open_claims(2).open(home.path()).unwrap();
+    let mut permit = execute(&store, &durable("a"));
+    for _ in 0..16 {
+        permit.checkpoint("x").wait().unwrap();
+    }
+    let limit = |result| match result {
+        Err(Error::Limit { limit, .. }) => limit,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(limit(permit.checkpoint("x").wait()), refrain::Limit::Checkpoints);
+    let mut second = execute(&store, &durable("b"));
+    let long = vec![0; 16 * 1024 + 1];
+    assert_eq!(limit(second.checkpoint(long).wait()), refrain::Limit::CheckpointBytes);
+    let third = store.begin(&durable("c")).wait();
+    assert_eq!(limit(third.map(|_| ())), refrain::Limit::OpenClaims);
+    // Nothing is left of the refusal.
+    second.release().wait().unwrap();
+    execute(&store, &durable("c"));
+}

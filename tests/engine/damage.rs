@@ -1,0 +1,1 @@
+//! P5: damage is never taken for absence.

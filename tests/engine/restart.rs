@@ -1,0 +1,142 @@
+//! P2 and P3: what was acknowledged is there after a restart, byte for byte.
+
+use refrain::{Outcome, Trailers};
+
+use crate::kit::*;
+
+#[test]
+fn p2_a_completed_operation_is_replayed_after_a_restart() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
+    drop(store);
+    let store = home.open();
+    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
+    assert_eq!(replayed(&store, "b"), None);
+}
+
+#[test]
+fn p2_many_restarts_keep_everything_and_merge_their_logs() {
+    let home = Home::new();
+    for round in 0..20 {
+        let store = home.open();
+        run(&store, &format!("key-{round}"));
+        store.reap().unwrap();
+        for earlier in 0..=round {
+            let name = format!("key-{earlier}");
+            assert_eq!(replayed(&store, &name).as_ref(), Some(&name), "in round {round}");
+        }
+    }
+    let segments = home.files(".redb").len();
+    assert!((1..=3).contains(&segments), "{segments} segments of 20 restarts");
+}
+
+#[test]
+fn p3_a_replay_is_the_same_to_the_byte_from_a_log_and_from_a_segment() {
+    let home = Home::new();
+    let store = home.open();
+    let mut original = http::Response::builder()
+        .status(418)
+        .header("set-cookie", "a=1")
+        .header("set-cookie", "b=2")
+        .header("x-raw", http::HeaderValue::from_bytes(b"\xfe\xff").unwrap())
+        .body(bytes::Bytes::from((0..20_000_u32).map(|n| n as u8).collect::<Vec<_>>()))
+        .unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    original.extensions_mut().insert(Trailers(trailers.clone()));
+    execute(&store, &operation("a")).complete(&original).wait().unwrap();
+    for place in ["log", "log after a restart", "segment"] {
+        if place == "segment" {
+            seal(&store, &home);
+            assert_eq!(store.stats().segment_records, 1);
+        }
+        let Outcome::Replay(record) = begin(&store, &operation("a")) else { panic!("{place}") };
+        let replayed = record.response().unwrap();
+        assert_eq!(replayed.status(), original.status(), "{place}");
+        assert_eq!(
+            replayed.headers().iter().collect::<Vec<_>>(),
+            original.headers().iter().collect::<Vec<_>>(),
+            "{place}"
+        );
+        assert_eq!(replayed.body(), original.body(), "{place}");
+        assert_eq!(replayed.extensions().get(), Some(&Trailers(trailers.clone())), "{place}");
+        assert_eq!(record.request_id().as_str(), "req_a", "{place}");
+    }
+}
+
+#[test]
+fn another_fingerprint_is_a_conflict_that_names_the_original() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    let other = refrain::Operation::new(scope(), key("a"), refrain::Fingerprint::of(["PUT"]));
+    for _ in 0..2 {
+        match begin(&store, &other) {
+            Outcome::Conflict { original } => assert_eq!(original.as_str(), "req_a"),
+            other => panic!("{other:?}"),
+        }
+        seal(&store, &home);
+    }
+}
+
+#[test]
+fn p6_another_scope_does_not_see_the_record() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    let elsewhere = refrain::Scope::from_api_key("sk_live_52");
+    let same = refrain::Operation::new(
+        elsewhere,
+        key("a"),
+        refrain::Fingerprint::of(["POST", "/v1/calls", "a"]),
+    );
+    assert!(matches!(begin(&store, &same), Outcome::Execute(_)));
+    assert!(store.get(elsewhere, &key("a")).unwrap().is_none());
+    assert!(store.get(scope(), &key("a")).unwrap().is_some());
+}
+
+#[test]
+fn p2_rotation_under_load_keeps_every_record() {
+    let home = Home::new();
+    let store = home.open();
+    let body = "x".repeat(10_000);
+    for n in 0..500 {
+        let name = format!("key-{n}");
+        execute(&store, &operation(&name)).complete(&response(&body)).wait().unwrap();
+    }
+    store.reap().unwrap();
+    assert!(store.stats().segments > 2, "{:?}", store.stats());
+    store.verify().unwrap();
+    let keep_every_record = |store: &refrain::Store| {
+        for n in 0..500 {
+            assert_eq!(replayed(store, &format!("key-{n}")).as_ref(), Some(&body), "key {n}");
+        }
+    };
+    keep_every_record(&store);
+    assert_eq!(store.close(DAY).unwrap(), 0);
+    keep_every_record(&home.open());
+}
+
+#[test]
+fn a_forgotten_key_runs_again_and_stays_forgotten() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    seal(&store, &home);
+    store.forget(scope(), &key("a")).wait().unwrap();
+    assert_eq!(replayed(&store, "a"), None);
+    drop(store);
+    let store = home.open();
+    assert_eq!(replayed(&store, "a"), None);
+    seal(&store, &home);
+    assert_eq!(replayed(&store, "a"), None, "the forget was sealed");
+    // A short-lived successor goes on hiding what the forget hid.
+    let brief = operation("a").ttl(HOUR);
+    execute(&store, &brief).complete(&response("second")).wait().unwrap();
+    assert_eq!(replayed(&store, "a").as_deref(), Some("second"));
+    seal(&store, &home);
+    seal(&store, &home);
+    assert_eq!(replayed(&store, "a"), None, "both are gone");
+}
