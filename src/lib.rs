@@ -20,6 +20,9 @@ mod permit;
 mod reaper;
 mod record;
 mod segment;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub mod server;
 mod stats;
 mod store;
 mod ticket;
