@@ -170,8 +170,9 @@ impl Ledger {
                 // What cannot be removed now is a leftover at the next opening.
                 let temporary = format!("{name}.tmp");
                 if self.disk.rename(name, &temporary).is_ok() {
-                    shrink(&**file, &mut pace)?;
+                    let shrunk = shrink(&**file, &mut pace);
                     let _ = self.disk.remove(&temporary);
+                    shrunk?;
                 }
             }
         }

@@ -1,1 +1,249 @@
-//! P12 and P13: a store has one owner, and what is not a store is left alone.
+//! P12 and P13: a store has one owner and always reopens, and what is not a store is left alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use refrain::{Error, Outcome, Store};
+
+use crate::kit::*;
+
+/// Everything in a directory, to compare.
+fn image(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files(path, "").into_iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect()
+}
+
+fn refused(home: &Home) -> Error {
+    let before = image(&home.path());
+    let error = home.builder().open(home.path()).expect_err("the store is not ours to open");
+    assert_eq!(image(&home.path()), before, "nothing is written and nothing is deleted");
+    error
+}
+
+#[test]
+fn p16_directories_and_files_are_for_their_owner_only() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    seal(&store, &home);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&home.path()), 0o700);
+    let all = files(&home.path(), "");
+    assert!(all.len() >= 5, "{all:?}");
+    for file in all {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+#[test]
+fn p16_the_api_key_is_in_no_file() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    seal(&store, &home);
+    drop(store);
+    for (file, bytes) in image(&home.path()) {
+        let found = bytes.windows(10).any(|window| window == b"sk_live_51");
+        assert!(!found, "{}", file.display());
+    }
+}
+
+#[test]
+fn p13_a_store_is_open_once() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    assert!(matches!(home.builder().open(home.path()), Err(Error::Locked { .. })));
+    // However it is spelled.
+    let link = home.directory.path().join("link");
+    std::os::unix::fs::symlink(home.path(), &link).unwrap();
+    assert!(matches!(home.builder().open(&link), Err(Error::Locked { .. })));
+    drop(store);
+    assert_eq!(replayed(&home.open(), "a").as_deref(), Some("a"));
+}
+
+#[test]
+fn opening_can_wait_for_the_lock() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    thread::scope(|threads| {
+        let next = threads.spawn(|| home.builder().lock_wait(DAY).open(home.path()).unwrap());
+        drop(store);
+        assert_eq!(replayed(&next.join().unwrap(), "a").as_deref(), Some("a"));
+    });
+}
+
+#[test]
+fn p13_a_path_that_is_no_directory_or_has_no_parent_is_an_io_error() {
+    let home = Home::new();
+    fs::write(home.path(), "a file").unwrap();
+    assert!(matches!(home.builder().open(home.path()), Err(Error::Io { .. })));
+    assert_eq!(fs::read(home.path()).unwrap(), b"a file");
+    let orphan = home.directory.path().join("missing/store");
+    assert!(matches!(home.builder().open(orphan), Err(Error::Io { .. })));
+}
+
+#[test]
+fn p13_a_directory_of_somebody_else_is_left_alone() {
+    let home = Home::new();
+    fs::create_dir(home.path()).unwrap();
+    fs::write(home.file("notes.txt"), "mine").unwrap();
+    assert!(matches!(refused(&home), Error::Foreign { .. }));
+}
+
+#[test]
+fn p13_other_peoples_files_in_a_store_are_left_alone() {
+    let home = Home::new();
+    drop(home.open());
+    fs::write(home.file("notes.txt"), "mine").unwrap();
+    fs::write(home.file("7.log"), "mine").unwrap();
+    drop(home.open());
+    assert_eq!(fs::read(home.file("notes.txt")).unwrap(), b"mine");
+    assert_eq!(fs::read(home.file("7.log")).unwrap(), b"mine");
+}
+
+#[test]
+fn p13_files_of_a_newer_format_are_refused() {
+    for ending in ["LOCK", "MANIFEST", ".log"] {
+        let home = Home::new();
+        drop(home.open());
+        let file = home.files(ending).remove(0);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[8] = 2;
+        fs::write(&file, bytes).unwrap();
+        match refused(&home) {
+            Error::Newer { found: 2, supported: 1, file: named } => {
+                assert_eq!(named.file_name(), file.file_name());
+            }
+            other => panic!("{ending}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn p13_a_segment_or_log_of_another_store_in_the_directory_is_not_removed() {
+    let (home, other) = (Home::new(), Home::new());
+    for home in [&home, &other] {
+        let store = home.open();
+        run(&store, "a");
+        seal(&store, home);
+    }
+    for ending in [".redb", ".log"] {
+        let stray = other.files(ending).remove(0);
+        let place = home.file(&format!("00000000000000ff{ending}"));
+        fs::copy(stray, &place).unwrap();
+        assert!(matches!(refused(&home), Error::Foreign { .. } | Error::Corrupt { .. }), "{ending}");
+        fs::remove_file(place).unwrap();
+    }
+    assert_eq!(replayed(&home.open(), "a").as_deref(), Some("a"));
+}
+
+#[test]
+fn p13_a_directory_that_cannot_be_written_is_an_io_error() {
+    if std::env::var_os("REFRAIN_READ_ONLY").is_some() {
+        let path = PathBuf::from(std::env::var_os("REFRAIN_READ_ONLY").unwrap());
+        assert!(matches!(small(Store::builder()).open(path), Err(Error::Io { .. })));
+        return;
+    }
+    // Root may write anywhere, so another user tries.
+    let shared = tempfile::tempdir().unwrap();
+    let open = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(shared.path(), 0o755);
+    let path = shared.path().join("store");
+    fs::create_dir(&path).unwrap();
+    open(&path, 0o555);
+    let program = shared.path().join("test");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    open(&program, 0o755);
+    let mut child = Command::new(program);
+    child.args(["--exact", "opening::p13_a_directory_that_cannot_be_written_is_an_io_error"]);
+    child.env("REFRAIN_READ_ONLY", &path);
+    if fs::write(path.join("probe"), "").is_ok() {
+        fs::remove_file(path.join("probe")).unwrap();
+        child.uid(65534);
+    }
+    let output = child.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(files(&path, ""), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn p13_a_store_that_is_moved_away_while_open_stops() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    fs::rename(home.path(), home.directory.path().join("moved")).unwrap();
+    drop(home.open());
+    let failed = execute(&store, &operation("b")).complete(&response("b")).wait();
+    assert!(matches!(failed, Err(Error::Stopped { source: Some(_) })), "{failed:?}");
+    let after = store.begin(&operation("a")).wait();
+    assert!(matches!(after, Err(Error::Stopped { source: Some(_) })), "{after:?}");
+    assert!(store.stats().failed);
+    drop(store);
+    // A store that failed is not opened again by the same process.
+    let moved = home.builder().open(home.directory.path().join("moved"));
+    assert!(matches!(moved, Err(Error::Locked { .. })));
+}
+
+#[test]
+fn p12_creation_that_was_cut_short_is_finished() {
+    let whole = Home::new();
+    drop(whole.open());
+    for stage in 0..4 {
+        let home = Home::new();
+        fs::create_dir(home.path()).unwrap();
+        let lock = fs::read(whole.file("LOCK")).unwrap();
+        match stage {
+            0 => {}
+            1 => fs::write(home.file("LOCK.tmp"), &lock[..7]).unwrap(),
+            2 => fs::write(home.file("LOCK"), lock).unwrap(),
+            _ => {
+                fs::write(home.file("LOCK"), lock).unwrap();
+                fs::write(home.file("0000000000000001.log.tmp"), "half").unwrap();
+                fs::write(home.file("MANIFEST.tmp"), "half").unwrap();
+            }
+        }
+        let store = home.open();
+        run(&store, "a");
+        drop(store);
+        assert_eq!(replayed(&home.open(), "a").as_deref(), Some("a"), "stage {stage}");
+        assert_eq!(home.files(".tmp"), Vec::<PathBuf>::new(), "stage {stage}");
+    }
+}
+
+#[test]
+fn p12_leftovers_are_removed_once_the_store_is_proved_ours() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "a");
+    seal(&store, &home);
+    drop(store);
+    let copy = fs::read(home.files(".redb").remove(0)).unwrap();
+    fs::write(home.file("00000000000000aa.redb"), copy).unwrap();
+    fs::write(home.file("00000000000000ab.redb.tmp"), "half").unwrap();
+    fs::write(home.file("00000000000000ac.log.tmp"), "half").unwrap();
+    let store = home.open();
+    assert_eq!(home.files(".tmp"), Vec::<PathBuf>::new());
+    assert_eq!(home.files(".redb").len(), 1);
+    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
+}
+
+#[test]
+fn a_store_in_memory_behaves_as_one_on_disk() {
+    let home = Home::new();
+    let store = home.builder().open_in_memory().unwrap();
+    run(&store, "a");
+    seal(&store, &home);
+    assert_eq!((store.stats().segments, replayed(&store, "a").as_deref()), (1, Some("a")));
+    home.clock.advance(DAY);
+    store.reap().unwrap();
+    assert_eq!(store.stats().segments, 0);
+    assert!(matches!(begin(&store, &operation("a")), Outcome::Execute(_)));
+}
