@@ -9,9 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(test)]
+mod faulty;
 mod memory;
 mod real;
 
+#[cfg(test)]
+pub(crate) use faulty::{FaultyDisk, Faults};
 pub(crate) use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
 
