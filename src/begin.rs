@@ -51,6 +51,7 @@ pub struct Begin {
     given_up: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "most are ready at once, and none is kept")]
 enum State {
     Ready(Result<Outcome>),
     Waiting(Waiter),
@@ -101,11 +102,9 @@ impl Begin {
     }
 
     fn start(&self) -> State {
-        let acquired = self
-            .store
-            .engine
-            .check()
-            .and_then(|()| self.store.engine.locks.acquire(&self.address, &self.operation.request_id));
+        let acquired = self.store.engine.check().and_then(|()| {
+            self.store.engine.locks.acquire(&self.address, &self.operation.request_id)
+        });
         match acquired {
             Ok(Acquired::Held(held)) => self.decide(held),
             Ok(Acquired::Waiting(waiter)) => State::Waiting(waiter),

@@ -178,11 +178,17 @@ impl Builder {
         }
         let max_response = MAX_BODY_BYTES.min(usize::try_from(log_bytes / 8).unwrap_or(usize::MAX));
         if self.max_response_bytes > max_response {
-            return refuse("max_response_bytes", format!("at most {max_response}, an eighth of a log"));
+            return refuse(
+                "max_response_bytes",
+                format!("at most {max_response}, an eighth of a log"),
+            );
         }
         let max_claims = log_bytes / 8 / 1024;
         if max_open_claims as u64 > max_claims {
-            return refuse("max_open_claims", format!("at most {max_claims} with logs of this size"));
+            return refuse(
+                "max_open_claims",
+                format!("at most {max_claims} with logs of this size"),
+            );
         }
         for (name, value) in [
             ("max_in_flight", self.limits.in_flight),

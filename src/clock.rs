@@ -185,7 +185,8 @@ impl Timeline {
     /// how long the machine was away; more than `trusted` of it is reported as a jump.
     pub(crate) fn resume(clock: Arc<dyn Clock>, last: Anchor, trusted: Duration) -> Self {
         let reading = clock.read();
-        let same_boot = reading.boot_id == last.reading.boot_id && reading.boot >= last.reading.boot;
+        let same_boot =
+            reading.boot_id == last.reading.boot_id && reading.boot >= last.reading.boot;
         let away = if same_boot {
             reading.boot - last.reading.boot
         } else {

@@ -15,7 +15,7 @@ mod memory;
 mod real;
 
 #[cfg(test)]
-pub(crate) use faulty::{FaultyDisk, Faults};
+pub(crate) use faulty::{Faults, FaultyDisk};
 pub(crate) use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
 

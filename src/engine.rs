@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::ledger::Ledger;
+use crate::ledger::{Frozen, Ledger};
 use crate::locks::Locks;
+use crate::ticket::Slot;
 
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -74,6 +75,16 @@ impl Engine {
     pub(crate) fn guard(self: &Arc<Self>, thread: &'static str) -> PanicGuard {
         PanicGuard { engine: Arc::clone(self), thread }
     }
+}
+
+/// What the reaper is told.
+pub(crate) enum Message {
+    Frozen(Frozen),
+    /// The writer has done what it was asked; the log that it froze, if any, came before.
+    Rotated,
+    /// Do all that is due, and say so.
+    Reap(Arc<Slot<Result<()>>>),
+    Stop,
 }
 
 #[derive(Debug)]

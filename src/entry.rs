@@ -140,8 +140,7 @@ impl<'a> Parts<'a> {
     pub(crate) const MAX_ADDRESS_BYTES: usize = 32 + 1 + Key::MAX_LEN;
 
     pub(crate) fn of(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let (scope, rest) =
-            bytes.split_first_chunk().ok_or(Malformed("entry has no scope"))?;
+        let (scope, rest) = bytes.split_first_chunk().ok_or(Malformed("entry has no scope"))?;
         let (&length, rest) = rest.split_first().ok_or(Malformed("entry has no key length"))?;
         let (key, payload) =
             rest.split_at_checked(usize::from(length)).ok_or(Malformed("entry has no key"))?;
@@ -191,11 +190,23 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Entry<'_>, Malformed> {
     }
 }
 
-/// Decodes a payload that must be a completion; the record shares the payload's memory.
-pub(crate) fn decode_record(payload: &Bytes, completed_at: Moment) -> Result<Record, Malformed> {
-    match decode(payload)? {
-        Entry::Completion(stored) => Ok(Record::new(stored.restore(payload)?, completed_at)),
-        _ => Err(Malformed("entry is not a completion")),
+/// The newest word on an address in one file.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Record(Record),
+    Forgotten,
+}
+
+impl Found {
+    /// Decodes an indexed payload; a record shares the payload's memory.
+    pub(crate) fn decode(payload: &Bytes, at: Moment) -> Result<Self, Malformed> {
+        match decode(payload)? {
+            Entry::Completion(stored) => {
+                Ok(Self::Record(Record::new(stored.restore(payload)?, at)))
+            }
+            Entry::Forget(_) => Ok(Self::Forgotten),
+            _ => Err(Malformed("entry is neither a completion nor a forget")),
+        }
     }
 }
 
@@ -312,7 +323,9 @@ mod tests {
     fn a_completion_survives_encoding_exactly() {
         let encoded = Encoded::completion(&address(), &completion());
         assert!(Parts::of(&encoded.bytes).unwrap().is_at(&address()));
-        let record = decode_record(&payload(&encoded), Moment(5)).unwrap();
+        let Ok(Found::Record(record)) = Found::decode(&payload(&encoded), Moment(5)) else {
+            panic!("it is a record");
+        };
         let (stored, original) = (record.response().unwrap(), completion().response.unwrap());
         assert_eq!(stored.status(), original.status());
         assert_eq!(stored.headers(), original.headers());

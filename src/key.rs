@@ -60,7 +60,7 @@ impl fmt::Debug for Scope {
 /// ```
 /// use refrain::Key;
 ///
-/// # fn main() -> Result<(), refrain::InvalidKey> {
+/// # fn main() -> Result<(), refrain::key::InvalidKey> {
 /// let bare: Key = "9b8cfa7a-1c2d-4a88-b3c0-1d2e3f4a5b6c".parse()?;
 /// let quoted: Key = "\"9b8cfa7a-1c2d-4a88-b3c0-1d2e3f4a5b6c\"".parse()?;
 /// assert_eq!(bare, quoted);
@@ -98,8 +98,8 @@ impl Key {
 
     /// Reads a key back from disk, where it is never quoted.
     pub(crate) fn from_stored(bytes: &[u8]) -> Option<Self> {
-        let valid = (1..=Self::MAX_LEN).contains(&bytes.len())
-            && bytes.iter().all(u8::is_ascii_graphic);
+        let valid =
+            (1..=Self::MAX_LEN).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
         valid.then(|| std::str::from_utf8(bytes).ok().map(|key| Self(key.into()))).flatten()
     }
 
@@ -349,8 +349,13 @@ mod tests {
 
     #[test]
     fn fingerprints_of_different_part_lists_differ() {
-        let parts: [&[&str]; 5] =
-            [&["POST", "/a", ""], &["POST", "/a?"], &["POST/a"], &["POST", "/a"], &["", "POST", "/a"]];
+        let parts: [&[&str]; 5] = [
+            &["POST", "/a", ""],
+            &["POST", "/a?"],
+            &["POST/a"],
+            &["POST", "/a"],
+            &["", "POST", "/a"],
+        ];
         for (i, a) in parts.iter().enumerate() {
             for b in &parts[i + 1..] {
                 assert_ne!(Fingerprint::of(*a), Fingerprint::of(*b), "{a:?} {b:?}");

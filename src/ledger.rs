@@ -21,15 +21,17 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Anchor, Clock, Timeline};
 use crate::disk::Disk;
-use crate::entry::{Encoded, Entry};
+use crate::entry::{Encoded, Entry, Found};
 use crate::error::Result;
 use crate::key::Address;
-use crate::log::{BatchBuilder, Found, Frame, Log, PAGE, Tail};
+use crate::log::{BatchBuilder, Frame, Log, PAGE, Tail};
 use crate::record::Record;
 use crate::segment::{Handles, Segment};
 
+mod chain;
 mod claims;
 mod manifest;
+mod names;
 mod recovery;
 mod seal;
 mod space;
@@ -142,7 +144,11 @@ impl Ledger {
     }
 
     /// Makes the prepared log the active one, if there is one: it opens with all open claims.
-    pub(crate) fn rotate(&self, tail: &mut Tail, batch: &mut BatchBuilder) -> Result<Option<Frozen>> {
+    pub(crate) fn rotate(
+        &self,
+        tail: &mut Tail,
+        batch: &mut BatchBuilder,
+    ) -> Result<Option<Frozen>> {
         let Some(log) = self.next.lock().take() else { return Ok(None) };
         // Readers know the new log before anything can be published in it.
         self.update_snapshot(|snapshot| snapshot.logs.insert(0, Arc::clone(&log)));

@@ -7,22 +7,24 @@
 mod begin;
 mod builder;
 pub mod clock;
+mod commit;
 mod disk;
 mod engine;
 mod entry;
-mod error;
-mod key;
+pub mod error;
+pub mod key;
 mod ledger;
 mod locks;
 mod log;
 mod operation;
 mod permit;
 mod reaper;
-mod record;
+pub mod record;
 mod segment;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
+mod settler;
 mod stats;
 mod store;
 mod ticket;
@@ -30,11 +32,11 @@ mod writer;
 
 pub use begin::{Begin, Outcome};
 pub use builder::Builder;
-pub use error::{Error, Limit, Result};
-pub use key::{Fingerprint, InvalidKey, InvalidRequestId, Key, RequestId, Scope};
+pub use error::{Error, Result};
+pub use key::{Fingerprint, Key, RequestId, Scope};
 pub use operation::Operation;
 pub use permit::{Attempt, Permit, Retry};
-pub use record::{Record, Trailers};
+pub use record::Record;
 pub use stats::Stats;
 pub use store::Store;
 pub use ticket::Ticket;

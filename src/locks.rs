@@ -144,7 +144,9 @@ impl Locks {
     }
 
     fn shard(&self, address: &Address) -> &Mutex<HashMap<Address, Entry>> {
-        &self.shards[(address.hash >> 64) as usize % SHARDS]
+        // The low half is the filters'.
+        let [.., shard] = address.hash.to_le_bytes();
+        &self.shards[usize::from(shard) % SHARDS]
     }
 
     /// Passes the key to the first waiter that still wants it, or frees it.

@@ -20,20 +20,20 @@ use parking_lot::RwLock;
 
 use crate::clock::{Anchor, Moment};
 use crate::disk::{Disk, DiskFile};
-use crate::entry::{self, End, Entry, Malformed, Parts};
+use crate::entry::{self, End, Found, Malformed, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
-use crate::record::Record;
 
 mod batch;
 mod header;
 
-pub(crate) use batch::{Batch, BatchBuilder, Frame};
 use batch::BatchHead;
+pub(crate) use batch::{Batch, BatchBuilder, Frame};
 use header::LogHeader;
 
 /// Batches begin at multiples of this, so that a torn write never touches an acknowledged one.
-pub(crate) const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = PAGE_BYTES as u64;
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// How much is read at a time when looking for batches.
 const SCAN_BYTES: u64 = 1024 * 1024;
 
@@ -85,13 +85,6 @@ pub(crate) struct Change {
     pub(crate) location: Location,
     /// For a forget: older records of the address stay hidden until then.
     pub(crate) hides_until: Option<Moment>,
-}
-
-/// The newest word on an address in one file.
-#[derive(Debug)]
-pub(crate) enum Found {
-    Record(Record),
-    Forgotten,
 }
 
 impl Log {
@@ -219,7 +212,7 @@ impl Log {
         while start < self.size {
             chunk.resize(usize::try_from(SCAN_BYTES.min(self.size - start)).unwrap_or(0), 0);
             self.read(&mut chunk, start)?;
-            let pages = chunk.chunks(PAGE as usize).zip((start..).step_by(PAGE as usize));
+            let pages = chunk.chunks(PAGE_BYTES).zip((start..).step_by(PAGE_BYTES));
             for (page, offset) in pages {
                 let head = page.first_chunk().and_then(|head| BatchHead::decode(head, &self.key));
                 if head.is_some() && accept(offset)? {
@@ -240,11 +233,7 @@ impl Log {
             if !parts.is_at(address) {
                 return Err(Malformed("entry is under another address"));
             }
-            match entry::decode(parts.payload)? {
-                Entry::Forget(_) => Ok(Found::Forgotten),
-                _ => entry::decode_record(&bytes.slice_ref(parts.payload), location.at)
-                    .map(Found::Record),
-            }
+            Found::decode(&bytes.slice_ref(parts.payload), location.at)
         });
         found.map(Some).map_err(|error| self.damaged(location, error))
     }

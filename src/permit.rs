@@ -12,6 +12,7 @@ use http::Response;
 use sha2::{Digest, Sha256};
 
 use crate::clock::millis;
+use crate::commit::{Claimed, Effect};
 use crate::entry::{Claim, Encoded, Entry};
 use crate::error::{Error, Result};
 use crate::key::{Fingerprint, Key, RequestId};
@@ -20,7 +21,6 @@ use crate::locks::Held;
 use crate::record::{Completion, Record, fits};
 use crate::store::Inner;
 use crate::ticket::{Slot, Ticket, block_on};
-use crate::writer::{Claimed, Effect};
 
 /// The right to run an operation, and the duty to say how it ended.
 ///
@@ -40,12 +40,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    pub(crate) fn volatile(
-        store: Arc<Inner>,
-        held: Held,
-        room: Reservation,
-        facts: Facts,
-    ) -> Self {
+    pub(crate) fn volatile(store: Arc<Inner>, held: Held, room: Reservation, facts: Facts) -> Self {
         let Facts { fingerprint, request_id, ttl } = facts;
         Self { store, held, room, fingerprint, request_id, ttl, claim: None }
     }
@@ -61,7 +56,7 @@ impl Permit {
     ///
     /// A response over the store's limits is recorded as done without it, and so is one whose body
     /// finds no room on a full disk: the operation never runs again, and
-    /// [`Record::response`] is `None`. [`Trailers`](crate::Trailers) are taken from the extensions.
+    /// [`Record::response`] is `None`. [`Trailers`](crate::record::Trailers) are taken from the extensions.
     ///
     /// # Durability
     ///
@@ -90,7 +85,7 @@ impl Permit {
         let completion = Completion { fingerprint, request_id, ttl, response };
         let encoded = Encoded::completion(held.address(), &completion);
         let (ticket, outcome) = Ticket::new();
-        store.writer.commit(encoded, room, Effect::Complete { held, completion, outcome });
+        store.queue.commit(encoded, room, Effect::Complete { held, completion, outcome });
         ticket
     }
 
@@ -129,7 +124,7 @@ impl Permit {
         let address = self.held.address().clone();
         let encoded = Encoded::new(Some(&address), &Entry::Checkpoint(&data));
         let (ticket, outcome) = Ticket::new();
-        self.store.writer.commit(encoded, rooms, Effect::Checkpoint { address, data, outcome });
+        self.store.queue.commit(encoded, rooms, Effect::Checkpoint { address, data, outcome });
         ticket
     }
 
@@ -322,7 +317,7 @@ impl Claiming {
                 let outcome = Arc::new(Slot::new());
                 let effect =
                     Effect::Claim { held, claim, verdict_room, outcome: Arc::clone(&outcome) };
-                store.writer.commit(encoded, claim_room, effect);
+                store.queue.commit(encoded, claim_room, effect);
                 Self { store, outcome: Some(outcome), refused: None }
             }
             Err(error) => Self { store, outcome: None, refused: Some(error) },
@@ -352,7 +347,7 @@ impl Drop for Claiming {
     fn drop(&mut self) {
         let claimed = self.outcome.take().and_then(|outcome| outcome.close());
         if let Some(Ok(claimed)) = claimed {
-            self.store.writer.release_unused(claimed);
+            self.store.queue.release_unused(claimed);
         }
     }
 }
@@ -378,7 +373,7 @@ fn encode_claim(held: &Held, claim: &OpenClaim) -> Encoded {
 fn release_durably(store: &Inner, held: Held, room: Reservation) -> Ticket<()> {
     let encoded = Encoded::new(Some(held.address()), &Entry::Release);
     let (ticket, outcome) = Ticket::new();
-    store.writer.commit(encoded, room, Effect::Release { held, outcome });
+    store.queue.commit(encoded, room, Effect::Release { held, outcome });
     ticket
 }
 

@@ -10,28 +10,19 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::engine::Engine;
+use crate::commit::{Queue, deliver};
+use crate::engine::{Engine, Message};
 use crate::error::{Error, Result};
 use crate::ledger::{Frozen, Retired, SealError, backlog, reap_interval};
 use crate::ticket::Slot;
-use crate::writer::Writer;
 
 /// Between two transactions of sealing, and two pieces of a file that is dropped, so that commits
 /// beside them are not held up.
 const PAUSE: Duration = Duration::from_millis(2);
 
-pub(crate) enum Message {
-    Frozen(Frozen),
-    /// The writer has done what it was asked; the log that it froze, if any, came before.
-    Rotated,
-    /// Do all that is due, and say so.
-    Reap(Arc<Slot<Result<()>>>),
-    Stop,
-}
-
 pub(crate) struct Reaper {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) writer: Writer,
+    pub(crate) queue: Queue,
     pub(crate) messages: Receiver<Message>,
     pub(crate) frozen: Vec<Frozen>,
     pub(crate) retired: Vec<Retired>,
@@ -51,9 +42,7 @@ impl Reaper {
             let waiting = std::mem::take(&mut self.waiting);
             let outcome = self.round();
             for done in waiting {
-                if let Ok(Some(waker)) = done.fill(outcome.clone()) {
-                    waker.wake();
-                }
+                deliver(&done, outcome.clone());
             }
             if !self.waiting.is_empty() {
                 continue;
@@ -82,9 +71,7 @@ impl Reaper {
             self.note(message);
         }
         for done in self.waiting {
-            if let Ok(Some(waker)) = done.fill(Err(self.engine.stopped())) {
-                waker.wake();
-            }
+            deliver(&done, Err(self.engine.stopped()));
         }
     }
 
@@ -141,7 +128,7 @@ impl Reaper {
         if !old || !ledger.has_next() {
             return Ok(());
         }
-        self.writer.rotate();
+        self.queue.rotate();
         loop {
             match self.messages.recv() {
                 Ok(Message::Rotated) => return self.prepare(),

@@ -17,10 +17,9 @@ use xorf::{BinaryFuse16, Filter};
 
 use crate::clock::Moment;
 use crate::disk::{Disk, DiskFile};
-use crate::entry::{self, Entry};
+use crate::entry::{self, Found};
 use crate::error::{Error, Result};
 use crate::key::Address;
-use crate::log::Found;
 
 mod backend;
 mod build;
@@ -28,9 +27,9 @@ mod filter;
 mod handles;
 mod row;
 
+use backend::Backend;
 pub(crate) use build::{Sealed, build};
 pub(crate) use handles::Handles;
-use backend::Backend;
 use row::{Head, Row, RowKey};
 
 /// Who, under which key, which part of its value.
@@ -98,12 +97,7 @@ impl Segment {
         guarded(&path, || Self::load(name, path.clone(), file, uuid).map(drop))
     }
 
-    fn load(
-        name: String,
-        path: PathBuf,
-        file: Arc<dyn DiskFile>,
-        uuid: [u8; 16],
-    ) -> Result<Self> {
+    fn load(name: String, path: PathBuf, file: Arc<dyn DiskFile>, uuid: [u8; 16]) -> Result<Self> {
         let database = open_database(&path, &file)?;
         let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
         let meta = {
@@ -146,11 +140,9 @@ impl Segment {
             let Some((at, payload)) = self.payload(&handle.table, address)? else {
                 return Ok(None);
             };
-            let found = match entry::decode(&payload) {
-                Ok(Entry::Forget(_)) => Ok(Found::Forgotten),
-                _ => entry::decode_record(&payload, at).map(Found::Record),
-            };
-            found.map(Some).map_err(|error| Error::corrupt(&self.path, error.0))
+            Found::decode(&payload, at)
+                .map(Some)
+                .map_err(|error| Error::corrupt(&self.path, error.0))
         })
     }
 

@@ -10,19 +10,20 @@ use parking_lot::Mutex;
 
 use crate::begin::Begin;
 use crate::builder::Builder;
+use crate::commit::{Effect, Queue};
 use crate::disk::Disk;
-use crate::engine::Engine;
+use crate::engine::{Engine, Message};
 use crate::entry::{Encoded, Entry};
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
 use crate::ledger::{self, Opened, Settings};
 use crate::locks::{Acquired, Limits, Locks};
 use crate::operation::Operation;
-use crate::reaper::{Message, Reaper};
+use crate::reaper::Reaper;
 use crate::record::Record;
 use crate::stats::Stats;
 use crate::ticket::Ticket;
-use crate::writer::{Effect, Writer};
+use crate::writer;
 
 /// Idempotency records in a directory, with a table of keys in flight in front.
 ///
@@ -67,7 +68,7 @@ struct Threads {
 /// What permits and tickets keep of a store.
 pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) writer: Writer,
+    pub(crate) queue: Queue,
     pub(crate) max_response_bytes: usize,
     reaper: Sender<Message>,
 }
@@ -111,19 +112,18 @@ impl Store {
         let failed = |error| Error::io("start the threads of", &path, error);
         let engine = Arc::new(Engine::new(ledger, Locks::new(limits)));
         let (reaper, messages) = unbounded();
-        let (writer, writer_thread) =
-            Writer::start(&engine, tail, reaper.clone()).map_err(failed)?;
+        let (queue, writer) = writer::start(&engine, tail, reaper.clone()).map_err(failed)?;
         let reaper_thread = Reaper {
             engine: Arc::clone(&engine),
-            writer: writer.clone(),
+            queue: queue.clone(),
             messages,
             frozen,
             retired,
             waiting: Vec::new(),
         };
         let reaper_thread = reaper_thread.start().map_err(failed)?;
-        let threads = Mutex::new(Some(Threads { writer: writer_thread, reaper: reaper_thread }));
-        let inner = Arc::new(Inner { engine, writer, max_response_bytes, reaper });
+        let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
+        let inner = Arc::new(Inner { engine, queue, max_response_bytes, reaper });
         Ok(Self(Arc::new(Handle { inner, threads })))
     }
 
@@ -174,7 +174,7 @@ impl Store {
     }
 
     fn try_forget(&self, scope: Scope, key: &Key) -> Result<Ticket<()>> {
-        let Inner { engine, writer, .. } = &*self.0.inner;
+        let Inner { engine, queue, .. } = &*self.0.inner;
         engine.check()?;
         let ledger = &engine.ledger;
         let address = Address::new(&ledger.uuid, scope, key.clone());
@@ -194,7 +194,7 @@ impl Store {
         let room = ledger.space.reserve(0)?;
         let encoded = Encoded::new(Some(&address), &Entry::Forget(until.0));
         let (ticket, outcome) = Ticket::new();
-        writer.commit(encoded, room, Effect::Forget { held, until, outcome });
+        queue.commit(encoded, room, Effect::Forget { held, until, outcome });
         Ok(ticket)
     }
 
@@ -244,13 +244,13 @@ impl Store {
 
 impl Handle {
     fn close(&self, timeout: Duration) -> Result<usize> {
-        let Inner { engine, writer, reaper, .. } = &*self.inner;
+        let Inner { engine, queue, reaper, .. } = &*self.inner;
         engine.start_closing();
         engine.locks.wait_idle(timeout);
         let stragglers = engine.locks.in_flight();
         engine.locks.stop(&engine.stopped());
         if let Some(threads) = self.threads.lock().take() {
-            writer.stop();
+            queue.stop();
             // If the reaper is gone, it has nothing to be told.
             let _ = reaper.send(Message::Stop);
             // A panic in a thread has stopped the store, which is reported below.

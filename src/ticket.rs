@@ -52,11 +52,6 @@ impl<T> Ticket<T> {
     pub fn wait_timeout(mut self, timeout: Duration) -> std::result::Result<Result<T>, Self> {
         block_on_timeout(&mut self, timeout).ok_or(self)
     }
-
-    /// Gives up the outcome, and takes it if it is there.
-    pub(crate) fn close(&self) -> Option<Result<T>> {
-        self.0.close()
-    }
 }
 
 impl<T> Future for Ticket<T> {

@@ -8,29 +8,20 @@
 //!                                                     while the next batch is written
 //! ```
 //!
-//! Settling publishes to the index first, then frees keys and wakes who waits: whoever finds a key
-//! free finds its record. The queue needs no bound of its own, since each command in it belongs to
-//! an operation in flight, and those are bounded. The writer blocks on nothing but the disk.
+//! One batch is in flight at a time, and the writer blocks on nothing but the disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::clock::Moment;
-use crate::engine::Engine;
-use crate::entry::{Encoded, Entry};
+use crate::commit::{Command, Committed, Pending, Queue};
+use crate::engine::{Engine, Message};
 use crate::error::{Error, Result};
-use crate::key::Address;
-use crate::ledger::{OpenClaim, Reservation};
-use crate::locks::Held;
-use crate::log::{BatchBuilder, Change, Frame, Location, Log, Tail};
-use crate::reaper::Message;
-use crate::record::{Completion, Record};
-use crate::ticket::Slot;
+use crate::log::{BatchBuilder, Frame, Tail};
+use crate::settler::{Settlement, Settler};
 
 /// A batch holds at most this many entries,
 const MAX_BATCH_ENTRIES: usize = 256;
@@ -38,105 +29,40 @@ const MAX_BATCH_ENTRIES: usize = 256;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// How long a short queue is given to fill while other operations are in flight.
 const GATHER: Duration = Duration::from_micros(50);
-/// From this size on a batch is settled by the settler: waking costs as much as the fdatasync.
-const SETTLER_ENTRIES: usize = 17;
-
-/// The callers' end of the writer.
-#[derive(Debug, Clone)]
-pub(crate) struct Writer(Sender<Command>);
-
-pub(crate) enum Command {
-    Commit(Pending),
-    /// Freeze the active log, if a next one is prepared; the reaper hears of it.
-    Rotate,
-    /// Commit what is queued, and end.
-    Stop,
+/// Starts the writer and its settler.
+pub(crate) fn start(
+    engine: &Arc<Engine>,
+    tail: Tail,
+    reaper: Sender<Message>,
+) -> std::io::Result<(Queue, JoinHandle<()>)> {
+    let (sender, receiver) = unbounded();
+    let queue = Queue(sender);
+    let settler = Settler::start(Arc::clone(engine), queue.clone(), reaper)?;
+    let writer = Writer {
+        engine: Arc::clone(engine),
+        receiver,
+        tail,
+        settler,
+        batch: BatchBuilder::new(),
+        pending: Vec::with_capacity(MAX_BATCH_ENTRIES),
+        overflow: None,
+    };
+    let thread =
+        thread::Builder::new().name("refrain-writer".into()).spawn(move || writer.run())?;
+    Ok((queue, thread))
 }
 
-/// An entry on its way into the log, with what follows once it is durable.
-pub(crate) struct Pending {
-    encoded: Encoded,
-    /// Nothing once it is settled.
-    effect: Option<Effect>,
-    /// Given back when the entry has its place, or never gets one.
-    room: Reservation,
-}
-
-/// Where the outcome of a commit goes.
-pub(crate) type Outcome<T> = Arc<Slot<Result<T>>>;
-
-pub(crate) enum Effect {
-    Complete { held: Held, completion: Completion, outcome: Outcome<Record> },
-    Claim { held: Held, claim: OpenClaim, verdict_room: Reservation, outcome: Outcome<Claimed> },
-    Release { held: Held, outcome: Outcome<()> },
-    Checkpoint { address: Address, data: Bytes, outcome: Outcome<()> },
-    Forget { held: Held, until: Moment, outcome: Outcome<()> },
-}
-
-/// A key whose claim is durable, with room for the verdict.
-#[derive(Debug)]
-pub(crate) struct Claimed {
-    pub(crate) held: Held,
-    pub(crate) claim: OpenClaim,
-    pub(crate) room: Reservation,
-}
-
-impl Writer {
-    /// Starts the writer and its settler.
-    pub(crate) fn start(
-        engine: &Arc<Engine>,
-        tail: Tail,
-        reaper: Sender<Message>,
-    ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (sender, receiver) = unbounded();
-        let settler = Settler::start(Arc::clone(engine), Self(sender.clone()), reaper)?;
-        let thread = WriterThread {
-            engine: Arc::clone(engine),
-            receiver,
-            tail,
-            settler,
-            batch: BatchBuilder::new(),
-            pending: Vec::with_capacity(MAX_BATCH_ENTRIES),
-            overflow: None,
-        };
-        let handle =
-            thread::Builder::new().name("refrain-writer".into()).spawn(move || thread.run())?;
-        Ok((Self(sender), handle))
-    }
-
-    /// Queues an entry. If the writer is gone, its outcome says so.
-    pub(crate) fn commit(&self, encoded: Encoded, room: Reservation, effect: Effect) {
-        // Dropping what cannot be sent settles it.
-        let pending = Pending { encoded, effect: Some(effect), room };
-        let _ = self.0.send(Command::Commit(pending));
-    }
-
-    pub(crate) fn rotate(&self) {
-        // If the writer is gone, the store is closing.
-        let _ = self.0.send(Command::Rotate);
-    }
-
-    pub(crate) fn stop(&self) {
-        let _ = self.0.send(Command::Stop);
-    }
-
-    /// Takes back a claim whose permit nobody took: nothing was run, so the key becomes free.
-    pub(crate) fn release_unused(&self, claimed: Claimed) {
-        let Claimed { held, room, .. } = claimed;
-        let encoded = Encoded::new(Some(held.address()), &Entry::Release);
-        self.commit(encoded, room, Effect::Release { held, outcome: Arc::new(Slot::new()) });
-    }
-}
-
-struct WriterThread {
+struct Writer {
     engine: Arc<Engine>,
     receiver: Receiver<Command>,
     tail: Tail,
     settler: Settler,
     batch: BatchBuilder,
-    pending: Vec<Pending>,
+    /// Boxed as they came: a command is moved through the queue.
+    #[expect(clippy::vec_box, reason = "unboxing would copy each")]
+    pending: Vec<Box<Pending>>,
     /// Taken from the queue and too large for the batch at hand.
-    overflow: Option<Pending>,
+    overflow: Option<Box<Pending>>,
 }
 
 enum Next {
@@ -145,7 +71,7 @@ enum Next {
     Stop,
 }
 
-impl WriterThread {
+impl Writer {
     fn run(mut self) {
         let _guard = self.engine.guard("writer");
         let mut stopping = false;
@@ -160,7 +86,7 @@ impl WriterThread {
                     if let Err(error) = self.rotate() {
                         self.engine.fail(error);
                     }
-                    self.settler.take(Settlement::Rotated, 0);
+                    self.settler.take(Settlement::Rotated);
                 }
                 Next::Stop => stopping = true,
             }
@@ -226,8 +152,7 @@ impl WriterThread {
         let written = self.make_room().and_then(|()| self.append());
         match written {
             Ok(committed) => {
-                let entries = committed.items.len();
-                self.settler.take(Settlement::Batch(committed), entries);
+                self.settler.take(Settlement::Batch(committed));
                 Ok(())
             }
             Err(error) => {
@@ -275,7 +200,7 @@ impl WriterThread {
         self.expect_ownership()?;
         if let Some(frozen) = self.engine.ledger.rotate(&mut self.tail, &mut self.batch)? {
             // Behind the batches that are still being settled in that log.
-            self.settler.take(Settlement::Frozen(Message::Frozen(frozen)), 0);
+            self.settler.take(Settlement::Frozen(frozen));
         }
         Ok(())
     }
@@ -311,227 +236,10 @@ impl WriterThread {
             let location = pending.location(offset + place, anchor.at);
             (pending, location)
         });
-        let mut committed = Committed {
-            log: Arc::clone(&self.tail.log),
-            at: anchor.at,
-            items: items.collect(),
-        };
+        let mut committed =
+            Committed { log: Arc::clone(&self.tail.log), at: anchor.at, items: items.collect() };
         // Here and not when settling, so that a rotation finds all that is durable.
         committed.update_claims(&self.engine, self.tail.sequence);
         Ok(committed)
-    }
-}
-
-/// A batch that is durable.
-struct Committed {
-    log: Arc<Log>,
-    at: Moment,
-    items: Vec<(Pending, Location)>,
-}
-
-impl Committed {
-    fn update_claims(&mut self, engine: &Engine, sequence: u64) {
-        let mut claims = engine.ledger.claims.lock();
-        for (pending, _) in &mut self.items {
-            match pending.effect.as_mut() {
-                Some(Effect::Claim { held, claim, .. }) => {
-                    claim.claimed_at = self.at;
-                    if claim.attempt == 1 {
-                        claim.first_sequence = sequence;
-                    }
-                    claims.insert(held.address().clone(), claim.clone());
-                }
-                Some(Effect::Checkpoint { address, data, .. }) => {
-                    claims.checkpoint(address, data.clone());
-                }
-                Some(
-                    Effect::Complete { held, .. }
-                    | Effect::Release { held, .. }
-                    | Effect::Forget { held, .. },
-                ) => claims.remove(held.address()),
-                None => {}
-            }
-        }
-    }
-
-    /// Publishes, then frees keys and wakes.
-    fn settle(self, writer: &Writer) {
-        let changes: Vec<Change> =
-            self.items.iter().filter_map(|(pending, place)| pending.change(*place)).collect();
-        self.log.publish(&changes);
-        for (pending, _) in self.items {
-            pending.succeed(self.at, writer);
-        }
-    }
-}
-
-impl Pending {
-    fn location(&self, offset: u64, at: Moment) -> Location {
-        let length = u32::try_from(self.encoded.bytes.len()).expect("entries are bounded");
-        Location { offset, length, check: crate::log::check_of(&self.encoded.digest), at }
-    }
-
-    fn change(&self, location: Location) -> Option<Change> {
-        match self.effect.as_ref()? {
-            Effect::Complete { held, .. } => {
-                Some(Change { hash: held.address().hash, location, hides_until: None })
-            }
-            Effect::Forget { held, until, .. } => {
-                let hides_until = Some(*until);
-                Some(Change { hash: held.address().hash, location, hides_until })
-            }
-            Effect::Claim { .. } | Effect::Release { .. } | Effect::Checkpoint { .. } => None,
-        }
-    }
-
-    /// Records the operation without its response, and says whether it had one.
-    fn leave_body_out(&mut self) -> bool {
-        let Some(Effect::Complete { held, completion, .. }) = &mut self.effect else {
-            return false;
-        };
-        if completion.response.take().is_none() {
-            return false;
-        }
-        self.encoded = Encoded::completion(held.address(), completion);
-        true
-    }
-
-    fn succeed(mut self, at: Moment, writer: &Writer) {
-        match self.effect.take() {
-            Some(Effect::Complete { held, completion, outcome }) => {
-                let record = Record::new(completion, at);
-                held.settle(&record);
-                deliver(&outcome, Ok(record));
-            }
-            Some(Effect::Claim { held, claim, verdict_room, outcome }) => {
-                let claimed = Claimed { held, claim, room: verdict_room };
-                if let Some(Ok(claimed)) = deliver(&outcome, Ok(claimed)) {
-                    writer.release_unused(claimed);
-                }
-            }
-            Some(Effect::Release { held, outcome } | Effect::Forget { held, outcome, .. }) => {
-                drop(held);
-                deliver(&outcome, Ok(()));
-            }
-            Some(Effect::Checkpoint { outcome, .. }) => {
-                deliver(&outcome, Ok(()));
-            }
-            None => {}
-        }
-    }
-
-    /// The outcome is unknown: the key stays locked, and whoever waits is told.
-    fn fail(mut self, error: &Error) {
-        self.fail_with(error);
-    }
-
-    fn fail_with(&mut self, error: &Error) {
-        match self.effect.take() {
-            Some(Effect::Complete { held, outcome, .. }) => {
-                held.keep();
-                deliver(&outcome, Err(error.clone()));
-            }
-            Some(Effect::Claim { held, outcome, .. }) => {
-                held.keep();
-                deliver(&outcome, Err(error.clone()));
-            }
-            Some(Effect::Release { held, outcome } | Effect::Forget { held, outcome, .. }) => {
-                held.keep();
-                deliver(&outcome, Err(error.clone()));
-            }
-            Some(Effect::Checkpoint { outcome, .. }) => {
-                deliver(&outcome, Err(error.clone()));
-            }
-            None => {}
-        }
-    }
-}
-
-/// A command that the writer never saw, because it is gone, is settled all the same.
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.fail_with(&Error::Stopped { source: None });
-    }
-}
-
-/// Fills the slot and wakes who waits for it; the value comes back if nobody will take it.
-fn deliver<T>(outcome: &Slot<Result<T>>, value: Result<T>) -> Option<Result<T>> {
-    match outcome.fill(value) {
-        Ok(waker) => {
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-            None
-        }
-        Err(value) => Some(value),
-    }
-}
-
-enum Settlement {
-    Batch(Committed),
-    Frozen(Message),
-    Rotated,
-}
-
-/// Settles batches in commit order: on the writer's thread while they are small and it is idle.
-struct Settler {
-    work: Sender<Settlement>,
-    outstanding: Arc<AtomicUsize>,
-    inline: Settling,
-    thread: JoinHandle<()>,
-}
-
-#[derive(Clone)]
-struct Settling {
-    writer: Writer,
-    reaper: Sender<Message>,
-}
-
-impl Settling {
-    fn settle(&self, settlement: Settlement) {
-        match settlement {
-            Settlement::Batch(committed) => committed.settle(&self.writer),
-            // If the reaper is gone, the store is closing, and the next opening takes over.
-            Settlement::Frozen(message) => drop(self.reaper.send(message)),
-            Settlement::Rotated => drop(self.reaper.send(Message::Rotated)),
-        }
-    }
-}
-
-impl Settler {
-    fn start(
-        engine: Arc<Engine>,
-        writer: Writer,
-        reaper: Sender<Message>,
-    ) -> std::io::Result<Self> {
-        let (work, receiver) = unbounded::<Settlement>();
-        let outstanding = Arc::new(AtomicUsize::new(0));
-        let inline = Settling { writer, reaper };
-        let (settling, done) = (inline.clone(), Arc::clone(&outstanding));
-        let thread = thread::Builder::new().name("refrain-settler".into()).spawn(move || {
-            let _guard = engine.guard("settler");
-            for settlement in receiver {
-                settling.settle(settlement);
-                done.fetch_sub(1, Ordering::Release);
-            }
-        })?;
-        Ok(Self { work, outstanding, inline, thread })
-    }
-
-    fn take(&self, settlement: Settlement, entries: usize) {
-        if entries < SETTLER_ENTRIES && self.outstanding.load(Ordering::Acquire) == 0 {
-            return self.inline.settle(settlement);
-        }
-        self.outstanding.fetch_add(1, Ordering::Release);
-        if let Err(unsent) = self.work.send(settlement) {
-            // The settler is gone only if it panicked, which has stopped the store.
-            drop(unsent);
-        }
-    }
-
-    fn stop(self) {
-        drop(self.work);
-        // A panic there has stopped the store already.
-        let _ = self.thread.join();
     }
 }

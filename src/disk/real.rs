@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::{Disk, DiskFile};
 
 /// Written at a time where a file system cannot allocate.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 #[derive(Debug)]
 pub(crate) struct RealDisk {

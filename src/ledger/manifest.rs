@@ -80,8 +80,8 @@ fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(|error| Error::io("open", path(), error))?,
     };
-    let bytes = read_all(&*file, MAX_BYTES as u64)
-        .map_err(|error| Error::io("read", path(), error))?;
+    let bytes =
+        read_all(&*file, MAX_BYTES as u64).map_err(|error| Error::io("read", path(), error))?;
     let Some((format, rest)) = bytes.strip_prefix(&magic).and_then(<[u8]>::split_first_chunk)
     else {
         return Err(Error::foreign(path(), "it does not begin as a file of refrain does"));
@@ -91,7 +91,7 @@ fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> 
         return Err(Error::Newer { file: path(), found, supported: FORMAT });
     }
     match rest.split_last_chunk::<32>() {
-        Some((content, checksum)) if checksum_of(&magic, content) == *checksum => {
+        Some((content, checksum)) if checksum_of(&magic, found, content) == *checksum => {
             Ok(Some(content.to_vec()))
         }
         _ => Err(Error::corrupt(path(), "it does not match its checksum")),
@@ -103,7 +103,7 @@ fn write(disk: &dyn Disk, name: &str, magic: [u8; 8], content: &[u8]) -> Result<
     let mut bytes = magic.to_vec();
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(content);
-    bytes.extend_from_slice(&checksum_of(&magic, content));
+    bytes.extend_from_slice(&checksum_of(&magic, FORMAT, content));
     let written = || -> io::Result<()> {
         match disk.remove(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -118,9 +118,9 @@ fn write(disk: &dyn Disk, name: &str, magic: [u8; 8], content: &[u8]) -> Result<
     written().map_err(|error| Error::io("replace", disk.path_of(name), error))
 }
 
-fn checksum_of(magic: &[u8; 8], content: &[u8]) -> [u8; 32] {
+fn checksum_of(magic: &[u8; 8], format: u32, content: &[u8]) -> [u8; 32] {
     let mut hasher = Sha256::new_with_prefix(magic);
-    hasher.update(FORMAT.to_le_bytes());
+    hasher.update(format.to_le_bytes());
     hasher.update(content);
     hasher.finalize().into()
 }

@@ -89,8 +89,7 @@ impl Ledger {
         };
         let sorted = sorted(logs).map_err(SealError::kept)?;
         let entries = sorted.into_iter().filter_map(|place| place.read(logs, now).transpose());
-        let segment =
-            segment::build(&*self.disk, meta, entries, pace).map_err(SealError::kept)?;
+        let segment = segment::build(&*self.disk, meta, entries, pace).map_err(SealError::kept)?;
         self.adopt(segment, newest.end).map_err(SealError::fatal)?;
         Ok(logs.len())
     }
@@ -222,10 +221,7 @@ fn due(frozen: &[Frozen], settings: &super::Settings, now: Moment) -> usize {
     });
     let fit = fit.count().max(1);
     let full = fit < frozen.len() || bytes > settings.log_bytes / 2;
-    let old = oldest
-        .log
-        .first_at()
-        .is_none_or(|at| now.since(at) >= settings.rotation_age());
+    let old = oldest.log.first_at().is_none_or(|at| now.since(at) >= settings.rotation_age());
     if full || old || frozen.len() >= MAX_SMALL_LOGS { fit } else { 0 }
 }
 

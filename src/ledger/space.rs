@@ -7,8 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::entry::MAX_BARE_ENTRY_BYTES;
 use crate::error::{Error, Result};
-use crate::log::PAGE;
+use crate::log::{BatchBuilder, Frame, PAGE, PAGE_BYTES};
+
+const _: () = assert!(BatchBuilder::HEAD + Frame::HEAD + MAX_BARE_ENTRY_BYTES <= PAGE_BYTES);
 
 #[derive(Debug, Default)]
 pub(crate) struct Space {

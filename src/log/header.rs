@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-use super::PAGE;
+use super::{PAGE, PAGE_BYTES};
 
 const MAGIC: [u8; 8] = *b"rfrn log";
 const FORMAT: u32 = 1;
@@ -32,8 +32,8 @@ impl LogHeader {
     pub(crate) const LEN: usize = 108;
 
     /// The whole page, so that nothing of an older life is left on it.
-    pub(crate) fn encode(&self) -> [u8; PAGE as usize] {
-        let mut page = [0; PAGE as usize];
+    pub(crate) fn encode(&self) -> [u8; PAGE_BYTES] {
+        let mut page = [0; PAGE_BYTES];
         page[0..8].copy_from_slice(&MAGIC);
         page[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         page[12..28].copy_from_slice(&self.uuid);

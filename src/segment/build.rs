@@ -67,8 +67,7 @@ pub(crate) fn build(
     let written = guarded(&path, || write(&path, Arc::clone(&file), meta, entries, pace));
     let kept = written.and_then(|meta| {
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
-        let loaded =
-            guarded(&path, || Segment::load(name.clone(), path.clone(), file, meta.uuid))?;
+        let loaded = guarded(&path, || Segment::load(name.clone(), path.clone(), file, meta.uuid))?;
         loaded.verify_all()?;
         disk.rename(&temporary, &name).map_err(|error| Error::io("rename", &path, error))?;
         Ok(Segment { path: disk.path_of(&name), ..loaded })
@@ -103,8 +102,7 @@ fn write(
     while more {
         let transaction = database.begin_write().map_err(|error| failed(path, error))?;
         {
-            let mut table =
-                transaction.open_table(RECORDS).map_err(|error| failed(path, error))?;
+            let mut table = transaction.open_table(RECORDS).map_err(|error| failed(path, error))?;
             more = append_rows(path, &mut table, &mut rows, &mut meta)?;
         }
         transaction.commit().map_err(|error| failed(path, error))?;
@@ -190,12 +188,7 @@ impl<I: Iterator<Item = Result<Sealed>>> Rows<I> {
     }
 }
 
-fn write_meta(
-    path: &Path,
-    database: &Database,
-    meta: &SegmentMeta,
-    bits: Vec<u64>,
-) -> Result<()> {
+fn write_meta(path: &Path, database: &Database, meta: &SegmentMeta, bits: Vec<u64>) -> Result<()> {
     let filter = filter::build(bits).map_err(|reason| Error::corrupt(path, reason))?;
     let transaction = database.begin_write().map_err(|error| failed(path, error))?;
     {

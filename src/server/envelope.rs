@@ -118,7 +118,8 @@ impl Envelope {
     }
 
     pub(super) fn interrupted(original: &RequestId) -> Self {
-        let message = "an earlier request with this key was interrupted, and its outcome is unknown";
+        let message =
+            "an earlier request with this key was interrupted, and its outcome is unknown";
         Self::new(StatusCode::CONFLICT, "idempotency_interrupted", message)
             .field("interrupted_request_id", original.as_str())
     }

@@ -46,10 +46,7 @@ pub(super) enum Verdict {
 }
 
 /// Judges a response, collecting its body if it may be stored.
-pub(super) async fn judge<B>(
-    response: Response<B>,
-    options: &Options,
-) -> (Verdict, Response<Body>)
+pub(super) async fn judge<B>(response: Response<B>, options: &Options) -> (Verdict, Response<Body>)
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -85,9 +82,8 @@ where
 
 /// Whether a response is one that the key is kept for.
 fn succeeded(status: StatusCode, headers: &HeaderMap) -> bool {
-    let success = status.is_success()
-        || status.is_redirection()
-        || status == StatusCode::SWITCHING_PROTOCOLS;
+    let success =
+        status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;
     // A gRPC error without a message comes with its status in the headers.
     success && grpc_succeeded(headers, headers)
 }
@@ -127,7 +123,9 @@ where
             let (data, trailers) = join(begun.read);
             Collected::Whole(data, trailers)
         }
-        Ok(Reading::Failed(error)) => Collected::Part(Broken::new(begun.read, error).boxed_unsync()),
+        Ok(Reading::Failed(error)) => {
+            Collected::Part(Broken::new(begun.read, error).boxed_unsync())
+        }
         Ok(Reading::TooLong) | Err(_) => Collected::Part(pass(begun)),
     }
 }

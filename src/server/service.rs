@@ -51,7 +51,8 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, S::Error>> + Send>>;
+    type Future =
+        Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, S::Error>> + Send>>;
 
     /// Always ready: the inner service is made ready only for a request that it executes, so that
     /// those that wait or are replayed take none of its concurrency.

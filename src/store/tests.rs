@@ -8,7 +8,7 @@ use http::Response;
 
 use super::*;
 use crate::clock::SimulatedClock;
-use crate::disk::{FaultyDisk, Faults, MemoryDisk};
+use crate::disk::{Faults, FaultyDisk, MemoryDisk};
 use crate::{Fingerprint, Outcome};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -111,7 +111,7 @@ fn an_interrupted_claim_expires_one_ttl_after_its_last_attempt() {
     home.clock.advance(HOUR);
     drop(interrupted(&store, &durable("a")).retry().wait().unwrap());
     home.clock.advance(DAY - HOUR);
-    interrupted(&store, &durable("a"));
+    drop(interrupted(&store, &durable("a")));
     home.clock.advance(HOUR);
     let permit = execute(&store, &durable("a"));
     assert_eq!(permit.attempt(), 1);
@@ -133,7 +133,9 @@ fn a_key_in_flight_is_not_forgotten() {
     let store = home.open();
     let _permit = execute(&store, &operation("a"));
     let refused = store.forget(scope(), &key("a")).wait();
-    assert!(matches!(refused, Err(Error::InFlight { request_id }) if request_id.as_str() == "req_a"));
+    assert!(
+        matches!(refused, Err(Error::InFlight { request_id }) if request_id.as_str() == "req_a")
+    );
 }
 
 #[test]
@@ -167,13 +169,13 @@ fn p14_claims_and_checkpoints_are_bounded() {
         Err(Error::Limit { limit, .. }) => limit,
         other => panic!("{other:?}"),
     };
-    assert_eq!(limit(permit.checkpoint("x").wait()), refrain::Limit::Checkpoints);
+    assert_eq!(limit(permit.checkpoint("x").wait()), refrain::error::Limit::Checkpoints);
     let mut second = execute(&store, &durable("b"));
     let long = vec![0; 16 * 1024 + 1];
-    assert_eq!(limit(second.checkpoint(long).wait()), refrain::Limit::CheckpointBytes);
+    assert_eq!(limit(second.checkpoint(long).wait()), refrain::error::Limit::CheckpointBytes);
     let third = store.begin(&durable("c")).wait();
-    assert_eq!(limit(third.map(|_| ())), refrain::Limit::OpenClaims);
+    assert_eq!(limit(third.map(|_| ())), refrain::error::Limit::OpenClaims);
     // Nothing is left of the refusal.
     second.release().wait().unwrap();
-    execute(&store, &durable("c"));
+    drop(execute(&store, &durable("c")));
 }

@@ -16,7 +16,8 @@ fn p8_a_thousand_concurrent_requests_run_once_and_all_get_the_answer() {
     const THREADS: usize = 50;
     let home = Home::new();
     let store = home.open();
-    let (barrier, runs, replays) = (Barrier::new(THREADS), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (barrier, runs, replays) =
+        (Barrier::new(THREADS), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|threads| {
         for _ in 0..THREADS {
             threads.spawn(|| {

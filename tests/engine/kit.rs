@@ -11,43 +11,43 @@ use refrain::{
 };
 use tempfile::TempDir;
 
-pub const HOUR: Duration = Duration::from_secs(60 * 60);
-pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A directory for a store, and the time that it lives in.
-pub struct Home {
-    pub directory: TempDir,
-    pub clock: SimulatedClock,
+pub(crate) struct Home {
+    pub(crate) directory: TempDir,
+    pub(crate) clock: SimulatedClock,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), clock: SimulatedClock::new() }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("store")
     }
 
-    pub fn builder(&self) -> Builder {
+    pub(crate) fn builder(&self) -> Builder {
         small(Store::builder()).clock(self.clock.clone())
     }
 
-    pub fn open(&self) -> Store {
+    pub(crate) fn open(&self) -> Store {
         self.builder().open(self.path()).unwrap()
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
     /// The names in the store's directory that end so, in order.
-    pub fn files(&self, ending: &str) -> Vec<PathBuf> {
+    pub(crate) fn files(&self, ending: &str) -> Vec<PathBuf> {
         files(&self.path(), ending)
     }
 }
 
-pub fn files(path: &Path, ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files(path: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> =
         entries.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
@@ -56,7 +56,7 @@ pub fn files(path: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 /// Logs that are quick to fill.
-pub fn small(builder: Builder) -> Builder {
+pub(crate) fn small(builder: Builder) -> Builder {
     builder
         .log_bytes(1024 * 1024)
         .max_in_flight(64)
@@ -64,35 +64,35 @@ pub fn small(builder: Builder) -> Builder {
         .max_response_bytes(64 * 1024)
 }
 
-pub fn scope() -> Scope {
+pub(crate) fn scope() -> Scope {
     Scope::from_api_key("sk_live_51")
 }
 
-pub fn key(name: &str) -> Key {
+pub(crate) fn key(name: &str) -> Key {
     name.parse().unwrap()
 }
 
-pub fn operation(name: &str) -> Operation {
+pub(crate) fn operation(name: &str) -> Operation {
     Operation::new(scope(), key(name), Fingerprint::of(["POST", "/v1/calls", name]))
         .request_id(format!("req_{name}").parse().unwrap())
 }
 
-pub fn response(body: &str) -> Response<Bytes> {
+pub(crate) fn response(body: &str) -> Response<Bytes> {
     Response::builder().status(201).header("x-kind", "call").body(body.to_owned().into()).unwrap()
 }
 
-pub fn begin(store: &Store, operation: &Operation) -> Outcome {
+pub(crate) fn begin(store: &Store, operation: &Operation) -> Outcome {
     store.begin(operation).wait().unwrap()
 }
 
-pub fn execute(store: &Store, operation: &Operation) -> Permit {
+pub(crate) fn execute(store: &Store, operation: &Operation) -> Permit {
     match begin(store, operation) {
         Outcome::Execute(permit) => permit,
         other => panic!("not to be executed: {other:?}"),
     }
 }
 
-pub fn interrupted(store: &Store, operation: &Operation) -> Attempt {
+pub(crate) fn interrupted(store: &Store, operation: &Operation) -> Attempt {
     match begin(store, operation) {
         Outcome::Interrupted(attempt) => attempt,
         other => panic!("not interrupted: {other:?}"),
@@ -100,12 +100,12 @@ pub fn interrupted(store: &Store, operation: &Operation) -> Attempt {
 }
 
 /// Runs an operation whose answer is its own name.
-pub fn run(store: &Store, name: &str) -> Record {
+pub(crate) fn run(store: &Store, name: &str) -> Record {
     execute(store, &operation(name)).complete(&response(name)).wait().unwrap()
 }
 
 /// The body that is replayed, or nothing if the operation would be executed.
-pub fn replayed(store: &Store, name: &str) -> Option<String> {
+pub(crate) fn replayed(store: &Store, name: &str) -> Option<String> {
     match begin(store, &operation(name)) {
         Outcome::Replay(record) => {
             let body = record.response().expect("the response was kept").body().clone();
@@ -117,7 +117,7 @@ pub fn replayed(store: &Store, name: &str) -> Option<String> {
 }
 
 /// Moves what is in the active log into a segment: an hour passes.
-pub fn seal(store: &Store, home: &Home) {
+pub(crate) fn seal(store: &Store, home: &Home) {
     home.clock.advance(HOUR);
     store.reap().unwrap();
 }

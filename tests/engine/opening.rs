@@ -137,7 +137,10 @@ fn p13_a_segment_or_log_of_another_store_in_the_directory_is_not_removed() {
         let stray = other.files(ending).remove(0);
         let place = home.file(&format!("00000000000000ff{ending}"));
         fs::copy(stray, &place).unwrap();
-        assert!(matches!(refused(&home), Error::Foreign { .. } | Error::Corrupt { .. }), "{ending}");
+        assert!(
+            matches!(refused(&home), Error::Foreign { .. } | Error::Corrupt { .. }),
+            "{ending}"
+        );
         fs::remove_file(place).unwrap();
     }
     assert_eq!(replayed(&home.open(), "a").as_deref(), Some("a"));

@@ -1,0 +1,67 @@
+//! The names in a store's directory.
+
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+
+use super::manifest::{LOCK, MANIFEST};
+
+/// The names in the directory, by what they are. Other people's names are left alone.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) logs: Vec<u64>,
+    pub(super) segments: Vec<u64>,
+    temporaries: Vec<String>,
+    manifest: bool,
+    others: Vec<String>,
+}
+
+impl Names {
+    pub(super) fn list(disk: &dyn Disk) -> Result<Self> {
+        let mut names = Self::default();
+        let all = disk.names().map_err(|error| Error::io("list", disk.path(), error))?;
+        for name in all {
+            let generation = |digits: &str| {
+                let canonical = digits.len() == 16 && !digits.contains(|c: char| c.is_uppercase());
+                canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+            };
+            match name.split_once('.') {
+                Some((digits, "log")) if generation(digits).is_some() => {
+                    names.logs.extend(generation(digits));
+                }
+                Some((digits, "redb")) if generation(digits).is_some() => {
+                    names.segments.extend(generation(digits));
+                }
+                Some((digits, "log.tmp" | "redb.tmp")) if generation(digits).is_some() => {
+                    names.temporaries.push(name);
+                }
+                Some((LOCK | MANIFEST, "tmp")) => names.temporaries.push(name),
+                None if name == LOCK => {}
+                None if name == MANIFEST => names.manifest = true,
+                _ => names.others.push(name),
+            }
+        }
+        Ok(names)
+    }
+
+    /// A directory without a `LOCK` is ours only if it is empty, or creation had just begun.
+    pub(super) fn expect_none_but_leftovers(&self, disk: &dyn Disk) -> Result<()> {
+        if self.manifest || !self.logs.is_empty() || !self.segments.is_empty() {
+            return Err(Error::corrupt(disk.path_of(LOCK), "it is missing"));
+        }
+        if !self.others.is_empty() {
+            return Err(Error::foreign(disk.path(), "it holds other files and no LOCK"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_temporaries(&self, disk: &dyn Disk) {
+        for name in &self.temporaries {
+            // It is in nobody's way, and the next opening tries again.
+            let _ = disk.remove(name);
+        }
+    }
+
+    pub(super) fn max_generation(&self) -> u64 {
+        self.logs.iter().chain(&self.segments).copied().max().unwrap_or_default()
+    }
+}
