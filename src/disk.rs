@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod faulty;
 mod memory;
 mod real;
 
+#[cfg(test)]
+pub(crate) use crash::{Chance, CrashDisk};
 #[cfg(test)]
 pub(crate) use faulty::{Faults, FaultyDisk};
 pub(crate) use memory::MemoryDisk;

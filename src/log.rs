@@ -120,7 +120,8 @@ impl Log {
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
         let failed = |error| Error::io("recycle", disk.path_of(&old.name), error);
-        disk.rename(&old.name, &temporary).map_err(failed)?;
+        // Durably, before its content changes: half a log is damage under a log's name.
+        disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
         if zero {
             let zeros = vec![0; usize::try_from(SCAN_BYTES).unwrap_or(usize::MAX)];
             for offset in (0..old.size).step_by(zeros.len()) {

@@ -165,10 +165,11 @@ impl Ledger {
                 kept.push(file);
             } else {
                 let (name, file) = file.parts();
-                // First out of the names that mean something: half a file is damage under those.
-                // What cannot be removed now is a leftover at the next opening.
+                // First out of the names that mean something, durably: half a file is damage under
+                // those. What cannot be removed now is a leftover at the next opening.
                 let temporary = format!("{name}.tmp");
-                if self.disk.rename(name, &temporary).is_ok() {
+                let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());
+                if renamed.is_ok() {
                     let shrunk = shrink(&**file, &mut pace);
                     let _ = self.disk.remove(&temporary);
                     shrunk?;

@@ -1,4 +1,5 @@
-//! P10 and P11: whichever change of the disk fails, nothing acknowledged is lost.
+//! P2, P10, P11 and P12: whichever change of the disk fails, and wherever the power is cut, nothing
+//! acknowledged is lost and the store opens unaided.
 
 use std::io;
 use std::time::Duration;
@@ -8,9 +9,11 @@ use http::Response;
 
 use super::*;
 use crate::clock::SimulatedClock;
-use crate::disk::{Faults, FaultyDisk, MemoryDisk};
+use crate::disk::{Chance, CrashDisk, Faults, FaultyDisk, MemoryDisk};
 use crate::{Fingerprint, Outcome};
 
+/// Power cuts that are simulated.
+const CUTS: usize = 400;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 struct Machine {
@@ -136,4 +139,103 @@ fn p11_a_full_disk_refuses_new_keys_and_finishes_those_in_flight() {
             }
         }
     }
+}
+
+/// A store on a disk that remembers, and what was acknowledged after how many changes.
+struct Recorded {
+    disk: Arc<CrashDisk>,
+    clock: SimulatedClock,
+    acknowledged: Vec<(usize, String)>,
+    claimed: Vec<(usize, String)>,
+}
+
+impl Recorded {
+    fn open(disk: &Arc<CrashDisk>, clock: &SimulatedClock) -> Result<Store> {
+        Store::builder()
+            .log_bytes(256 * 1024)
+            .max_response_bytes(32 * 1024)
+            .max_open_claims(16)
+            .clock(clock.clone())
+            .open_on(Arc::clone(disk) as Arc<dyn Disk>)
+    }
+
+    /// Opens, runs, seals, restarts, and leaves some claims open.
+    fn live() -> Self {
+        let disk = Arc::new(CrashDisk::new(Default::default()));
+        let clock = SimulatedClock::new();
+        let (acknowledged, claimed) = (Vec::new(), Vec::new());
+        let mut recorded = Self { disk, clock, acknowledged, claimed };
+        for restart in 0..3 {
+            let store = Self::open(&recorded.disk, &recorded.clock).unwrap();
+            for hour in 0..2 {
+                for n in 0..5 {
+                    recorded.run(&store, format!("key-{restart}-{hour}-{n}"), n);
+                }
+                recorded.clock.advance(HOUR);
+                store.reap().unwrap();
+            }
+            recorded.run(&store, format!("key-{restart}-last"), 1);
+        }
+        recorded
+    }
+
+    fn run(&mut self, store: &Store, name: String, n: usize) {
+        let mut operation = operation(&name);
+        operation.durable = n % 2 == 0;
+        let Ok(Outcome::Execute(permit)) = store.begin(&operation).wait() else {
+            panic!("{name} is new");
+        };
+        if operation.durable {
+            self.claimed.push((self.disk.changes(), name.clone()));
+        }
+        if n == 4 {
+            return drop(permit);
+        }
+        let body = name.repeat(n * 500);
+        permit.complete(&Response::new(Bytes::from(body))).wait().unwrap();
+        self.acknowledged.push((self.disk.changes(), name));
+    }
+
+    /// Opens what a cut left, and holds it against what had been acknowledged by then.
+    fn check(&self, disk: &Arc<CrashDisk>, cut: usize, context: &str) {
+        let store = Self::open(disk, &self.clock);
+        let store = store.unwrap_or_else(|error| panic!("{context}: {error:?}"));
+        for (_, name) in self.acknowledged.iter().filter(|(at, _)| *at <= cut) {
+            match store.begin(&operation(name)).wait() {
+                Ok(Outcome::Replay(_)) => {}
+                other => panic!("{context}: {name} was acknowledged and became {other:?}"),
+            }
+        }
+        for (_, name) in self.claimed.iter().filter(|(at, _)| *at <= cut) {
+            match store.begin(&operation(name)).wait() {
+                Ok(Outcome::Replay(_) | Outcome::Interrupted(_)) => {}
+                other => panic!("{context}: {name} was claimed and became {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn p2_p12_a_power_cut_anywhere_loses_nothing_acknowledged() {
+    let recorded = Recorded::live();
+    let changes = recorded.disk.changes();
+    assert!(changes > 300, "only {changes} changes");
+    let mut chance = Chance(1);
+    for round in 0..CUTS {
+        let cut = usize::try_from(chance.below(changes as u64 + 1)).unwrap();
+        let context = format!("cut {round} after change {cut} of {changes}");
+        let disk = Arc::new(CrashDisk::new(recorded.disk.cut(cut, &mut chance)));
+        if round % 2 == 0 {
+            // The power fails again while the store is being opened.
+            let _ = Recorded::open(&disk, &recorded.clock);
+            let again = usize::try_from(chance.below(disk.changes() as u64 + 1)).unwrap();
+            let disk = Arc::new(CrashDisk::new(disk.cut(again, &mut chance)));
+            recorded.check(&disk, cut, &format!("{context}, and again after {again}"));
+        } else {
+            recorded.check(&disk, cut, &context);
+        }
+    }
+    // A kill keeps what the page cache has.
+    let disk = Arc::new(CrashDisk::new(recorded.disk.image()));
+    recorded.check(&disk, changes, "killed");
 }
