@@ -1,6 +1,69 @@
-//! Run each request once, and replay its answer to every retry.
+//! Run each request once, and replay its answer to every retry: a crash-safe embedded storage engine
+//! for HTTP idempotency. A [`Store`] keeps what was answered under (API-key hash, idempotency key) in
+//! a directory, serialises requests that share a key, and forgets records 24 hours after they
+//! succeeded.
 //!
-//! refrain is an embedded storage engine for HTTP idempotency.
+//! ```
+//! use bytes::Bytes;
+//! use http::Response;
+//! use refrain::{Fingerprint, Key, Operation, Outcome, Scope, Store};
+//!
+//! # fn place_call(body: &str) -> Response<Bytes> { Response::new(Bytes::from(body.to_owned())) }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("idempotency");
+//! let store = Store::open(path)?; // Store::builder().ttl(..).log_bytes(..).open(path)
+//!
+//! let body = r#"{"caller_id": "+14155551234"}"#;
+//! let scope = Scope::from_api_key("sk_live_51");
+//! let key: Key = "9b8cfa7a-1c2d-4a88-b3c0-1d2e3f4a5b6c".parse()?;
+//! let fingerprint = Fingerprint::of(["POST", "/v1/calls", body]);
+//! let operation = Operation::new(scope, key, fingerprint).request_id("req_81".parse()?);
+//!
+//! // In a task: store.begin(&operation).await?
+//! match store.begin(&operation).wait()? {
+//!     Outcome::Execute(permit) => {
+//!         let response = place_call(body); // an early return drops the permit
+//!         permit.complete(&response).wait()?; // durable from here on
+//!     }
+//!     Outcome::Replay(record) => println!("send {:?}", record.response()),
+//!     Outcome::Conflict { original } => println!("refuse: {original} used the key"),
+//!     Outcome::Interrupted(attempt) => println!("find out what {} did", attempt.request_id()),
+//!     Outcome::InFlight { holder } => println!("later: {holder} is running"),
+//! }
+//! # assert!(matches!(store.begin(&operation).wait()?, Outcome::Replay(_)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Words
+//!
+//! - A [`Scope`] is whose key it is, a [`Key`] is the client's, and a [`Fingerprint`] is what the key
+//!   was used for. A [`RequestId`] names one request.
+//! - An [`Operation`] is what is to be done once. To *begin* it is to claim its key; the [`Outcome`]
+//!   says what the caller must do.
+//! - A [`Permit`] owns a claimed key. Two verdicts end it: *complete* records a response durably, and
+//!   *release* says that nothing happened.
+//! - A [`Record`] is a completed key. A key is *interrupted* if it was claimed durably and then the
+//!   process died or the permit was dropped; an [`Attempt`] is what is known of that run.
+//! - A [`Ticket`] is the outcome of a commit that is under way: a future, with `wait` for threads.
+//!
+//! # Guarantees
+//!
+//! - When `complete` returns, the record survives a kill, a crash of the system and a power cut.
+//! - A replay is byte for byte what was stored, or an error. Damage is never taken for absence.
+//! - Requests that share a key run one at a time, and all that wait get the answer of the one that ran.
+//! - With [`durable`](Operation::durable) claims, whoever asks after a crash in mid-operation is told
+//!   that its outcome is unknown; by default the operation runs again.
+//! - After an I/O error nothing more is acknowledged until a new process opens the store.
+//!
+//! `docs/guarantees.md` lists them with the tests behind each, and what is not promised. Unix only.
+//!
+//! # Modules
+//!
+//! The engine is at the root. [`clock`] simulates time for tests, [`error`], [`key`] and [`record`]
+//! hold what is rarely named, and `server`, behind the feature of that name, is the layer for HTTP
+//! servers.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

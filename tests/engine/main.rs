@@ -6,6 +6,7 @@ mod claims;
 mod damage;
 mod expiry;
 mod flight;
+mod floors;
 mod kit;
 mod limits;
 mod opening;
