@@ -147,16 +147,14 @@ impl Pending {
         }
     }
 
-    /// Records the operation without its response, and says whether it had one.
-    pub(crate) fn leave_body_out(&mut self) -> bool {
-        let Some(Effect::Complete { held, completion, .. }) = &mut self.effect else {
-            return false;
-        };
+    /// Records the operation without its response, and says how many bytes that saves.
+    pub(crate) fn leave_body_out(&mut self) -> usize {
+        let Some(Effect::Complete { held, completion, .. }) = &mut self.effect else { return 0 };
         if completion.response.take().is_none() {
-            return false;
+            return 0;
         }
-        self.encoded = Encoded::completion(held.address(), completion);
-        true
+        let bare = Encoded::completion(held.address(), completion);
+        std::mem::replace(&mut self.encoded, bare).bytes.len() - self.encoded.bytes.len()
     }
 
     fn succeed(mut self, at: Moment, queue: &Queue) {

@@ -77,9 +77,7 @@ impl Writer {
         let mut stopping = false;
         while !stopping || !self.receiver.is_empty() || self.overflow.is_some() {
             let next = self.collect();
-            if let Err(error) = self.commit() {
-                self.engine.fail(error);
-            }
+            self.commit();
             match next {
                 Next::GoOn => {}
                 Next::Rotate => {
@@ -139,58 +137,45 @@ impl Writer {
             && now < *until.get_or_insert(now + GATHER)
     }
 
-    /// Makes what was collected durable, and settles it.
-    fn commit(&mut self) -> Result<()> {
+    /// Makes what was collected durable and has it settled, or stops the store.
+    fn commit(&mut self) {
         if self.pending.is_empty() {
-            return Ok(());
+            return;
         }
-        if self.engine.has_failed() {
-            let error = self.engine.stopped();
-            self.pending.drain(..).for_each(|pending| pending.fail(&error));
-            return Ok(());
-        }
-        let written = self.make_room().and_then(|()| self.append());
-        match written {
-            Ok(committed) => {
-                self.settler.take(Settlement::Batch(committed));
-                Ok(())
-            }
-            Err(error) => {
-                self.engine.fail(error.clone());
-                let stopped = self.engine.stopped();
-                self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
-                Err(error)
+        if !self.engine.has_failed() {
+            match self.make_room().and_then(|()| self.append()) {
+                Ok(committed) => return self.settler.take(Settlement::Batch(committed)),
+                Err(error) => self.engine.fail(error),
             }
         }
+        let stopped = self.engine.stopped();
+        self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
     }
 
-    /// Rotates if the batch does not fit, or leaves bodies out where there is no next log.
+    /// Rotates if the batch does not fit, and leaves bodies out where there is no next log.
     fn make_room(&mut self) -> Result<()> {
-        if self.batch_bytes() <= self.tail.room() && self.engine.ledger.has_next() {
-            return Ok(());
-        }
-        if self.batch_bytes() > self.tail.room() {
+        let entries = self.pending.iter().map(|pending| Frame::HEAD + pending.encoded.bytes.len());
+        let mut bytes = (BatchBuilder::HEAD + entries.sum::<usize>()) as u64;
+        if bytes > self.tail.room() {
             self.rotate()?;
         }
-        // This batch's own reservations are still among the reserved.
-        let others = self.engine.ledger.space.reserved();
+        let Engine { ledger, counters, .. } = &*self.engine;
+        if bytes <= self.tail.room() && ledger.has_next() {
+            return Ok(());
+        }
+        // What others reserved is theirs; this batch's own reservations are among the reserved.
         let own: u64 = self.pending.iter().map(|pending| pending.room.bytes()).sum();
-        let others = others.saturating_sub(own);
+        let others = ledger.space.reserved().saturating_sub(own);
         let room = self.tail.room().saturating_sub(others);
-        for at in (0..self.pending.len()).rev() {
-            if self.engine.ledger.has_next() || self.batch_bytes() <= room {
+        for pending in self.pending.iter_mut().rev() {
+            if bytes <= room {
                 break;
             }
-            if self.pending[at].leave_body_out() {
-                self.engine.counters.bodies_left_out.fetch_add(1, Ordering::Relaxed);
-            }
+            let left_out = pending.leave_body_out() as u64;
+            bytes -= left_out;
+            counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    fn batch_bytes(&self) -> u64 {
-        let entries = self.pending.iter().map(|pending| Frame::HEAD + pending.encoded.bytes.len());
-        (BatchBuilder::HEAD + entries.sum::<usize>()) as u64
     }
 
     fn rotate(&mut self) -> Result<()> {
