@@ -92,7 +92,8 @@ impl Envelope {
         self
     }
 
-    pub(super) fn into_response(self) -> Response<Body> {
+    /// The response, for a handler to return.
+    pub fn into_response(self) -> Response<Body> {
         let body = Whole::new(Bytes::from(self.to_json()), None).boxed();
         let mut response = Response::new(body);
         *response.status_mut() = self.status;

@@ -101,8 +101,12 @@ where
         };
         let Keyed { scope, key, fingerprint, request } = keyed;
         let mut operation = Operation::new(scope, key, fingerprint).request_id(id);
-        operation.ttl = self.options.ttl;
-        operation.durable = self.options.durable;
+        if let Some(ttl) = self.options.ttl {
+            operation = operation.ttl(ttl);
+        }
+        if self.options.durable {
+            operation = operation.durable();
+        }
         let refusal = match begin(&self.store, &operation, self.options.wait).await {
             Ok(Outcome::Execute(permit)) => return self.execute(permit, request).await,
             Ok(Outcome::Interrupted(attempt)) if !self.options.durable => {
