@@ -75,6 +75,8 @@ mod disk;
 mod engine;
 mod entry;
 pub mod error;
+#[doc(hidden)]
+pub mod internals;
 pub mod key;
 mod ledger;
 mod locks;

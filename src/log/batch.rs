@@ -237,7 +237,8 @@ mod tests {
         let entries: Vec<_> = batch.frames().map(|frame| frame.bytes.len()).collect();
         assert_eq!(entries, [36, 37]);
         let last = batch.frames().last().unwrap();
-        assert_eq!(&bytes[last.at as usize..], last.bytes);
+        assert!(bytes.ends_with(last.bytes));
+        assert_eq!(last.at, (bytes.len() - last.bytes.len()) as u64);
     }
 
     #[test]

@@ -22,12 +22,12 @@ const BASE: SegmentMeta = SegmentMeta {
 };
 
 fn address(n: usize) -> Address {
-    Address::new(&UUID, Scope::new([n as u8 % 3]), format!("key-{n}").parse().unwrap())
+    Address::new(&UUID, Scope::new([b"abc"[n % 3]]), format!("key-{n}").parse().unwrap())
 }
 
 fn body(n: usize) -> Vec<u8> {
     // Every tenth takes parts.
-    vec![n as u8; if n.is_multiple_of(10) { 9_000 + n } else { n }]
+    vec![n.to_le_bytes()[0]; if n.is_multiple_of(10) { 9_000 + n } else { n }]
 }
 
 fn sealed(n: usize) -> Sealed {

@@ -45,10 +45,10 @@ impl Machine {
     fn live(&mut self, faults: &Arc<Faults>) -> Result<()> {
         let store = self.open(Arc::clone(faults))?;
         for hour in 0..3 {
-            for n in 0..4 {
+            for n in 0..4_usize {
                 let name = format!("key-{hour}-{n}");
                 let mut operation = operation(&name);
-                operation.durable = n % 2 == 0;
+                operation.durable = n.is_multiple_of(2);
                 let Outcome::Execute(permit) = store.begin(&operation).wait()? else {
                     panic!("{name} is new");
                 };
@@ -168,7 +168,7 @@ impl Recorded {
         for restart in 0..3 {
             let store = Self::open(&recorded.disk, &recorded.clock).unwrap();
             for hour in 0..2 {
-                for n in 0..5 {
+                for n in 0..5_usize {
                     recorded.run(&store, format!("key-{restart}-{hour}-{n}"), n);
                 }
                 recorded.clock.advance(HOUR);
@@ -181,7 +181,7 @@ impl Recorded {
 
     fn run(&mut self, store: &Store, name: String, n: usize) {
         let mut operation = operation(&name);
-        operation.durable = n % 2 == 0;
+        operation.durable = n.is_multiple_of(2);
         let Ok(Outcome::Execute(permit)) = store.begin(&operation).wait() else {
             panic!("{name} is new");
         };

@@ -1,0 +1,52 @@
+# Lists the recipes.
+default:
+    @just --list --justfile {{ justfile() }}
+
+# Formats everything.
+fmt:
+    cargo fmt
+    cargo fmt --manifest-path fuzz/Cargo.toml
+
+# Warnings are errors.
+lint:
+    cargo clippy --all-features --all-targets -- -D warnings
+
+# Runs all tests.
+test:
+    cargo test --all-features
+
+# Builds the documentation.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
+
+# Checks each feature alone.
+features:
+    .ci/run features
+
+# Licences, sources and advisories.
+deny:
+    cargo deny --all-features check
+
+# Measures: `just bench store`, or all.
+bench *name:
+    cargo bench {{ if name == "" { "--benches" } else { "--bench " + name } }}
+
+# Runs each benchmark once.
+bench-smoke:
+    cargo bench --benches -- --test
+
+# Half a minute of fuzzing.
+fuzz-smoke:
+    .ci/run fuzz-smoke
+
+# Fuzzes one target until it finds something: record, log or key.
+fuzz target:
+    cargo +nightly fuzz run {{ target }}
+
+# Fills a store, kills it and measures its recovery.
+million *arguments="--store target/million":
+    cargo run --release --example million -- {{ arguments }}
+
+# Everything that must hold before a change is merged.
+ci:
+    .ci/run

@@ -1,0 +1,169 @@
+//! The handlers of `/v1/calls`: validate, ask the carrier, keep the book.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use crate::account::Token;
+use crate::book::{Book, Call, Parties};
+use crate::carrier::{Carrier, Errand};
+use crate::number::Number;
+use crate::refusal::Refusal;
+
+pub(crate) struct Office {
+    pub(crate) book: Book,
+    pub(crate) carrier: Carrier,
+}
+
+pub(crate) async fn place(
+    State(office): State<Arc<Office>>,
+    Extension(token): Extension<Token>,
+    errand: Errand,
+    order: Order,
+) -> Result<Response, Refusal> {
+    let parties = order.parties()?;
+    office.carrier.connect(errand, &parties.caller_id).await?;
+    let call = office.book.add(token, parties);
+    let location = [(LOCATION, format!("/v1/calls/{}", call.id))];
+    Ok((StatusCode::CREATED, location, Json(call)).into_response())
+}
+
+pub(crate) async fn list(
+    State(office): State<Arc<Office>>,
+    Extension(token): Extension<Token>,
+) -> Json<Listing> {
+    Json(Listing { calls: office.book.list(&token) })
+}
+
+pub(crate) async fn read(
+    State(office): State<Arc<Office>>,
+    Extension(token): Extension<Token>,
+    CallId(id): CallId,
+) -> Result<Json<Call>, Refusal> {
+    office.find(&token, &id).map(Json)
+}
+
+pub(crate) async fn replace(
+    State(office): State<Arc<Office>>,
+    Extension(token): Extension<Token>,
+    CallId(id): CallId,
+    errand: Errand,
+    order: Order,
+) -> Result<Json<Call>, Refusal> {
+    office.find(&token, &id)?;
+    office.change(&token, &id, errand, order.parties()?).await
+}
+
+pub(crate) async fn amend(
+    State(office): State<Arc<Office>>,
+    Extension(token): Extension<Token>,
+    CallId(id): CallId,
+    errand: Errand,
+    order: Order,
+) -> Result<Json<Call>, Refusal> {
+    let call = office.find(&token, &id)?;
+    office.change(&token, &id, errand, order.amend(call.parties)?).await
+}
+
+pub(crate) async fn hang_up(
+    State(office): State<Arc<Office>>,
+    Extension(token): Extension<Token>,
+    CallId(id): CallId,
+    errand: Errand,
+) -> Result<StatusCode, Refusal> {
+    office.find(&token, &id)?;
+    office.carrier.carry_out(errand).await?;
+    office.book.remove(&token, &id).map(|_| StatusCode::NO_CONTENT).ok_or_else(no_such_call)
+}
+
+impl Office {
+    fn find(&self, token: &Token, id: &str) -> Result<Call, Refusal> {
+        self.book.find(token, id).ok_or_else(no_such_call)
+    }
+
+    async fn change(
+        &self,
+        token: &Token,
+        id: &str,
+        errand: Errand,
+        parties: Parties,
+    ) -> Result<Json<Call>, Refusal> {
+        self.carrier.connect(errand, &parties.caller_id).await?;
+        // It may have been hung up while the carrier was at it.
+        self.book.change(token, id, parties).map(Json).ok_or_else(no_such_call)
+    }
+}
+
+fn no_such_call() -> Refusal {
+    Refusal::not_found("no such call")
+}
+
+/// The last segment of a call's path. What cannot be decoded is no call's.
+pub(crate) struct CallId(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallId {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let read = Path::from_request_parts(parts, state).await;
+        read.map(|Path(id)| Self(id)).map_err(|_| no_such_call())
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Listing {
+    calls: Vec<Call>,
+}
+
+/// What a client says of a call, as it says it.
+#[derive(Deserialize)]
+pub(crate) struct Order {
+    caller_id: Option<String>,
+    destination: Option<String>,
+}
+
+impl Order {
+    /// Both numbers, neither of which may be missing.
+    fn parties(self) -> Result<Parties, Refusal> {
+        Ok(Parties {
+            caller_id: caller_id(&self.caller_id.unwrap_or_default())?,
+            destination: destination(&self.destination.unwrap_or_default())?,
+        })
+    }
+
+    /// The numbers that were given, and the others as they are.
+    fn amend(self, parties: Parties) -> Result<Parties, Refusal> {
+        let Self { caller_id: caller, destination: callee } = self;
+        Ok(Parties {
+            caller_id: caller.map_or(Ok(parties.caller_id), |number| caller_id(&number))?,
+            destination: callee.map_or(Ok(parties.destination), |number| destination(&number))?,
+        })
+    }
+}
+
+fn caller_id(text: &str) -> Result<Number, Refusal> {
+    let refuse = |_| Refusal::not_e164("caller_id must be E.164 format", "caller_id");
+    text.parse().map_err(refuse)
+}
+
+fn destination(text: &str) -> Result<Number, Refusal> {
+    let refuse = |_| Refusal::not_e164("destination must be E.164 format", "destination");
+    text.parse().map_err(refuse)
+}
+
+impl<S: Send + Sync> FromRequest<S> for Order {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let read: Result<Json<Self>, JsonRejection> = Json::from_request(request, state).await;
+        let Json(order) = read?;
+        Ok(order)
+    }
+}

@@ -1,0 +1,83 @@
+//! What keeps the server from running, and what to do about it.
+
+use std::error::Error as StdError;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use refrain::Error;
+use tokio::task::JoinError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("cannot open the idempotency store")]
+    Open(#[source] Error),
+    #[error("cannot open journal {}", path.display())]
+    Journal { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen to signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot say where it listens")]
+    Announce(#[source] io::Error),
+    #[error("cannot serve")]
+    Serve(#[source] io::Error),
+    #[error("cannot wait for the idempotency store to close")]
+    Closing(#[source] JoinError),
+    #[error("cannot close the idempotency store")]
+    Close(#[source] Error),
+}
+
+impl Failure {
+    /// Prints every level of it, and what to do.
+    pub(crate) fn report(&self) {
+        warn(&chain(self));
+        if let Some(advice) = self.advice() {
+            warn(&format!("  {advice}"));
+        }
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Open(error) => opening_advice(error),
+            Self::Journal { .. } => Some("name a file that this user may append to"),
+            Self::Listen { .. } => Some("name another address, or port 0 for any port"),
+            Self::Close(_) => Some("start again: what was answered is still there"),
+            _ => None,
+        }
+    }
+}
+
+fn opening_advice(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::Locked { .. } => Some("stop the process that has it open, or name another --store"),
+        Error::Foreign { .. } => Some("name an empty directory, or one that is to be made"),
+        Error::Newer { .. } => Some("run the version that wrote it, or a later one"),
+        Error::Corrupt { .. } => Some(
+            "restore the file; or move the directory away and start an empty one, which forgets every key",
+        ),
+        Error::Full => Some("free some disk space"),
+        Error::Io { .. } => {
+            Some("name a directory that this user may write to and whose parent exists")
+        }
+        Error::Setting { name: "ttl", .. } => Some("choose another --ttl"),
+        _ => None,
+    }
+}
+
+/// An error and its causes, on one line.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}
+
+#[expect(clippy::print_stderr, reason = "whoever runs the server reads it there")]
+pub(crate) fn warn(line: &str) {
+    eprintln!("calls: {line}");
+}

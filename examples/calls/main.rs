@@ -1,0 +1,149 @@
+//! The reference server: an API that places calls, each of them once.
+//!
+//! ```text
+//! cargo run --release --example calls --features server -- --listen 127.0.0.1:8080 --store DIR
+//! ```
+//!
+//! [`app`] joins the layers, [`calls`] handles requests, and [`carrier`] is the world outside, where
+//! an effect that happened twice shows as two lines of a journal.
+
+mod account;
+mod app;
+mod book;
+mod calls;
+mod carrier;
+mod failure;
+mod number;
+mod refusal;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use refrain::Store;
+use refrain::server::IdempotencyLayer;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::carrier::Carrier;
+use crate::failure::Failure;
+
+/// How long clients may take to finish what they asked before the server stopped.
+const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+/// How long handlers whose clients are gone may take after that.
+const CLOSE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Places calls over HTTP, once for each idempotency key.
+#[derive(Parser)]
+#[command(name = "calls")]
+struct Options {
+    /// The address to listen on; port 0 takes any that is free.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The directory of the idempotency store. It is made if it is missing; its parent must exist.
+    #[arg(long)]
+    store: PathBuf,
+    /// How long a response is replayed.
+    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+    /// How long a request waits for another one that holds its key.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    wait: Duration,
+    /// How long the carrier takes to answer.
+    #[arg(long, default_value = "0ms", value_parser = humantime::parse_duration)]
+    latency: Duration,
+    /// Refuses a retry after a crash in mid-handler instead of running the handler again.
+    #[arg(long)]
+    strict: bool,
+    /// A file to which the carrier appends a line for each request that reaches it.
+    #[arg(long)]
+    journal: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match serve(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until it is told to stop, and lets go of the store.
+async fn serve(options: Options) -> Result<(), Failure> {
+    let store = Store::builder().ttl(options.ttl).open(&options.store).map_err(Failure::Open)?;
+    let mut layer = IdempotencyLayer::new(store.clone()).wait(options.wait);
+    if options.strict {
+        layer = layer.durable();
+    }
+    let app = app::router(layer, Carrier::new(options.latency, options.journal)?);
+    let failed = |source| Failure::Listen { address: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let stop = Stop::listen().map_err(Failure::Signals)?;
+    announce(address).map_err(Failure::Announce)?;
+
+    let (draining, drain) = oneshot::channel::<()>();
+    let stopped = async move {
+        stop.requested().await;
+        drop(draining);
+    };
+    let overdue = async move {
+        // Nothing is ever sent: this ends when the sender is dropped.
+        let _ = drain.await;
+        tokio::time::sleep(DRAIN_WITHIN).await;
+    };
+    tokio::select! {
+        served = axum::serve(listener, app).with_graceful_shutdown(stopped) => {
+            served.map_err(Failure::Serve)?;
+        }
+        // So that a client that never ends its request does not keep the server from ending.
+        () = overdue => {}
+    }
+    close(store).await
+}
+
+/// Says where it listens, to whoever started it with port 0.
+fn announce(address: SocketAddr) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening on http://{address}")?;
+    out.flush()
+}
+
+/// Waits for the handlers that still run, on a thread of its own, since they need the runtime's.
+async fn close(store: Store) -> Result<(), Failure> {
+    let closing = tokio::task::spawn_blocking(move || store.close(CLOSE_WITHIN));
+    match closing.await.map_err(Failure::Closing)?.map_err(Failure::Close)? {
+        0 => Ok(()),
+        stragglers => {
+            failure::warn(&format!("{stragglers} requests were cut off"));
+            Ok(())
+        }
+    }
+}
+
+/// The signals that ask it to stop.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn requested(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Fills a store, kills the process that filled it, and measures what opening it again takes.
+//!
+//! ```text
+//! cargo run --release --example million -- --store DIR
+//! cargo run --release --example million -- --store DIR --records 200000 --expire
+//! ```
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures are what it is for")]
+
+use std::error::Error;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufRead, BufReader, Lines};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::Parser;
+use http::Response;
+use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// How many records are read back.
+const SAMPLE: u64 = 1000;
+/// Between two looks at whether all has expired.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Fills a store, kills it, and measures its recovery.
+#[derive(Clone, Parser)]
+struct Options {
+    /// The store's directory, which must be empty or missing.
+    #[arg(long)]
+    store: PathBuf,
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    records: u64,
+    /// Bytes of each response's body.
+    #[arg(long, default_value_t = 1024)]
+    body: usize,
+    /// Threads that commit at the same time.
+    #[arg(long, default_value_t = 64)]
+    committers: u64,
+    /// How long records are kept: 24h, or 3m with --expire, in which all must be filled and checked.
+    #[arg(long)]
+    ttl: Option<humantime::Duration>,
+    /// Waits until all has expired, and measures how it is dropped.
+    #[arg(long)]
+    expire: bool,
+    /// Fills the store and waits to be killed: how the example runs itself.
+    #[arg(long, hide = true)]
+    fill: bool,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if options.fill {
+        return fill(&options);
+    }
+    if fs::read_dir(&options.store).is_ok_and(|mut names| names.next().is_some()) {
+        return Err(format!("{} is not empty", options.store.display()).into());
+    }
+    fill_and_kill(&options)?;
+    let store = reopen(&options)?;
+    read_back(&store, &options)?;
+    if options.expire {
+        expire(&store)?;
+    }
+    Ok(())
+}
+
+impl Options {
+    fn open(&self) -> Result<Store> {
+        let default = if self.expire { 3 * 60 } else { 24 * 60 * 60 };
+        let ttl = self.ttl.map_or(Duration::from_secs(default), Into::into);
+        Ok(Store::builder().ttl(ttl).open(&self.store)?)
+    }
+
+    /// A body that tells whose it is.
+    fn body(&self, n: u64) -> Bytes {
+        let line = format!("record {n:012}\n");
+        line.bytes().cycle().take(self.body).collect()
+    }
+}
+
+fn scope() -> Scope {
+    Scope::from_api_key("sk_live_51")
+}
+
+fn key(n: u64) -> Key {
+    format!("9b8cfa7a-1c2d-4a88-b3c0-{n:012x}").parse().expect("a UUID is a key")
+}
+
+/// Writes all records, says on standard output when it begins and when it is done, and stays.
+fn fill(options: &Options) -> Result<()> {
+    let store = options.open()?;
+    println!("open");
+    let (next, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|threads| {
+        for _ in 0..options.committers {
+            threads.spawn(|| commit(&store, options, &next, &refused));
+        }
+    });
+    println!("filled {}", refused.into_inner());
+    loop {
+        thread::park();
+    }
+}
+
+fn commit(store: &Store, options: &Options, next: &AtomicU64, refused: &AtomicU64) {
+    loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        if n >= options.records {
+            return;
+        }
+        if n > 0 && n.is_multiple_of(options.records.div_ceil(10)) {
+            eprintln!("{n} of {} records", options.records);
+        }
+        let operation = Operation::new(scope(), key(n), Fingerprint::of([n.to_le_bytes()]));
+        let permit = begin(store, &operation, refused);
+        let response = Response::new(options.body(n));
+        permit.complete(&response).wait().expect("the disk takes it");
+    }
+}
+
+fn begin(store: &Store, operation: &Operation, refused: &AtomicU64) -> Permit {
+    loop {
+        match store.begin(operation).wait() {
+            Ok(Outcome::Execute(permit)) => return permit,
+            // Sealing is behind, and done with its backlog when this returns.
+            Err(refrain::Error::Full) => {
+                refused.fetch_add(1, Ordering::Relaxed);
+                store.reap().expect("the disk takes it");
+            }
+            other => panic!("not to be executed: {other:?}"),
+        }
+    }
+}
+
+/// Runs this example as a child that fills the store, and kills it when it has.
+fn fill_and_kill(options: &Options) -> Result<()> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .arg("--fill")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let filled = watch(&mut child);
+    // The lock goes with the process.
+    child.kill()?;
+    child.wait()?;
+    let (took, refused) = filled?;
+    let seconds = took.as_secs_f64();
+    println!("records              {}", options.records);
+    println!(
+        "filled in            {seconds:.2} s, {:.0} records/s",
+        options.records as f64 / seconds
+    );
+    println!("refused for room     {refused} times");
+    Ok(())
+}
+
+/// How long the child takes to fill the store, and how often it was refused.
+fn watch(child: &mut Child) -> Result<(Duration, u64)> {
+    let output = child.stdout.take().ok_or("the child has no standard output")?;
+    let mut lines = BufReader::new(output).lines();
+    said(&mut lines, "open")?;
+    let began = now();
+    let refused = said(&mut lines, "filled")?.trim().parse()?;
+    Ok((began.elapsed(), refused))
+}
+
+fn said(lines: &mut Lines<BufReader<ChildStdout>>, word: &str) -> Result<String> {
+    let line = lines.next().ok_or("the child ended")??;
+    let rest = line.strip_prefix(word).ok_or_else(|| format!("the child said {line}"))?;
+    Ok(rest.to_owned())
+}
+
+fn reopen(options: &Options) -> Result<Store> {
+    let bytes = disk_bytes(&options.store)?;
+    let before = resident_kib()?;
+    let began = now();
+    let store = options.open()?;
+    let took = began.elapsed();
+    let after = resident_kib()?;
+    let stats = store.stats();
+    let filter = stats.filter_bytes as f64 / stats.segment_records.max(1) as f64;
+    println!("reopened in          {:.3} s", took.as_secs_f64());
+    println!("in segments          {} records in {}", stats.segment_records, stats.segments);
+    println!("in logs              {} records in {}", stats.log_records, stats.logs);
+    println!("filters              {} bytes, {filter:.2} per sealed record", stats.filter_bytes);
+    println!("resident             {before} KiB before opening, {after} KiB after");
+    println!("on disk              {} bytes per record", bytes / options.records);
+    Ok(store)
+}
+
+fn read_back(store: &Store, options: &Options) -> Result<()> {
+    let random = RandomState::new();
+    let began = now();
+    for draw in 0..SAMPLE {
+        let n = random.hash_one(draw) % options.records;
+        let record = store.get(scope(), &key(n))?.ok_or_else(|| format!("record {n} is gone"))?;
+        if record.response().map(Response::body) != Some(&options.body(n)) {
+            return Err(format!("record {n} has another body").into());
+        }
+    }
+    println!("read back            {SAMPLE} records in {:.3} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Waits for the last record to expire. Dropping files is all that it takes, and no commit.
+fn expire(store: &Store) -> Result<()> {
+    store.reap()?;
+    let before = store.stats();
+    let (mut stats, mut dropping) = (before.clone(), Duration::ZERO);
+    while stats.segments > 0 || stats.log_records > 0 {
+        thread::park_timeout(POLL);
+        let began = now();
+        store.reap()?;
+        let took = began.elapsed();
+        let dropped_before = std::mem::replace(&mut stats, store.stats()).segments_dropped;
+        if stats.segments_dropped > dropped_before {
+            dropping += took;
+        }
+    }
+    let segments = stats.segments_dropped - before.segments_dropped;
+    println!("dropped              {segments} segments in {:.3} s", dropping.as_secs_f64());
+    println!("batches meanwhile    {}", stats.batches - before.batches);
+    Ok(())
+}
+
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "it measures, and waits for nothing by it")]
+    Instant::now()
+}
+
+fn resident_kib() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no VmRSS")?;
+    Ok(kib.parse()?)
+}
+
+/// What the store takes, by blocks rather than lengths.
+fn disk_bytes(path: &Path) -> io::Result<u64> {
+    fs::read_dir(path)?.map(|entry| Ok(entry?.metadata()?.blocks() * 512)).sum()
+}

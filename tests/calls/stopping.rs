@@ -1,0 +1,68 @@
+//! How the server ends, and how it refuses to begin.
+
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+
+use crate::client::*;
+use crate::server::*;
+
+#[tokio::test]
+async fn a_signal_to_stop_lets_what_is_in_flight_finish() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let home = Home::new();
+        let server = home.start(&["--latency", "2s", "--wait", "1ms"]);
+        let address = server.address;
+        let asking = tokio::spawn(async move { send(address, keyed("key", CALL)).await.unwrap() });
+        server.until_held("key").await;
+        server.signal(signal);
+        within(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+        let answer = within(asking).await.unwrap();
+        assert_eq!(answer.status, 201, "{signal:?}");
+        assert_eq!(server.exit().await.code(), Some(0), "{signal:?}");
+
+        let again = home.start(&[]).place("key", CALL).await;
+        assert!(again.is_replay(), "{signal:?}");
+        assert_eq!(again.body, answer.body);
+        assert_eq!(home.journal().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_signal_to_stop_waits_for_a_handler_whose_client_is_gone() {
+    let home = Home::new();
+    let server = home.start(&["--latency", "2s", "--wait", "1ms"]);
+    let address = server.address;
+    let hung_up = tokio::spawn(async move { send(address, keyed("key", CALL)).await.map(drop) });
+    server.until_held("key").await;
+    hung_up.abort();
+    assert!(hung_up.await.is_err());
+    server.signal(Signal::TERM);
+    assert_eq!(server.exit().await.code(), Some(0));
+    assert_eq!(home.journal().len(), 1);
+    assert!(home.start(&[]).place("key", CALL).await.is_replay());
+}
+
+#[test]
+fn a_store_that_is_open_elsewhere_is_said_with_what_to_do() {
+    let home = Home::new();
+    let _server = home.start(&[]);
+    let second = home.command(&[]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("cannot open the idempotency store: store "), "{said}");
+    assert!(said.contains("is open elsewhere"), "{said}");
+    assert!(said.contains("stop the process that has it open"), "{said}");
+}
+
+#[test]
+fn an_error_of_the_system_is_said_with_its_cause() {
+    let home = Home::new();
+    std::fs::create_dir(home.journal_path()).unwrap();
+    let refused = home.command(&[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let journal = home.journal_path();
+    let expected = format!("cannot open journal {}: Is a directory", journal.display());
+    assert!(said.contains(&expected), "{said}");
+    assert!(said.contains("name a file"), "{said}");
+}
