@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::server::whole;
+use crate::server::{PAUSE, whole};
 
 /// The body of the contract's example.
 pub(crate) const CALL: &str = r#"{"caller_id": "+14155551234", "destination": "+14155556789"}"#;
@@ -62,6 +62,20 @@ where
     }
 }
 
+/// Sends a request, and sends it again as long as it is told that another with its key is running.
+pub(crate) async fn send_patiently(
+    address: SocketAddr,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, Box<dyn Error + Send + Sync>> {
+    loop {
+        let answer = send(address, request.clone()).await?;
+        if answer.code() != "idempotency_in_progress" {
+            return Ok(answer);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -76,6 +90,7 @@ impl Answer {
 
     /// The code of an error; none if it is not in the envelope.
     pub(crate) fn code(&self) -> String {
+        // A success may have a body of any kind.
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         json["error"]["code"].as_str().unwrap_or("none").to_owned()
     }

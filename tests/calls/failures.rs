@@ -46,7 +46,7 @@ async fn a_request_that_waited_for_one_that_failed_runs() {
     let home = Home::new();
     let server = home.start(&["--latency", "200ms"]);
     let (refused, placed) =
-        tokio::join!(server.place("key", UNVERIFIED), server.place_patiently("key"));
+        tokio::join!(server.place("key", UNVERIFIED), server.place("key", CALL));
     // Whichever came first: the refused one left nothing behind, or found a conflict.
     assert!(matches!(&*refused.code(), "caller_id_not_verified" | "idempotency_conflict"));
     assert_eq!(placed.status, 201);

@@ -29,14 +29,11 @@ async fn a_client_that_hangs_up_cancels_nothing() {
     // The wait is shorter than the latency, so that a request that gave up tells that the handler
     // runs.
     let server = home.start(&["--latency", "5s", "--wait", "2s"]);
-    let address = server.address;
-    let hung_up = tokio::spawn(async move { send(address, keyed("key", CALL)).await.map(drop) });
-    server.until_held("key").await;
-    hung_up.abort();
-    let aborted = hung_up.await;
+    let client = server.hold("key", "hung-up-1").await;
+    client.abort();
+    assert!(client.await.is_err(), "it hung up in mid-handler");
 
-    let again = server.place_patiently("key").await;
-    assert!(aborted.is_err_and(|error| error.is_cancelled()), "it hung up in mid-handler");
+    let again = within(send_patiently(server.address, keyed("key", CALL))).await.unwrap();
     assert!(again.is_replay());
     assert_eq!(again.status, 201);
     assert_eq!(home.journal().len(), 1);
@@ -46,11 +43,7 @@ async fn a_client_that_hangs_up_cancels_nothing() {
 async fn a_wait_that_ends_first_is_told_which_request_holds_the_key() {
     let home = Home::new();
     let server = home.start(&["--latency", "1h", "--wait", "1ms"]);
-    let address = server.address;
-    let mut holder = keyed("key", CALL);
-    holder.headers_mut().insert("x-request-id", "holder-1".parse().unwrap());
-    let holder = tokio::spawn(async move { send(address, holder).await.map(drop) });
-    server.until_held("key").await;
+    let _client = server.hold("key", "holder-1").await;
     for body in [CALL, OTHER_CALL] {
         let answer = server.place("key", body).await;
         assert_eq!(answer.status, 409);
@@ -58,6 +51,5 @@ async fn a_wait_that_ends_first_is_told_which_request_holds_the_key() {
         assert_eq!(answer.field("in_progress_request_id").as_deref(), Some("holder-1"));
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
-    holder.abort();
     assert!(home.journal().is_empty());
 }

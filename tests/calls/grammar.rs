@@ -173,7 +173,6 @@ async fn a_body_of_exactly_the_limit_is_taken() {
     let padded = format!("{CALL:MAX_BODY_BYTES$}");
     assert_eq!(server.place("key", &padded).await.status, 201);
     assert!(server.place("key", &padded).await.is_replay());
-    assert_eq!(server.place("other", &format!("{padded} ")).await.code(), "body_too_large");
     assert_eq!(home.journal().len(), 1);
 }
 

@@ -14,6 +14,7 @@ use hyper::body::Body;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::binary;
 use crate::client::{self, Answer, CALL, keyed};
@@ -21,7 +22,7 @@ use crate::client::{self, Answer, CALL, keyed};
 /// How long anything may take before the test has failed.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long to leave a condition alone before it is looked at again.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// What survives the server: its store and its journal.
 pub(crate) struct Home(TempDir);
@@ -78,32 +79,25 @@ impl Server {
         self.send(keyed(key, body)).await
     }
 
-    /// Returns once a handler holds the key. The server must have a shorter `--wait` than
-    /// `--latency`.
-    ///
-    /// It asks with a body that is refused before it has any effect, if the key is free.
-    pub(crate) async fn until_held(&self, key: &str) {
+    /// Has a client place the example's call under a key, and returns once its handler runs. The
+    /// server must have a shorter `--wait` than `--latency`.
+    pub(crate) async fn hold(&self, key: &str, request_id: &str) -> JoinHandle<Option<Answer>> {
+        let address = self.address;
+        let mut request = keyed(key, CALL);
+        request.headers_mut().insert("x-request-id", request_id.parse().unwrap());
+        // It may find the key held by the question below, hence the patience.
+        let holder = tokio::spawn(async move { client::send_patiently(address, request).await.ok() });
         within(async {
+            // A body that is refused before it has any effect, should the key be free.
             while self.place(key, "{}").await.code() != "idempotency_in_progress" {
                 tokio::time::sleep(PAUSE).await;
             }
         })
         .await;
-    }
-
-    /// Places the example's call under a key, as often as it is told that another request with the
-    /// key is running.
-    pub(crate) async fn place_patiently(&self, key: &str) -> Answer {
-        within(async {
-            loop {
-                let answer = self.place(key, CALL).await;
-                if answer.status.is_success() || answer.code() != "idempotency_in_progress" {
-                    return answer;
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        })
-        .await
+        // In the strict mode the claim may still be on its way to the disk. This makes another, and
+        // frees it, both of them later.
+        self.place("another-key", "{}").await;
+        holder
     }
 
     pub(crate) fn kill(mut self) {

@@ -12,11 +12,10 @@ async fn a_signal_to_stop_lets_what_is_in_flight_finish() {
         let home = Home::new();
         let server = home.start(&["--latency", "2s", "--wait", "1ms"]);
         let address = server.address;
-        let asking = tokio::spawn(async move { send(address, keyed("key", CALL)).await.unwrap() });
-        server.until_held("key").await;
+        let client = server.hold("key", "stopped-1").await;
         server.signal(signal);
         within(async { while TcpStream::connect(address).await.is_ok() {} }).await;
-        let answer = within(asking).await.unwrap();
+        let answer = within(client).await.unwrap().unwrap();
         assert_eq!(answer.status, 201, "{signal:?}");
         assert_eq!(server.exit().await.code(), Some(0), "{signal:?}");
 
@@ -31,11 +30,9 @@ async fn a_signal_to_stop_lets_what_is_in_flight_finish() {
 async fn a_signal_to_stop_waits_for_a_handler_whose_client_is_gone() {
     let home = Home::new();
     let server = home.start(&["--latency", "2s", "--wait", "1ms"]);
-    let address = server.address;
-    let hung_up = tokio::spawn(async move { send(address, keyed("key", CALL)).await.map(drop) });
-    server.until_held("key").await;
-    hung_up.abort();
-    assert!(hung_up.await.is_err());
+    let client = server.hold("key", "hung-up-1").await;
+    client.abort();
+    assert!(client.await.is_err(), "it hung up in mid-handler");
     server.signal(Signal::TERM);
     assert_eq!(server.exit().await.code(), Some(0));
     assert_eq!(home.journal().len(), 1);
