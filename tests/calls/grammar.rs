@@ -170,7 +170,7 @@ async fn a_body_over_the_limit_is_refused_before_the_rest_of_it_arrives() {
 async fn a_body_of_exactly_the_limit_is_taken() {
     let home = Home::new();
     let server = home.start(&[]);
-    let padded = format!("{CALL:MAX_BODY_BYTES$}");
+    let padded = format!("{CALL}{}", " ".repeat(MAX_BODY_BYTES - CALL.len()));
     assert_eq!(server.place("key", &padded).await.status, 201);
     assert!(server.place("key", &padded).await.is_replay());
     assert_eq!(home.journal().len(), 1);

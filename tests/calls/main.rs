@@ -2,6 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod api;
+mod binary;
+mod client;
+mod crash;
+mod failures;
+mod flight;
+mod grammar;
+mod ids;
+mod replay;
+mod server;
+mod stopping;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
