@@ -77,9 +77,13 @@ impl Queue {
         let _ = self.0.send(Command::Stop);
     }
 
-    /// Takes back a claim whose permit nobody took: nothing was run, so the key becomes free.
+    /// Takes back a claim whose permit nobody took. A first attempt ran nothing, so the key becomes
+    /// free; a later one leaves it interrupted, since nobody knows what the earlier ones did.
     pub(crate) fn release_unused(&self, claimed: Claimed) {
-        let Claimed { held, room, .. } = claimed;
+        let Claimed { held, claim, room } = claimed;
+        if claim.attempt > 1 {
+            return;
+        }
         let encoded = Encoded::new(Some(held.address()), &Entry::Release);
         self.commit(encoded, room, Effect::Release { held, outcome: Arc::new(Slot::new()) });
     }

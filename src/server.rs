@@ -14,6 +14,9 @@
 //! whose token is refreshed starts a new window. Successful responses (2xx and 3xx; for gRPC by
 //! `grpc-status`) are durable before their first byte is sent; any other outcome frees the key.
 //!
+//! Put the layer around the outermost router: inside one that is nested, axum cuts the prefix off the
+//! path before the layer sees it, and the same key under two prefixes would be one request.
+//!
 //! The handler runs in a task of its own: a client that hangs up cancels neither it nor its commit.
 //! Put timeouts outside this layer, and compression and CORS too. The layer needs a tokio runtime.
 //!

@@ -79,9 +79,9 @@ fn scope(headers: &HeaderMap) -> Option<Scope> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else { return None };
     let (scheme, rest) = value.as_bytes().split_at_checked("Bearer".len())?;
-    let token = rest.trim_ascii_start();
-    let spaced = rest.first() == Some(&b' ');
-    (scheme.eq_ignore_ascii_case(b"Bearer") && spaced && !token.is_empty())
+    let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+    let token = &rest[spaces..];
+    (scheme.eq_ignore_ascii_case(b"Bearer") && spaces > 0 && !token.is_empty())
         .then(|| Scope::from_api_key(token))
 }
 
@@ -121,6 +121,7 @@ mod tests {
             assert_eq!(scope_of(&[value]), None, "{value}");
         }
         assert_eq!(scope_of(&[]), None);
+        assert_ne!(scope_of(&["Bearer \tsk_live"]), expected, "only spaces are skipped");
         assert_eq!(scope_of(&["Bearer sk_live", "Bearer sk_live"]), None);
     }
 

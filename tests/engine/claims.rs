@@ -148,6 +148,19 @@ fn a_claim_that_nobody_waits_for_is_taken_back() {
     assert_eq!(permit.attempt(), 1);
 }
 
+/// A dropped retry was released like a first attempt, and the interrupted run was forgotten: the next
+/// request ran a second time without being told.
+#[test]
+fn p7_a_retry_that_nobody_waits_for_leaves_the_key_interrupted() {
+    let home = Home::new();
+    let store = home.open();
+    drop(execute(&store, &durable("a")));
+    drop(interrupted(&store, &durable("a")).retry());
+    assert_eq!(interrupted(&store, &durable("a")).number(), 2);
+    drop(store);
+    assert_eq!(interrupted(&home.open(), &durable("a")).number(), 2);
+}
+
 #[test]
 fn volatile_operations_have_no_checkpoints() {
     let home = Home::new();
