@@ -40,10 +40,7 @@ impl Home {
     }
 
     fn start(&self, options: &[&str]) -> Server {
-        // Examples are built beside the tests.
-        let test = std::env::current_exe().unwrap();
-        let program = test.parent().unwrap().parent().unwrap().join("examples/calls");
-        let mut child = Command::new(program)
+        let mut child = Command::new(binary::path())
             .args(["--listen", "127.0.0.1:0", "--store"])
             .arg(self.0.path().join("store"))
             .arg("--journal")

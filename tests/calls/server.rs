@@ -86,7 +86,8 @@ impl Server {
         let mut request = keyed(key, CALL);
         request.headers_mut().insert("x-request-id", request_id.parse().unwrap());
         // It may find the key held by the question below, hence the patience.
-        let holder = tokio::spawn(async move { client::send_patiently(address, request).await.ok() });
+        let holder =
+            tokio::spawn(async move { client::send_patiently(address, request).await.ok() });
         within(async {
             // A body that is refused before it has any effect, should the key be free.
             while self.place(key, "{}").await.code() != "idempotency_in_progress" {

@@ -2,6 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod bodies;
+mod flight;
+mod kit;
+mod limits;
+mod options;
+mod readiness;
+mod streams;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -50,6 +58,14 @@ impl App {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
         (parts.status, parts.headers, body)
+    }
+
+    async fn respond(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn ask(&self, key: &str) -> kit::Answer {
+        kit::Answer::read(self.respond(request(key, "{}")).await).await.unwrap()
     }
 
     async fn post(&self, key: &str) -> (StatusCode, HeaderMap, Vec<u8>) {

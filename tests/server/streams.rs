@@ -1,0 +1,120 @@
+//! A response that cannot be kept passes through, and its operation never runs again.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use refrain::Store;
+use refrain::server::IdempotencyLayer;
+
+use crate::kit::*;
+use crate::{App, request};
+
+/// Asserts that a retry is told that the response was not kept.
+async fn assert_unavailable(app: &App, original: &str) {
+    let retry = app.ask("a").await;
+    assert_eq!(retry.refusal(), (409, "idempotency_result_unavailable".into()));
+    let json: serde_json::Value = serde_json::from_slice(&retry.body).unwrap();
+    assert_eq!(json["error"]["fields"]["original_request_id"], original);
+    assert_eq!(app.runs(), 1);
+}
+
+fn request_id(response: &Response<impl Sized>) -> String {
+    response.headers()["x-request-id"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn events_are_sent_as_they_come_and_recorded_at_once() {
+    let (frames, events) = Trickle::new();
+    let head = || Response::builder().header("content-type", "text/event-stream; charset=utf-8");
+    let app = App::new(once(head, events));
+    let mut response = app.respond(request("a", "{}")).await;
+    // The stream is open still.
+    assert_unavailable(&app, &request_id(&response)).await;
+    for event in ["data: 1\n\n", "data: 2\n\n"] {
+        frames.send(Ok(data(event))).unwrap();
+        let frame = response.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), event);
+    }
+    drop(frames);
+    assert!(response.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn a_body_that_takes_too_long_is_passed_on_from_its_first_byte() {
+    let (frames, slow) = Trickle::new();
+    frames.send(Ok(data("begun "))).unwrap();
+    let layer = |layer: IdempotencyLayer| layer.collect_within(Duration::from_millis(1));
+    let app = App::with(Store::builder(), layer, once(Response::builder, slow));
+    let response = app.respond(request("a", "{}")).await;
+    assert_unavailable(&app, &request_id(&response)).await;
+    frames.send(Ok(data("and ended"))).unwrap();
+    drop(frames);
+    assert_eq!(Answer::read(response).await.unwrap().body, "begun and ended");
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_that_is_too_long_is_passed_on_with_its_trailers() {
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-checksum", "1".parse().unwrap());
+    let frames = [data("ten bytes."), data("and more"), Frame::trailers(trailers.clone())];
+    let body = Trickle::ended(frames);
+    let layer = |layer: IdempotencyLayer| layer.max_response_bytes(10);
+    let app = App::with(Store::builder(), layer, once(Response::builder, body));
+    let response = app.respond(request("a", "{}")).await;
+    let id = request_id(&response);
+    let answer = Answer::read(response).await.unwrap();
+    assert_eq!((&answer.body[..], answer.trailers), (&b"ten bytes.and more"[..], Some(trailers)));
+    assert_unavailable(&app, &id).await;
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_limit_is_replayed() {
+    let layer = |layer: IdempotencyLayer| layer.max_response_bytes(10);
+    let app = App::with(Store::builder(), layer, |_| Response::new(Body::from("ten bytes.")));
+    app.ask("a").await;
+    let again = app.ask("a").await;
+    assert_eq!((again.is_replay(), &again.body[..]), (true, &b"ten bytes."[..]));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_does_so_for_the_client_too() {
+    let (frames, broken) = Trickle::new();
+    frames.send(Ok(data("half"))).unwrap();
+    frames.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+    let app = App::new(once(Response::builder, broken));
+    let mut response = app.respond(request("a", "{}")).await;
+    assert_unavailable(&app, &request_id(&response)).await;
+    assert_eq!(response.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+    assert!(response.frame().await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_response_over_the_stores_limits_is_sent_and_not_kept() {
+    let long_body = |_| Response::new(Body::from("more than ten bytes"));
+    let long_body = App::with(Store::builder().max_response_bytes(10), |layer| layer, long_body);
+    let many_headers = App::new(|_| {
+        let head = (0..=refrain::Record::MAX_HEADERS)
+            .fold(Response::builder(), |head, n| head.header("x-many", n));
+        head.body(Body::from("many headers")).unwrap()
+    });
+    for (app, body) in [(long_body, "more than ten bytes"), (many_headers, "many headers")] {
+        let response = app.respond(request("a", "{}")).await;
+        let id = request_id(&response);
+        assert_eq!(Answer::read(response).await.unwrap().body, body);
+        assert_unavailable(&app, &id).await;
+    }
+}
+
+#[tokio::test]
+async fn another_request_under_the_key_of_a_stream_is_a_conflict() {
+    let (_frames, events) = Trickle::new();
+    let head = || Response::builder().header("content-type", "text/event-stream");
+    let app = App::new(once(head, events));
+    let _stream = app.respond(request("a", "{}")).await;
+    let other = Answer::read(app.respond(request("a", "[]")).await).await.unwrap();
+    assert_eq!(other.refusal(), (409, "idempotency_conflict".into()));
+}
