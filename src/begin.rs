@@ -154,19 +154,8 @@ impl Begin {
             );
         }
         let Facts { fingerprint, request_id, ttl } = facts;
-        State::Claiming(Claiming::start(
-            store,
-            held,
-            OpenClaim {
-                fingerprint,
-                request_id,
-                ttl,
-                attempt: 1,
-                first_sequence: 0,
-                claimed_at: ledger.timeline.now(),
-                checkpoints: Vec::new(),
-            },
-        ))
+        let claim = OpenClaim::first(fingerprint, request_id, ttl, ledger.timeline.now());
+        State::Claiming(Claiming::start(store, held, claim))
     }
 
     fn facts(&self) -> Facts {

@@ -47,6 +47,7 @@ pub(crate) type Outcome<T> = Arc<Slot<Result<T>>>;
 pub(crate) enum Effect {
     Complete { held: Held, completion: Completion, outcome: Outcome<Record> },
     Claim { held: Held, claim: OpenClaim, verdict_room: Reservation, outcome: Outcome<Claimed> },
+    Interrupt { held: Held, claim: OpenClaim, outcome: Outcome<()> },
     Release { held: Held, outcome: Outcome<()> },
     Checkpoint { address: Address, data: Bytes, outcome: Outcome<()> },
     Forget { held: Held, until: Moment, outcome: Outcome<()> },
@@ -101,7 +102,7 @@ impl Committed {
         let mut claims = engine.ledger.claims.lock();
         for (pending, _) in &mut self.items {
             match pending.effect.as_mut() {
-                Some(Effect::Claim { held, claim, .. }) => {
+                Some(Effect::Claim { held, claim, .. } | Effect::Interrupt { held, claim, .. }) => {
                     claim.claimed_at = self.at;
                     if claim.attempt == 1 {
                         claim.first_sequence = sequence;
@@ -147,7 +148,10 @@ impl Pending {
                 let hides_until = Some(*until);
                 Some(Change { hash: held.address().hash, location, hides_until })
             }
-            Effect::Claim { .. } | Effect::Release { .. } | Effect::Checkpoint { .. } => None,
+            Effect::Claim { .. }
+            | Effect::Interrupt { .. }
+            | Effect::Release { .. }
+            | Effect::Checkpoint { .. } => None,
         }
     }
 
@@ -174,7 +178,11 @@ impl Pending {
                     queue.release_unused(claimed);
                 }
             }
-            Some(Effect::Release { held, outcome } | Effect::Forget { held, outcome, .. }) => {
+            Some(
+                Effect::Release { held, outcome }
+                | Effect::Interrupt { held, outcome, .. }
+                | Effect::Forget { held, outcome, .. },
+            ) => {
                 drop(held);
                 deliver(&outcome, Ok(()));
             }
@@ -200,7 +208,11 @@ impl Pending {
                 held.keep();
                 deliver(&outcome, Err(error.clone()));
             }
-            Some(Effect::Release { held, outcome } | Effect::Forget { held, outcome, .. }) => {
+            Some(
+                Effect::Release { held, outcome }
+                | Effect::Interrupt { held, outcome, .. }
+                | Effect::Forget { held, outcome, .. },
+            ) => {
                 held.keep();
                 deliver(&outcome, Err(error.clone()));
             }

@@ -91,6 +91,10 @@ pub enum Error {
     #[error("the operation is not durable")]
     Volatile,
 
+    /// The operation has its verdict already.
+    #[error("the operation has ended")]
+    Ended,
+
     /// The operating system refused. What was being done is in the message, why in the source.
     #[error("cannot {action} {}", file.display())]
     Io {

@@ -169,6 +169,9 @@ pub enum InvalidKey {
     /// It begins with a quote and is not one complete structured-field string.
     #[error("idempotency key begins with a quote and is not a complete quoted string")]
     Quoting,
+    /// It is not quoted, where the dialect takes structured-field strings only.
+    #[error("idempotency key is not a quoted string")]
+    Unquoted,
 }
 
 /// What a key was used for: a SHA-256 over length-prefixed parts, so that no two different lists of

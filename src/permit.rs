@@ -106,6 +106,43 @@ impl Permit {
         }
     }
 
+    /// Gives up the key without knowing what happened: it becomes interrupted, also if its claim was
+    /// volatile, and the next request is told.
+    ///
+    /// # Durability
+    ///
+    /// Once the ticket is settled that survives a kill, a crash of the system and a power cut.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] for the store's durable claims, [`Error::Full`] or [`Error::Stopped`]; the key
+    /// then stays claimed for as long as the process lives.
+    pub fn interrupt(self) -> Ticket<()> {
+        if self.claim.is_some() {
+            drop(self);
+            return Ticket::ready(Ok(()));
+        }
+        let Self { store, held, room, fingerprint, request_id, ttl, .. } = self;
+        let ledger = &store.engine.ledger;
+        if let Err(error) = ledger.claims.lock().admit() {
+            held.keep();
+            return Ticket::ready(Err(error));
+        }
+        let claim = OpenClaim::first(fingerprint, request_id, ttl, ledger.timeline.now());
+        let encoded = encode_claim(&held, &claim);
+        let (ticket, outcome) = Ticket::new();
+        store.queue.commit(encoded, room, Effect::Interrupt { held, claim, outcome });
+        ticket
+    }
+
+    /// Gives up the key without a word, where what happens next is not for this process to say. A
+    /// volatile one stays claimed for as long as the process lives; a durable one is interrupted.
+    pub(crate) fn abandon(self) {
+        if self.claim.is_none() {
+            self.held.keep();
+        }
+    }
+
     /// Stores a recovery point, which an [`Attempt`] hands back if this run is interrupted.
     ///
     /// # Errors
@@ -199,6 +236,11 @@ pub(crate) struct Facts {
 impl Attempt {
     pub(crate) fn new(store: Arc<Inner>, held: Held, claim: OpenClaim, facts: Facts) -> Self {
         Self { store, held, claim, facts }
+    }
+
+    /// The client's key.
+    pub fn key(&self) -> &Key {
+        &self.held.address().key
     }
 
     /// The request that was interrupted.

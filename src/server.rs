@@ -10,15 +10,11 @@
 //! ```
 //!
 //! POST, PUT, PATCH and DELETE with an `Idempotency-Key` go through the store; all else passes
-//! through. The scope is the bearer token, so the layer belongs behind authentication, and a client
-//! whose token is refreshed starts a new window. Successful responses (2xx and 3xx; for gRPC by
-//! `grpc-status`) are durable before their first byte is sent; any other outcome frees the key.
-//!
-//! Put the layer around the outermost router: inside one that is nested, axum cuts the prefix off the
-//! path before the layer sees it, and the same key under two prefixes would be one request.
+//! through. Successful responses (2xx and 3xx; for gRPC by `grpc-status`) are durable before their
+//! first byte is sent; any other outcome frees the key.
 //!
 //! The handler runs in a task of its own: a client that hangs up cancels neither it nor its commit.
-//! Put timeouts outside this layer, and compression and CORS too. The layer needs a tokio runtime.
+//! [`Store::close`](crate::Store::close) waits for those that run. The layer needs a tokio runtime.
 //!
 //! ```
 //! use axum::{Router, routing::post};
@@ -34,24 +30,73 @@
 //! # }
 //! ```
 //!
-//! Handlers find the [`RequestId`](crate::RequestId) of the request in its extensions, and the
-//! [`Key`](crate::Key) if there is one.
+//! # The order of layers
+//!
+//! From the outside in: tracing, CORS, compression, timeouts, rate limits, authentication, this
+//! layer, the handlers. What stands outside is done for each request, replays included, and is not
+//! part of the record. `docs/http.md` has the reasons, and what each answer looks like.
+//!
+//! # Options for a route
+//!
+//! A clone of a layer shares its store and its memory, and can be told otherwise:
+//!
+//! ```
+//! use axum::{Router, routing::post};
+//! use refrain::server::{IdempotencyLayer, OnInterrupted, StorePolicy};
+//!
+//! # fn main() -> refrain::Result<()> {
+//! # let store = refrain::Store::builder().open_in_memory()?;
+//! let layer = IdempotencyLayer::new(store);
+//! let strict = layer.clone().require_key().on_interrupted(OnInterrupted::Refuse);
+//! let app: Router = Router::new()
+//!     .route("/v1/payments", post(|| async { "paid" }).layer(strict))
+//!     .route("/v1/quotes", post(|| async { "quoted" }).layer(layer.store(StorePolicy::All)));
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Handlers see the operation as an [`Execution`], and any request's
+//! [`RequestId`](crate::RequestId) in its extensions.
 
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+use http::request::Parts;
+use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
+use crate::key::{Fingerprint, Scope};
+use crate::record::Record;
 use crate::store::Store;
 
 mod body;
+#[cfg(feature = "canonical-json")]
+mod canonical;
+mod collect;
+mod dialect;
 mod envelope;
+mod execution;
+mod fingerprint;
+mod policy;
 mod request;
 mod response;
+pub mod scope;
 mod service;
 
 pub use body::{Body, BodyError};
+pub use dialect::{Dialect, Exchange, Ietf, Reason, Refusal, RevDesk, Stripe};
 pub use envelope::Envelope;
+pub use execution::Execution;
+pub use policy::{Hook, Interruption, OnInterrupted, Recovery, StorePolicy, Verdict};
+pub use request::request_id;
 pub use service::Idempotent;
+
+use collect::Collector;
+use fingerprint::Fingerprinting;
 
 /// Adds idempotency to a service; see the [module](self).
 #[derive(Clone, Debug)]
@@ -61,26 +106,75 @@ pub struct IdempotencyLayer {
     options: Options,
 }
 
-#[derive(Clone, Debug)]
+type ScopeOf = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
+type Authorizing = Pin<Box<dyn Future<Output = bool> + Send>>;
+type Authorize = Arc<dyn Fn(Parts, Record) -> Authorizing + Send + Sync>;
+
+#[derive(Clone)]
 struct Options {
+    dialect: Arc<dyn Dialect>,
+    scope: ScopeOf,
+    fingerprinting: Fingerprinting,
+    store: StorePolicy,
     durable: bool,
+    on_interrupted: Option<OnInterrupted>,
+    authorize_replay: Option<Authorize>,
+    require_key: bool,
     ttl: Option<Duration>,
     wait: Duration,
-    max_request_bytes: usize,
+    collector: Collector,
     max_response_bytes: usize,
     collect_within: Duration,
     trust_request_ids: bool,
     replay_set_cookie: bool,
 }
 
+impl Options {
+    fn is_durable(&self) -> bool {
+        self.durable || !matches!(self.on_interrupted, None | Some(OnInterrupted::Rerun))
+    }
+
+    /// Claims that were made durable without a word on interruptions are there to be told of them.
+    fn interrupted(&self) -> OnInterrupted {
+        match &self.on_interrupted {
+            Some(policy) => policy.clone(),
+            None if self.durable => OnInterrupted::Refuse,
+            None => OnInterrupted::Rerun,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("dialect", &self.dialect)
+            .field("fingerprinting", &self.fingerprinting)
+            .field("store", &self.store)
+            .field("durable", &self.is_durable())
+            .field("on_interrupted", &self.interrupted())
+            .finish_non_exhaustive()
+    }
+}
+
 impl IdempotencyLayer {
     /// The layer with its defaults.
     pub fn new(store: Store) -> Self {
         let options = Options {
+            dialect: Arc::new(RevDesk),
+            scope: Arc::new(scope::bearer_token),
+            fingerprinting: Fingerprinting::default(),
+            store: StorePolicy::Success,
             durable: false,
+            on_interrupted: None,
+            authorize_replay: None,
+            require_key: false,
             ttl: None,
             wait: Duration::from_secs(10),
-            max_request_bytes: 1024 * 1024,
+            collector: Collector {
+                max_bytes: 1024 * 1024,
+                within: Duration::from_secs(30),
+                memory: Arc::new(Semaphore::new(128 * 1024 * 1024)),
+            },
             max_response_bytes: 1024 * 1024,
             collect_within: Duration::from_secs(10),
             trust_request_ids: true,
@@ -89,10 +183,107 @@ impl IdempotencyLayer {
         Self { store, options }
     }
 
-    /// The strict mode: the claim is durable before the handler starts, and a retry after a crash
-    /// is refused with `idempotency_interrupted` instead of running again.
+    /// Speaks another [`Dialect`] than [`RevDesk`].
+    pub fn dialect(mut self, dialect: impl Dialect) -> Self {
+        self.options.dialect = Arc::new(dialect);
+        self
+    }
+
+    /// Where a request says whose key it is; [`scope::bearer_token`] by default. A request with a key
+    /// for which it finds nothing is refused.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use refrain::server::{IdempotencyLayer, scope};
+    ///
+    /// # fn main() -> refrain::Result<()> {
+    /// # let store = refrain::Store::builder().open_in_memory()?;
+    /// let layer = IdempotencyLayer::new(store)
+    ///     .scope(scope::header(HeaderName::from_static("x-api-key")));
+    /// # let _ = layer;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn scope(
+        mut self,
+        scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.scope = Arc::new(scope);
+        self
+    }
+
+    /// Request headers whose values a retry must repeat, besides method, path, query and body.
+    pub fn fingerprint_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.options.fingerprinting.headers = names.into_iter().collect();
+        self
+    }
+
+    /// Takes JSON bodies for the same that differ in order, space and spelling only (RFC 8785).
+    ///
+    /// A body that has no such form without loss - a name twice in an object, or a number that an
+    /// IEEE double cannot hold - is compared byte for byte, as are all others.
+    #[cfg(feature = "canonical-json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "canonical-json")))]
+    pub fn fingerprint_canonical_json(mut self) -> Self {
+        self.options.fingerprinting.canonical_json = true;
+        self
+    }
+
+    /// Computes the fingerprint by a function of the request's head and its whole body, in place of
+    /// all of the above. Two requests with the same fingerprint are the same request.
+    pub fn fingerprint_by(
+        mut self,
+        fingerprint: impl Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync + 'static,
+    ) -> Self {
+        self.options.fingerprinting.custom = Some(Arc::new(fingerprint));
+        self
+    }
+
+    /// Which answers are kept; [`StorePolicy::Success`] by default. A handler overrides it with a
+    /// [`Verdict`].
+    pub fn store(mut self, policy: StorePolicy) -> Self {
+        self.options.store = policy;
+        self
+    }
+
+    /// Keeps the answers for which a function of status and headers says so.
+    pub fn store_if(
+        self,
+        keeps: impl Fn(&http::response::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.store(StorePolicy::Custom(Arc::new(keeps)))
+    }
+
+    /// Makes claims durable before the handler starts, at the price of one more commit: a crash in
+    /// mid-handler is then known, and handlers have checkpoints and downstream keys. Unless
+    /// [`on_interrupted`](Self::on_interrupted) says otherwise, a retry after a crash is refused.
     pub fn durable(mut self) -> Self {
         self.options.durable = true;
+        self
+    }
+
+    /// What becomes of a key whose run was interrupted. All but [`OnInterrupted::Rerun`] make claims
+    /// [`durable`](Self::durable).
+    pub fn on_interrupted(mut self, policy: OnInterrupted) -> Self {
+        self.options.on_interrupted = Some(policy);
+        self
+    }
+
+    /// Asks before an answer is replayed whether its client may still see it: the head of the
+    /// request at hand, and the record. If not, the answer is 403.
+    pub fn authorize_replay<F, R>(mut self, authorize: F) -> Self
+    where
+        F: Fn(Parts, Record) -> R + Send + Sync + 'static,
+        R: Future<Output = bool> + Send + 'static,
+    {
+        self.options.authorize_replay =
+            Some(Arc::new(move |request, record| Box::pin(authorize(request, record))));
+        self
+    }
+
+    /// Refuses a POST, PUT, PATCH or DELETE without a key.
+    pub fn require_key(mut self) -> Self {
+        self.options.require_key = true;
         self
     }
 
@@ -111,7 +302,22 @@ impl IdempotencyLayer {
     /// The longest body of a request with a key; 1 MiB by default. It is collected before the
     /// handler runs.
     pub fn max_request_bytes(mut self, max: usize) -> Self {
-        self.options.max_request_bytes = max;
+        self.options.collector.max_bytes = max;
+        self
+    }
+
+    /// How long the body of a request with a key may take to arrive; 30 seconds by default.
+    pub fn read_within(mut self, limit: Duration) -> Self {
+        self.options.collector.within = limit;
+        self
+    }
+
+    /// How much the bodies of requests with a key may take in memory, all together, until their
+    /// handlers have read them; 128 MiB by default. Past it a request is refused at once.
+    ///
+    /// Clones made before this share the earlier limit.
+    pub fn max_buffered_bytes(mut self, max: usize) -> Self {
+        self.options.collector.memory = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
         self
     }
 

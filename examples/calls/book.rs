@@ -1,13 +1,13 @@
-//! The calls that were placed, in memory: each token's apart from the others'.
+//! The calls that were placed, in memory: each account's apart from the others'.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use refrain::Scope;
 use serde::Serialize;
 
-use crate::account::Token;
 use crate::number::Number;
 
 /// How many calls a listing shows.
@@ -31,7 +31,7 @@ pub(crate) struct Parties {
 }
 
 pub(crate) struct Book {
-    calls: Mutex<HashMap<Token, BTreeMap<String, Call>>>,
+    calls: Mutex<HashMap<Scope, BTreeMap<String, Call>>>,
     opened_at: Timestamp,
     placed: AtomicU64,
 }
@@ -42,18 +42,18 @@ impl Book {
         Self { calls, opened_at: Timestamp::now(), placed: AtomicU64::new(0) }
     }
 
-    pub(crate) fn add(&self, token: Token, parties: Parties) -> Call {
+    pub(crate) fn add(&self, account: Scope, parties: Parties) -> Call {
         let call = Call { id: self.next_id(), parties, status: "queued", created_at: now() };
         let mut calls = self.calls.lock();
-        calls.entry(token).or_default().insert(call.id.clone(), call.clone());
+        calls.entry(account).or_default().insert(call.id.clone(), call.clone());
         call
     }
 
     /// The newest calls, newest first.
-    pub(crate) fn list(&self, token: &Token) -> Vec<Call> {
+    pub(crate) fn list(&self, account: Scope) -> Vec<Call> {
         let calls = self.calls.lock();
         calls
-            .get(token)
+            .get(&account)
             .into_iter()
             .flat_map(BTreeMap::values)
             .rev()
@@ -62,19 +62,19 @@ impl Book {
             .collect()
     }
 
-    pub(crate) fn find(&self, token: &Token, id: &str) -> Option<Call> {
-        self.calls.lock().get(token)?.get(id).cloned()
+    pub(crate) fn find(&self, account: Scope, id: &str) -> Option<Call> {
+        self.calls.lock().get(&account)?.get(id).cloned()
     }
 
-    pub(crate) fn change(&self, token: &Token, id: &str, parties: Parties) -> Option<Call> {
+    pub(crate) fn change(&self, account: Scope, id: &str, parties: Parties) -> Option<Call> {
         let mut calls = self.calls.lock();
-        let call = calls.get_mut(token)?.get_mut(id)?;
+        let call = calls.get_mut(&account)?.get_mut(id)?;
         call.parties = parties;
         Some(call.clone())
     }
 
-    pub(crate) fn remove(&self, token: &Token, id: &str) -> Option<Call> {
-        self.calls.lock().get_mut(token)?.remove(id)
+    pub(crate) fn remove(&self, account: Scope, id: &str) -> Option<Call> {
+        self.calls.lock().get_mut(&account)?.remove(id)
     }
 
     /// The server's start tells its ids from those of earlier ones, and the fixed widths sort them

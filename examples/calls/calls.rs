@@ -2,102 +2,115 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{FormRejection, JsonRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::LOCATION;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::{Extension, Form, Json};
+use refrain::Scope;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use crate::account::Token;
 use crate::book::{Book, Call, Parties};
 use crate::carrier::{Carrier, Errand};
+use crate::manner::Manner;
 use crate::number::Number;
 use crate::refusal::Refusal;
+
+/// How Stripe's SDKs send a body.
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 pub(crate) struct Office {
     pub(crate) book: Book,
     pub(crate) carrier: Carrier,
+    pub(crate) manner: Manner,
 }
 
 pub(crate) async fn place(
     State(office): State<Arc<Office>>,
-    Extension(token): Extension<Token>,
+    Extension(account): Extension<Scope>,
     errand: Errand,
     order: Order,
 ) -> Result<Response, Refusal> {
     let parties = order.parties()?;
     office.carrier.connect(errand, &parties.caller_id).await?;
-    let call = office.book.add(token, parties);
+    let call = office.book.add(account, parties);
     let location = [(LOCATION, format!("/v1/calls/{}", call.id))];
     Ok((StatusCode::CREATED, location, Json(call)).into_response())
 }
 
 pub(crate) async fn list(
     State(office): State<Arc<Office>>,
-    Extension(token): Extension<Token>,
+    Extension(account): Extension<Scope>,
 ) -> Json<Listing> {
-    Json(Listing { calls: office.book.list(&token) })
+    Json(Listing { calls: office.book.list(account) })
 }
 
 pub(crate) async fn read(
     State(office): State<Arc<Office>>,
-    Extension(token): Extension<Token>,
+    Extension(account): Extension<Scope>,
     CallId(id): CallId,
 ) -> Result<Json<Call>, Refusal> {
-    office.find(&token, &id).map(Json)
+    office.find(account, &id).map(Json)
 }
 
 pub(crate) async fn replace(
     State(office): State<Arc<Office>>,
-    Extension(token): Extension<Token>,
+    Extension(account): Extension<Scope>,
     CallId(id): CallId,
     errand: Errand,
     order: Order,
 ) -> Result<Json<Call>, Refusal> {
-    office.find(&token, &id)?;
-    office.change(&token, &id, errand, order.parties()?).await
+    office.find(account, &id)?;
+    office.change(account, &id, errand, order.parties()?).await
 }
 
 pub(crate) async fn amend(
     State(office): State<Arc<Office>>,
-    Extension(token): Extension<Token>,
+    Extension(account): Extension<Scope>,
     CallId(id): CallId,
     errand: Errand,
     order: Order,
 ) -> Result<Json<Call>, Refusal> {
-    let call = office.find(&token, &id)?;
-    office.change(&token, &id, errand, order.amend(call.parties)?).await
+    let call = office.find(account, &id)?;
+    office.change(account, &id, errand, order.amend(call.parties)?).await
 }
 
 pub(crate) async fn hang_up(
     State(office): State<Arc<Office>>,
-    Extension(token): Extension<Token>,
+    Extension(account): Extension<Scope>,
     CallId(id): CallId,
     errand: Errand,
-) -> Result<StatusCode, Refusal> {
-    office.find(&token, &id)?;
+) -> Result<Response, Refusal> {
+    office.find(account, &id)?;
     office.carrier.carry_out(errand).await?;
-    office.book.remove(&token, &id).map(|_| StatusCode::NO_CONTENT).ok_or_else(no_such_call)
+    office.book.remove(account, &id).ok_or_else(no_such_call)?;
+    Ok(match office.manner {
+        // Stripe's SDKs expect JSON of every answer.
+        Manner::Stripe => {
+            Json(json!({ "id": id, "object": "call", "deleted": true })).into_response()
+        }
+        Manner::Revdesk | Manner::Ietf => StatusCode::NO_CONTENT.into_response(),
+    })
 }
 
 impl Office {
-    fn find(&self, token: &Token, id: &str) -> Result<Call, Refusal> {
-        self.book.find(token, id).ok_or_else(no_such_call)
+    fn find(&self, account: Scope, id: &str) -> Result<Call, Refusal> {
+        self.book.find(account, id).ok_or_else(no_such_call)
     }
 
     async fn change(
         &self,
-        token: &Token,
+        account: Scope,
         id: &str,
         errand: Errand,
         parties: Parties,
     ) -> Result<Json<Call>, Refusal> {
         self.carrier.connect(errand, &parties.caller_id).await?;
         // It may have been hung up while the carrier was at it.
-        self.book.change(token, id, parties).map(Json).ok_or_else(no_such_call)
+        self.book.change(account, id, parties).map(Json).ok_or_else(no_such_call)
     }
 }
 
@@ -158,12 +171,17 @@ fn destination(text: &str) -> Result<Number, Refusal> {
     text.parse().map_err(refuse)
 }
 
-impl<S: Send + Sync> FromRequest<S> for Order {
+impl FromRequest<Arc<Office>> for Order {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let read: Result<Json<Self>, JsonRejection> = Json::from_request(request, state).await;
-        let Json(order) = read?;
-        Ok(order)
+    async fn from_request(request: Request, office: &Arc<Office>) -> Result<Self, Refusal> {
+        let content_type = request.headers().get(CONTENT_TYPE);
+        let is_form = content_type.is_some_and(|value| value.as_bytes().starts_with(FORM));
+        if is_form && office.manner == Manner::Stripe {
+            let read: Result<Form<Self>, FormRejection> = Form::from_request(request, office).await;
+            return Ok(read?.0);
+        }
+        let read: Result<Json<Self>, JsonRejection> = Json::from_request(request, office).await;
+        Ok(read?.0)
     }
 }

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
-use refrain::{Key, RequestId};
+use refrain::RequestId;
+use refrain::server::Execution;
 use serde::Serialize;
 
 use crate::failure::{self, Failure};
@@ -73,12 +74,14 @@ impl<S: Sync> FromRequestParts<S> for Errand {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
         let request_id = parts.extensions.get::<RequestId>().ok_or_else(Refusal::internal)?;
-        let key = parts.extensions.get::<Key>();
+        let execution = parts.extensions.get::<Execution>();
+        // Routing has cut the prefix off the other one.
+        let uri = parts.extensions.get().map_or(&parts.uri, |OriginalUri(uri)| uri);
         Ok(Self {
             request_id: request_id.as_str().to_owned(),
             method: parts.method.as_str().to_owned(),
-            path: parts.uri.path().to_owned(),
-            key: key.map(|key| key.as_str().to_owned()),
+            path: uri.path().to_owned(),
+            key: execution.map(|execution| execution.key().as_str().to_owned()),
         })
     }
 }

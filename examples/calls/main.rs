@@ -13,6 +13,7 @@ mod book;
 mod calls;
 mod carrier;
 mod failure;
+mod manner;
 mod number;
 mod refusal;
 
@@ -22,15 +23,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use refrain::Store;
-use refrain::server::IdempotencyLayer;
+use refrain::server::{IdempotencyLayer, OnInterrupted, StorePolicy};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::carrier::Carrier;
 use crate::failure::Failure;
+use crate::manner::Manner;
 
 /// How long clients may take to finish what they asked before the server stopped.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
@@ -59,9 +61,35 @@ struct Options {
     /// Refuses a retry after a crash in mid-handler instead of running the handler again.
     #[arg(long)]
     strict: bool,
+    /// How the server speaks.
+    #[arg(long, value_enum, default_value = "revdesk")]
+    dialect: Manner,
+    /// Which answers are kept and replayed.
+    #[arg(long, value_enum, default_value = "success")]
+    store_policy: Kept,
     /// A file to which the carrier appends a line for each request that reaches it.
     #[arg(long)]
     journal: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kept {
+    /// 2xx and 3xx.
+    Success,
+    /// Those, and the 4xx that the same request would meet again.
+    Deterministic,
+    /// All.
+    All,
+}
+
+impl From<Kept> for StorePolicy {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Success => Self::Success,
+            Kept::Deterministic => Self::Deterministic,
+            Kept::All => Self::All,
+        }
+    }
 }
 
 #[tokio::main]
@@ -78,11 +106,13 @@ async fn main() -> ExitCode {
 /// Serves until it is told to stop, and lets go of the store.
 async fn serve(options: Options) -> Result<(), Failure> {
     let store = Store::builder().ttl(options.ttl).open(&options.store).map_err(Failure::Open)?;
-    let mut layer = IdempotencyLayer::new(store.clone()).wait(options.wait);
+    let mut layer =
+        IdempotencyLayer::new(store.clone()).wait(options.wait).store(options.store_policy.into());
     if options.strict {
-        layer = layer.durable();
+        layer = layer.on_interrupted(OnInterrupted::Refuse);
     }
-    let app = app::router(layer, Carrier::new(options.latency, options.journal)?);
+    let carrier = Carrier::new(options.latency, options.journal)?;
+    let app = app::router(layer, carrier, options.dialect);
     let failed = |source| Failure::Listen { address: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -1,20 +1,30 @@
 //! Errors, all in the one envelope.
 
-use axum::extract::rejection::JsonRejection;
+use std::borrow::Cow;
+
+use axum::Extension;
+use axum::extract::rejection::{FormRejection, JsonRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use refrain::server::Envelope;
 
 /// An error that a handler answers with.
-pub(crate) struct Refusal(Envelope);
+#[derive(Clone)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) code: &'static str,
+    pub(crate) message: Cow<'static, str>,
+    /// What is to be said about a field of the request.
+    pub(crate) field: Option<(&'static str, String)>,
+}
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self(Envelope::new(status, code, message))
+        Self { status, code, message: message.into(), field: None }
     }
 
     pub(crate) fn field(self, name: &'static str, explanation: impl Into<String>) -> Self {
-        Self(self.0.field(name, explanation))
+        Self { field: Some((name, explanation.into())), ..self }
     }
 
     pub(crate) fn not_found(message: &'static str) -> Self {
@@ -38,29 +48,42 @@ impl Refusal {
     pub(crate) fn not_e164(message: &'static str, field: &'static str) -> Self {
         Self::invalid(message).field(field, "Expected +<country><number>")
     }
-}
 
-/// Why a body could not be read as JSON.
-impl From<JsonRejection> for Refusal {
-    fn from(rejection: JsonRejection) -> Self {
-        match rejection.status() {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "the body must be JSON",
-            )
-            .field("content-type", "Expected application/json"),
+    fn unreadable(status: StatusCode, text: String) -> Self {
+        match status {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                Self::new(status, "unsupported_media_type", "the body must be JSON")
+                    .field("content-type", "Expected application/json")
+            }
             StatusCode::PAYLOAD_TOO_LARGE => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large")
+                Self::new(status, "body_too_large", "the body is too large")
             }
             _ => Self::invalid("the body must be a JSON object of the route's fields")
-                .field("body", rejection.body_text()),
+                .field("body", text),
         }
     }
 }
 
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::unreadable(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<FormRejection> for Refusal {
+    fn from(rejection: FormRejection) -> Self {
+        Self::unreadable(rejection.status(), rejection.body_text())
+    }
+}
+
+/// The contract's envelope; the refusal goes along, for another dialect to word.
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        self.0.into_response().map(axum::body::Body::new)
+        let envelope = Envelope::new(self.status, self.code, self.message.clone());
+        let envelope = match &self.field {
+            Some((name, explanation)) => envelope.field(name, explanation),
+            None => envelope,
+        };
+        (Extension(self), envelope).into_response()
     }
 }

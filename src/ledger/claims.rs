@@ -34,6 +34,24 @@ pub(crate) struct OpenClaim {
 }
 
 impl OpenClaim {
+    /// The claim of a first attempt; the batch that it comes into gives it time and sequence.
+    pub(crate) fn first(
+        fingerprint: Fingerprint,
+        request_id: RequestId,
+        ttl: Duration,
+        now: Moment,
+    ) -> Self {
+        Self {
+            fingerprint,
+            request_id,
+            ttl,
+            attempt: 1,
+            first_sequence: 0,
+            claimed_at: now,
+            checkpoints: Vec::new(),
+        }
+    }
+
     /// Reads a claim from the batch it stands in.
     pub(crate) fn read(
         claim: &Claim<'_>,

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use tokio::sync::OwnedSemaphorePermit;
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,15 +36,26 @@ where
 }
 
 /// A body that is held whole, with its trailers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Whole {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
+    /// The share of the layer's memory that it takes until it is dropped.
+    memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Whole {
     pub(super) fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self { data: Some(data).filter(|data| !data.is_empty()), trailers }
+        Self { data: Some(data).filter(|data| !data.is_empty()), trailers, memory: None }
+    }
+
+    pub(super) fn holding(mut self, memory: OwnedSemaphorePermit) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    pub(super) fn data(&self) -> &[u8] {
+        self.data.as_deref().unwrap_or_default()
     }
 
     pub(super) fn boxed(self) -> Body {

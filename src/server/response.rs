@@ -5,20 +5,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName};
+use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 
-use crate::record::{Record, Trailers};
+use crate::record::Trailers;
 
 use super::Options;
 use super::body::{Begun, Body, BodyError, BoxError, Whole, pass};
+use super::collect::join;
+use super::policy::Verdict;
 use super::request::REQUEST_ID;
-
-pub(super) const REPLAY: HeaderName = HeaderName::from_static("idempotency-replay");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Headers that belong to one connection or one moment, and not to the response.
 const NOT_STORED: [HeaderName; 11] = [
@@ -35,64 +35,72 @@ const NOT_STORED: [HeaderName; 11] = [
     REQUEST_ID,
 ];
 
-/// What is recorded for a handler's response, and what is sent.
-pub(super) enum Verdict {
-    /// It did not succeed, so the key is freed.
+/// What is recorded of a handler's response.
+pub(super) enum Judgement {
+    /// Nothing happened, so the key is freed.
     Release,
-    /// It succeeded and is kept.
+    /// It is kept.
     Store(Box<Response<Bytes>>),
-    /// It succeeded and is streamed past the store.
+    /// The operation is done, and the response passes by.
     StoreWithoutResponse,
+    /// Nobody knows.
+    Unknown,
 }
 
-/// Judges a response, collecting its body if it may be stored.
-pub(super) async fn judge<B>(response: Response<B>, options: &Options) -> (Verdict, Response<Body>)
+/// Judges a response, collecting its body if it is to be kept.
+pub(super) async fn judge<B>(
+    response: Response<B>,
+    options: &Options,
+) -> (Judgement, Response<Body>)
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let (parts, body) = response.into_parts();
-    if !succeeded(parts.status, &parts.headers) {
-        return (Verdict::Release, Response::from_parts(parts, pass(body)));
-    }
-    if streams(parts.status, &parts.headers) {
-        return (Verdict::StoreWithoutResponse, Response::from_parts(parts, pass(body)));
-    }
-    match collect(body, options.max_response_bytes, options.collect_within).await {
-        Collected::Whole(data, trailers) => {
-            let verdict = match &trailers {
-                Some(trailers) if !grpc_succeeded(&parts.headers, trailers) => Verdict::Release,
-                _ => {
-                    let mut stored = Response::new(data.clone());
-                    *stored.status_mut() = parts.status;
-                    *stored.headers_mut() = stored_headers(&parts.headers, options);
-                    if let Some(trailers) = trailers.clone() {
-                        stored.extensions_mut().insert(Trailers(trailers));
-                    }
-                    Verdict::Store(Box::new(stored))
-                }
-            };
-            (verdict, Response::from_parts(parts, Whole::new(data, trailers).boxed()))
-        }
-        Collected::Part(begun) => {
-            (Verdict::StoreWithoutResponse, Response::from_parts(parts, begun))
-        }
-    }
+    let (mut parts, body) = response.into_parts();
+    let handlers_word = parts.extensions.remove::<Verdict>();
+    let judgement = match handlers_word.unwrap_or_else(|| options.store.judge(&parts)) {
+        Verdict::Release => Judgement::Release,
+        Verdict::Unknown => Judgement::Unknown,
+        Verdict::StoreWithoutResponse => Judgement::StoreWithoutResponse,
+        Verdict::Store if streams(parts.status, &parts.headers) => Judgement::StoreWithoutResponse,
+        Verdict::Store => return keep(parts, body, handlers_word.is_some(), options).await,
+    };
+    (judgement, Response::from_parts(parts, pass(body)))
 }
 
-/// Whether a response is one that the key is kept for.
-fn succeeded(status: StatusCode, headers: &HeaderMap) -> bool {
-    let success =
-        status.is_success() || status.is_redirection() || status == StatusCode::SWITCHING_PROTOCOLS;
-    // A gRPC error without a message comes with its status in the headers.
-    success && grpc_succeeded(headers, headers)
-}
-
-fn grpc_succeeded(headers: &HeaderMap, status_in: &HeaderMap) -> bool {
-    let is_grpc = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    !is_grpc || status_in.get(GRPC_STATUS).is_none_or(|status| status == "0")
+async fn keep<B>(
+    parts: Parts,
+    body: B,
+    whatever_its_trailers: bool,
+    options: &Options,
+) -> (Judgement, Response<Body>)
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let collected = collect(body, options.max_response_bytes, options.collect_within).await;
+    let (data, trailers) = match collected {
+        Collected::Whole(data, trailers) => (data, trailers),
+        Collected::Part(body) => {
+            return (Judgement::StoreWithoutResponse, Response::from_parts(parts, body));
+        }
+    };
+    let judged = trailers
+        .as_ref()
+        .filter(|_| !whatever_its_trailers)
+        .map(|trailers| options.store.judge_trailers(&parts.headers, trailers));
+    let judgement = if judged == Some(Verdict::Release) {
+        Judgement::Release
+    } else {
+        let mut stored = Response::new(data.clone());
+        *stored.status_mut() = parts.status;
+        *stored.headers_mut() = stored_headers(&parts.headers, options);
+        if let Some(trailers) = trailers.clone() {
+            stored.extensions_mut().insert(Trailers(trailers));
+        }
+        Judgement::Store(Box::new(stored))
+    };
+    (judgement, Response::from_parts(parts, Whole::new(data, trailers).boxed()))
 }
 
 /// Whether a response is a stream from the start, which no limit of time would make whole.
@@ -120,7 +128,7 @@ where
     let mut begun = Begun { read: VecDeque::new(), rest: Box::pin(body) };
     match tokio::time::timeout(within, read_on(&mut begun, max_bytes)).await {
         Ok(Reading::Ended) => {
-            let (data, trailers) = join(begun.read);
+            let (data, trailers) = split(begun.read);
             Collected::Whole(data, trailers)
         }
         Ok(Reading::Failed(error)) => {
@@ -156,7 +164,7 @@ async fn read_on<B: HttpBody<Data = Bytes>>(
     }
 }
 
-fn join(frames: VecDeque<Frame<Bytes>>) -> (Bytes, Option<HeaderMap>) {
+fn split(frames: VecDeque<Frame<Bytes>>) -> (Bytes, Option<HeaderMap>) {
     let mut parts = Vec::new();
     let mut trailers = None;
     for frame in frames {
@@ -165,14 +173,7 @@ fn join(frames: VecDeque<Frame<Bytes>>) -> (Bytes, Option<HeaderMap>) {
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    match parts.len() {
-        1 => (parts.swap_remove(0), trailers),
-        _ => {
-            let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-            parts.iter().for_each(|part| whole.extend_from_slice(part));
-            (whole.freeze(), trailers)
-        }
-    }
+    (join(parts), trailers)
 }
 
 /// A body that broke off where the handler's did.
@@ -225,10 +226,9 @@ fn stored_headers(headers: &HeaderMap, options: &Options) -> HeaderMap {
     map
 }
 
-/// The stored response, marked as a replay; `None` if it was not kept.
-pub(super) fn replay(record: &Record) -> Option<Response<Body>> {
-    let (mut parts, data) = record.response()?.clone().into_parts();
-    parts.headers.insert(REPLAY, HeaderValue::from_static("true"));
+/// A stored response, to be sent again.
+pub(super) fn replay(response: &Response<Bytes>) -> Response<Body> {
+    let (mut parts, data) = response.clone().into_parts();
     let trailers = parts.extensions.remove::<Trailers>().map(|Trailers(map)| map);
-    Some(Response::from_parts(parts, Whole::new(data, trailers).boxed()))
+    Response::from_parts(parts, Whole::new(data, trailers).boxed())
 }

@@ -14,16 +14,19 @@ use tower_service::Service;
 
 use crate::begin::Outcome;
 use crate::error::Result;
-use crate::key::RequestId;
+use crate::key::{Key, RequestId};
 use crate::operation::Operation;
-use crate::permit::Permit;
+use crate::permit::{Attempt, Permit};
+use crate::record::Record;
 use crate::store::Store;
 
 use super::Options;
-use super::body::{Body, BoxError, pass};
-use super::envelope::Envelope;
-use super::request::{Keyed, REQUEST_ID, is_keyed, request_id};
-use super::response::{Verdict, judge, replay};
+use super::body::{Body, BoxError, Whole, pass};
+use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
+use super::execution::Running;
+use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
+use super::request::{IDEMPOTENCY_KEY, Keyed, REQUEST_ID, is_mutation, key, request_id};
+use super::response::{Judgement, judge, replay};
 
 /// A service that runs each request with a key once; see the [module](super).
 #[derive(Clone, Debug)]
@@ -31,6 +34,13 @@ pub struct Idempotent<S> {
     inner: S,
     store: Store,
     options: Arc<Options>,
+}
+
+/// What a request comes to.
+enum Answer {
+    Fresh(Response<Body>),
+    Replay(Response<Body>),
+    Refused(Reason),
 }
 
 impl<S> Idempotent<S> {
@@ -60,20 +70,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            let id = request_id(request.headers(), this.options.trust_request_ids);
-            request.extensions_mut().insert(id.clone());
-            let mut response = if is_keyed(request.method(), request.headers()) {
-                this.once(request, id.clone()).await?
-            } else {
-                run(this.inner, request.map(pass)).await?.map(pass)
-            };
-            let value = HeaderValue::from_str(id.as_str()).expect("request ids are header values");
-            response.headers_mut().insert(REQUEST_ID, value);
-            Ok(response)
-        })
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        Box::pin(self.clone().answer(request))
     }
 }
 
@@ -85,66 +83,209 @@ where
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    /// Answers a request with a key: by running it, from the record, or with a refusal.
-    async fn once<B>(
+    async fn answer<B>(
         self,
-        request: Request<B>,
-        id: RequestId,
+        mut request: Request<B>,
     ) -> std::result::Result<Response<Body>, S::Error>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let keyed = match Keyed::read(request, self.options.max_request_bytes).await {
-            Ok(keyed) => keyed,
-            Err(envelope) => return Ok(envelope.into_response()),
-        };
-        let Keyed { scope, key, fingerprint, request } = keyed;
-        let mut operation = Operation::new(scope, key, fingerprint).request_id(id);
-        if let Some(ttl) = self.options.ttl {
-            operation = operation.ttl(ttl);
-        }
-        if self.options.durable {
-            operation = operation.durable();
-        }
-        let refusal = match begin(&self.store, &operation, self.options.wait).await {
-            Ok(Outcome::Execute(permit)) => return self.execute(permit, request).await,
-            Ok(Outcome::Interrupted(attempt)) if !self.options.durable => {
-                match attempt.retry().await {
-                    Ok(permit) => return self.execute(permit, request).await,
-                    Err(error) => Envelope::refused(&error),
-                }
+        let options = Arc::clone(&self.options);
+        let dialect: &dyn Dialect =
+            if is_grpc(request.headers()) { &Grpc } else { &*options.dialect };
+        let id = self.identify(&mut request);
+        let has_key = request.headers().contains_key(IDEMPOTENCY_KEY);
+        let (answer, key) = if is_mutation(request.method()) && (has_key || options.require_key) {
+            match key(request.headers(), dialect) {
+                Ok(key) => (self.once(request, key.clone(), id.clone()).await?, Some(key)),
+                Err(reason) => (Answer::Refused(reason), None),
             }
-            Ok(Outcome::Replay(record)) => match replay(&record) {
-                Some(response) => return Ok(response),
-                None => Envelope::result_unavailable(record.request_id()),
-            },
-            Ok(Outcome::Conflict { original }) => Envelope::conflict(&original),
-            Ok(Outcome::Interrupted(attempt)) => Envelope::interrupted(attempt.request_id()),
-            Ok(Outcome::InFlight { holder }) => Envelope::in_progress(&holder),
-            Err(error) => Envelope::refused(&error),
+        } else {
+            (Answer::Fresh(run(self.inner, request.map(pass)).await?.map(pass)), None)
         };
-        Ok(refusal.into_response())
+        Ok(sign(answer, dialect, id, key))
+    }
+
+    /// Gives the request its id: one that an outer layer gave it, or the client's if that is
+    /// trusted, or a new one.
+    fn identify<B>(&self, request: &mut Request<B>) -> RequestId {
+        let given = request.extensions().get::<RequestId>().cloned();
+        let id = given.unwrap_or_else(|| match self.options.trust_request_ids {
+            true => request_id(request.headers()),
+            false => RequestId::random(),
+        });
+        request.extensions_mut().insert(id.clone());
+        id
+    }
+
+    /// Answers a request with a key: by running it, from the record, or with a refusal.
+    async fn once<B>(
+        self,
+        request: Request<B>,
+        key: Key,
+        id: RequestId,
+    ) -> std::result::Result<Answer, S::Error>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let Some(scope) = (self.options.scope)(&parts) else {
+            return Ok(Answer::Refused(Reason::Unauthorized));
+        };
+        let keyed = Keyed::collect((parts, body), (scope, key, id), &self.options).await;
+        let Keyed { operation, request } = match keyed {
+            Ok(keyed) => keyed,
+            Err(reason) => return Ok(Answer::Refused(reason)),
+        };
+        let reason = match begin(&self.store, &operation, self.options.wait).await {
+            Ok(Outcome::Execute(permit)) => return self.execute(permit, request).await,
+            Ok(Outcome::Interrupted(attempt)) => return self.resume(attempt, request).await,
+            Ok(Outcome::Replay(record)) => {
+                return Ok(answer_from(&record, request, &self.options).await);
+            }
+            Ok(Outcome::Conflict { original }) => Reason::Conflict { original },
+            Ok(Outcome::InFlight { holder }) => Reason::InProgress { holder },
+            Err(error) => Reason::from(&error),
+        };
+        Ok(Answer::Refused(reason))
+    }
+
+    /// Answers a request whose key was left by a run that was interrupted.
+    async fn resume(
+        self,
+        attempt: Attempt,
+        request: Request<Body>,
+    ) -> std::result::Result<Answer, S::Error> {
+        match self.options.interrupted() {
+            OnInterrupted::Rerun => self.rerun(attempt, request).await,
+            OnInterrupted::Refuse => Ok(refuse_interrupted(&attempt)),
+            // In a task of its own, as the handler: what it finds out is recorded though the client
+            // hangs up.
+            OnInterrupted::Recover(hook) => {
+                finish(tokio::spawn(self.recover(hook, attempt, request))).await
+            }
+        }
+    }
+
+    async fn rerun(
+        self,
+        attempt: Attempt,
+        request: Request<Body>,
+    ) -> std::result::Result<Answer, S::Error> {
+        match attempt.retry().await {
+            Ok(permit) => self.execute(permit, request).await,
+            Err(error) => Ok(Answer::Refused(Reason::from(&error))),
+        }
+    }
+
+    async fn recover(
+        self,
+        hook: Hook,
+        attempt: Attempt,
+        request: Request<Body>,
+    ) -> std::result::Result<Answer, S::Error> {
+        let (parts, body) = request.into_parts();
+        let key = attempt.key().clone();
+        let interruption = Interruption { attempt, key, request: parts.clone() };
+        let Recovery { attempt, finding } = hook.ask(interruption).await;
+        let original = attempt.request_id().clone();
+        let recorded = match finding {
+            Finding::Rerun => {
+                return self.rerun(attempt, Request::from_parts(parts, body)).await;
+            }
+            Finding::Refuse => return Ok(refuse_interrupted(&attempt)),
+            Finding::Respond(response) => {
+                attempt.complete(&response).await.map(|_| Answer::Fresh(replay(&response)))
+            }
+            Finding::Done => attempt
+                .complete_without_response()
+                .await
+                .map(|_| Answer::Refused(Reason::ResultUnavailable { original })),
+        };
+        Ok(recorded.unwrap_or(Answer::Refused(Reason::OutcomeUnknown)))
     }
 
     /// Runs the handler in a task of its own, which goes on if the client hangs up.
     async fn execute(
         self,
         permit: Permit,
-        request: Request<Body>,
-    ) -> std::result::Result<Response<Body>, S::Error> {
-        let task = tokio::spawn(async move {
-            let response = run(self.inner, request).await?;
-            let (verdict, response) = judge(response, &self.options).await;
-            Ok(match record(permit, verdict).await {
-                Ok(()) => response,
+        mut request: Request<Body>,
+    ) -> std::result::Result<Answer, S::Error> {
+        let running = Running::new(permit);
+        request.extensions_mut().insert(running.execution());
+        finish(tokio::spawn(async move {
+            let response = match run(self.inner, request).await {
+                Ok(response) => response,
+                Err(error) => {
+                    // Whether or not freeing the key is recorded, the error is the answer.
+                    let _ = running.end().release().await;
+                    return Err(error);
+                }
+            };
+            let (judgement, response) = judge(response, &self.options).await;
+            Ok(match record(running.end(), judgement).await {
+                Ok(()) => Answer::Fresh(response),
                 // Sending it would promise what may not be so.
-                Err(_) => Envelope::outcome_unknown().into_response(),
+                Err(_) => Answer::Refused(Reason::OutcomeUnknown),
             })
-        });
-        // The task is never aborted, so it can only have panicked; the permit is gone with it.
-        task.await.unwrap_or_else(|_| Ok(Envelope::handler_panicked().into_response()))
+        }))
+        .await
     }
+}
+
+/// Waits for a task. It is never aborted, so it ends early by a panic, or because its runtime ends.
+async fn finish<E>(
+    task: tokio::task::JoinHandle<std::result::Result<Answer, E>>,
+) -> std::result::Result<Answer, E> {
+    task.await.unwrap_or_else(|error| {
+        let panicked = error.is_panic();
+        let reason = if panicked { Reason::HandlerPanicked } else { Reason::OutcomeUnknown };
+        Ok(Answer::Refused(reason))
+    })
+}
+
+/// The response, as the dialect has it.
+fn sign(
+    answer: Answer,
+    dialect: &dyn Dialect,
+    request_id: RequestId,
+    key: Option<Key>,
+) -> Response<Body> {
+    let is_replay = matches!(answer, Answer::Replay(_));
+    let mut response = match answer {
+        Answer::Fresh(response) | Answer::Replay(response) => response,
+        Answer::Refused(reason) => {
+            let refusal = Refusal { reason, request_id: request_id.clone(), key: key.clone() };
+            dialect.refuse(&refusal).map(|body| Whole::new(body, None).boxed())
+        }
+    };
+    let headers = response.headers_mut();
+    dialect.sign(&Exchange { request_id: &request_id, key: key.as_ref(), is_replay }, headers);
+    let id = HeaderValue::from_str(request_id.as_str()).expect("request ids are header values");
+    headers.insert(REQUEST_ID, id);
+    response
+}
+
+/// Answers from the record, if that may still be seen.
+async fn answer_from(record: &Record, request: Request<Body>, options: &Options) -> Answer {
+    if let Some(authorize) = &options.authorize_replay
+        && !authorize(request.into_parts().0, record.clone()).await
+    {
+        return Answer::Refused(Reason::Forbidden);
+    }
+    match record.response() {
+        Some(response) => Answer::Replay(replay(response)),
+        None => {
+            let original = record.request_id().clone();
+            Answer::Refused(Reason::ResultUnavailable { original })
+        }
+    }
+}
+
+fn refuse_interrupted(attempt: &Attempt) -> Answer {
+    Answer::Refused(Reason::Interrupted { original: attempt.request_id().clone() })
 }
 
 /// Asks for the key, and waits for whoever has it within the limit.
@@ -166,11 +307,12 @@ where
     inner.call(request).await
 }
 
-/// Returns once the verdict is durable.
-async fn record(permit: Permit, verdict: Verdict) -> Result<()> {
-    match verdict {
-        Verdict::Release => permit.release().await,
-        Verdict::Store(response) => permit.complete(&response).await.map(drop),
-        Verdict::StoreWithoutResponse => permit.complete_without_response().await.map(drop),
+/// Returns once the judgement is durable.
+async fn record(permit: Permit, judgement: Judgement) -> Result<()> {
+    match judgement {
+        Judgement::Release => permit.release().await,
+        Judgement::Store(response) => permit.complete(&response).await.map(drop),
+        Judgement::StoreWithoutResponse => permit.complete_without_response().await.map(drop),
+        Judgement::Unknown => permit.interrupt().await,
     }
 }

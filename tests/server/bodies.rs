@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use hyper::body::Frame;
 
-use crate::App;
 use crate::kit::*;
 
 #[tokio::test]

@@ -16,7 +16,6 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::kit::*;
-use crate::request;
 
 /// A handler that says when it was entered, and is left when the test says so.
 struct Gate {

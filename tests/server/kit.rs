@@ -1,17 +1,81 @@
 //! What the tests build with. Nothing here asserts.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use axum::routing::post;
 use bytes::Bytes;
 use http::response::Builder;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
+use refrain::Store;
+use refrain::server::IdempotencyLayer;
+use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tower::ServiceExt;
+
+/// An app whose handler counts its runs.
+pub(crate) struct App {
+    pub(crate) router: Router,
+    pub(crate) store: Store,
+    runs: Arc<AtomicUsize>,
+}
+
+impl App {
+    pub(crate) fn new(answer: impl Fn(usize) -> Response + Clone + Send + Sync + 'static) -> Self {
+        Self::with(Store::builder(), |layer| layer, answer)
+    }
+
+    pub(crate) fn with(
+        builder: refrain::Builder,
+        configure: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer,
+        answer: impl Fn(usize) -> Response + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let store = builder.open_in_memory().unwrap();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&runs);
+        let handler = move |_body: String| {
+            let run = counter.fetch_add(1, Ordering::SeqCst);
+            let response = answer(run);
+            async move { response }
+        };
+        let routes = post(handler.clone()).put(handler.clone()).patch(handler.clone());
+        let layer = configure(IdempotencyLayer::new(store.clone()));
+        let router = Router::new().route("/", routes.delete(handler)).layer(layer);
+        Self { router, store, runs }
+    }
+
+    pub(crate) async fn respond(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        Answer::read(self.respond(request).await).await.unwrap()
+    }
+
+    pub(crate) async fn ask(&self, key: &str) -> Answer {
+        self.send(request(key, "{}")).await
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
+    }
+}
+
+/// A POST with a token and a key.
+pub(crate) fn request(key: &str, body: &str) -> Request<Body> {
+    Request::post("/")
+        .header("authorization", "Bearer sk_live_51")
+        .header("idempotency-key", key)
+        .body(Body::from(body.to_owned()))
+        .unwrap()
+}
 
 /// A whole answer.
 #[derive(Debug)]
@@ -40,9 +104,18 @@ impl Answer {
 
     /// The status, and the code of an error.
     pub(crate) fn refusal(&self) -> (u16, String) {
-        let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let json = self.json();
         let code = json["error"]["code"].as_str().unwrap_or("none");
         (self.status.as_u16(), code.to_owned())
+    }
+
+    /// The body, if it is JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 

@@ -1,10 +1,8 @@
 //! Refusals: what the store cannot take, and what it cannot record.
 
-use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::response::Response;
 use axum::routing::post;
 use refrain::server::IdempotencyLayer;
@@ -12,7 +10,6 @@ use refrain::{Fingerprint, Operation, Scope, Store};
 use tower::ServiceExt;
 
 use crate::kit::*;
-use crate::{App, request};
 
 fn operation(key: &str) -> Operation {
     let scope = Scope::from_api_key("sk_live_51");
@@ -55,18 +52,6 @@ async fn p2_a_response_that_could_not_be_recorded_is_not_sent() {
     let response = app.oneshot(request("a", "{}")).await.unwrap();
     let refused = Answer::read(response).await.unwrap();
     assert_eq!(refused.refusal(), (503, "idempotency_outcome_unknown".into()));
-}
-
-#[tokio::test]
-async fn a_request_body_that_breaks_off_claims_nothing() {
-    let app = App::new(|_| Response::default());
-    let (frames, body) = Trickle::new();
-    frames.send(Ok(data("half"))).unwrap();
-    frames.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
-    let broken = request("a", "").map(|_| Body::new(body));
-    let refused = Answer::read(app.respond(broken).await).await.unwrap();
-    assert_eq!(refused.refusal(), (400, "body_unreadable".into()));
-    assert_eq!((app.runs(), app.store.stats().in_flight), (0, 0));
 }
 
 #[tokio::test]

@@ -16,7 +16,6 @@ use refrain::server::{IdempotencyLayer, Idempotent};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::kit::*;
-use crate::request;
 
 const LIMIT: Duration = Duration::from_secs(10);
 

@@ -11,7 +11,6 @@ use refrain::Store;
 use refrain::server::IdempotencyLayer;
 
 use crate::kit::*;
-use crate::{App, request};
 
 /// Asserts that a retry is told that the response was not kept.
 async fn assert_unavailable(app: &App, original: &str) {

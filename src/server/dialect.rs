@@ -1,0 +1,272 @@
+//! How the layer speaks: which keys it reads, and what its own answers look like.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use crate::error::{Error, Limit};
+use crate::key::{InvalidKey, Key, RequestId};
+
+mod grpc;
+mod ietf;
+mod revdesk;
+mod stripe;
+
+pub(super) use grpc::{Grpc, is_grpc};
+pub use ietf::Ietf;
+pub use revdesk::RevDesk;
+pub use stripe::Stripe;
+
+/// When to ask again with the same key.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+const IDEMPOTENCY_REPLAY: HeaderName = HeaderName::from_static("idempotency-replay");
+
+/// How the layer speaks to clients. [`RevDesk`] is the contract's own, and the default; [`Ietf`] and
+/// [`Stripe`] are for clients that expect those.
+///
+/// A gRPC client is answered in gRPC's terms, whatever the dialect.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{HeaderMap, Response, StatusCode};
+/// use refrain::server::{Dialect, Exchange, Reason, Refusal};
+///
+/// #[derive(Debug)]
+/// struct Plain;
+///
+/// impl Dialect for Plain {
+///     fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
+///         let status = match refusal.reason {
+///             Reason::Conflict { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+///             _ => refusal.reason.status(),
+///         };
+///         let mut response = Response::new(Bytes::from(refusal.reason.to_string()));
+///         *response.status_mut() = status;
+///         response
+///     }
+///
+///     fn sign(&self, exchange: &Exchange<'_>, headers: &mut HeaderMap) {
+///         if exchange.is_replay {
+///             headers.insert("x-replayed", "yes".parse().expect("it is a header value"));
+///         }
+///     }
+/// }
+///
+/// # fn main() -> refrain::Result<()> {
+/// # let store = refrain::Store::builder().open_in_memory()?;
+/// let layer = refrain::server::IdempotencyLayer::new(store).dialect(Plain);
+/// # let _ = layer;
+/// # Ok(())
+/// # }
+/// ```
+pub trait Dialect: fmt::Debug + Send + Sync + 'static {
+    /// Reads the key from the value of its header.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not a key; the request is then refused with [`Reason::KeyInvalid`].
+    fn parse_key(&self, value: &[u8]) -> Result<Key, InvalidKey> {
+        Key::from_header(value)
+    }
+
+    /// Words a refusal.
+    fn refuse(&self, refusal: &Refusal) -> Response<Bytes>;
+
+    /// Adds what the dialect says in the headers of every answer: `Idempotency-Replay: true` on
+    /// replays, unless a dialect says it otherwise.
+    fn sign(&self, exchange: &Exchange<'_>, headers: &mut HeaderMap) {
+        if exchange.is_replay {
+            headers.insert(IDEMPOTENCY_REPLAY, HeaderValue::from_static("true"));
+        }
+    }
+}
+
+/// What an answer belongs to.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Exchange<'a> {
+    /// The request at hand.
+    pub request_id: &'a RequestId,
+    /// Its key, if it is a mutation with one.
+    pub key: Option<&'a Key>,
+    /// Whether the answer comes from a record.
+    pub is_replay: bool,
+}
+
+/// A request that the layer answers itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// The request at hand.
+    pub request_id: RequestId,
+    /// Its key, if that could be read.
+    pub key: Option<Key>,
+}
+
+/// Why the layer refuses a request. `Display` tells the client, in a sentence.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The route requires a key.
+    #[error("an idempotency key is required")]
+    KeyMissing,
+    /// The value is no key.
+    #[error("{0}")]
+    KeyInvalid(InvalidKey),
+    /// The header was sent more than once.
+    #[error("the idempotency key is given more than once")]
+    KeyRepeated,
+    /// Nothing says whose key it is.
+    #[error("a request with an idempotency key needs credentials")]
+    Unauthorized,
+    /// The client may no longer see the recorded answer.
+    #[error("the recorded answer is no longer yours to see")]
+    Forbidden,
+    /// The body is over the limit. Nothing was run.
+    #[error("a request with an idempotency key takes at most {max} bytes")]
+    BodyTooLarge {
+        /// The limit.
+        max: usize,
+    },
+    /// The body did not come in time. Nothing was run.
+    #[error("the request's body did not arrive in time")]
+    BodyTooSlow,
+    /// The body broke off. Nothing was run.
+    #[error("the request's body could not be read to its end")]
+    BodyUnreadable,
+    /// The key has been used for another request.
+    #[error("this key was already used for a different request; use a new one")]
+    Conflict {
+        /// The request that used it.
+        original: RequestId,
+    },
+    /// A request with the key is still running.
+    #[error("a request with this key is still running; retry with the same key")]
+    InProgress {
+        /// The request that runs.
+        holder: RequestId,
+    },
+    /// An earlier run was interrupted.
+    #[error("an earlier request with this key was interrupted, and its outcome is unknown")]
+    Interrupted {
+        /// The request that was interrupted.
+        original: RequestId,
+    },
+    /// The operation was done, and its answer was not kept.
+    #[error("the request with this key succeeded, and its response was not kept")]
+    ResultUnavailable {
+        /// The request that did it.
+        original: RequestId,
+    },
+    /// The operation ran, and could not be recorded.
+    #[error("the request ran, and its outcome could not be recorded")]
+    OutcomeUnknown,
+    /// The client has too much in flight. Nothing was run.
+    #[error("too many requests with idempotency keys are in flight; retry with the same key")]
+    TooManyRequests,
+    /// The store cannot answer now. Nothing was run.
+    #[error("idempotency cannot be guaranteed now, so nothing was run; retry with the same key")]
+    Unavailable,
+    /// The handler panicked.
+    #[error("the request failed")]
+    HandlerPanicked,
+}
+
+impl Reason {
+    /// The contract's code for it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::KeyMissing => "idempotency_key_missing",
+            Self::KeyInvalid(_) | Self::KeyRepeated => "idempotency_key_invalid",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyTooSlow => "body_too_slow",
+            Self::BodyUnreadable => "body_unreadable",
+            Self::Conflict { .. } => "idempotency_conflict",
+            Self::InProgress { .. } => "idempotency_in_progress",
+            Self::Interrupted { .. } => "idempotency_interrupted",
+            Self::ResultUnavailable { .. } => "idempotency_result_unavailable",
+            Self::OutcomeUnknown => "idempotency_outcome_unknown",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Unavailable => "idempotency_unavailable",
+            Self::HandlerPanicked => "internal_error",
+        }
+    }
+
+    /// The contract's status for it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::KeyMissing | Self::KeyInvalid(_) | Self::KeyRepeated | Self::BodyUnreadable => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict { .. }
+            | Self::InProgress { .. }
+            | Self::Interrupted { .. }
+            | Self::ResultUnavailable { .. } => StatusCode::CONFLICT,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::OutcomeUnknown | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::HandlerPanicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// When to ask again with the same key, if that can help by itself.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let helps = matches!(
+            self,
+            Self::InProgress { .. }
+                | Self::TooManyRequests
+                | Self::Unavailable
+                | Self::BodyTooSlow
+                | Self::BodyUnreadable
+        );
+        helps.then_some(Duration::from_secs(RETRY_AFTER_SECONDS))
+    }
+
+    /// Another request that it is about, and the name under which the contract says which.
+    pub fn other_request(&self) -> Option<(&'static str, &RequestId)> {
+        match self {
+            Self::Conflict { original } => Some(("conflicts_with", original)),
+            Self::InProgress { holder } => Some(("in_progress_request_id", holder)),
+            Self::Interrupted { original } => Some(("interrupted_request_id", original)),
+            Self::ResultUnavailable { original } => Some(("original_request_id", original)),
+            _ => None,
+        }
+    }
+}
+
+/// Why a key was not granted: nothing ran, so the same key may be tried again.
+impl From<&Error> for Reason {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Limit { limit: Limit::InFlightPerScope | Limit::WaitersPerKey, .. } => {
+                Self::TooManyRequests
+            }
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+/// A response whose body is JSON, with `Retry-After` where that helps.
+fn json(reason: &Reason, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
+    let body = serde_json::to_vec(body).expect("strings and numbers are always JSON");
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(delay) = reason.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
+    }
+    response
+}

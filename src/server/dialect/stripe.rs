@@ -1,0 +1,121 @@
+//! The dialect of Stripe's v1 API.
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+use serde::Serialize;
+
+use super::{Dialect, Exchange, Reason, Refusal, json};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
+
+/// Stripe's v1 API: 400 `idempotency_error` for conflicts, `Idempotent-Replayed: true`, the key
+/// echoed, `Request-Id` on every answer, and `Stripe-Should-Retry` where its SDKs would decide
+/// otherwise.
+///
+/// Stripe words a conflict of endpoints apart; here both are worded as one of parameters, since only
+/// a fingerprint of the first request is kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stripe;
+
+#[derive(Serialize)]
+struct Outer<'a> {
+    error: Inner<'a>,
+}
+
+#[derive(Serialize)]
+struct Inner<'a> {
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    message: &'a str,
+}
+
+impl Dialect for Stripe {
+    fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
+        let reason = &refusal.reason;
+        let message = message(refusal);
+        let error = Inner { r#type: kind(reason), code: code(reason), message: &message };
+        let status = match reason {
+            Reason::Conflict { .. } => StatusCode::BAD_REQUEST,
+            _ => reason.status(),
+        };
+        let mut response = json(reason, status, &Outer { error });
+        let headers = response.headers_mut();
+        if let Some(should_retry) = should_retry(reason) {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static(should_retry));
+        }
+        if matches!(reason, Reason::Unauthorized) {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+
+    fn sign(&self, exchange: &Exchange<'_>, headers: &mut HeaderMap) {
+        let id = HeaderValue::from_str(exchange.request_id.as_str());
+        headers.insert(REQUEST_ID, id.expect("request ids are header values"));
+        if let Some(key) = exchange.key {
+            let key = HeaderValue::from_str(key.as_str()).expect("keys are header values");
+            headers.insert(IDEMPOTENCY_KEY, key);
+        }
+        if exchange.is_replay {
+            headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
+    }
+}
+
+fn kind(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::Conflict { .. }
+        | Reason::InProgress { .. }
+        | Reason::Interrupted { .. }
+        | Reason::ResultUnavailable { .. }
+        | Reason::KeyMissing
+        | Reason::KeyInvalid(_)
+        | Reason::KeyRepeated => "idempotency_error",
+        Reason::OutcomeUnknown | Reason::Unavailable | Reason::HandlerPanicked => "api_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// Stripe's codes where it has one. A conflict has none.
+fn code(reason: &Reason) -> Option<&'static str> {
+    match reason {
+        Reason::Conflict { .. } | Reason::HandlerPanicked | Reason::Unauthorized => None,
+        Reason::InProgress { .. } => Some("idempotency_key_in_use"),
+        Reason::TooManyRequests => Some("rate_limit"),
+        _ => Some(reason.code()),
+    }
+}
+
+fn message(refusal: &Refusal) -> String {
+    let key = refusal.key.as_ref().map_or("", |key| key.as_str());
+    match &refusal.reason {
+        Reason::Conflict { .. } => format!(
+            "Keys for idempotent requests can only be used with the same parameters they were first \
+             used with. Try using a key other than '{key}' if you meant to execute a different \
+             request."
+        ),
+        Reason::InProgress { .. } => format!(
+            "There is currently another in-progress request using this Idempotent Key (that \
+             probably means you submitted twice, and the other request is still going through): \
+             {key}. Please try again later."
+        ),
+        reason => reason.to_string(),
+    }
+}
+
+/// What Stripe's SDKs are told where the status alone would mislead them: they retry a 409 and any
+/// 5xx by themselves.
+fn should_retry(reason: &Reason) -> Option<&'static str> {
+    match reason {
+        Reason::Conflict { .. }
+        | Reason::Interrupted { .. }
+        | Reason::ResultUnavailable { .. }
+        | Reason::OutcomeUnknown => Some("false"),
+        _ => reason.retry_after().map(|_| "true"),
+    }
+}

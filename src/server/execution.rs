@@ -1,0 +1,163 @@
+//! What a handler sees of the operation that it runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use bytes::Bytes;
+use http::StatusCode;
+use http::request::Parts;
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::key::{Key, RequestId};
+use crate::permit::Permit;
+use crate::ticket::Ticket;
+
+use super::envelope::Envelope;
+
+/// The operation that a handler runs: in the request's extensions, and an extractor of axum's.
+///
+/// `Option<Execution>` is nothing for a request without a key.
+///
+/// ```
+/// use refrain::server::Execution;
+///
+/// async fn place_call(execution: Execution) -> refrain::Result<()> {
+///     let carrier_key = execution.downstream_key("carrier")?;
+///     // place(&call, &carrier_key).await ...
+///     execution.checkpoint("placed").await?;
+///     # let _ = carrier_key;
+///     Ok(())
+/// }
+/// # let _ = place_call;
+/// ```
+#[derive(Clone)]
+pub struct Execution(Arc<Shared>);
+
+struct Shared {
+    key: Key,
+    request_id: RequestId,
+    attempt: u32,
+    checkpoints: Vec<Bytes>,
+    /// Nothing once the operation has its verdict.
+    permit: Mutex<Option<Permit>>,
+}
+
+impl Execution {
+    /// The client's key.
+    pub fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    /// The request that runs it.
+    pub fn request_id(&self) -> &RequestId {
+        &self.0.request_id
+    }
+
+    /// Which run of the operation this is, counted from 1: above that an earlier one was
+    /// interrupted.
+    pub fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    /// The recovery points of earlier attempts, oldest first.
+    pub fn checkpoints(&self) -> &[Bytes] {
+        &self.0.checkpoints
+    }
+
+    /// Stores a recovery point, durable once the ticket is settled, which later attempts see.
+    ///
+    /// # Errors
+    ///
+    /// See [`Permit::checkpoint`]; [`Error::Ended`] after the handler has answered.
+    pub fn checkpoint(&self, data: impl Into<Bytes>) -> Ticket<()> {
+        match self.0.permit.lock().as_mut() {
+            Some(permit) => permit.checkpoint(data),
+            None => Ticket::ready(Err(Error::Ended)),
+        }
+    }
+
+    /// A key to hand to the next service: stable over all attempts of this operation, and new once
+    /// the client's key has expired.
+    ///
+    /// # Errors
+    ///
+    /// See [`Permit::downstream_key`]; [`Error::Ended`] after the handler has answered.
+    pub fn downstream_key(&self, label: &str) -> Result<Key> {
+        self.0.permit.lock().as_ref().ok_or(Error::Ended)?.downstream_key(label)
+    }
+}
+
+impl fmt::Debug for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Execution")
+            .field("request_id", &self.0.request_id)
+            .field("attempt", &self.0.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The layer's end of an [`Execution`]: it owns the permit, and lends it to the handler.
+///
+/// A panic frees a volatile key. A task that ends otherwise without a verdict was killed by its
+/// runtime in the middle of the handler: the key then stays claimed.
+pub(super) struct Running(Arc<Shared>);
+
+impl Running {
+    pub(super) fn new(permit: Permit) -> Self {
+        Self(Arc::new(Shared {
+            key: permit.key().clone(),
+            request_id: permit.request_id().clone(),
+            attempt: permit.attempt(),
+            checkpoints: permit.checkpoints().to_vec(),
+            permit: Mutex::new(Some(permit)),
+        }))
+    }
+
+    pub(super) fn execution(&self) -> Execution {
+        Execution(Arc::clone(&self.0))
+    }
+
+    /// Takes the permit back, to end it with a verdict.
+    pub(super) fn end(self) -> Permit {
+        self.0.permit.lock().take().expect("only the layer takes it, and once")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(permit) = self.0.permit.lock().take() else { return };
+        if std::thread::panicking() {
+            drop(permit);
+        } else {
+            permit.abandon();
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Execution {
+    type Rejection = Envelope;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> std::result::Result<Self, Envelope> {
+        parts.extensions.get().cloned().ok_or_else(|| {
+            let message = "an idempotency key is required";
+            Envelope::new(StatusCode::BAD_REQUEST, "idempotency_key_missing", message)
+                .field("idempotency-key", "Expected the header")
+        })
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for Execution {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> std::result::Result<Option<Self>, Self::Rejection> {
+        Ok(parts.extensions.get().cloned())
+    }
+}

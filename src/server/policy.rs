@@ -1,0 +1,268 @@
+//! What the layer decides for a route: which answers are kept, and what becomes of a key whose run
+//! was interrupted.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName};
+use http::response::Parts;
+use http::{Response, StatusCode, request};
+
+use crate::key::{Key, RequestId};
+use crate::permit::Attempt;
+
+use super::dialect::is_grpc;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Which answers are kept and replayed. The others free the key, and its next request runs.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum StorePolicy {
+    /// 2xx and 3xx, and gRPC's OK: what the contract means by a success.
+    #[default]
+    Success,
+    /// Those, and the refusals that the same request would meet again: 4xx except 401, 408, 409,
+    /// 421, 423, 425 and 429, and in gRPC INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,
+    /// PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE and UNIMPLEMENTED.
+    Deterministic,
+    /// All, failures of the server included. A panic is no answer, and frees the key.
+    All,
+    /// Those for which a function of status and headers says so.
+    Custom(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
+}
+
+/// A handler's own word on its answer, in the response's extensions: it overrides the layer's
+/// [`StorePolicy`].
+///
+/// ```
+/// use axum::Extension;
+/// use axum::response::IntoResponse;
+/// use refrain::server::Verdict;
+///
+/// async fn place_call() -> impl IntoResponse {
+///     // The carrier timed out: it may have placed the call.
+///     (Extension(Verdict::Unknown), http::StatusCode::GATEWAY_TIMEOUT)
+/// }
+/// # let _ = place_call;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Keep it, whatever its status.
+    Store,
+    /// The operation is done, and the answer is not to be kept: a secret, or a stream.
+    StoreWithoutResponse,
+    /// Nothing happened: free the key.
+    Release,
+    /// Nobody knows what happened: the key is interrupted, durably, and [`OnInterrupted`] says what
+    /// its next request gets. This answer is sent.
+    Unknown,
+}
+
+impl StorePolicy {
+    pub(super) fn judge(&self, parts: &Parts) -> Verdict {
+        let keeps = match self {
+            Self::Custom(keeps) => keeps(parts),
+            // A gRPC error without a message comes with its status in the headers.
+            _ => self.keeps_status(parts.status) && self.keeps_grpc(&parts.headers, &parts.headers),
+        };
+        if keeps { Verdict::Store } else { Verdict::Release }
+    }
+
+    /// Judges a response again by its trailers, where gRPC has its status.
+    pub(super) fn judge_trailers(&self, headers: &HeaderMap, trailers: &HeaderMap) -> Verdict {
+        if self.keeps_grpc(headers, trailers) { Verdict::Store } else { Verdict::Release }
+    }
+
+    fn keeps_status(&self, status: StatusCode) -> bool {
+        let success = status.is_success()
+            || status.is_redirection()
+            || status == StatusCode::SWITCHING_PROTOCOLS;
+        match self {
+            Self::Success => success,
+            Self::Deterministic => success || status.is_client_error() && !is_passing(status),
+            Self::All | Self::Custom(_) => true,
+        }
+    }
+
+    fn keeps_grpc(&self, headers: &HeaderMap, status_in: &HeaderMap) -> bool {
+        let Some(status) = status_in.get(GRPC_STATUS).filter(|_| is_grpc(headers)) else {
+            return true;
+        };
+        match self {
+            Self::Success => status == "0",
+            Self::Deterministic => {
+                const KEPT: [&str; 8] = ["0", "3", "5", "6", "7", "9", "11", "12"];
+                KEPT.iter().any(|kept| status == kept)
+            }
+            Self::All | Self::Custom(_) => true,
+        }
+    }
+}
+
+/// Whether the same request may be answered differently later, or with other credentials.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 408 | 409 | 421 | 423 | 425 | 429)
+}
+
+impl fmt::Debug for StorePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "Success",
+            Self::Deterministic => "Deterministic",
+            Self::All => "All",
+            Self::Custom(_) => "Custom",
+        })
+    }
+}
+
+type Recovering = Pin<Box<dyn Future<Output = Recovery> + Send>>;
+
+/// What the layer does about a key whose last run was interrupted.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum OnInterrupted {
+    /// The handler runs again.
+    #[default]
+    Rerun,
+    /// 409 `idempotency_interrupted`, until the claim expires or somebody resolves it.
+    Refuse,
+    /// A function finds out; made by [`recover`](Self::recover).
+    Recover(Hook),
+}
+
+/// The function of [`OnInterrupted::Recover`].
+#[derive(Clone)]
+pub struct Hook(Arc<dyn Fn(Interruption) -> Recovering + Send + Sync>);
+
+impl OnInterrupted {
+    /// Asks a function what an interrupted run has come to. It runs in a task of its own, with the
+    /// key in hand: other requests wait for it.
+    ///
+    /// ```
+    /// use refrain::server::{IdempotencyLayer, OnInterrupted};
+    /// # async fn find_call(_downstream: refrain::Key) -> Option<String> { None }
+    /// # fn main() -> refrain::Result<()> {
+    /// # let store = refrain::Store::builder().open_in_memory()?;
+    ///
+    /// let ask_the_carrier = OnInterrupted::recover(|interruption| async move {
+    ///     match find_call(interruption.downstream_key("carrier")).await {
+    ///         Some(call) => interruption.respond(http::Response::new(call.into())),
+    ///         None => interruption.rerun(),
+    ///     }
+    /// });
+    /// let layer = IdempotencyLayer::new(store).on_interrupted(ask_the_carrier);
+    /// # let _ = layer;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn recover<F, R>(hook: F) -> Self
+    where
+        F: Fn(Interruption) -> R + Send + Sync + 'static,
+        R: Future<Output = Recovery> + Send + 'static,
+    {
+        Self::Recover(Hook(Arc::new(move |interruption| Box::pin(hook(interruption)))))
+    }
+}
+
+impl Hook {
+    pub(super) async fn ask(&self, interruption: Interruption) -> Recovery {
+        (self.0)(interruption).await
+    }
+}
+
+impl fmt::Debug for OnInterrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rerun => "Rerun",
+            Self::Refuse => "Refuse",
+            Self::Recover(_) => "Recover",
+        })
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// A run that was interrupted, and the request that asks again.
+#[derive(Debug)]
+#[must_use = "it ends in a Recovery"]
+pub struct Interruption {
+    pub(super) attempt: Attempt,
+    pub(super) key: Key,
+    pub(super) request: request::Parts,
+}
+
+impl Interruption {
+    /// The head of the request that asks again.
+    pub fn request(&self) -> &request::Parts {
+        &self.request
+    }
+
+    /// The client's key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The request that was interrupted.
+    pub fn request_id(&self) -> &RequestId {
+        self.attempt.request_id()
+    }
+
+    /// Which run of the operation it was, counted from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt.number()
+    }
+
+    /// The recovery points that it stored, oldest first.
+    pub fn checkpoints(&self) -> &[Bytes] {
+        self.attempt.checkpoints()
+    }
+
+    /// The key that it handed to the next service under a label.
+    pub fn downstream_key(&self, label: &str) -> Key {
+        self.attempt.downstream_key(label)
+    }
+
+    /// It did nothing, or can be done again: the handler runs, as the next attempt.
+    pub fn rerun(self) -> Recovery {
+        Recovery { attempt: self.attempt, finding: Finding::Rerun }
+    }
+
+    /// It was done, and this is its answer: recorded, sent, and replayed from now on.
+    pub fn respond(self, response: Response<Bytes>) -> Recovery {
+        Recovery { attempt: self.attempt, finding: Finding::Respond(Box::new(response)) }
+    }
+
+    /// It was done, and its answer is lost: 409 `idempotency_result_unavailable` from now on.
+    pub fn done(self) -> Recovery {
+        Recovery { attempt: self.attempt, finding: Finding::Done }
+    }
+
+    /// Nobody knows yet: 409 `idempotency_interrupted`, and the next request asks again.
+    pub fn refuse(self) -> Recovery {
+        Recovery { attempt: self.attempt, finding: Finding::Refuse }
+    }
+}
+
+/// What was found out about an interrupted run; made by an [`Interruption`].
+#[derive(Debug)]
+#[must_use = "it is the function's answer"]
+pub struct Recovery {
+    pub(super) attempt: Attempt,
+    pub(super) finding: Finding,
+}
+
+#[derive(Debug)]
+pub(super) enum Finding {
+    Rerun,
+    Respond(Box<Response<Bytes>>),
+    Done,
+    Refuse,
+}

@@ -1,0 +1,82 @@
+//! Whose key it is: where a request says so.
+//!
+//! Each is for [`IdempotencyLayer::scope`](super::IdempotencyLayer::scope). A request with a key and
+//! without a scope is refused; there is no scope for anonymous clients.
+
+use http::header::{AUTHORIZATION, HeaderName};
+use http::request::Parts;
+
+use crate::key::Scope;
+
+/// The bearer token: one `Authorization` header, `Bearer` in any case, spaces, and the token's bytes.
+pub fn bearer_token(request: &Parts) -> Option<Scope> {
+    let value = only(request, &AUTHORIZATION)?;
+    let (scheme, rest) = value.split_at_checked("Bearer".len())?;
+    let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+    let token = &rest[spaces..];
+    (scheme.eq_ignore_ascii_case(b"Bearer") && spaces > 0 && !token.is_empty())
+        .then(|| Scope::from_api_key(token))
+}
+
+/// The value of a header that holds an API key, sent once and not empty.
+pub fn header(
+    name: HeaderName,
+) -> impl Fn(&Parts) -> Option<Scope> + Clone + Send + Sync + 'static {
+    move |request| only(request, &name).filter(|value| !value.is_empty()).map(Scope::from_api_key)
+}
+
+/// A [`Scope`] that the authentication layer put into the request's extensions.
+///
+/// The scope of an account rather than of a token keeps its keys when a token is refreshed.
+pub fn extension(request: &Parts) -> Option<Scope> {
+    request.extensions.get().copied()
+}
+
+/// The value of a header that must not be repeated.
+fn only<'a>(request: &'a Parts, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut given = request.headers.get_all(name).iter();
+    match (given.next(), given.next()) {
+        (Some(value), None) => Some(value.as_bytes()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Request};
+
+    use super::*;
+
+    fn request(name: &HeaderName, values: &[&str]) -> Parts {
+        let mut parts = Request::new(()).into_parts().0;
+        for value in values {
+            parts.headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        parts
+    }
+
+    #[test]
+    fn a_bearer_token_is_given_once_and_its_bytes_are_as_they_are() {
+        let scope_of = |values: &[&str]| bearer_token(&request(&AUTHORIZATION, values));
+        let expected = Some(Scope::from_api_key("sk_live"));
+        for value in ["Bearer sk_live", "bearer sk_live", "BEARER   sk_live"] {
+            assert_eq!(scope_of(&[value]), expected, "{value}");
+        }
+        for value in ["", "Bearer", "Bearer ", "Bearersk_live", "Basic sk_live", "sk_live"] {
+            assert_eq!(scope_of(&[value]), None, "{value}");
+        }
+        assert_eq!(scope_of(&[]), None);
+        assert_ne!(scope_of(&["Bearer \tsk_live"]), expected, "only spaces are skipped");
+        assert_eq!(scope_of(&["Bearer sk_live", "Bearer sk_live"]), None);
+    }
+
+    #[test]
+    fn a_header_is_given_once_and_not_empty() {
+        let name = HeaderName::from_static("x-api-key");
+        let scope_of = |values: &[&str]| header(name.clone())(&request(&name, values));
+        assert_eq!(scope_of(&["sk_live"]), Some(Scope::from_api_key("sk_live")));
+        for values in [&[][..], &[""], &["sk_live", "sk_live"]] {
+            assert_eq!(scope_of(values), None, "{values:?}");
+        }
+    }
+}

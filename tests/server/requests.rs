@@ -1,0 +1,87 @@
+//! P14: what the bodies of requests may take, before anything is claimed.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use refrain::Store;
+
+use crate::kit::*;
+
+#[tokio::test]
+async fn p14_a_body_over_the_limit_is_refused_before_anything_is_claimed() {
+    let limited = || {
+        App::with(Store::builder(), |layer| layer.max_request_bytes(10), |_| Response::default())
+    };
+    let app = limited();
+    let (declared, chunked) = (request("a", "eleven byte"), {
+        let body = Trickle::ended([data("eleven "), data("byte")]);
+        request("a", "").map(|_| Body::new(body))
+    });
+    for refused in [declared, chunked] {
+        assert_eq!(app.send(refused).await.refusal(), (413, "body_too_large".into()));
+    }
+    assert_eq!((app.runs(), app.store.stats().in_flight), (0, 0));
+    assert_eq!(app.send(request("a", "ten bytes.")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_refused_body_is_read_on_so_that_its_sender_gets_to_the_answer() {
+    let app =
+        App::with(Store::builder(), |layer| layer.max_request_bytes(1), |_| Response::default());
+    let (frames, body) = Trickle::new();
+    frames.send(Ok(data("more than one byte"))).unwrap();
+    let refused = app.send(request("a", "").map(|_| Body::new(body))).await;
+    assert_eq!(refused.status, 413);
+    frames.send(Ok(data("and more"))).unwrap();
+    // Its receiver is still there, and goes when the body ends.
+    let closed = frames.clone();
+    drop(frames);
+    closed.send(Ok(data("still read"))).unwrap();
+}
+
+#[tokio::test]
+async fn p14_a_body_that_takes_too_long_is_refused() {
+    let limit = Duration::ZERO;
+    let app =
+        App::with(Store::builder(), |layer| layer.read_within(limit), |_| Response::default());
+    let (frames, body) = Trickle::new();
+    frames.send(Ok(data("begun"))).unwrap();
+    let refused = app.send(request("a", "").map(|_| Body::new(body))).await;
+    assert_eq!(refused.refusal(), (408, "body_too_slow".into()));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!((app.runs(), app.store.stats().in_flight), (0, 0));
+    assert_eq!(app.ask("a").await.status, 200);
+}
+
+#[tokio::test]
+async fn p14_bodies_take_bounded_memory_in_all() {
+    let app =
+        App::with(Store::builder(), |layer| layer.max_buffered_bytes(10), |_| Response::default());
+    let (frames, slow) = Trickle::new();
+    frames.send(Ok(data("8 bytes."))).unwrap();
+    let mut slow = pin!(app.respond(request("slow", "").map(|_| Body::new(slow))));
+    let first_poll = poll_fn(|cx| Poll::Ready(slow.as_mut().poll(cx))).await;
+    assert!(first_poll.is_pending());
+    let refused = app.send(request("a", "3 b")).await;
+    assert_eq!(refused.refusal(), (503, "idempotency_unavailable".into()));
+    assert_eq!(app.send(request("b", "2b")).await.status, 200);
+    drop(frames);
+    assert_eq!(slow.await.status(), 200);
+    assert_eq!(app.send(request("c", "10 bytes..")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_body_that_breaks_off_claims_nothing() {
+    let app = App::new(|_| Response::default());
+    let (frames, body) = Trickle::new();
+    frames.send(Ok(data("half"))).unwrap();
+    frames.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
+    let refused = app.send(request("a", "").map(|_| Body::new(body))).await;
+    assert_eq!(refused.refusal(), (400, "body_unreadable".into()));
+    assert_eq!((app.runs(), app.store.stats().in_flight), (0, 0));
+}
