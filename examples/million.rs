@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Lines};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,17 +55,31 @@ struct Options {
     fill: bool,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let options = Options::parse();
-    if options.fill {
-        return fill(&options);
+    let done = if options.fill { fill(&options) } else { measure(&options) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("million: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprint!(": {error}");
+                cause = error.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn measure(options: &Options) -> Result<()> {
     if fs::read_dir(&options.store).is_ok_and(|mut names| names.next().is_some()) {
         return Err(format!("{} is not empty", options.store.display()).into());
     }
-    fill_and_kill(&options)?;
-    let store = reopen(&options)?;
-    read_back(&store, &options)?;
+    fill_and_kill(options)?;
+    let store = reopen(options)?;
+    read_back(&store, options)?;
     if options.expire {
         expire(&store)?;
     }

@@ -17,6 +17,12 @@ use crate::ticket::poll_until;
 /// How often a store that waits for the lock tries again.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 const LOG_BYTES: std::ops::RangeInclusive<u64> = 256 * 1024..=4 * 1024 * 1024 * 1024;
+/// What is not set is as large as this, and smaller where the logs are.
+const DEFAULT_OPEN_CLAIMS: usize = 4096;
+const DEFAULT_RESPONSE_BYTES: usize = 1024 * 1024;
+/// The parts of a log that durable claims may take, at 1 KiB each, and that one response may.
+const LOG_SHARE: u64 = 8;
+const CLAIM_BYTES: usize = 1024;
 const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// Opens a [`Store`] with other settings than the defaults.
@@ -36,7 +42,8 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 pub struct Builder {
     settings: Settings,
     limits: Limits,
-    max_response_bytes: usize,
+    max_response_bytes: Option<usize>,
+    max_open_claims: Option<usize>,
     lock_wait: Duration,
 }
 
@@ -47,12 +54,13 @@ impl Builder {
                 clock: Arc::new(SystemClock::new()),
                 ttl: Duration::from_secs(24 * 60 * 60),
                 log_bytes: 128 * 1024 * 1024,
-                max_open_claims: 4096,
+                max_open_claims: DEFAULT_OPEN_CLAIMS,
                 trusted_downtime: Duration::from_secs(7 * 24 * 60 * 60),
                 zero_recycled: false,
             },
             limits: Limits { in_flight: 4096, per_scope: 1024, waiters: 1024 },
-            max_response_bytes: 1024 * 1024,
+            max_response_bytes: None,
+            max_open_claims: None,
             lock_wait: Duration::ZERO,
         }
     }
@@ -64,8 +72,9 @@ impl Builder {
         self
     }
 
-    /// The size of a log, 128 MiB by default, rounded up to 4 KiB. The store allocates two of them
-    /// and reads up to four when it opens. Larger logs make fewer, larger segments.
+    /// The size of a log, 128 MiB by default, rounded up to 4 KiB; 256 KiB at least. A store that runs
+    /// has two, and up to three more that wait to be sealed; restarts in quick succession leave three
+    /// more. Larger logs make fewer, larger segments.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.settings.log_bytes = bytes.next_multiple_of(PAGE);
         self
@@ -90,16 +99,17 @@ impl Builder {
         self
     }
 
-    /// Durable claims without a verdict, interrupted ones included; 4096 by default.
+    /// Durable claims without a verdict, interrupted ones included; 4096 by default, and at most one
+    /// for each 8 KiB of a log.
     pub fn max_open_claims(mut self, max: usize) -> Self {
-        self.settings.max_open_claims = max;
+        self.max_open_claims = Some(max);
         self
     }
 
-    /// The longest response body that is stored, 1 MiB by default and 16 MiB at most. A longer one
-    /// is recorded as done without its response.
+    /// The longest response body that is stored: 1 MiB by default, 16 MiB at most, and never more
+    /// than an eighth of a log. A longer one is recorded as done without its response.
     pub fn max_response_bytes(mut self, max: usize) -> Self {
-        self.max_response_bytes = max;
+        self.max_response_bytes = Some(max);
         self
     }
 
@@ -140,9 +150,10 @@ impl Builder {
     ///
     /// [`Error::Locked`], [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`] and
     /// [`Error::Io`], each with nothing removed; [`Error::Setting`].
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+    pub fn open(mut self, path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
-        self.check()?;
+        // Before the directory is made.
+        self.settle()?;
         let disk = poll_until(self.lock_wait, LOCK_POLL, || RealDisk::open(path).transpose());
         match disk {
             Some(Ok(disk)) => self.open_on(Arc::new(disk)),
@@ -159,37 +170,43 @@ impl Builder {
     ///
     /// [`Error::Setting`].
     pub fn open_in_memory(self) -> Result<Store> {
-        self.check()?;
         self.open_on(Arc::new(MemoryDisk::default()))
     }
 
-    pub(crate) fn open_on(self, disk: Arc<dyn Disk>) -> Result<Store> {
-        Store::start(disk, self.settings, self.limits, self.max_response_bytes)
+    pub(crate) fn open_on(mut self, disk: Arc<dyn Disk>) -> Result<Store> {
+        let max_response_bytes = self.settle()?;
+        Store::start(disk, self.settings, self.limits, max_response_bytes)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks the settings, and makes those that are not set fit the others.
+    fn settle(&mut self) -> Result<usize> {
         let refuse = |name, allowed: String| Err(Error::Setting { name, allowed });
-        let Settings { ttl, log_bytes, max_open_claims, .. } = self.settings;
+        let Settings { ttl, log_bytes, .. } = self.settings;
         if ttl < Duration::from_millis(1) || ttl > MAX_TTL {
             return refuse("ttl", "from a millisecond to ten years".into());
         }
         if !LOG_BYTES.contains(&log_bytes) {
             return refuse("log_bytes", "from 256 KiB to 4 GiB".into());
         }
-        let max_response = MAX_BODY_BYTES.min(usize::try_from(log_bytes / 8).unwrap_or(usize::MAX));
-        if self.max_response_bytes > max_response {
-            return refuse(
-                "max_response_bytes",
-                format!("at most {max_response}, an eighth of a log"),
+        let share = usize::try_from(log_bytes / LOG_SHARE).unwrap_or(usize::MAX);
+        let max_response = MAX_BODY_BYTES.min(share);
+        let response = self.max_response_bytes.unwrap_or(DEFAULT_RESPONSE_BYTES.min(max_response));
+        if response > max_response {
+            let allowed = format!(
+                "at most {} KiB, an eighth of log_bytes or 16 MiB if that is less",
+                max_response / 1024
             );
+            return refuse("max_response_bytes", allowed);
         }
-        let max_claims = log_bytes / 8 / 1024;
-        if max_open_claims as u64 > max_claims {
+        let max_claims = share / CLAIM_BYTES;
+        let claims = self.max_open_claims.unwrap_or(DEFAULT_OPEN_CLAIMS.min(max_claims));
+        if claims > max_claims {
             return refuse(
                 "max_open_claims",
-                format!("at most {max_claims} with logs of this size"),
+                format!("at most {max_claims} with log_bytes as set"),
             );
         }
+        self.settings.max_open_claims = claims;
         for (name, value) in [
             ("max_in_flight", self.limits.in_flight),
             ("max_in_flight_per_scope", self.limits.per_scope),
@@ -198,6 +215,6 @@ impl Builder {
                 return refuse(name, "at least 1".into());
             }
         }
-        Ok(())
+        Ok(response)
     }
 }

@@ -167,7 +167,7 @@ pub enum InvalidKey {
         at: usize,
     },
     /// It begins with a quote and is not one complete structured-field string.
-    #[error("idempotency key begins with a quote and is not a complete quoted string")]
+    #[error("idempotency key begins with a quote and is not one quoted string and nothing else")]
     Quoting,
     /// It is not quoted, where the dialect takes structured-field strings only.
     #[error("idempotency key is not a quoted string")]

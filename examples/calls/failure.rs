@@ -57,6 +57,9 @@ fn opening_advice(error: &Error) -> Option<&'static str> {
             "restore the file; or move the directory away and start an empty one, which forgets every key",
         ),
         Error::Full => Some("free some disk space"),
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Some("free some disk space: a new store takes two logs of 128 MiB")
+        }
         Error::Io { .. } => {
             Some("name a directory that this user may write to and whose parent exists")
         }

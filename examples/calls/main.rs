@@ -39,11 +39,12 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 /// How long handlers whose clients are gone may take after that.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 
-/// Places calls over HTTP, once for each idempotency key.
+/// Places calls over HTTP, once for each idempotency key. The calls themselves live in memory: after a
+/// restart their answers are replayed, and looking them up finds nothing.
 #[derive(Parser)]
-#[command(name = "calls")]
+#[command(name = "calls", version)]
 struct Options {
-    /// The address to listen on; port 0 takes any that is free.
+    /// The IP address and port to listen on; port 0 takes any that is free.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// The directory of the idempotency store. It is made if it is missing; its parent must exist.

@@ -81,7 +81,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let envelope = Envelope::new(self.status, self.code, self.message.clone());
         let envelope = match &self.field {
-            Some((name, explanation)) => envelope.field(name, explanation),
+            Some((name, explanation)) => envelope.field(*name, explanation),
             None => envelope,
         };
         (Extension(self), envelope).into_response()

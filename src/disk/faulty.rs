@@ -21,13 +21,22 @@ pub(crate) struct Faults {
     for_good: bool,
     error: io::ErrorKind,
     failed: AtomicBool,
+    /// More than this cannot be allocated at once.
+    room: u64,
 }
 
 impl Faults {
     /// Lets change number `fail_at` fail, and all later ones too if `for_good`.
     pub(crate) fn at(fail_at: u64, for_good: bool, error: io::ErrorKind) -> Arc<Self> {
         let (changes, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { changes, fail_at, for_good, error, failed })
+        Arc::new(Self { changes, fail_at, for_good, error, failed, room: u64::MAX })
+    }
+
+    /// Lets nothing larger than this be allocated: the disk is full, or nearly.
+    pub(crate) fn room(room: u64) -> Arc<Self> {
+        let (changes, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (fail_at, error) = (u64::MAX, io::ErrorKind::StorageFull);
+        Arc::new(Self { changes, fail_at, for_good: false, error, failed, room })
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -126,6 +135,9 @@ impl DiskFile for FaultyFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.faults.change()?;
+        if len > self.faults.room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.file.allocate(len)
     }
 

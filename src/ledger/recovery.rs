@@ -25,6 +25,8 @@ use super::names::Names;
 use super::seal::{Frozen, Retired};
 use super::{Claims, Ledger, OpenClaim, Settings, Snapshot, Space};
 
+/// A log that begins on a full disk has this much room, if no more.
+const MIN_BYTES: u64 = 256 * 1024;
 /// The log of a store's creation holds one empty batch.
 const SEED_LOG_BYTES: u64 = 2 * PAGE;
 
@@ -152,12 +154,16 @@ impl Found {
         let timeline =
             Timeline::resume(Arc::clone(&settings.clock), anchor, settings.trusted_downtime);
 
-        let generation = manifest.next_generation.max(names.max_generation() + 1);
-        let size = size_for(&settings, &last, &claims);
         names.remove_temporaries(&*disk);
-        let log = Arc::new(Log::create(&*disk, generation, manifest.uuid, size)?);
-        disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
-        manifest.next_generation = generation + 1;
+        manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
+        let size = settings.log_bytes.max(needed(&last, &claims));
+        let log = match take_prepared(&mut unused, newest.log.generation, size) {
+            Some(log) => log,
+            None => {
+                create_log(&*disk, &mut manifest, [size, MIN_BYTES.max(needed(&last, &claims))])?
+            }
+        };
+        let generation = log.generation;
         // The newest log stays listed until its last batch is repeated, even if it is then replaced.
         manifest.logs = chain.iter().map(|walked| walked.log.generation).collect();
         manifest.logs.extend([newest.log.generation, generation]);
@@ -229,15 +235,33 @@ impl Ledger {
     }
 }
 
-/// A new log's size: as set, and enough to begin with.
-fn size_for(settings: &Settings, last: &Batch, claims: &[(Address, OpenClaim)]) -> u64 {
+/// The log that was made ready for this, if it is there: it is newer than all that hold a batch.
+fn take_prepared(unused: &mut Vec<Arc<Log>>, newest: u64, size: u64) -> Option<Arc<Log>> {
+    let prepared = unused.iter().position(|log| log.generation > newest && log.size >= size)?;
+    Some(unused.swap_remove(prepared))
+}
+
+/// Makes a new log of the first size for which there is room.
+fn create_log(disk: &dyn Disk, manifest: &mut Manifest, sizes: [u64; 2]) -> Result<Arc<Log>> {
+    let generation = manifest.next_generation;
+    let create = |size| Log::create(disk, generation, manifest.uuid, size);
+    let log = match create(sizes[0]) {
+        Err(error) if error.is_full() => create(sizes[1])?,
+        created => created?,
+    };
+    disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
+    manifest.next_generation += 1;
+    Ok(Arc::new(log))
+}
+
+/// What a log must have room for to begin with.
+fn needed(last: &Batch, claims: &[(Address, OpenClaim)]) -> u64 {
     let carried: usize = claims
         .iter()
         .flat_map(|(address, claim)| claim.encode(address))
         .map(|encoded| encoded.bytes.len() + PAGE_BYTES)
         .sum();
-    let needed = u64::from(last.head.length) + 2 * carried as u64 + 16 * PAGE;
-    settings.log_bytes.max(needed.next_multiple_of(PAGE))
+    (u64::from(last.head.length) + 2 * carried as u64 + 16 * PAGE).next_multiple_of(PAGE)
 }
 
 /// Appends the last batch again, under its sequence and with its times, behind a start entry.

@@ -16,7 +16,7 @@ use crate::segment::{self, Sealed, Segment, SegmentMeta};
 use super::{Ledger, MAX_FROZEN, TRUNCATE_BYTES, usable};
 
 /// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
-const MAX_SMALL_LOGS: usize = 8;
+const MAX_SMALL_LOGS: usize = 3;
 
 /// A log that takes no more batches, and where it ends.
 #[derive(Debug, Clone)]

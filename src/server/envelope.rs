@@ -15,39 +15,50 @@ use serde::Serialize;
 /// use http::StatusCode;
 /// use refrain::server::Envelope;
 ///
-/// let envelope = Envelope::new(
-///     StatusCode::BAD_REQUEST,
-///     "validation_error",
-///     "caller_id must be E.164 format",
-/// )
-/// .field("caller_id", "Expected +<country><number>");
+/// async fn place_call(caller_id: String) -> Result<String, Envelope> {
+///     if !caller_id.starts_with('+') {
+///         let message = "caller_id must be E.164 format";
+///         return Err(Envelope::new(StatusCode::BAD_REQUEST, "validation_error", message)
+///             .field("caller_id", "Expected +<country><number>"));
+///     }
+///     Ok("placed".into())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let refused = place_call("4155551234".into()).await.unwrap_err();
 /// assert_eq!(
-///     envelope.to_json(),
+///     refused.to_json(),
 ///     r#"{"error":{"code":"validation_error","message":"caller_id must be E.164 format","fields":{"caller_id":"Expected +<country><number>"}}}"#,
 /// );
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Envelope {
     status: StatusCode,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: Cow<'static, str>,
-    fields: Vec<(&'static str, String)>,
+    fields: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Envelope {
     /// An error without fields.
     pub fn new(
         status: StatusCode,
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, code, message: message.into(), fields: Vec::new() }
+        Self { status, code: code.into(), message: message.into(), fields: Vec::new() }
     }
 
     /// Adds what is to be said about a field of the request.
     #[must_use]
-    pub fn field(mut self, name: &'static str, explanation: impl Into<String>) -> Self {
-        self.fields.push((name, explanation.into()));
+    pub fn field(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        explanation: impl Into<String>,
+    ) -> Self {
+        self.fields.push((name.into(), explanation.into()));
         self
     }
 
@@ -67,15 +78,15 @@ impl Envelope {
             code: &'a str,
             message: &'a str,
             #[serde(serialize_with = "as_map")]
-            fields: &'a [(&'static str, String)],
+            fields: &'a [(Cow<'static, str>, String)],
         }
         fn as_map<S: serde::Serializer>(
-            fields: &&[(&'static str, String)],
+            fields: &&[(Cow<'static, str>, String)],
             serializer: S,
         ) -> Result<S::Ok, S::Error> {
             serializer.collect_map(fields.iter().map(|(name, text)| (name, text)))
         }
-        let error = Inner { code: self.code, message: &self.message, fields: &self.fields };
+        let error = Inner { code: &self.code, message: &self.message, fields: &self.fields };
         serde_json::to_string(&Outer { error }).expect("strings are always JSON")
     }
 

@@ -23,7 +23,7 @@ use crate::store::Store;
 use super::Options;
 use super::body::{Body, BoxError, Whole, pass};
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
-use super::execution::Running;
+use super::execution::{Execution, Running};
 use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
 use super::request::{IDEMPOTENCY_KEY, Keyed, REQUEST_ID, is_mutation, key, request_id};
 use super::response::{Judgement, judge, replay};
@@ -96,7 +96,10 @@ where
             if is_grpc(request.headers()) { &Grpc } else { &*options.dialect };
         let id = self.identify(&mut request);
         let has_key = request.headers().contains_key(IDEMPOTENCY_KEY);
-        let (answer, key) = if is_mutation(request.method()) && (has_key || options.require_key) {
+        // Inside another such layer, this one would wait for that one's claim.
+        let is_in_hand = request.extensions().get::<Execution>().is_some();
+        let is_ours = is_mutation(request.method()) && !is_in_hand;
+        let (answer, key) = if is_ours && (has_key || options.require_key) {
             match key(request.headers(), dialect) {
                 Ok(key) => (self.once(request, key.clone(), id.clone()).await?, Some(key)),
                 Err(reason) => (Answer::Refused(reason), None),
@@ -104,7 +107,7 @@ where
         } else {
             (Answer::Fresh(run(self.inner, request.map(pass)).await?.map(pass)), None)
         };
-        Ok(sign(answer, dialect, id, key))
+        Ok(sign(answer, dialect, &id, key.as_ref()))
     }
 
     /// Gives the request its id: one that an outer layer gave it, or the client's if that is
@@ -250,19 +253,19 @@ async fn finish<E>(
 fn sign(
     answer: Answer,
     dialect: &dyn Dialect,
-    request_id: RequestId,
-    key: Option<Key>,
+    request_id: &RequestId,
+    key: Option<&Key>,
 ) -> Response<Body> {
     let is_replay = matches!(answer, Answer::Replay(_));
     let mut response = match answer {
         Answer::Fresh(response) | Answer::Replay(response) => response,
         Answer::Refused(reason) => {
-            let refusal = Refusal { reason, request_id: request_id.clone(), key: key.clone() };
+            let refusal = Refusal { reason, request_id: request_id.clone(), key: key.cloned() };
             dialect.refuse(&refusal).map(|body| Whole::new(body, None).boxed())
         }
     };
     let headers = response.headers_mut();
-    dialect.sign(&Exchange { request_id: &request_id, key: key.as_ref(), is_replay }, headers);
+    dialect.sign(&Exchange { request_id, key, is_replay }, headers);
     let id = HeaderValue::from_str(request_id.as_str()).expect("request ids are header values");
     headers.insert(REQUEST_ID, id);
     response

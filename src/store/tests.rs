@@ -141,6 +141,39 @@ fn p11_a_full_disk_refuses_new_keys_and_finishes_those_in_flight() {
     }
 }
 
+/// The prepared log was left alone, and opening wanted room for another: a server on a full disk
+/// could not be restarted.
+#[test]
+fn p12_a_store_on_a_full_disk_opens_again_and_again() {
+    const SMALLEST: u64 = 256 * 1024;
+    let disk = Arc::<MemoryDisk>::default();
+    let open = |room| {
+        let disk = FaultyDisk::new(Arc::clone(&disk), Faults::room(room));
+        Store::builder().log_bytes(2 * SMALLEST).open_on(Arc::new(disk))
+    };
+    let run = |store: &Store, name: &str| {
+        let Ok(Outcome::Execute(permit)) = store.begin(&operation(name)).wait() else {
+            panic!("{name} is new")
+        };
+        permit.complete(&Response::new(Bytes::from(name.to_owned()))).wait().unwrap();
+    };
+    let mut names = vec!["roomy".to_owned()];
+    run(&open(u64::MAX).unwrap(), &names[0]);
+    // The first time there is a prepared log, and not even a smaller one could be made.
+    for room in [0, SMALLEST, SMALLEST, SMALLEST] {
+        let store = open(room).unwrap();
+        for name in &names {
+            assert!(matches!(store.begin(&operation(name)).wait(), Ok(Outcome::Replay(_))));
+        }
+        names.push(format!("full-{}", names.len()));
+        run(&store, names.last().unwrap());
+        store.verify().unwrap();
+    }
+    let store = open(u64::MAX).unwrap();
+    run(&store, "roomy-again");
+    assert!(store.stats().next_log_ready);
+}
+
 /// A store on a disk that remembers, and what was acknowledged after how many changes.
 struct Recorded {
     disk: Arc<CrashDisk>,

@@ -75,6 +75,10 @@ fn settings_out_of_bounds_are_refused_by_name() {
     assert_eq!(refused(builder().max_response_bytes(1024 * 1024)), "max_response_bytes");
     assert_eq!(refused(builder().max_open_claims(1_000_000)), "max_open_claims");
     assert_eq!(refused(builder().max_in_flight(0)), "max_in_flight");
+    // What is not set fits what is.
+    for kib in [256, 1024, 32 * 1024] {
+        Store::builder().log_bytes(kib * 1024).open_in_memory().unwrap();
+    }
 }
 
 #[test]

@@ -72,3 +72,13 @@ async fn options_of_one_route_leave_the_others_alone() {
     assert_eq!(send(&app, "/strict").await.status, 200);
     assert_eq!(send(&app, "/calls").await.status, 409);
 }
+
+/// The inner layer waited for the key that the outer one held, until the wait ran out.
+#[tokio::test]
+async fn a_layer_inside_another_lets_its_requests_pass() {
+    let layer = layer();
+    let calls = Router::new().route("/calls", post(|| async { "placed" })).layer(layer.clone());
+    let app = Router::new().nest("/v1", calls).layer(layer);
+    assert_eq!(send(&app, "/v1/calls").await.status, 200);
+    assert!(send(&app, "/v1/calls").await.is_replay());
+}

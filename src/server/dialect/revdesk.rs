@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
+use crate::key::InvalidKey;
 use crate::server::envelope::Envelope;
 
 use super::{Dialect, Reason, Refusal};
@@ -22,6 +23,9 @@ impl Dialect for RevDesk {
         }
         envelope = match reason {
             Reason::KeyMissing => envelope.field("idempotency-key", "Expected the header"),
+            Reason::KeyInvalid(InvalidKey::Quoting) => {
+                envelope.field("idempotency-key", "Expected one quoted string without parameters")
+            }
             Reason::KeyInvalid(_) => {
                 envelope.field("idempotency-key", "Expected 1 to 255 visible ASCII characters")
             }
