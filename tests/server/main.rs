@@ -3,20 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bodies;
-// mod composition;
+mod composition;
 mod contract;
-// mod dialects;
-// mod execution;
+mod dialects;
+mod execution;
 mod flight;
-// mod grpc;
-// mod interruptions;
+mod grpc;
+mod interruptions;
 mod kit;
 mod limits;
 mod options;
-// mod policies;
+mod policies;
 mod readiness;
 mod requests;
 mod routing;
-// mod shutdown;
+mod shutdown;
 mod streams;
-// mod wire;
+mod wire;

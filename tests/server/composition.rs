@@ -1,0 +1,221 @@
+//! The layer among others: what stands outside it is done for each request, replays included; what
+//! stands inside is part of the run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::post;
+use http::{HeaderValue, Method, StatusCode};
+use refrain::server::IdempotencyLayer;
+use refrain::{Scope, Store};
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::CorsLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::kit::*;
+
+fn layer() -> IdempotencyLayer {
+    IdempotencyLayer::new(Store::builder().open_in_memory().unwrap())
+}
+
+async fn send(app: &Router, request: http::Request<Body>) -> Answer {
+    Answer::read(app.clone().oneshot(request).await.unwrap()).await.unwrap()
+}
+
+async fn ask(app: &Router, key: &str) -> Answer {
+    send(app, request(key, "{}")).await
+}
+
+#[tokio::test]
+async fn authentication_outside_is_asked_before_a_replay() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&revoked);
+    let authenticate = from_fn(move |request: Request, next: Next| {
+        let revoked = asked.load(Ordering::SeqCst);
+        async move {
+            if revoked {
+                let mut refused = Response::new(Body::empty());
+                *refused.status_mut() = StatusCode::UNAUTHORIZED;
+                return refused;
+            }
+            next.run(request).await
+        }
+    });
+    let app =
+        Router::new().route("/", post(|| async { "secret" })).layer(layer()).layer(authenticate);
+    assert_eq!(ask(&app, "a").await.body, "secret");
+    revoked.store(true, Ordering::SeqCst);
+    let refused = ask(&app, "a").await;
+    assert_eq!((refused.status.as_u16(), &refused.body[..]), (401, &b""[..]));
+}
+
+#[tokio::test]
+async fn the_scope_can_be_the_account_that_authentication_found() {
+    let authenticate = from_fn(|mut request: Request, next: Next| {
+        request.extensions_mut().insert(Scope::new("account-7"));
+        next.run(request)
+    });
+    let app = Router::new()
+        .route("/", post(|| async { "placed" }))
+        .layer(layer().scope(refrain::server::scope::extension))
+        .layer(authenticate);
+    ask(&app, "a").await;
+    let mut refreshed = request("a", "{}");
+    let token = HeaderValue::from_static("Bearer another");
+    refreshed.headers_mut().insert("authorization", token);
+    assert!(send(&app, refreshed).await.is_replay(), "a refreshed token keeps its keys");
+}
+
+#[tokio::test]
+async fn who_may_no_longer_see_an_answer_is_refused_its_replay() {
+    let allowed = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&allowed);
+    let layer = layer().authorize_replay(move |request, record| {
+        assert_eq!((request.uri.path(), record.response().is_some()), ("/", true));
+        let allowed = asked.load(Ordering::SeqCst);
+        async move { allowed }
+    });
+    let app = Router::new().route("/", post(|| async { "secret" })).layer(layer);
+    ask(&app, "a").await;
+    assert!(ask(&app, "a").await.is_replay());
+    allowed.store(false, Ordering::SeqCst);
+    assert_eq!(ask(&app, "a").await.refusal(), (403, "forbidden".into()));
+}
+
+#[tokio::test]
+async fn a_limit_outside_counts_replays_and_one_inside_counts_runs() {
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let handler = post(async move |body: String| {
+        if body == "slow" {
+            entering.add_permits(1);
+            leaving.acquire().await.unwrap().forget();
+        }
+        "placed"
+    });
+    let limit = || {
+        tower::ServiceBuilder::new()
+            .layer(axum::error_handling::HandleErrorLayer::new(|_| async {
+                StatusCode::SERVICE_UNAVAILABLE
+            }))
+            .layer(LoadShedLayer::new())
+            .layer(GlobalConcurrencyLimitLayer::new(1))
+    };
+    let inside = Router::new().route("/", handler.clone()).layer(limit()).layer(layer());
+    let outside = Router::new().route("/", handler).layer(layer()).layer(limit());
+    for (app, replay, new) in [(inside, 200, 503), (outside, 503, 503)] {
+        ask(&app, "done").await;
+        let slow = tokio::spawn({
+            let app = app.clone();
+            async move { send(&app, request("slow", "slow")).await }
+        });
+        entered.acquire().await.unwrap().forget();
+        assert_eq!(ask(&app, "done").await.status, replay);
+        assert_eq!(ask(&app, "new").await.status, new);
+        leave.add_permits(1);
+        assert_eq!(slow.await.unwrap().status, 200);
+        // What was shed was not run, and its key is free.
+        assert!(!ask(&app, "new").await.is_replay());
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_outside_ends_the_wait_and_not_the_run() {
+    let (leave, runs) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let handler = |leave: &Arc<Semaphore>, runs: &Arc<AtomicUsize>| {
+        let (leave, runs) = (Arc::clone(leave), Arc::clone(runs));
+        post(async move || {
+            runs.fetch_add(1, Ordering::SeqCst);
+            leave.acquire().await.unwrap().forget();
+            "placed"
+        })
+    };
+    let timeout =
+        || TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_millis(20));
+    let layer = layer();
+    let app = Router::new().route("/", handler(&leave, &runs)).layer(layer.clone());
+    let timed = app.clone().layer(timeout());
+    assert_eq!(ask(&timed, "a").await.status, 504);
+    leave.add_permits(1);
+    // Without the timeout, so that this waits for the run however slow the machine is.
+    let retry = ask(&app, "a").await;
+    assert_eq!((retry.is_replay(), &retry.body[..]), (true, &b"placed"[..]));
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+
+    // Inside, it cuts the run off, which frees the key: the reason for the order.
+    let cut = Router::new().route("/", handler(&leave, &runs)).layer(timeout()).layer(layer);
+    assert_eq!(ask(&cut, "b").await.status, 504);
+    leave.add_permits(1);
+    assert!(!ask(&cut, "b").await.is_replay());
+    assert_eq!(runs.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn compression_outside_is_each_clients_own() {
+    let text = "placed ".repeat(100);
+    let placed = text.clone();
+    let app = Router::new()
+        .route("/", post(|| async { placed }))
+        .layer(layer())
+        .layer(CompressionLayer::new());
+    let mut asked = request("a", "{}");
+    asked.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip"));
+    let first = send(&app, asked).await;
+    assert_eq!(first.header("content-encoding"), Some("gzip"));
+    assert!(first.body.len() < text.len());
+    let again = ask(&app, "a").await;
+    assert_eq!((again.is_replay(), again.header("content-encoding")), (true, None));
+    assert_eq!(again.body, text);
+}
+
+#[tokio::test]
+async fn cors_outside_answers_preflights_and_marks_replays_for_the_origin_at_hand() {
+    let origins = ["https://a.example", "https://b.example"].map(HeaderValue::from_static);
+    let cors = CorsLayer::new()
+        .allow_origin(origins.clone())
+        .allow_methods([Method::POST])
+        .allow_headers([http::HeaderName::from_static("idempotency-key")])
+        .expose_headers([http::HeaderName::from_static("idempotency-replay")]);
+    let app = Router::new().route("/", post(|| async { "placed" })).layer(layer()).layer(cors);
+    let preflight = http::Request::options("/")
+        .header("origin", &origins[0])
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "idempotency-key")
+        .body(Body::empty())
+        .unwrap();
+    let allowed = send(&app, preflight).await;
+    assert_eq!(allowed.header("access-control-allow-headers"), Some("idempotency-key"));
+    for (is_replay, origin) in [(false, &origins[0]), (true, &origins[1])] {
+        let mut asked = request("a", "{}");
+        asked.headers_mut().insert("origin", origin.clone());
+        let answer = send(&app, asked).await;
+        assert_eq!(answer.is_replay(), is_replay);
+        assert_eq!(answer.headers.get("access-control-allow-origin"), Some(origin));
+        assert_eq!(answer.header("access-control-expose-headers"), Some("idempotency-replay"));
+    }
+}
+
+#[tokio::test]
+async fn a_panic_that_is_caught_inside_frees_the_key_as_any_failure() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&runs);
+    let handler = post(async move || {
+        assert_ne!(counter.fetch_add(1, Ordering::SeqCst), 0, "the carrier");
+        "placed"
+    });
+    let app = Router::new().route("/", handler).layer(CatchPanicLayer::new()).layer(layer());
+    assert_eq!(ask(&app, "a").await.status, 500);
+    assert_eq!(ask(&app, "a").await.status, 200);
+    assert!(ask(&app, "a").await.is_replay());
+}

@@ -1,0 +1,72 @@
+//! What a handler sees of its operation.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::routing::post;
+use refrain::server::{Execution, IdempotencyLayer};
+use refrain::{Error, Store};
+use tower::ServiceExt;
+
+use crate::kit::*;
+
+fn layer() -> IdempotencyLayer {
+    IdempotencyLayer::new(Store::builder().open_in_memory().unwrap())
+}
+
+async fn ask(app: &Router, key: Option<&str>) -> Answer {
+    let mut request = request(key.unwrap_or("a"), "{}");
+    if key.is_none() {
+        request.headers_mut().remove("idempotency-key");
+    }
+    Answer::read(app.clone().oneshot(request).await.unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_handler_that_wants_an_operation_refuses_a_request_without_a_key() {
+    let wants = post(async |execution: Execution| execution.key().as_str().to_owned());
+    let takes = post(async |execution: Option<Execution>| format!("{}", execution.is_some()));
+    let app = Router::new().route("/", wants).layer(layer());
+    assert_eq!(ask(&app, Some("a")).await.body, "a");
+    assert_eq!(ask(&app, None).await.refusal(), (400, "idempotency_key_missing".into()));
+    let app = Router::new().route("/", takes).layer(layer());
+    assert_eq!(ask(&app, Some("a")).await.body, "true");
+    assert_eq!(ask(&app, None).await.body, "false");
+}
+
+#[tokio::test]
+async fn it_names_the_request_at_hand() {
+    let handler = post(async |execution: Execution| {
+        format!("{} {}", execution.request_id(), execution.attempt())
+    });
+    let app = Router::new().route("/", handler).layer(layer());
+    let answer = ask(&app, Some("a")).await;
+    let expected = format!("{} 1", answer.header("x-request-id").unwrap());
+    assert_eq!(answer.body, expected);
+}
+
+#[tokio::test]
+async fn a_volatile_operation_has_neither_checkpoints_nor_downstream_keys() {
+    let handler = post(async |execution: Execution| {
+        let checkpoint = execution.checkpoint("x").await;
+        let key = execution.downstream_key("carrier");
+        format!("{:?} {:?}", checkpoint.is_err(), key.is_err())
+    });
+    let app = Router::new().route("/", handler).layer(layer());
+    assert_eq!(ask(&app, Some("a")).await.body, "true true");
+}
+
+#[tokio::test]
+async fn after_its_answer_an_operation_takes_no_checkpoints() {
+    let kept: Arc<Mutex<Option<Execution>>> = Arc::default();
+    let keeping = Arc::clone(&kept);
+    let handler = post(async move |execution: Execution| {
+        *keeping.lock().unwrap() = Some(execution);
+    });
+    let app = Router::new().route("/", handler).layer(layer().durable());
+    assert_eq!(ask(&app, Some("a")).await.status, 200);
+    let execution = kept.lock().unwrap().take().unwrap();
+    assert!(matches!(execution.checkpoint("late").await, Err(Error::Ended)));
+    assert!(matches!(execution.downstream_key("late"), Err(Error::Ended)));
+    assert!(ask(&app, Some("a")).await.is_replay());
+}

@@ -1,0 +1,154 @@
+//! P7: what becomes of a key whose run was interrupted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Router};
+use bytes::Bytes;
+use refrain::server::{
+    Execution, IdempotencyLayer, Interruption, OnInterrupted, Recovery, Verdict,
+};
+use refrain::{Outcome, Store};
+use tower::ServiceExt;
+
+use crate::kit::*;
+
+/// An app whose first run panics after a checkpoint.
+struct App {
+    router: Router,
+    runs: Arc<AtomicUsize>,
+}
+
+impl App {
+    fn new(policy: OnInterrupted) -> Self {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&runs);
+        let handler = post(move |execution: Execution| async move {
+            let run = counter.fetch_add(1, Ordering::SeqCst);
+            let carrier = execution.downstream_key("carrier").unwrap();
+            execution.checkpoint(carrier.as_str().to_owned()).await.unwrap();
+            assert_ne!(run, 0, "interrupted");
+            let checkpoints = execution.checkpoints().len();
+            format!("attempt {} after {checkpoints}: {}", execution.attempt(), carrier.as_str())
+        });
+        let store = Store::builder().open_in_memory().unwrap();
+        let layer = IdempotencyLayer::new(store).durable().on_interrupted(policy);
+        Self { router: Router::new().route("/", handler).layer(layer), runs }
+    }
+
+    async fn ask(&self, key: &str, body: &str) -> Answer {
+        let response = self.router.clone().oneshot(request(key, body)).await.unwrap();
+        Answer::read(response).await.unwrap()
+    }
+
+    fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn rerun_runs_again_as_the_next_attempt_with_the_same_downstream_key() {
+    let app = App::new(OnInterrupted::Rerun);
+    assert_eq!(app.ask("a", "{}").await.refusal(), (500, "internal_error".into()));
+    let second = app.ask("a", "{}").await;
+    let text = String::from_utf8(second.body.to_vec()).unwrap();
+    assert!(text.starts_with("attempt 2 after 1: "), "{text}");
+    assert!(app.ask("a", "{}").await.is_replay());
+    assert_eq!(app.runs(), 2);
+}
+
+#[tokio::test]
+async fn refuse_says_that_the_outcome_is_unknown_and_runs_nothing() {
+    let app = App::new(OnInterrupted::Refuse);
+    let first = app.ask("a", "{}").await;
+    for _ in 0..2 {
+        let refused = app.ask("a", "{}").await;
+        assert_eq!(refused.refusal(), (409, "idempotency_interrupted".into()));
+        let named = refused.json()["error"]["fields"]["interrupted_request_id"].clone();
+        assert_eq!(Some(named.as_str().unwrap()), first.header("x-request-id"));
+    }
+    assert_eq!(app.ask("a", "[]").await.refusal(), (409, "idempotency_conflict".into()));
+    assert_eq!(app.runs(), 1);
+}
+
+#[tokio::test]
+async fn recovery_sees_the_attempt_and_its_answer_is_sent_and_replayed() {
+    let app = App::new(OnInterrupted::recover(async |interruption: Interruption| {
+        let found = interruption.checkpoints()[0].clone();
+        assert_eq!(found, interruption.downstream_key("carrier").as_str());
+        assert_eq!((interruption.attempt(), interruption.key().as_str()), (1, "a"));
+        assert_eq!(interruption.request().method, "POST");
+        interruption.respond(http::Response::builder().status(201).body(found).unwrap())
+    }));
+    app.ask("a", "{}").await;
+    let found = app.ask("a", "{}").await;
+    assert_eq!((found.status.as_u16(), found.is_replay()), (201, false));
+    let again = app.ask("a", "{}").await;
+    assert_eq!((again.is_replay(), again.body), (true, found.body));
+    assert_eq!(app.runs(), 1);
+}
+
+#[tokio::test]
+async fn recovery_can_run_it_again_or_find_it_done_or_not_know() {
+    let rerun =
+        App::new(OnInterrupted::recover(async |interruption: Interruption| interruption.rerun()));
+    rerun.ask("a", "{}").await;
+    assert_eq!(rerun.ask("a", "{}").await.status, 200);
+    assert!(rerun.ask("a", "{}").await.is_replay());
+
+    let done =
+        App::new(OnInterrupted::recover(async |interruption: Interruption| interruption.done()));
+    done.ask("a", "{}").await;
+    for _ in 0..2 {
+        let refused = done.ask("a", "{}").await.refusal();
+        assert_eq!(refused, (409, "idempotency_result_unavailable".into()));
+    }
+
+    let unknown =
+        App::new(OnInterrupted::recover(async |interruption: Interruption| interruption.refuse()));
+    unknown.ask("a", "{}").await;
+    for _ in 0..2 {
+        let refused = unknown.ask("a", "{}").await.refusal();
+        assert_eq!(refused, (409, "idempotency_interrupted".into()));
+    }
+    assert_eq!((rerun.runs(), done.runs(), unknown.runs()), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn a_recovery_that_panics_leaves_the_key_interrupted() {
+    let app = App::new(OnInterrupted::recover(async |_: Interruption| -> Recovery {
+        panic!("the carrier is down")
+    }));
+    app.ask("a", "{}").await;
+    for _ in 0..2 {
+        assert_eq!(app.ask("a", "{}").await.refusal(), (500, "internal_error".into()));
+    }
+    assert_eq!(app.runs(), 1);
+}
+
+/// Whose outcome a handler does not know, the next request is told, although nothing crashed and
+/// the claim was volatile.
+#[tokio::test]
+async fn p7_an_outcome_that_a_handler_does_not_know_interrupts_the_key() {
+    let store = Store::builder().open_in_memory().unwrap();
+    let handler = post(async || {
+        (Extension(Verdict::Unknown), http::StatusCode::GATEWAY_TIMEOUT).into_response()
+    });
+    let layer = IdempotencyLayer::new(store.clone());
+    let volatile: Router = Router::new().route("/", handler).layer(layer);
+    let response: Response = volatile.oneshot(request("a", "{}")).await.unwrap();
+    assert_eq!(response.status(), 504);
+    let operation = refrain::Operation::new(
+        refrain::Scope::from_api_key("sk_live_51"),
+        "a".parse().unwrap(),
+        refrain::Fingerprint::of([&b"POST"[..], b"/", b"{}"]),
+    );
+    let Ok(Outcome::Interrupted(attempt)) = store.begin(&operation).await else {
+        panic!("it is not interrupted")
+    };
+    assert_eq!(attempt.number(), 1);
+    attempt.complete(&http::Response::new(Bytes::from("found"))).await.unwrap();
+    assert!(matches!(store.begin(&operation).await, Ok(Outcome::Replay(_))));
+}

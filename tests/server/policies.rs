@@ -1,0 +1,116 @@
+//! Which answers are kept.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::HeaderMap;
+use hyper::body::Frame;
+use refrain::Store;
+use refrain::server::{IdempotencyLayer, StorePolicy, Verdict};
+
+use crate::kit::*;
+
+/// Whether the answer to the first of two requests is replayed to the second.
+async fn is_kept(
+    configure: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer,
+    answer: impl Fn() -> Response + Clone + Send + Sync + 'static,
+) -> bool {
+    let app = App::with(Store::builder(), configure, move |_| answer());
+    let first = app.ask("a").await;
+    let again = app.ask("a").await;
+    assert_eq!((again.status, &again.body), (first.status, &first.body));
+    assert_eq!(app.runs(), if again.is_replay() { 1 } else { 2 });
+    again.is_replay()
+}
+
+fn status(status: u16) -> impl Fn() -> Response + Clone + Send + Sync + 'static {
+    move || Response::builder().status(status).body(Body::from("why")).unwrap()
+}
+
+fn grpc(code: &'static str) -> impl Fn() -> Response + Clone + Send + Sync + 'static {
+    move || {
+        let trailers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            http::HeaderValue::from_static(code),
+        )]);
+        let body = Trickle::ended([data("message"), Frame::trailers(trailers)]);
+        Response::builder()
+            .header("content-type", "application/grpc")
+            .body(Body::new(body))
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn each_policy_keeps_what_it_says() {
+    let kept = |policy: &StorePolicy, code: u16| {
+        let policy = policy.clone();
+        is_kept(move |layer| layer.store(policy), status(code))
+    };
+    let all = [200, 303, 400, 401, 403, 404, 408, 409, 410, 421, 422, 423, 425, 429, 500, 503];
+    for (policy, expected) in [
+        (StorePolicy::Success, &[200, 303][..]),
+        (StorePolicy::Deterministic, &[200, 303, 400, 403, 404, 410, 422]),
+        (StorePolicy::All, &all),
+    ] {
+        for code in all {
+            assert_eq!(kept(&policy, code).await, expected.contains(&code), "{policy:?} {code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_policy_keeps_grpc_by_its_status() {
+    let all = ["0", "1", "2", "3", "5", "6", "7", "9", "11", "12", "13", "14", "16"];
+    for (policy, expected) in [
+        (StorePolicy::Success, &["0"][..]),
+        (StorePolicy::Deterministic, &["0", "3", "5", "6", "7", "9", "11", "12"]),
+        (StorePolicy::All, &all),
+    ] {
+        for code in all {
+            let policy = policy.clone();
+            let name = format!("{policy:?} {code}");
+            let kept = is_kept(move |layer| layer.store(policy), grpc(code)).await;
+            assert_eq!(kept, expected.contains(&code), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_function_of_status_and_headers_decides() {
+    let teapots = |layer: IdempotencyLayer| {
+        layer.store_if(|parts| parts.status == 418 && !parts.headers.contains_key("retry-after"))
+    };
+    assert!(is_kept(teapots, status(418)).await);
+    assert!(!is_kept(teapots, status(200)).await);
+    let hot = || Response::builder().status(418).header("retry-after", "1").body(Body::empty());
+    assert!(!is_kept(teapots, move || hot().unwrap()).await);
+}
+
+#[tokio::test]
+async fn a_handlers_word_overrides_the_policy_and_is_not_sent() {
+    let with = |code: u16, verdict: Verdict| {
+        move || {
+            let mut response = status(code)();
+            response.extensions_mut().insert(verdict);
+            response
+        }
+    };
+    assert!(is_kept(|layer| layer, with(500, Verdict::Store)).await);
+    assert!(!is_kept(|layer| layer, with(200, Verdict::Release)).await);
+    let app = App::new(move |_| with(201, Verdict::StoreWithoutResponse)());
+    let sent = app.respond(request("a", "{}")).await;
+    assert_eq!((sent.status().as_u16(), sent.extensions().get::<Verdict>()), (201, None));
+    assert_eq!(app.ask("a").await.refusal(), (409, "idempotency_result_unavailable".into()));
+}
+
+#[tokio::test]
+async fn a_failed_grpc_call_that_its_handler_wants_kept_is_kept() {
+    let app = App::new(|_| {
+        let mut response = grpc("13")();
+        response.extensions_mut().insert(Verdict::Store);
+        response
+    });
+    let first = app.ask("a").await;
+    let again = app.ask("a").await;
+    assert_eq!((again.is_replay(), again.trailers), (true, first.trailers));
+}

@@ -1,0 +1,104 @@
+//! P15: runtimes that end, and stores that close, in the middle of a handler.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use refrain::server::IdempotencyLayer;
+use refrain::{Error, Fingerprint, Operation, Outcome, Scope, Store};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+use crate::kit::*;
+
+/// A handler that never ends, on a runtime of its own.
+struct Stuck {
+    store: Store,
+    runtime: Runtime,
+}
+
+impl Stuck {
+    fn new(configure: fn(IdempotencyLayer) -> IdempotencyLayer) -> Self {
+        let store = Store::builder().open_in_memory().unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let entered = Arc::new(Semaphore::new(0));
+        let entering = Arc::clone(&entered);
+        let handler = post(async move || {
+            entering.add_permits(1);
+            std::future::pending::<()>().await;
+        });
+        let layer = configure(IdempotencyLayer::new(store.clone()));
+        let router: Router = Router::new().route("/", handler).layer(layer);
+        runtime.block_on(async move {
+            tokio::spawn(router.oneshot(request("a", "{}")));
+            entered.acquire().await.unwrap().forget();
+        });
+        Self { store, runtime }
+    }
+}
+
+fn operation() -> Operation {
+    let scope = Scope::from_api_key("sk_live_51");
+    let fingerprint = Fingerprint::of([&b"POST"[..], b"/", b"{}"]);
+    Operation::new(scope, "a".parse().unwrap(), fingerprint)
+}
+
+#[test]
+fn p15_a_handler_that_its_runtime_kills_leaves_its_key_claimed() {
+    let Stuck { store, runtime } = Stuck::new(|layer| layer);
+    drop(runtime);
+    let outcome = store.begin(&operation()).wait_timeout(Duration::ZERO).unwrap();
+    assert!(matches!(outcome, Outcome::InFlight { .. }), "{outcome:?}");
+    // It does not hold up the closing, since there is nothing to wait for.
+    assert_eq!(store.close(Duration::from_secs(60)).unwrap(), 0);
+}
+
+#[test]
+fn p7_a_durable_handler_that_its_runtime_kills_leaves_its_key_interrupted() {
+    let Stuck { store, runtime } = Stuck::new(IdempotencyLayer::durable);
+    drop(runtime);
+    let outcome = store.begin(&operation()).wait().unwrap();
+    assert!(matches!(outcome, Outcome::Interrupted(_)), "{outcome:?}");
+}
+
+#[test]
+fn closing_reports_the_handlers_that_did_not_end_in_time_and_frees_no_key() {
+    let Stuck { store, runtime } = Stuck::new(|layer| layer);
+    assert_eq!(store.close(Duration::ZERO).unwrap(), 1);
+    assert!(matches!(store.begin(&operation()).wait(), Err(Error::Stopped { .. })));
+    drop(runtime);
+}
+
+#[test]
+fn closing_waits_for_a_handler_whose_client_is_gone() {
+    let store = Store::builder().open_in_memory().unwrap();
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let handler = post(async move || {
+        entering.add_permits(1);
+        leaving.acquire().await.unwrap().forget();
+        "placed"
+    });
+    let layer = IdempotencyLayer::new(store.clone());
+    let router: Router = Router::new().route("/", handler).layer(layer);
+    runtime.block_on(async {
+        let client = tokio::spawn(router.oneshot(request("a", "{}")));
+        entered.acquire().await.unwrap().forget();
+        client.abort();
+        assert!(client.await.unwrap_err().is_cancelled());
+    });
+    let closing = std::thread::spawn({
+        let store = store.clone();
+        move || store.close(Duration::from_secs(60))
+    });
+    let (scope, key) = (Scope::from_api_key("x"), "x".parse().unwrap());
+    while store.get(scope, &key).is_ok() {
+        std::thread::yield_now();
+    }
+    leave.add_permits(1);
+    assert_eq!(closing.join().unwrap().unwrap(), 0);
+    assert_eq!(store.stats().entries, 1);
+}
