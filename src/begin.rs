@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::key::{Address, RequestId};
 use crate::ledger::OpenClaim;
 use crate::locks::{Acquired, Held, Waited, Waiter};
+use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
 use crate::permit::{Attempt, Claiming, Facts, Permit};
 use crate::record::Record;
@@ -49,6 +50,8 @@ pub struct Begin {
     address: Address,
     state: State,
     given_up: bool,
+    /// Since when another request was waited for, if one was.
+    waited: Option<Stopwatch>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "most are ready at once, and none is kept")]
@@ -63,8 +66,10 @@ impl Begin {
     pub(crate) fn new(store: Arc<Inner>, operation: Operation) -> Self {
         let Operation { scope, ref key, .. } = operation;
         let address = Address::new(&store.engine.ledger.uuid, scope, key.clone());
-        let mut begin = Self { store, operation, address, state: State::Done, given_up: false };
+        let mut begin =
+            Self { store, operation, address, state: State::Done, given_up: false, waited: None };
         begin.state = begin.start();
+        begin.waited = matches!(begin.state, State::Waiting(_)).then(Stopwatch::start);
         begin
     }
 
@@ -167,6 +172,22 @@ impl Begin {
         }
     }
 
+    /// Tells those who watch.
+    fn report(&self, outcome: &Result<Outcome>) {
+        let name = match outcome {
+            Ok(Outcome::Execute(_)) => "new",
+            Ok(Outcome::Replay(_)) => "replayed",
+            Ok(Outcome::Conflict { .. }) => "mismatch",
+            Ok(Outcome::Interrupted(_)) => "interrupted",
+            Ok(Outcome::InFlight { .. }) => "in_progress",
+            Err(_) => "error",
+        };
+        observe::begun(name);
+        if let Some(waited) = self.waited {
+            observe::waited(name, waited);
+        }
+    }
+
     /// Goes on after a wait for another request.
     fn resume(&self, waited: Waited) -> State {
         match waited {
@@ -184,7 +205,10 @@ impl Future for Begin {
         loop {
             let given_up = self.given_up;
             self.state = match std::mem::replace(&mut self.state, State::Done) {
-                State::Ready(outcome) => return Poll::Ready(outcome),
+                State::Ready(outcome) => {
+                    self.report(&outcome);
+                    return Poll::Ready(outcome);
+                }
                 State::Waiting(waiter) if given_up => match waiter.give_up() {
                     Ok(waited) => self.resume(waited),
                     Err(holder) => State::Ready(Ok(Outcome::InFlight { holder })),

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::ledger::{Frozen, Ledger};
 use crate::locks::Locks;
+use crate::observe;
 use crate::ticket::Slot;
 
 #[derive(Debug)]
@@ -46,7 +47,10 @@ impl Engine {
     /// Stops the store for good: what was being written has an unknown outcome, so nothing more is
     /// acknowledged, no key is freed, and only a new process may open the store again.
     pub(crate) fn fail(&self, error: Error) {
-        self.failure.get_or_init(|| Arc::new(error));
+        self.failure.get_or_init(|| {
+            observe::failed(&error);
+            Arc::new(error)
+        });
         self.locks.stop(&self.stopped());
     }
 

@@ -81,6 +81,7 @@ pub mod key;
 mod ledger;
 mod locks;
 mod log;
+mod observe;
 mod operation;
 mod permit;
 mod reaper;

@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, RequestId, Scope};
+use crate::observe;
 use crate::record::Record;
 use crate::ticket::Slot;
 
@@ -177,6 +178,7 @@ impl Place {
         locks
             .in_flight
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1))
+            .map(|n| observe::in_flight(n + 1))
             .map_err(|_| Error::limit(Limit::InFlight, max))?;
         // From here on dropping the place gives the share back.
         let place = Self { locks: Arc::clone(locks), scope };
@@ -204,7 +206,9 @@ impl Drop for Place {
                 count.remove();
             }
         }
-        if self.locks.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let before = self.locks.in_flight.fetch_sub(1, Ordering::AcqRel);
+        observe::in_flight(before - 1);
+        if before == 1 {
             // Under the mutex, so that whoever is about to wait has either seen zero or is waiting.
             drop(self.locks.idle.lock());
             self.locks.idled.notify_all();

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::key::{Fingerprint, Key, RequestId};
 use crate::ledger::{OpenClaim, Reservation};
 use crate::locks::Held;
+use crate::observe;
 use crate::record::{Completion, Record, fits};
 use crate::store::Inner;
 use crate::ticket::{Slot, Ticket, block_on};
@@ -81,6 +82,7 @@ impl Permit {
     }
 
     fn finish(self, response: Option<Response<Bytes>>) -> Ticket<Record> {
+        observe::ended(if response.is_some() { "stored" } else { "without_response" });
         let Self { store, held, room, fingerprint, request_id, ttl, .. } = self;
         let completion = Completion { fingerprint, request_id, ttl, response };
         let encoded = Encoded::completion(held.address(), &completion);
@@ -96,6 +98,7 @@ impl Permit {
     /// A durable claim is gone for good once the ticket is settled. A volatile one leaves nothing
     /// behind, and its ticket is settled at once.
     pub fn release(self) -> Ticket<()> {
+        observe::ended("released");
         let Self { store, held, room, claim, .. } = self;
         match claim {
             Some(_) => release_durably(&store, held, room),
@@ -118,6 +121,7 @@ impl Permit {
     /// [`Error::Limit`] for the store's durable claims, [`Error::Full`] or [`Error::Stopped`]; the key
     /// then stays claimed for as long as the process lives.
     pub fn interrupt(self) -> Ticket<()> {
+        observe::ended("interrupted");
         if self.claim.is_some() {
             drop(self);
             return Ticket::ready(Ok(()));
@@ -137,6 +141,7 @@ impl Permit {
 
     /// Gives up the key without a word, where what happens next is not for this process to say. A
     /// volatile one stays claimed for as long as the process lives; a durable one is interrupted.
+    #[cfg(feature = "server")]
     pub(crate) fn abandon(self) {
         if self.claim.is_none() {
             self.held.keep();

@@ -14,6 +14,7 @@ use crate::commit::{Queue, deliver};
 use crate::engine::{Engine, Message};
 use crate::error::{Error, Result};
 use crate::ledger::{Frozen, Retired, SealError, backlog, reap_interval};
+use crate::observe::{self, Stopwatch};
 use crate::ticket::Slot;
 
 /// Between two transactions of sealing, and two pieces of a file that is dropped, so that commits
@@ -80,11 +81,14 @@ impl Reaper {
         if self.engine.has_failed() {
             return Err(self.engine.stopped());
         }
+        let took = Stopwatch::start();
         let outcome = self.work();
+        observe::swept(took);
         if let Err(SealError { error, fatal }) = outcome {
             if self.engine.is_closing() && matches!(error, Error::Stopped { .. }) {
                 return Err(error);
             }
+            observe::trouble(&error);
             *self.engine.counters.last_trouble.lock() = Some(error.clone());
             if fatal {
                 self.engine.fail(error);
@@ -156,6 +160,7 @@ impl Reaper {
                 return Ok(());
             }
             engine.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
+            observe::sealed(sealed);
             let done = self.frozen.drain(..sealed);
             self.retired.extend(done.map(|frozen| Retired::Log(frozen.log)));
             self.prepare()?;

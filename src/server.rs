@@ -86,6 +86,7 @@ mod request;
 mod response;
 pub mod scope;
 mod service;
+mod trace;
 
 pub use body::{Body, BodyError};
 pub use dialect::{Dialect, Exchange, Ietf, Reason, Refusal, RevDesk, Stripe};

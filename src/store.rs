@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
 use crate::ledger::{self, Opened, Settings};
 use crate::locks::{Acquired, Limits, Locks};
+use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
 use crate::reaper::Reaper;
 use crate::record::Record;
@@ -101,6 +102,7 @@ impl Store {
         limits: Limits,
         max_response_bytes: usize,
     ) -> Result<Self> {
+        let took = Stopwatch::start();
         let Opened { ledger, tail, frozen, mut retired } = ledger::open(disk, settings)?;
         // So that the first key finds its room reserved. On a full disk there is still the rest of
         // the active log, and the reaper tries again.
@@ -123,6 +125,8 @@ impl Store {
         };
         let reaper_thread = reaper_thread.start().map_err(failed)?;
         let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
+        let snapshot = engine.ledger.snapshot();
+        observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
         let inner = Arc::new(Inner { engine, queue, max_response_bytes, reaper });
         Ok(Self(Arc::new(Handle { inner, threads })))
     }

@@ -21,6 +21,7 @@ use crate::commit::{Command, Committed, Pending, Queue};
 use crate::engine::{Engine, Message};
 use crate::error::{Error, Result};
 use crate::log::{BatchBuilder, Frame, Tail};
+use crate::observe::{self, Stopwatch};
 use crate::settler::{Settlement, Settler};
 
 /// A batch holds at most this many entries,
@@ -210,7 +211,9 @@ impl Writer {
         let places: Vec<u64> =
             self.pending.iter().map(|pending| self.batch.push(&pending.encoded)).collect();
         let anchor = ledger.timeline.anchor();
+        let took = Stopwatch::start();
         let offset = self.tail.append(&mut self.batch, anchor)?;
+        observe::committed(places.len(), took);
         ledger.measure(&self.tail);
         let counters = &self.engine.counters;
         counters.batches.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use crate::disk::DiskFile;
 use crate::entry::{self, End, Entry, Malformed, Parts};
 use crate::error::{Error, Result};
 use crate::log::{Location, Log};
+use crate::observe;
 use crate::segment::{self, Sealed, Segment, SegmentMeta};
 
 use super::{Ledger, MAX_FROZEN, TRUNCATE_BYTES, usable};
@@ -133,6 +134,7 @@ impl Ledger {
         self.update_snapshot(|snapshot| {
             snapshot.segments.retain(|segment| segment.latest_expiry() > now);
         });
+        observe::expired(expired.len(), expired.iter().map(|segment| segment.meta.records).sum());
         for segment in &expired {
             self.handles.forget(segment.meta.generation);
             retired.push(Retired::Segment(Arc::clone(segment)));

@@ -15,6 +15,7 @@ use tower_service::Service;
 use crate::begin::Outcome;
 use crate::error::Result;
 use crate::key::{Key, RequestId};
+use crate::observe;
 use crate::operation::Operation;
 use crate::permit::{Attempt, Permit};
 use crate::record::Record;
@@ -27,6 +28,7 @@ use super::execution::{Execution, Running};
 use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
 use super::request::{IDEMPOTENCY_KEY, Keyed, REQUEST_ID, is_mutation, key, request_id};
 use super::response::{Judgement, judge, replay};
+use super::trace;
 
 /// A service that runs each request with a key once; see the [module](super).
 #[derive(Clone, Debug)]
@@ -101,7 +103,10 @@ where
         let is_ours = is_mutation(request.method()) && !is_in_hand;
         let (answer, key) = if is_ours && (has_key || options.require_key) {
             match key(request.headers(), dialect) {
-                Ok(key) => (self.once(request, key.clone(), id.clone()).await?, Some(key)),
+                Ok(key) => {
+                    let once = self.once(request, key.clone(), id.clone());
+                    (trace::request(&key, &id, once, outcome).await?, Some(key))
+                }
                 Err(reason) => (Answer::Refused(reason), None),
             }
         } else {
@@ -167,7 +172,7 @@ where
             // In a task of its own, as the handler: what it finds out is recorded though the client
             // hangs up.
             OnInterrupted::Recover(hook) => {
-                finish(tokio::spawn(self.recover(hook, attempt, request))).await
+                finish(trace::spawn(self.recover(hook, attempt, request))).await
             }
         }
     }
@@ -218,7 +223,7 @@ where
     ) -> std::result::Result<Answer, S::Error> {
         let running = Running::new(permit);
         request.extensions_mut().insert(running.execution());
-        finish(tokio::spawn(async move {
+        finish(trace::spawn(async move {
             let response = match run(self.inner, request).await {
                 Ok(response) => response,
                 Err(error) => {
@@ -249,6 +254,16 @@ async fn finish<E>(
     })
 }
 
+/// What a request came to, in a word.
+fn outcome<E>(answer: &std::result::Result<Answer, E>) -> &'static str {
+    match answer {
+        Ok(Answer::Fresh(_)) => "executed",
+        Ok(Answer::Replay(_)) => "replayed",
+        Ok(Answer::Refused(reason)) => reason.code(),
+        Err(_) => "failed",
+    }
+}
+
 /// The response, as the dialect has it.
 fn sign(
     answer: Answer,
@@ -260,6 +275,7 @@ fn sign(
     let mut response = match answer {
         Answer::Fresh(response) | Answer::Replay(response) => response,
         Answer::Refused(reason) => {
+            observe::refused(reason.code());
             let refusal = Refusal { reason, request_id: request_id.clone(), key: key.cloned() };
             dialect.refuse(&refusal).map(|body| Whole::new(body, None).boxed())
         }

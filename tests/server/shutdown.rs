@@ -90,10 +90,9 @@ fn closing_waits_for_a_handler_whose_client_is_gone() {
         client.abort();
         assert!(client.await.unwrap_err().is_cancelled());
     });
-    let closing = std::thread::spawn({
-        let store = store.clone();
-        move || store.close(Duration::from_secs(60))
-    });
+    let handle = store.clone();
+    let closing = std::thread::Builder::new().name("closing".into());
+    let closing = closing.spawn(move || handle.close(Duration::from_secs(60))).unwrap();
     let (scope, key) = (Scope::from_api_key("x"), "x".parse().unwrap());
     while store.get(scope, &key).is_ok() {
         std::thread::yield_now();

@@ -1,0 +1,141 @@
+//! What those who watch are told, in a process of its own: recorders and subscribers are its globals.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::post;
+use http::Request;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use refrain::clock::SimulatedClock;
+use refrain::server::IdempotencyLayer;
+use refrain::{Fingerprint, Operation, Scope, Store};
+use tower::ServiceExt;
+use tower_http::trace::TraceLayer;
+
+const KEY: &str = "secret-key-1";
+const TOKEN: &str = "sk_live_secret";
+
+/// Lines that were logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn request(key: &str, body: &'static str) -> Request<Body> {
+    Request::post("/calls")
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("idempotency-key", key)
+        .header("x-request-id", "mine-1")
+        .body(Body::from(body))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn metrics_and_traces_tell_what_happened_and_no_secret() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    recorder.install().unwrap();
+    let lines = Lines::default();
+    let writer = lines.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+
+    let clock = SimulatedClock::new();
+    let store = Store::builder().clock(clock.clone()).open_in_memory().unwrap();
+    let handler = post(|| async {
+        tracing::info!("the handler runs");
+        "placed"
+    });
+    let app = Router::new()
+        .route("/calls", handler)
+        .layer(IdempotencyLayer::new(store.clone()).wait(Duration::ZERO))
+        .layer(TraceLayer::new_for_http());
+    let send = |request| app.clone().oneshot(request);
+    assert_eq!(send(request(KEY, "{}")).await.unwrap().status(), 200);
+    assert_eq!(send(request(KEY, "{}")).await.unwrap().status(), 200);
+    assert_eq!(send(request(KEY, "[]")).await.unwrap().status(), 409);
+    let scope = Scope::from_api_key(TOKEN);
+    let held = Operation::new(scope, "held".parse().unwrap(), Fingerprint::of(["x"]));
+    let permit = store.begin(&held).await.unwrap();
+    assert_eq!(send(request("held", "{}")).await.unwrap().status(), 409);
+    drop(permit);
+    clock.advance(Duration::from_hours(2));
+    store.reap().unwrap();
+    clock.advance(Duration::from_hours(24));
+    store.reap().unwrap();
+
+    let text = lines.text();
+    let handlers = text.lines().find(|line| line.contains("the handler runs")).unwrap();
+    assert!(handlers.contains("request{method=POST uri=/calls"), "{handlers}");
+    assert!(handlers.contains("idempotency{key=\"") && handlers.contains("mine-1"), "{handlers}");
+    for outcome in ["executed", "replayed", "idempotency_conflict", "idempotency_in_progress"] {
+        assert!(text.contains(&format!("outcome=\"{outcome}\"")), "{outcome}: {text}");
+    }
+    assert!(text.contains("store is open") && text.contains("dropped what has expired"), "{text}");
+
+    let snapshot = lines_of(&snapshotter).join("\n");
+    for expected in [
+        "refrain_begin_total{outcome=in_progress} 1",
+        "refrain_begin_total{outcome=mismatch} 1",
+        "refrain_begin_total{outcome=new} 2",
+        "refrain_begin_total{outcome=replayed} 1",
+        "refrain_complete_total{outcome=stored} 1",
+        "refrain_refused_total{code=idempotency_conflict} 1",
+        "refrain_refused_total{code=idempotency_in_progress} 1",
+        "refrain_expired_total 1",
+        "refrain_sealed_total 1",
+    ] {
+        assert!(snapshot.contains(expected), "{expected}: {snapshot}");
+    }
+    for name in [
+        "refrain_commit_duration_seconds",
+        "refrain_commit_batch_records",
+        "refrain_wait_duration_seconds",
+        "refrain_sweep_duration_seconds",
+        "refrain_in_flight_records",
+        "refrain_build_info",
+    ] {
+        assert!(snapshot.contains(name), "{name}: {snapshot}");
+    }
+    for secret in [KEY, TOKEN] {
+        assert!(!text.contains(secret) && !snapshot.contains(secret), "p16: {secret}");
+    }
+}
+
+/// All metrics, a line each.
+fn lines_of(snapshotter: &Snapshotter) -> Vec<String> {
+    let metrics = snapshotter.snapshot().into_vec().into_iter().map(|(key, _, _, value)| {
+        let labels: Vec<String> =
+            key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let labels =
+            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        match value {
+            DebugValue::Counter(count) => format!("{}{labels} {count}", key.key().name()),
+            other => format!("{}{labels} {other:?}", key.key().name()),
+        }
+    });
+    metrics.collect()
+}
