@@ -19,4 +19,5 @@ mod requests;
 mod routing;
 mod shutdown;
 mod streams;
+mod transcripts;
 mod wire;
