@@ -35,6 +35,10 @@ bench *name:
 bench-smoke:
     cargo bench --benches -- --test
 
+# Stripe's own SDK against the reference server.
+stripe-sdk:
+    .ci/run stripe-sdk
+
 # Half a minute of fuzzing.
 fuzz-smoke:
     .ci/run fuzz-smoke
