@@ -1,5 +1,8 @@
 //! P7: durable claims say when nobody knows what happened.
 
+use std::time::Duration;
+
+use refrain::error::Limit;
 use refrain::{Error, Fingerprint, Operation, Outcome};
 
 use crate::kit::*;
@@ -191,4 +194,46 @@ fn p14_claims_and_checkpoints_are_bounded() {
     // Nothing is left of the refusal.
     second.release().wait().unwrap();
     drop(execute(&store, &durable("c")));
+}
+
+/// A volatile operation whose outcome its owner does not know is interrupted, over a restart too.
+#[test]
+fn p7_an_operation_can_be_given_up_as_unknown_without_a_durable_claim() {
+    let home = Home::new();
+    let store = home.open();
+    let volatile = operation("a");
+    let Outcome::Execute(permit) = store.begin(&volatile).wait().unwrap() else {
+        panic!("it is new")
+    };
+    permit.interrupt().wait().unwrap();
+    for _ in 0..2 {
+        assert!(matches!(store.begin(&volatile).wait(), Ok(Outcome::Interrupted(_))));
+    }
+    store.close(Duration::ZERO).unwrap();
+    let store = home.open();
+    let Ok(Outcome::Interrupted(attempt)) = store.begin(&volatile).wait() else {
+        panic!("it is not interrupted")
+    };
+    assert_eq!(attempt.number(), 1);
+    let permit = attempt.retry().wait().unwrap();
+    assert_eq!(permit.attempt(), 2);
+    permit.release().wait().unwrap();
+    assert!(matches!(store.begin(&volatile).wait(), Ok(Outcome::Execute(_))));
+}
+
+#[test]
+fn p14_what_cannot_be_given_up_as_unknown_stays_claimed() {
+    let home = Home::new();
+    let store = home.builder().max_open_claims(1).open(home.path()).unwrap();
+    let held = store.begin(&operation("durable").durable()).wait().unwrap();
+    let Outcome::Execute(permit) = store.begin(&operation("a")).wait().unwrap() else {
+        panic!("it is new")
+    };
+    assert!(matches!(
+        permit.interrupt().wait(),
+        Err(Error::Limit { limit: Limit::OpenClaims, .. })
+    ));
+    let outcome = store.begin(&operation("a")).wait_timeout(Duration::ZERO);
+    assert!(matches!(outcome, Ok(Outcome::InFlight { .. })), "{outcome:?}");
+    drop(held);
 }
