@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -48,7 +48,12 @@ impl Collector {
         B::Error: Into<BoxError>,
     {
         let mut body = Box::pin(body);
-        let collected = if declared_length(headers).is_some_and(|n| n > self.max_bytes as u64) {
+        let declared_too_large = declared_length(headers) > Some(self.max_bytes as u64);
+        if declared_too_large && headers.contains_key(EXPECT) {
+            // The client asked before it sends, and reading would tell it to go on.
+            return Err(Uncollected::TooLarge);
+        }
+        let collected = if declared_too_large {
             Err(Uncollected::TooLarge)
         } else {
             let reading = timeout(self.within, self.read(body.as_mut()));

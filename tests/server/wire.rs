@@ -385,6 +385,20 @@ async fn a_client_that_sends_far_too_much_gets_to_read_why_not() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_before_it_sends_too_much_is_told_not_to() {
+    let server = Server::new(|| Response::new(Body::from("placed"))).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: calls.test\r\nauthorization: Bearer sk_live_51\r\n\
+                idempotency-key: a\r\ncontent-length: 100001\r\nexpect: 100-continue\r\n\
+                connection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    within(stream.read_to_end(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
 async fn events_arrive_as_they_are_sent() {
     for protocol in PROTOCOLS {
         let (frames, events) = Trickle::new();
