@@ -282,4 +282,6 @@ impl Drop for Handle {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
