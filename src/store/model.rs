@@ -57,7 +57,7 @@ enum Step {
     Advance {
         hours: u8,
     },
-    StepWall {
+    Wall {
         hours: i8,
     },
     Reap,
@@ -142,7 +142,7 @@ impl Machine {
                 self.clock.advance(HOUR * u32::from(hours));
                 self.now += HOUR * u32::from(hours);
             }
-            Step::StepWall { hours } => {
+            Step::Wall { hours } => {
                 // Years after the epoch, so that it may go back.
                 let wall = HOUR * 24 * 365 * 50 + self.now;
                 let step = HOUR * u32::from(hours.unsigned_abs());
@@ -389,7 +389,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(name, body, judgement)| Step::Resume { name, body, judgement }),
         2 => name().prop_map(|name| Step::Forget { name }),
         3 => (1..30_u8).prop_map(|hours| Step::Advance { hours }),
-        1 => (-48..48_i8).prop_map(|hours| Step::StepWall { hours }),
+        1 => (-48..48_i8).prop_map(|hours| Step::Wall { hours }),
         2 => Just(Step::Reap),
         2 => any::<bool>().prop_map(|cleanly| Step::Restart { cleanly }),
     ]
@@ -439,7 +439,7 @@ fn every_short_history_is_that_of_the_model() {
                 }
                 // Of the fourth step, which changes the machine, those that only look come first.
                 for name in names {
-                    machine.ask(name, 0, false).map(drop);
+                    drop(machine.ask(name, 0, false));
                 }
                 histories += 1;
             }
