@@ -149,6 +149,11 @@ impl Begin {
     }
 
     fn execute(&self, held: Held) -> State {
+        // A key may have been passed on just before the store stopped: nothing runs that could not
+        // be recorded.
+        if let Err(error) = self.store.engine.locks.check() {
+            return State::Ready(Err(error));
+        }
         let ledger = &self.store.engine.ledger;
         let store = Arc::clone(&self.store);
         let facts = self.facts();

@@ -55,6 +55,7 @@ impl Builder {
                 ttl: Duration::from_secs(24 * 60 * 60),
                 log_bytes: 128 * 1024 * 1024,
                 max_open_claims: DEFAULT_OPEN_CLAIMS,
+                max_open_claims_per_scope: 1024,
                 trusted_downtime: Duration::from_secs(7 * 24 * 60 * 60),
                 zero_recycled: false,
             },
@@ -103,6 +104,13 @@ impl Builder {
     /// for each 8 KiB of a log.
     pub fn max_open_claims(mut self, max: usize) -> Self {
         self.max_open_claims = Some(max);
+        self
+    }
+
+    /// Durable claims of one scope without a verdict, interrupted ones included; 1024 by default. An
+    /// interrupted one counts until it is judged, or has expired.
+    pub fn max_open_claims_per_scope(mut self, max: usize) -> Self {
+        self.settings.max_open_claims_per_scope = max;
         self
     }
 
@@ -210,6 +218,7 @@ impl Builder {
         for (name, value) in [
             ("max_in_flight", self.limits.in_flight),
             ("max_in_flight_per_scope", self.limits.per_scope),
+            ("max_open_claims_per_scope", self.settings.max_open_claims_per_scope),
         ] {
             if value == 0 {
                 return refuse(name, "at least 1".into());

@@ -128,6 +128,8 @@ pub enum Limit {
     WaitersPerKey,
     /// Durable claims that are open or interrupted.
     OpenClaims,
+    /// Durable claims of one scope that are open or interrupted.
+    OpenClaimsPerScope,
     /// Checkpoints of one claim.
     Checkpoints,
     /// Bytes of one checkpoint.
@@ -141,6 +143,7 @@ impl std::fmt::Display for Limit {
             Self::InFlightPerScope => "in-flight-per-scope",
             Self::WaitersPerKey => "waiters-per-key",
             Self::OpenClaims => "open-claims",
+            Self::OpenClaimsPerScope => "open-claims-per-scope",
             Self::Checkpoints => "checkpoints",
             Self::CheckpointBytes => "checkpoint-bytes",
         })

@@ -175,6 +175,7 @@ fn open(disk: &Arc<MemoryDisk>) -> Result<Opened> {
         ttl: DAY,
         log_bytes: LOG_BYTES,
         max_open_claims: 16,
+        max_open_claims_per_scope: 16,
         trusted_downtime: DAY,
         zero_recycled: false,
     };

@@ -54,6 +54,7 @@ pub(crate) struct Settings {
     pub(crate) ttl: Duration,
     pub(crate) log_bytes: u64,
     pub(crate) max_open_claims: usize,
+    pub(crate) max_open_claims_per_scope: usize,
     pub(crate) trusted_downtime: Duration,
     pub(crate) zero_recycled: bool,
 }

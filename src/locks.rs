@@ -97,9 +97,7 @@ impl Locks {
     ) -> Result<Acquired> {
         let place = Place::take(self, address.scope)?;
         let mut shard = self.shard(address).lock();
-        if let Some(error) = self.stopped.get() {
-            return Err(error.clone());
-        }
+        self.check()?;
         match shard.entry(address.clone()) {
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Entry { holder: request_id.clone(), waiters: VecDeque::new() });
@@ -130,6 +128,11 @@ impl Locks {
             }
             wakers.wake();
         }
+    }
+
+    /// Whether keys are still granted.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.stopped.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// Operations that have not ended, waiting ones included.

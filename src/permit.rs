@@ -15,7 +15,7 @@ use crate::clock::millis;
 use crate::commit::{Claimed, Effect};
 use crate::entry::{Claim, Encoded, Entry};
 use crate::error::{Error, Result};
-use crate::key::{Fingerprint, Key, RequestId};
+use crate::key::{Fingerprint, Key, RequestId, Scope};
 use crate::ledger::{OpenClaim, Reservation};
 use crate::locks::Held;
 use crate::observe;
@@ -128,7 +128,7 @@ impl Permit {
         }
         let Self { store, held, room, fingerprint, request_id, ttl, .. } = self;
         let ledger = &store.engine.ledger;
-        if let Err(error) = ledger.claims.lock().admit() {
+        if let Err(error) = ledger.claims.lock().admit(held.address().scope) {
             held.keep();
             return Ticket::ready(Err(error));
         }
@@ -358,7 +358,7 @@ pub(crate) struct Claiming {
 impl Claiming {
     /// Claims a key durably; the batch it comes into decides its first sequence, if it is the first.
     pub(crate) fn start(store: Arc<Inner>, held: Held, claim: OpenClaim) -> Self {
-        match Self::admit(&store, &claim) {
+        match Self::admit(&store, held.address().scope, &claim) {
             Ok((claim_room, verdict_room)) => {
                 let encoded = encode_claim(&held, &claim);
                 let outcome = Arc::new(Slot::new());
@@ -371,10 +371,10 @@ impl Claiming {
         }
     }
 
-    fn admit(store: &Inner, claim: &OpenClaim) -> Result<(Reservation, Reservation)> {
+    fn admit(store: &Inner, scope: Scope, claim: &OpenClaim) -> Result<(Reservation, Reservation)> {
         let ledger = &store.engine.ledger;
         if claim.attempt == 1 {
-            ledger.claims.lock().admit()?;
+            ledger.claims.lock().admit(scope)?;
         }
         Ok((ledger.space.reserve(0)?, ledger.space.reserve(0)?))
     }

@@ -66,7 +66,6 @@ use std::time::Duration;
 
 use http::HeaderName;
 use http::request::Parts;
-use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
 use crate::key::{Fingerprint, Scope};
@@ -81,6 +80,7 @@ mod dialect;
 mod envelope;
 mod execution;
 mod fingerprint;
+mod memory;
 mod policy;
 mod request;
 mod response;
@@ -98,6 +98,7 @@ pub use service::Idempotent;
 
 use collect::Collector;
 use fingerprint::Fingerprinting;
+use memory::Memory;
 
 /// Adds idempotency to a service; see the [module](self).
 #[derive(Clone, Debug)]
@@ -174,7 +175,7 @@ impl IdempotencyLayer {
             collector: Collector {
                 max_bytes: 1024 * 1024,
                 within: Duration::from_secs(30),
-                memory: Arc::new(Semaphore::new(128 * 1024 * 1024)),
+                memory: Memory::new(128 * 1024 * 1024),
             },
             max_response_bytes: 1024 * 1024,
             collect_within: Duration::from_secs(10),
@@ -288,7 +289,8 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Keeps records for a shorter time than the store's TTL.
+    /// Keeps records for a shorter time than the store's TTL, which it cannot exceed. Zero keeps
+    /// nothing, so that each request runs.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.options.ttl = Some(ttl);
         self
@@ -314,11 +316,12 @@ impl IdempotencyLayer {
     }
 
     /// How much the bodies of requests with a key may take in memory, all together, until their
-    /// handlers have read them; 128 MiB by default. Past it a request is refused at once.
+    /// handlers have read them; 128 MiB by default, of which one scope takes an eighth at most. Past it
+    /// a request is refused at once.
     ///
     /// Clones made before this share the earlier limit.
     pub fn max_buffered_bytes(mut self, max: usize) -> Self {
-        self.options.collector.memory = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        self.options.collector.memory = Memory::new(max);
         self
     }
 
@@ -330,7 +333,7 @@ impl IdempotencyLayer {
         self
     }
 
-    /// How long a response of unknown length may take to be collected, 10 seconds by default, before
+    /// How long a response may take to be collected, 10 seconds by default, before
     /// it is passed through and recorded as done without its response.
     pub fn collect_within(mut self, limit: Duration) -> Self {
         self.options.collect_within = limit;

@@ -3,7 +3,7 @@
 //! They live in the newest log alone, so each new log opens with all of them; that is why their
 //! number and their bytes are bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,9 @@ use bytes::Bytes;
 use crate::clock::{Moment, millis};
 use crate::entry::{Claim, Encoded, Entry, Malformed, request_id};
 use crate::error::{Error, Limit, Result};
-use crate::key::{Address, Fingerprint, RequestId};
+use crate::key::{Address, Fingerprint, RequestId, Scope};
+
+use super::Settings;
 
 /// The most checkpoints of one claim.
 pub(crate) const MAX_CHECKPOINTS: usize = 16;
@@ -100,14 +102,23 @@ impl OpenClaim {
 #[derive(Debug)]
 pub(crate) struct Claims {
     open: HashMap<Address, OpenClaim>,
+    scopes: HashMap<Scope, usize>,
     checkpoint_bytes: usize,
     max_open: usize,
+    max_open_per_scope: usize,
     max_checkpoint_bytes: usize,
 }
 
 impl Claims {
-    pub(crate) fn new(max_open: usize, max_checkpoint_bytes: usize) -> Self {
-        Self { open: HashMap::new(), checkpoint_bytes: 0, max_open, max_checkpoint_bytes }
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            open: HashMap::new(),
+            scopes: HashMap::new(),
+            checkpoint_bytes: 0,
+            max_open: settings.max_open_claims,
+            max_open_per_scope: settings.max_open_claims_per_scope,
+            max_checkpoint_bytes: settings.max_checkpoint_bytes(),
+        }
     }
 
     /// The claim on an address, unless it has expired.
@@ -116,15 +127,20 @@ impl Claims {
     }
 
     pub(crate) fn insert(&mut self, address: Address, claim: OpenClaim) {
+        self.remove(&address);
         self.checkpoint_bytes += claim.checkpoint_bytes();
-        if let Some(old) = self.open.insert(address, claim) {
-            self.checkpoint_bytes -= old.checkpoint_bytes();
-        }
+        *self.scopes.entry(address.scope).or_insert(0) += 1;
+        self.open.insert(address, claim);
     }
 
     pub(crate) fn remove(&mut self, address: &Address) {
-        if let Some(old) = self.open.remove(address) {
-            self.checkpoint_bytes -= old.checkpoint_bytes();
+        let Some(old) = self.open.remove(address) else { return };
+        self.checkpoint_bytes -= old.checkpoint_bytes();
+        if let hash_map::Entry::Occupied(mut count) = self.scopes.entry(address.scope) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -135,13 +151,15 @@ impl Claims {
         }
     }
 
-    /// Whether there is room for one more claim.
-    pub(crate) fn admit(&self) -> Result<()> {
-        if self.open.len() < self.max_open {
-            Ok(())
-        } else {
-            Err(Error::limit(Limit::OpenClaims, self.max_open))
+    /// Whether there is room for one more claim of a scope.
+    pub(crate) fn admit(&self, scope: Scope) -> Result<()> {
+        if self.open.len() >= self.max_open {
+            return Err(Error::limit(Limit::OpenClaims, self.max_open));
         }
+        if self.scopes.get(&scope).is_some_and(|open| *open >= self.max_open_per_scope) {
+            return Err(Error::limit(Limit::OpenClaimsPerScope, self.max_open_per_scope));
+        }
+        Ok(())
     }
 
     /// Whether a claim may take a checkpoint of this size.
@@ -160,8 +178,9 @@ impl Claims {
 
     /// Lets go of what has expired.
     pub(crate) fn expire(&mut self, now: Moment) {
-        self.open.retain(|_, claim| claim.expiry() > now);
-        self.checkpoint_bytes = self.open.values().map(OpenClaim::checkpoint_bytes).sum();
+        let expired = self.open.iter().filter(|(_, claim)| claim.expiry() <= now);
+        let expired: Vec<Address> = expired.map(|(address, _)| address.clone()).collect();
+        expired.iter().for_each(|address| self.remove(address));
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Address, &OpenClaim)> {

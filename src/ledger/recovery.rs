@@ -190,10 +190,7 @@ impl Found {
         let ledger = Ledger {
             uuid: manifest.uuid,
             timeline,
-            claims: Mutex::new(Claims::new(
-                settings.max_open_claims,
-                settings.max_checkpoint_bytes(),
-            )),
+            claims: Mutex::new(Claims::new(&settings)),
             space: Arc::new(Space::default()),
             snapshot: RwLock::new(Arc::new(snapshot)),
             handles: Handles::default(),

@@ -9,7 +9,8 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use tokio::sync::OwnedSemaphorePermit;
+
+use super::memory::Share;
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,8 +41,8 @@ where
 pub(super) struct Whole {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
-    /// The share of the layer's memory that it takes until it is dropped.
-    memory: Option<OwnedSemaphorePermit>,
+    /// What it takes of the layer's memory until it is dropped.
+    memory: Option<Share>,
 }
 
 impl Whole {
@@ -49,7 +50,7 @@ impl Whole {
         Self { data: Some(data).filter(|data| !data.is_empty()), trailers, memory: None }
     }
 
-    pub(super) fn holding(mut self, memory: OwnedSemaphorePermit) -> Self {
+    pub(super) fn holding(mut self, memory: Share) -> Self {
         self.memory = Some(memory);
         self
     }
@@ -82,8 +83,15 @@ impl HttpBody for Whole {
         self.data.is_none() && self.trailers.is_none()
     }
 
+    /// Not exact with trailers: HTTP/1.1 sends none after a body whose length it has announced.
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.data.as_ref().map_or(0, Bytes::len) as u64)
+        let length = self.data.as_ref().map_or(0, Bytes::len) as u64;
+        if self.trailers.is_none() {
+            return SizeHint::with_exact(length);
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(length);
+        hint
     }
 }
 

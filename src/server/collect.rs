@@ -8,10 +8,13 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
+use crate::key::Scope;
+
 use super::body::{BoxError, Whole};
+use super::memory::{Memory, OutOfMemory, Share};
 
 /// How much of a refused body is read and thrown away, and for how long: a client that sends all of
 /// its body before it listens then gets the answer, and not a connection that was reset.
@@ -23,8 +26,7 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Collector {
     pub(super) max_bytes: usize,
     pub(super) within: Duration,
-    /// A permit for each byte that the layer may hold, in all requests together.
-    pub(super) memory: Arc<Semaphore>,
+    pub(super) memory: Arc<Memory>,
 }
 
 /// Why a body was not collected.
@@ -32,14 +34,21 @@ pub(super) struct Collector {
 pub(super) enum Uncollected {
     TooLarge,
     TooSlow,
-    OutOfMemory,
+    OutOfMemory(OutOfMemory),
     Broken,
+}
+
+impl From<OutOfMemory> for Uncollected {
+    fn from(which: OutOfMemory) -> Self {
+        Self::OutOfMemory(which)
+    }
 }
 
 impl Collector {
     /// Collects the body whole. One that is refused is read on for a while in the background.
     pub(super) async fn collect<B>(
         &self,
+        scope: Scope,
         headers: &HeaderMap,
         body: B,
     ) -> Result<Whole, Uncollected>
@@ -56,7 +65,7 @@ impl Collector {
         let collected = if declared_too_large {
             Err(Uncollected::TooLarge)
         } else {
-            let reading = timeout(self.within, self.read(body.as_mut()));
+            let reading = timeout(self.within, self.read(scope, body.as_mut()));
             reading.await.unwrap_or(Err(Uncollected::TooSlow))
         };
         if collected.is_err() {
@@ -65,38 +74,65 @@ impl Collector {
         collected
     }
 
-    async fn read<B>(&self, mut body: Pin<&mut B>) -> Result<Whole, Uncollected>
+    async fn read<B>(&self, scope: Scope, mut body: Pin<&mut B>) -> Result<Whole, Uncollected>
     where
         B: HttpBody<Data = Bytes>,
     {
-        let mut parts = Vec::new();
-        let mut length = 0;
+        let mut share = Share::new(Arc::clone(&self.memory), scope);
+        let mut collected = Collected::default();
         let mut trailers: Option<HeaderMap> = None;
-        let mut memory = self.reserve(0)?;
-        while let Some(frame) = body.frame().await {
-            match frame.map_err(|_| Uncollected::Broken)?.into_data() {
+        loop {
+            let Some(frame) = body.frame().await.transpose().map_err(|_| Uncollected::Broken)?
+            else {
+                break;
+            };
+            match frame.into_data() {
                 Ok(data) => {
-                    length += data.len();
-                    if length > self.max_bytes {
+                    if collected.len() + data.len() > self.max_bytes {
                         return Err(Uncollected::TooLarge);
                     }
-                    memory.merge(self.reserve(data.len())?);
-                    parts.push(data);
+                    collected.push(data);
+                    share.grow_to(collected.memory())?;
                 }
                 Err(frame) => {
-                    trailers
-                        .get_or_insert_default()
-                        .extend(frame.into_trailers().unwrap_or_default());
+                    let more = frame.into_trailers().unwrap_or_default();
+                    trailers.get_or_insert_default().extend(more);
                 }
             }
+            // A body that is always ready must not outrun the limit of time.
+            consume_budget().await;
         }
-        Ok(Whole::new(join(parts), trailers).holding(memory))
+        Ok(Whole::new(collected.into_bytes(), trailers).holding(share))
+    }
+}
+
+/// Data in one piece: the only one, without a copy, or a buffer of all.
+#[derive(Default)]
+struct Collected {
+    only: Bytes,
+    all: BytesMut,
+}
+
+impl Collected {
+    fn push(&mut self, data: Bytes) {
+        if self.len() == 0 {
+            self.only = data;
+        } else {
+            self.all.extend_from_slice(&std::mem::take(&mut self.only));
+            self.all.extend_from_slice(&data);
+        }
     }
 
-    fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Uncollected> {
-        let permits = u32::try_from(bytes).map_err(|_| Uncollected::OutOfMemory)?;
-        let memory = Arc::clone(&self.memory);
-        memory.try_acquire_many_owned(permits).map_err(|_| Uncollected::OutOfMemory)
+    fn len(&self) -> usize {
+        self.only.len() + self.all.len()
+    }
+
+    fn memory(&self) -> usize {
+        self.only.len() + self.all.capacity()
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.all.is_empty() { self.only } else { self.all.freeze() }
     }
 }
 
@@ -104,23 +140,12 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The parts in one piece, without a copy where there is but one.
-pub(super) fn join(mut parts: Vec<Bytes>) -> Bytes {
-    if parts.len() == 1 {
-        return parts.swap_remove(0);
-    }
-    let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-    parts.iter().for_each(|part| whole.extend_from_slice(part));
-    whole.freeze()
-}
-
 async fn drain<B: HttpBody<Data = Bytes>>(body: Pin<Box<B>>) {
     let mut body = pin!(body);
     let mut drained = 0;
-    while let Some(Ok(frame)) = body.frame().await {
+    while drained <= DRAINED_BYTES {
+        let Some(Some(frame)) = body.frame().await.map(Result::ok) else { return };
         drained += frame.data_ref().map_or(0, Bytes::len);
-        if drained > DRAINED_BYTES {
-            return;
-        }
+        consume_budget().await;
     }
 }

@@ -250,12 +250,15 @@ impl Reason {
 impl From<&Error> for Reason {
     fn from(error: &Error) -> Self {
         match error {
-            Error::Limit { limit: Limit::InFlightPerScope | Limit::WaitersPerKey, .. } => {
-                Self::TooManyRequests
-            }
+            Error::Limit { limit, .. } if is_a_clients_own(*limit) => Self::TooManyRequests,
             _ => Self::Unavailable,
         }
     }
+}
+
+/// Whether others are served, though this client is not.
+fn is_a_clients_own(limit: Limit) -> bool {
+    matches!(limit, Limit::InFlightPerScope | Limit::WaitersPerKey | Limit::OpenClaimsPerScope)
 }
 
 /// A response whose body is JSON, with `Retry-After` where that helps.

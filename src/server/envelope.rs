@@ -51,14 +51,16 @@ impl Envelope {
         Self { status, code: code.into(), message: message.into(), fields: Vec::new() }
     }
 
-    /// Adds what is to be said about a field of the request.
+    /// Says something about a field of the request, in place of what was said of it before.
     #[must_use]
     pub fn field(
         mut self,
         name: impl Into<Cow<'static, str>>,
         explanation: impl Into<String>,
     ) -> Self {
-        self.fields.push((name.into(), explanation.into()));
+        let name = name.into();
+        self.fields.retain(|(said, _)| *said != name);
+        self.fields.push((name, explanation.into()));
         self
     }
 

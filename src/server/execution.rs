@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use bytes::Bytes;
@@ -42,6 +43,7 @@ struct Shared {
     checkpoints: Vec<Bytes>,
     /// Nothing once the operation has its verdict.
     permit: Mutex<Option<Permit>>,
+    succeeded: AtomicBool,
 }
 
 impl Execution {
@@ -100,7 +102,8 @@ impl fmt::Debug for Execution {
 
 /// The layer's end of an [`Execution`]: it owns the permit, and lends it to the handler.
 ///
-/// A panic frees a volatile key. A task that ends otherwise without a verdict was killed by its
+/// A panic frees a volatile key, or, once the handler has answered with success, records the operation
+/// as done: it must not run again because its body broke. A task that ends otherwise without a verdict was killed by its
 /// runtime in the middle of the handler: the key then stays claimed.
 pub(super) struct Running(Arc<Shared>);
 
@@ -112,11 +115,17 @@ impl Running {
             attempt: permit.attempt(),
             checkpoints: permit.checkpoints().to_vec(),
             permit: Mutex::new(Some(permit)),
+            succeeded: AtomicBool::new(false),
         }))
     }
 
     pub(super) fn execution(&self) -> Execution {
         Execution(Arc::clone(&self.0))
+    }
+
+    /// The handler has answered with success, though not all of its body is there.
+    pub(super) fn note_success(&self) {
+        self.0.succeeded.store(true, Ordering::Relaxed);
     }
 
     /// Takes the permit back, to end it with a verdict.
@@ -128,10 +137,12 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(permit) = self.0.permit.lock().take() else { return };
-        if std::thread::panicking() {
-            drop(permit);
-        } else {
-            permit.abandon();
+        let succeeded = self.0.succeeded.load(Ordering::Relaxed);
+        match std::thread::panicking() {
+            // Nobody is left to wait for it.
+            true if succeeded => drop(permit.complete_without_response()),
+            true => drop(permit),
+            false => permit.abandon(),
         }
     }
 }

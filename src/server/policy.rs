@@ -72,9 +72,20 @@ impl StorePolicy {
         if keeps { Verdict::Store } else { Verdict::Release }
     }
 
-    /// Judges a response again by its trailers, where gRPC has its status.
-    pub(super) fn judge_trailers(&self, headers: &HeaderMap, trailers: &HeaderMap) -> Verdict {
-        if self.keeps_grpc(headers, trailers) { Verdict::Store } else { Verdict::Release }
+    /// Judges a response again by its trailers, where gRPC has its status. One that ends without a
+    /// status has done what nobody can replay.
+    pub(super) fn judge_trailers(
+        &self,
+        headers: &HeaderMap,
+        trailers: Option<&HeaderMap>,
+    ) -> Verdict {
+        let has_status = |map: &HeaderMap| map.contains_key(GRPC_STATUS);
+        let is_cut = is_grpc(headers) && !has_status(headers) && !trailers.is_some_and(has_status);
+        match (self, trailers) {
+            (Self::Success | Self::Deterministic, _) if is_cut => Verdict::StoreWithoutResponse,
+            (_, Some(trailers)) if !self.keeps_grpc(headers, trailers) => Verdict::Release,
+            _ => Verdict::Store,
+        }
     }
 
     fn keeps_status(&self, status: StatusCode) -> bool {

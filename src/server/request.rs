@@ -13,6 +13,7 @@ use super::Options;
 use super::body::{Body, BoxError};
 use super::collect::Uncollected;
 use super::dialect::{Dialect, Reason};
+use super::memory::OutOfMemory;
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -62,11 +63,12 @@ impl Keyed {
         B::Error: Into<BoxError>,
     {
         let max = options.collector.max_bytes;
-        let body = options.collector.collect(&parts.headers, body).await;
+        let body = options.collector.collect(scope, &parts.headers, body).await;
         let body = body.map_err(|why| match why {
             Uncollected::TooLarge => Reason::BodyTooLarge { max },
             Uncollected::TooSlow => Reason::BodyTooSlow,
-            Uncollected::OutOfMemory => Reason::Unavailable,
+            Uncollected::OutOfMemory(OutOfMemory::All) => Reason::Unavailable,
+            Uncollected::OutOfMemory(OutOfMemory::Scope) => Reason::TooManyRequests,
             Uncollected::Broken => Reason::BodyUnreadable,
         })?;
         let fingerprint = options.fingerprinting.of(&parts, body.data());

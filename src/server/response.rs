@@ -11,29 +11,32 @@ use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
+use tokio::task::coop::consume_budget;
 
 use crate::record::Trailers;
 
 use super::Options;
 use super::body::{Begun, Body, BodyError, BoxError, Whole, pass};
-use super::collect::join;
+use super::execution::Running;
 use super::policy::Verdict;
 use super::request::REQUEST_ID;
 
 /// Headers that belong to one connection or one moment, and not to the response.
-const NOT_STORED: [HeaderName; 11] = [
+const NOT_STORED: [HeaderName; 10] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
     HeaderName::from_static("proxy-connection"),
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::DATE,
     header::SERVER,
     REQUEST_ID,
 ];
+
+/// The most frames that a response is collected from, whatever their size.
+const MAX_FRAMES: usize = 64 * 1024;
 
 /// What is recorded of a handler's response.
 pub(super) enum Judgement {
@@ -51,6 +54,7 @@ pub(super) enum Judgement {
 pub(super) async fn judge<B>(
     response: Response<B>,
     options: &Options,
+    running: &Running,
 ) -> (Judgement, Response<Body>)
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -63,7 +67,10 @@ where
         Verdict::Unknown => Judgement::Unknown,
         Verdict::StoreWithoutResponse => Judgement::StoreWithoutResponse,
         Verdict::Store if streams(parts.status, &parts.headers) => Judgement::StoreWithoutResponse,
-        Verdict::Store => return keep(parts, body, handlers_word.is_some(), options).await,
+        Verdict::Store => {
+            running.note_success();
+            return keep(parts, body, handlers_word.is_some(), options).await;
+        }
     };
     (judgement, Response::from_parts(parts, pass(body)))
 }
@@ -85,20 +92,22 @@ where
             return (Judgement::StoreWithoutResponse, Response::from_parts(parts, body));
         }
     };
-    let judged = trailers
-        .as_ref()
-        .filter(|_| !whatever_its_trailers)
-        .map(|trailers| options.store.judge_trailers(&parts.headers, trailers));
-    let judgement = if judged == Some(Verdict::Release) {
-        Judgement::Release
-    } else {
-        let mut stored = Response::new(data.clone());
-        *stored.status_mut() = parts.status;
-        *stored.headers_mut() = stored_headers(&parts.headers, options);
-        if let Some(trailers) = trailers.clone() {
-            stored.extensions_mut().insert(Trailers(trailers));
+    let verdict = match &trailers {
+        _ if whatever_its_trailers => Verdict::Store,
+        trailers => options.store.judge_trailers(&parts.headers, trailers.as_ref()),
+    };
+    let judgement = match verdict {
+        Verdict::Release => Judgement::Release,
+        Verdict::Store => {
+            let mut stored = Response::new(data.clone());
+            *stored.status_mut() = parts.status;
+            *stored.headers_mut() = parts.headers.clone();
+            if let Some(trailers) = trailers.clone() {
+                stored.extensions_mut().insert(Trailers(trailers));
+            }
+            Judgement::Store(Box::new(storable(stored, options)))
         }
-        Judgement::Store(Box::new(stored))
+        Verdict::StoreWithoutResponse | Verdict::Unknown => Judgement::StoreWithoutResponse,
     };
     (judgement, Response::from_parts(parts, Whole::new(data, trailers).boxed()))
 }
@@ -153,19 +162,22 @@ async fn read_on<B: HttpBody<Data = Bytes>>(
         match begun.rest.frame().await {
             None => return Reading::Ended,
             Some(Err(error)) => return Reading::Failed(error),
+            Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
             Some(Ok(frame)) => {
                 bytes += frame.data_ref().map_or(0, Bytes::len);
                 begun.read.push_back(frame);
-                if bytes > max_bytes {
+                if bytes > max_bytes || begun.read.len() > MAX_FRAMES {
                     return Reading::TooLong;
                 }
             }
         }
+        // A body that is always ready must not outrun the limit of time.
+        consume_budget().await;
     }
 }
 
 fn split(frames: VecDeque<Frame<Bytes>>) -> (Bytes, Option<HeaderMap>) {
-    let mut parts = Vec::new();
+    let mut parts = Vec::with_capacity(frames.len());
     let mut trailers = None;
     for frame in frames {
         match frame.into_data() {
@@ -173,7 +185,9 @@ fn split(frames: VecDeque<Frame<Bytes>>) -> (Bytes, Option<HeaderMap>) {
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    (join(parts), trailers)
+    // Without a copy where there is but one.
+    let data = if parts.len() == 1 { parts.swap_remove(0) } else { parts.concat().into() };
+    (data, trailers)
 }
 
 /// A body that broke off where the handler's did.
@@ -204,8 +218,9 @@ impl HttpBody for Broken {
     }
 }
 
-/// The handler's headers less those of one connection or one moment.
-fn stored_headers(headers: &HeaderMap, options: &Options) -> HeaderMap {
+/// A response as it is stored: less the headers of one connection or one moment.
+pub(super) fn storable(mut response: Response<Bytes>, options: &Options) -> Response<Bytes> {
+    let headers = std::mem::take(response.headers_mut());
     let named: Vec<&[u8]> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -218,17 +233,24 @@ fn stored_headers(headers: &HeaderMap, options: &Options) -> HeaderMap {
         let is_cookie = *name == header::SET_COOKIE && !options.replay_set_cookie;
         !NOT_STORED.contains(name) && !is_named && !is_cookie
     };
-    let stored = headers.iter().filter(|(name, _)| is_stored(name));
-    let mut map = HeaderMap::with_capacity(headers.len());
-    for (name, value) in stored {
-        map.append(name, value.clone());
+    for (name, value) in headers.iter().filter(|(name, _)| is_stored(name)) {
+        response.headers_mut().append(name, value.clone());
     }
-    map
+    response
 }
 
-/// A stored response, to be sent again.
-pub(super) fn replay(response: &Response<Bytes>) -> Response<Body> {
-    let (mut parts, data) = response.clone().into_parts();
+/// A stored response, to be sent again. Cookies may have been stored by a layer that replays them.
+pub(super) fn replay(response: &Response<Bytes>, options: &Options) -> Response<Body> {
+    let mut response = response.clone();
+    if !options.replay_set_cookie {
+        response.headers_mut().remove(header::SET_COOKIE);
+    }
+    whole(response)
+}
+
+/// A response to be sent, with the trailers that its extensions hold.
+pub(super) fn whole(response: Response<Bytes>) -> Response<Body> {
+    let (mut parts, data) = response.into_parts();
     let trailers = parts.extensions.remove::<Trailers>().map(|Trailers(map)| map);
     Response::from_parts(parts, Whole::new(data, trailers).boxed())
 }

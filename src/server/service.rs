@@ -27,7 +27,7 @@ use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
 use super::execution::{Execution, Running};
 use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
 use super::request::{IDEMPOTENCY_KEY, Keyed, REQUEST_ID, is_mutation, key, request_id};
-use super::response::{Judgement, judge, replay};
+use super::response::{Judgement, judge, replay, storable, whole};
 use super::trace;
 
 /// A service that runs each request with a key once; see the [module](super).
@@ -205,7 +205,8 @@ where
             }
             Finding::Refuse => return Ok(refuse_interrupted(&attempt)),
             Finding::Respond(response) => {
-                attempt.complete(&response).await.map(|_| Answer::Fresh(replay(&response)))
+                let stored = storable(Response::clone(&response), &self.options);
+                attempt.complete(&stored).await.map(|_| Answer::Fresh(whole(*response)))
             }
             Finding::Done => attempt
                 .complete_without_response()
@@ -224,15 +225,22 @@ where
         let running = Running::new(permit);
         request.extensions_mut().insert(running.execution());
         finish(trace::spawn(async move {
-            let response = match run(self.inner, request).await {
+            let mut inner = self.inner;
+            if let Err(error) = ready(&mut inner).await {
+                // Nothing ran. Whether or not freeing the key is recorded, this is the answer.
+                let _ = running.end().release().await;
+                return Err(error);
+            }
+            let response = match inner.call(request).await {
                 Ok(response) => response,
                 Err(error) => {
-                    // Whether or not freeing the key is recorded, the error is the answer.
-                    let _ = running.end().release().await;
+                    // It was cut off, as by a timeout: a volatile key is freed, and a durable one
+                    // interrupted.
+                    drop(running.end());
                     return Err(error);
                 }
             };
-            let (judgement, response) = judge(response, &self.options).await;
+            let (judgement, response) = judge(response, &self.options, &running).await;
             Ok(match record(running.end(), judgement).await {
                 Ok(()) => Answer::Fresh(response),
                 // Sending it would promise what may not be so.
@@ -295,7 +303,7 @@ async fn answer_from(record: &Record, request: Request<Body>, options: &Options)
         return Answer::Refused(Reason::Forbidden);
     }
     match record.response() {
-        Some(response) => Answer::Replay(replay(response)),
+        Some(response) => Answer::Replay(replay(response, options)),
         None => {
             let original = record.request_id().clone();
             Answer::Refused(Reason::ResultUnavailable { original })
@@ -322,8 +330,15 @@ async fn run<S, R>(mut inner: S, request: Request<Body>) -> std::result::Result<
 where
     S: Service<Request<Body>, Response = R>,
 {
-    poll_fn(|cx| inner.poll_ready(cx)).await?;
+    ready(&mut inner).await?;
     inner.call(request).await
+}
+
+async fn ready<S>(inner: &mut S) -> std::result::Result<(), S::Error>
+where
+    S: Service<Request<Body>>,
+{
+    poll_fn(|cx| inner.poll_ready(cx)).await
 }
 
 /// Returns once the judgement is durable.

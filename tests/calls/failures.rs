@@ -40,15 +40,3 @@ async fn what_the_carrier_refuses_runs_again_each_time() {
         assert_eq!(home.journal().len(), 3);
     }
 }
-
-#[tokio::test]
-async fn a_request_that_waited_for_one_that_failed_runs() {
-    let home = Home::new();
-    let server = home.start(&["--latency", "200ms"]);
-    let (refused, placed) =
-        tokio::join!(server.place("key", UNVERIFIED), server.place("key", CALL));
-    // Whichever came first: the refused one left nothing behind, or found a conflict.
-    assert!(matches!(&*refused.code(), "caller_id_not_verified" | "idempotency_conflict"));
-    assert_eq!(placed.status, 201);
-    assert!(!placed.is_replay());
-}

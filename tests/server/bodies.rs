@@ -90,3 +90,74 @@ async fn a_grpc_error_without_a_message_frees_the_key() {
     assert!(!app.ask("a").await.is_replay());
     assert_eq!(app.runs(), 2);
 }
+
+#[tokio::test]
+async fn a_grpc_answer_without_a_status_is_done_and_not_replayed() {
+    let app = App::new(|_| grpc().body(Body::from("cut")).unwrap());
+    assert_eq!(app.ask("a").await.body, "cut");
+    assert_eq!(app.ask("a").await.refusal(), (409, "idempotency_result_unavailable".into()));
+    assert_eq!(app.runs(), 1);
+}
+
+#[tokio::test]
+async fn a_cookie_that_was_stored_is_not_replayed_once_that_is_off() {
+    let store = refrain::Store::builder().open_in_memory().unwrap();
+    let layer = refrain::server::IdempotencyLayer::new(store);
+    let handler = axum::routing::post(|| async { ([("set-cookie", "session=1")], "in") });
+    let app = |layer| axum::Router::new().route("/", handler.clone()).layer(layer);
+    let (on, off) = (app(layer.clone().replay_set_cookie()), app(layer));
+    for (app, cookie) in [(&on, Some("session=1")), (&on, Some("session=1")), (&off, None)] {
+        let response = tower::ServiceExt::oneshot(app.clone(), request("a", "{}")).await.unwrap();
+        assert_eq!(Answer::read(response).await.unwrap().header("set-cookie"), cookie);
+    }
+}
+
+/// The body panicked after the handler had answered, the key was freed, and the handler ran again.
+#[tokio::test]
+async fn a_body_that_panics_after_a_success_does_not_run_its_handler_again() {
+    struct Panics;
+
+    impl hyper::body::Body for Panics {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            panic!("the body")
+        }
+    }
+
+    let app = App::new(|_| Response::new(Body::new(Panics)));
+    assert_eq!(app.ask("a").await.refusal(), (500, "internal_error".into()));
+    assert_eq!(app.ask("a").await.refusal(), (409, "idempotency_result_unavailable".into()));
+    assert_eq!(app.runs(), 1);
+}
+
+/// A body that is always ready, and never says anything, kept its request busy past every limit.
+#[tokio::test]
+async fn a_body_of_empty_frames_does_not_outrun_the_limit_of_time() {
+    struct Empty;
+
+    impl hyper::body::Body for Empty {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            std::task::Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
+        }
+    }
+
+    let limit = std::time::Duration::from_millis(1);
+    let layer =
+        |layer: refrain::server::IdempotencyLayer| layer.collect_within(limit).read_within(limit);
+    let app = App::with(refrain::Store::builder(), layer, |_| Response::new(Body::new(Empty)));
+    let refused = app.send(request("b", "").map(|_| Body::new(Empty))).await;
+    assert_eq!(refused.refusal(), (408, "body_too_slow".into()));
+    assert_eq!(app.respond(request("a", "{}")).await.status(), 200);
+    assert_eq!(app.ask("a").await.refusal(), (409, "idempotency_result_unavailable".into()));
+}

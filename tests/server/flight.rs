@@ -129,3 +129,23 @@ async fn p15_a_client_that_gives_up_its_wait_leaves_its_place() {
     assert_eq!(third.await.unwrap().body, "run 1");
     assert_eq!((gate.runs(), gate.store.stats().in_flight), (2, 0));
 }
+
+/// It was promoted just before the store stopped, and ran a handler whose answer could never be
+/// recorded.
+#[tokio::test]
+async fn p10_a_waiter_that_was_promoted_before_the_store_stopped_runs_nothing() {
+    let store = Store::builder().open_in_memory().unwrap();
+    let scope = refrain::Scope::from_api_key("sk_live_51");
+    let operation = |n: &str| {
+        let fingerprint = refrain::Fingerprint::of(["x"]);
+        refrain::Operation::new(scope, "a".parse().unwrap(), fingerprint)
+            .request_id(n.parse().unwrap())
+    };
+    let Ok(refrain::Outcome::Execute(first)) = store.begin(&operation("1")).await else {
+        panic!("it is new")
+    };
+    let waiting = store.begin(&operation("2"));
+    first.release().await.unwrap();
+    assert_eq!(store.close(std::time::Duration::ZERO).unwrap(), 1);
+    assert!(matches!(waiting.await, Err(refrain::Error::Stopped { .. })));
+}

@@ -152,3 +152,62 @@ async fn p7_an_outcome_that_a_handler_does_not_know_interrupts_the_key() {
     attempt.complete(&http::Response::new(Bytes::from("found"))).await.unwrap();
     assert!(matches!(store.begin(&operation).await, Ok(Outcome::Replay(_))));
 }
+
+/// A timeout inside the layer cut a durable run off, and its key was freed as if nothing had
+/// happened.
+#[tokio::test]
+async fn p7_a_durable_run_that_its_service_cuts_off_is_interrupted() {
+    #[derive(Debug)]
+    struct TimedOut;
+    let ran = Arc::new(AtomicUsize::new(0));
+    let runs = Arc::clone(&ran);
+    let service = tower::service_fn(move |_: http::Request<refrain::server::Body>| {
+        runs.fetch_add(1, Ordering::SeqCst);
+        async { Err::<http::Response<axum::body::Body>, _>(TimedOut) }
+    });
+    for (durable, expected) in [(true, 1), (false, 2)] {
+        ran.store(0, Ordering::SeqCst);
+        let layer = IdempotencyLayer::new(Store::builder().open_in_memory().unwrap());
+        let layer = if durable { layer.durable() } else { layer };
+        let service = tower::Layer::layer(&layer, service.clone());
+        assert!(service.clone().oneshot(request("a", "{}")).await.is_err());
+        let retry = service.oneshot(request("a", "{}")).await;
+        assert_eq!(retry.is_ok(), durable, "it is told, or it runs again");
+        assert_eq!(ran.load(Ordering::SeqCst), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_recovery_answers_is_stored_without_what_is_not_to_be_replayed() {
+    let app = App::new(OnInterrupted::recover(async |interruption: Interruption| {
+        let found = http::Response::builder()
+            .header("set-cookie", "session=1")
+            .header("date", "now")
+            .header("etag", "1");
+        interruption.respond(found.body(Bytes::from("found")).unwrap())
+    }));
+    app.ask("a", "{}").await;
+    assert_eq!(app.ask("a", "{}").await.header("set-cookie"), Some("session=1"));
+    let again = app.ask("a", "{}").await;
+    assert_eq!((again.is_replay(), again.header("etag")), (true, Some("1")));
+    assert_eq!((again.header("set-cookie"), again.header("date")), (None, None));
+}
+
+/// One tenant whose requests crash a handler took all durable claims of the store for a day.
+#[tokio::test]
+async fn p6_interrupted_keys_of_one_scope_leave_the_others_theirs() {
+    let store = Store::builder().max_open_claims_per_scope(2).open_in_memory().unwrap();
+    let handler = post(async |body: String| assert_eq!(body, "{}", "the carrier"));
+    let app: Router =
+        Router::new().route("/", handler).layer(IdempotencyLayer::new(store).durable());
+    let send =
+        async |request| Answer::read(app.clone().oneshot(request).await.unwrap()).await.unwrap();
+    for key in ["a", "b"] {
+        assert_eq!(send(request(key, "crash")).await.status, 500);
+    }
+    assert_eq!(send(request("c", "{}")).await.refusal(), (429, "too_many_requests".into()));
+    let mut elsewhere = request("c", "{}");
+    let token = http::HeaderValue::from_static("Bearer sk_live_52");
+    elsewhere.headers_mut().insert("authorization", token);
+    assert_eq!(send(elsewhere).await.status, 200);
+}

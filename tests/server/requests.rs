@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use refrain::Store;
+use refrain::server::IdempotencyLayer;
 
 use crate::kit::*;
 
@@ -59,20 +60,39 @@ async fn p14_a_body_that_takes_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn p14_bodies_take_bounded_memory_in_all() {
-    let app =
-        App::with(Store::builder(), |layer| layer.max_buffered_bytes(10), |_| Response::default());
+async fn p14_bodies_take_bounded_memory_in_all_and_p6_for_each_scope() {
+    let limited = |layer: IdempotencyLayer| layer.max_buffered_bytes(80);
+    let app = App::with(Store::builder(), limited, |_| Response::default());
     let (frames, slow) = Trickle::new();
     frames.send(Ok(data("8 bytes."))).unwrap();
     let mut slow = pin!(app.respond(request("slow", "").map(|_| Body::new(slow))));
     let first_poll = poll_fn(|cx| Poll::Ready(slow.as_mut().poll(cx))).await;
     assert!(first_poll.is_pending());
-    let refused = app.send(request("a", "3 b")).await;
-    assert_eq!(refused.refusal(), (503, "idempotency_unavailable".into()));
+    // Its scope has an eighth of all, and the others have the rest.
+    assert_eq!(app.send(request("a", "3 b")).await.refusal(), (429, "too_many_requests".into()));
     assert_eq!(app.send(request("b", "2b")).await.status, 200);
+    let mut elsewhere = request("a", "10 bytes..");
+    let token = http::HeaderValue::from_static("Bearer sk_live_52");
+    elsewhere.headers_mut().insert("authorization", token);
+    assert_eq!(app.send(elsewhere).await.status, 200);
     drop(frames);
     assert_eq!(slow.await.status(), 200);
     assert_eq!(app.send(request("c", "10 bytes..")).await.status, 200);
+}
+
+/// Each chunk was kept as it came, so that small ones took many times what was counted.
+#[tokio::test]
+async fn p14_a_body_in_tiny_chunks_takes_what_is_counted() {
+    let limited = |layer: IdempotencyLayer| layer.max_buffered_bytes(8 * 4096);
+    let app = App::with(Store::builder(), limited, |_| Response::default());
+    let chunks = |n: usize| {
+        let body = Trickle::ended((0..n).map(|_| data("x")));
+        request("a", "").map(|_| Body::new(body))
+    };
+    assert_eq!(app.send(chunks(5000)).await.refusal(), (429, "too_many_requests".into()));
+    assert_eq!(app.send(chunks(2000)).await.status, 200);
+    // However it is cut, it is the same body.
+    assert!(app.send(request("a", &"x".repeat(2000))).await.is_replay());
 }
 
 #[tokio::test]

@@ -1,0 +1,124 @@
+//! What the bodies of requests take in memory, in all and for each scope.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::key::Scope;
+
+/// The part of all memory that one scope may take, so that none can keep the others out.
+const SCOPE_SHARE: usize = 8;
+
+/// Counts bytes, and shares them out.
+#[derive(Debug)]
+pub(super) struct Memory {
+    max: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    scopes: HashMap<Scope, usize>,
+}
+
+/// Why there is no memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OutOfMemory {
+    All,
+    Scope,
+}
+
+impl Memory {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, taken: Mutex::default() })
+    }
+
+    fn take(&self, scope: Scope, bytes: usize) -> Result<(), OutOfMemory> {
+        let mut taken = self.taken.lock();
+        if bytes > self.max - taken.all {
+            return Err(OutOfMemory::All);
+        }
+        let of_scope = taken.scopes.entry(scope).or_insert(0);
+        if *of_scope + bytes > self.max / SCOPE_SHARE {
+            if *of_scope == 0 {
+                taken.scopes.remove(&scope);
+            }
+            return Err(OutOfMemory::Scope);
+        }
+        *of_scope += bytes;
+        taken.all += bytes;
+        Ok(())
+    }
+
+    fn give_back(&self, scope: Scope, bytes: usize) {
+        let mut taken = self.taken.lock();
+        taken.all -= bytes;
+        if let Some(of_scope) = taken.scopes.get_mut(&scope) {
+            *of_scope -= bytes;
+            if *of_scope == 0 {
+                taken.scopes.remove(&scope);
+            }
+        }
+    }
+}
+
+/// Bytes that a body takes, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    memory: Arc<Memory>,
+    scope: Scope,
+    bytes: usize,
+}
+
+impl Share {
+    pub(super) fn new(memory: Arc<Memory>, scope: Scope) -> Self {
+        Self { memory, scope, bytes: 0 }
+    }
+
+    /// Takes as much as makes it so many bytes.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        let more = bytes.saturating_sub(self.bytes);
+        if more > 0 {
+            self.memory.take(self.scope, more)?;
+            self.bytes = bytes;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.memory.give_back(self.scope, self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p6_no_scope_takes_more_than_its_share_and_all_is_given_back() {
+        let memory = Memory::new(80);
+        let share = |scope: u8| Share::new(Arc::clone(&memory), Scope::new([scope]));
+        let mut shares: Vec<Share> = (0..8).map(share).collect();
+        for share in &mut shares {
+            share.grow_to(6).unwrap();
+            share.grow_to(10).unwrap();
+            assert!(share.grow_to(11).is_err());
+        }
+        let mut ninth = share(9);
+        assert_eq!(ninth.grow_to(1), Err(OutOfMemory::All));
+        shares.pop();
+        ninth.grow_to(10).unwrap();
+        assert_eq!(share(9).grow_to(1), Err(OutOfMemory::All));
+        shares.pop();
+        assert_eq!(share(9).grow_to(1), Err(OutOfMemory::Scope));
+        drop((shares, ninth));
+        let taken = memory.taken.lock();
+        assert_eq!((taken.all, taken.scopes.len()), (0, 0));
+    }
+}
