@@ -18,6 +18,9 @@ use crate::record::Record;
 use crate::store::Inner;
 use crate::ticket::{block_on, block_on_timeout};
 
+/// Time is counted in milliseconds.
+const MIN_TTL: Duration = Duration::from_millis(1);
+
 /// What the caller must do about an operation. Complete: each calls for something else.
 #[derive(Debug)]
 pub enum Outcome {
@@ -168,12 +171,16 @@ impl Begin {
         State::Claiming(Claiming::start(store, held, claim))
     }
 
+    fn has_expired(&self, record: &Record) -> bool {
+        record.expiry() <= self.store.engine.ledger.timeline.now()
+    }
+
     fn facts(&self) -> Facts {
         let max = self.store.engine.ledger.settings.ttl;
         Facts {
             fingerprint: self.operation.fingerprint,
             request_id: self.operation.request_id.clone(),
-            ttl: self.operation.ttl.map_or(max, |ttl| ttl.min(max)),
+            ttl: self.operation.ttl.map_or(max, |ttl| ttl.clamp(MIN_TTL, max)),
         }
     }
 
@@ -210,6 +217,10 @@ impl Future for Begin {
         loop {
             let given_up = self.given_up;
             self.state = match std::mem::replace(&mut self.state, State::Done) {
+                // It was there when it was asked for, and has expired since.
+                State::Ready(Ok(Outcome::Replay(record))) if self.has_expired(&record) => {
+                    self.start()
+                }
                 State::Ready(outcome) => {
                     self.report(&outcome);
                     return Poll::Ready(outcome);

@@ -106,8 +106,10 @@ impl Committed {
                     claim.claimed_at = self.at;
                     if claim.attempt == 1 {
                         claim.first_sequence = sequence;
+                        claims.insert_admitted(held.address().clone(), claim.clone());
+                    } else {
+                        claims.insert(held.address().clone(), claim.clone());
                     }
-                    claims.insert(held.address().clone(), claim.clone());
                 }
                 Some(Effect::Checkpoint { address, data, .. }) => {
                     claims.checkpoint(address, data.clone());

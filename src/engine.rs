@@ -87,8 +87,35 @@ pub(crate) enum Message {
     /// The writer has done what it was asked; the log that it froze, if any, came before.
     Rotated,
     /// Do all that is due, and say so.
-    Reap(Arc<Slot<Result<()>>>),
+    Reap(Waiting),
     Stop,
+}
+
+/// Who waits for a round of the reaper. Dropped, it is told that the store has stopped.
+pub(crate) struct Waiting {
+    engine: Arc<Engine>,
+    slot: Option<Arc<Slot<Result<()>>>>,
+}
+
+impl Waiting {
+    pub(crate) fn new(engine: &Arc<Engine>, slot: Arc<Slot<Result<()>>>) -> Self {
+        Self { engine: Arc::clone(engine), slot: Some(slot) }
+    }
+
+    pub(crate) fn answer(mut self, outcome: Result<()>) {
+        self.fill(outcome);
+    }
+
+    fn fill(&mut self, outcome: Result<()>) {
+        let waker = self.slot.take().and_then(|slot| slot.fill(outcome).ok().flatten());
+        waker.into_iter().for_each(std::task::Waker::wake);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.fill(Err(self.engine.stopped()));
+    }
 }
 
 #[derive(Debug)]

@@ -167,6 +167,16 @@ impl Error {
         Self::Limit { limit, max: max as u64 }
     }
 
+    /// Whether the system was short of something that it may have again.
+    pub(crate) fn is_passing(&self) -> bool {
+        use rustix::io::Errno;
+        let short = |source: &io::Error| {
+            let code = source.raw_os_error().map(Errno::from_raw_os_error);
+            matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR))
+        };
+        self.is_full() || matches!(self, Self::Io { source, .. } if short(source))
+    }
+
     /// Whether the disk was full.
     pub(crate) fn is_full(&self) -> bool {
         match self {

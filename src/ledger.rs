@@ -15,6 +15,7 @@
 //! - A log is sealed only when all open claims stand in a newer one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -22,7 +23,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::clock::{Anchor, Clock, Timeline};
 use crate::disk::Disk;
 use crate::entry::{Encoded, Entry, Found};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::log::{BatchBuilder, Frame, Log, PAGE, Tail};
 use crate::record::Record;
@@ -39,11 +40,11 @@ mod space;
 pub(crate) use claims::{Claims, OpenClaim};
 use manifest::Manifest;
 pub(crate) use recovery::{Opened, open};
-pub(crate) use seal::{Frozen, Retired, SealError, backlog, reap_interval};
+pub(crate) use seal::{Frozen, Retired, reap_interval};
 pub(crate) use space::{Reservation, Space};
 
 /// Logs that may wait for sealing before the store stops preparing further ones.
-const MAX_FROZEN: usize = 2;
+const MAX_FROZEN: u64 = 2;
 /// A batch of carried claims is closed at this size.
 const CARRY_BYTES: u64 = 1024 * 1024;
 
@@ -84,6 +85,27 @@ pub(crate) struct Ledger {
     manifest: Mutex<Manifest>,
     /// A log that is ready to become the active one.
     next: Mutex<Option<Arc<Log>>>,
+    /// Bytes in frozen logs, which wait for sealing.
+    frozen_bytes: AtomicU64,
+}
+
+/// Why something did not work.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) error: Error,
+    /// Whether it is unknown what is on disk, so that the store must stop.
+    pub(crate) fatal: bool,
+}
+
+impl Trouble {
+    /// All is as it was, and it may be tried again.
+    pub(crate) fn kept(error: Error) -> Self {
+        Self { error, fatal: false }
+    }
+
+    pub(crate) fn fatal(error: Error) -> Self {
+        Self { error, fatal: true }
+    }
 }
 
 /// All files that may decide a key, newest first.
@@ -155,6 +177,7 @@ impl Ledger {
         self.update_snapshot(|snapshot| snapshot.logs.insert(0, Arc::clone(&log)));
         let end = tail.end();
         let old = std::mem::replace(tail, Tail::new(log, end.sequence));
+        self.frozen_bytes.fetch_add(end.offset, Ordering::AcqRel);
         batch.clear();
         batch.push(&Encoded::new(None, &Entry::Start(Some(end))));
         self.carry(tail, batch, self.timeline.anchor())?;
@@ -193,6 +216,24 @@ impl Ledger {
             Some(next) => usable(next.size),
             None => tail.room(),
         });
+    }
+
+    /// How many logs' worth of bytes wait for sealing.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.frozen_bytes.load(Ordering::Acquire).div_ceil(self.settings.log_bytes)
+    }
+
+    /// Changes `MANIFEST`, on disk and then in memory.
+    fn change_manifest(
+        &self,
+        change: impl FnOnce(&mut Manifest),
+    ) -> std::result::Result<(), Trouble> {
+        let mut manifest = self.manifest.lock();
+        let mut changed = manifest.clone();
+        change(&mut changed);
+        changed.write(&*self.disk)?;
+        *manifest = changed;
+        Ok(())
     }
 
     /// Whether a next log is prepared.

@@ -40,6 +40,8 @@ pub(crate) struct Locks {
     shards: Box<[Mutex<HashMap<Address, Entry>>]>,
     scopes: Box<[Mutex<HashMap<Scope, usize>>]>,
     in_flight: AtomicUsize,
+    /// Keys that stay locked for the rest of the process, which count as in flight for the limit.
+    kept: AtomicUsize,
     limits: Limits,
     stopped: OnceLock<Error>,
     idle: Mutex<()>,
@@ -82,6 +84,7 @@ impl Locks {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             scopes: (0..SHARDS).map(|_| Mutex::default()).collect(),
             in_flight: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
             limits,
             stopped: OnceLock::new(),
             idle: Mutex::new(()),
@@ -178,9 +181,10 @@ struct Place {
 impl Place {
     fn take(locks: &Arc<Locks>, scope: Scope) -> Result<Self> {
         let max = locks.limits.in_flight;
+        let room = max.saturating_sub(locks.kept.load(Ordering::Acquire));
         locks
             .in_flight
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < room).then_some(n + 1))
             .map(|n| observe::in_flight(n + 1))
             .map_err(|_| Error::limit(Limit::InFlight, max))?;
         // From here on dropping the place gives the share back.
@@ -249,7 +253,9 @@ impl Held {
 
     /// Leaves the key locked for the rest of the process, since its outcome is unknown.
     pub(crate) fn keep(mut self) {
-        self.place = None;
+        if let Some(place) = self.place.take() {
+            place.locks.kept.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -286,7 +292,11 @@ impl Waiter {
     pub(crate) fn give_up(mut self) -> std::result::Result<Waited, RequestId> {
         match self.leave() {
             Left::Granted(grant) => Ok(self.accept(grant)),
-            Left::Empty(holder) => Err(holder),
+            Left::Empty(holder) => {
+                // It has left, and must not do so again when it is dropped.
+                self.place = None;
+                Err(holder)
+            }
         }
     }
 
@@ -380,6 +390,41 @@ mod tests {
             Acquired::Waiting(waiter) => waiter,
             Acquired::Held(_) => panic!("the key is free"),
         }
+    }
+
+    /// A waiter that gave up while the key was settled left twice, and panicked.
+    #[test]
+    fn p8_giving_up_while_the_key_is_settled_ends_in_one_or_the_other() {
+        for _ in 0..2000 {
+            let locks = Locks::new(ROOMY);
+            let first = held(&locks, "first");
+            let waiters: Vec<_> = (0..4).map(|_| waiter(&locks, "later")).collect();
+            let barrier = std::sync::Barrier::new(2);
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    barrier.wait();
+                    first.settle(&record());
+                });
+                barrier.wait();
+                for waiter in waiters {
+                    match waiter.give_up() {
+                        Ok(Waited::Record(_)) => {}
+                        Err(holder) => assert_eq!(holder, request("first")),
+                        Ok(other) => panic!("{other:?}"),
+                    }
+                }
+            });
+            assert_eq!(locks.in_flight(), 0);
+        }
+    }
+
+    #[test]
+    fn p14_keys_that_stay_locked_count_for_the_limit() {
+        let locks = Locks::new(Limits { in_flight: 1, ..ROOMY });
+        held(&locks, "first").keep();
+        assert_eq!(locks.in_flight(), 0);
+        let other = locks.acquire(&address("s", "other"), &request("other"));
+        assert!(matches!(other, Err(Error::Limit { limit: Limit::InFlight, .. })));
     }
 
     #[test]

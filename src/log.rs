@@ -98,6 +98,10 @@ impl Log {
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
         let failed = |error| Error::io("create", disk.path_of(&temporary), error);
+        match disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
         let file = disk.create(&temporary).map_err(failed)?;
         let made = file.allocate(size).map_err(failed);
         match made.and_then(|()| Self::begin(disk, file, generation, uuid, size)) {
@@ -260,7 +264,9 @@ impl Log {
             index.first_at.get_or_insert(change.location.at);
             index.entries.insert(change.hash, change.location);
             if let Some(until) = change.hides_until {
-                index.forgets.insert(change.hash, until);
+                // An earlier one may hide an older record for longer.
+                let hidden = index.forgets.entry(change.hash).or_insert(until);
+                *hidden = until.max(*hidden);
             }
         }
     }

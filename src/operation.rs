@@ -47,8 +47,8 @@ impl Operation {
         self
     }
 
-    /// Keeps the record for a shorter time than the store's TTL, which it cannot exceed. Zero keeps
-    /// nothing.
+    /// Keeps the record for a shorter time than the store's TTL, which it cannot exceed; a
+    /// millisecond at least.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);

@@ -156,25 +156,25 @@ impl Permit {
     /// 16 checkpoints, 16 KiB for one, or the store's bound for all; [`Error::Full`].
     pub fn checkpoint(&mut self, data: impl Into<Bytes>) -> Ticket<()> {
         let data = data.into();
-        let reserved = self.admit_checkpoint(&data);
-        let (claim, rooms) = match (self.claim.as_mut(), reserved) {
-            (Some(claim), Ok(rooms)) => (claim, rooms),
-            (None, _) => return Ticket::ready(Err(Error::Volatile)),
-            (_, Err(error)) => return Ticket::ready(Err(error)),
+        let room = match self.admit_checkpoint(&data) {
+            Ok(room) => room,
+            Err(error) => return Ticket::ready(Err(error)),
         };
+        let claim = self.claim.as_mut().expect("only durable operations are admitted");
         claim.checkpoints.push(data.clone());
         let address = self.held.address().clone();
         let encoded = Encoded::new(Some(&address), &Entry::Checkpoint(&data));
         let (ticket, outcome) = Ticket::new();
-        self.store.queue.commit(encoded, rooms, Effect::Checkpoint { address, data, outcome });
+        self.store.queue.commit(encoded, room, Effect::Checkpoint { address, data, outcome });
         ticket
     }
 
     fn admit_checkpoint(&self, data: &Bytes) -> Result<Reservation> {
         let ledger = &self.store.engine.ledger;
-        let taken = self.claim.as_ref().map_or(0, |claim| claim.checkpoints.len());
-        ledger.claims.lock().admit_checkpoint(taken, data.len())?;
-        ledger.space.reserve(data.len() as u64)
+        let Some(claim) = &self.claim else { return Err(Error::Volatile) };
+        let room = ledger.space.reserve(data.len() as u64)?;
+        ledger.claims.lock().admit_checkpoint(claim.checkpoints.len(), data.len())?;
+        Ok(room)
     }
 
     /// A key to hand to the next service: stable over attempts and restarts, and new once this
@@ -373,10 +373,11 @@ impl Claiming {
 
     fn admit(store: &Inner, scope: Scope, claim: &OpenClaim) -> Result<(Reservation, Reservation)> {
         let ledger = &store.engine.ledger;
+        let rooms = (ledger.space.reserve(0)?, ledger.space.reserve(0)?);
         if claim.attempt == 1 {
             ledger.claims.lock().admit(scope)?;
         }
-        Ok((ledger.space.reserve(0)?, ledger.space.reserve(0)?))
+        Ok(rooms)
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Permit>> {

@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::commit::{Queue, deliver};
-use crate::engine::{Engine, Message};
+use crate::commit::Queue;
+use crate::engine::{Engine, Message, Waiting};
 use crate::error::{Error, Result};
-use crate::ledger::{Frozen, Retired, SealError, backlog, reap_interval};
+use crate::ledger::{Frozen, Retired, Trouble, reap_interval};
 use crate::observe::{self, Stopwatch};
-use crate::ticket::Slot;
 
 /// Between two transactions of sealing, and two pieces of a file that is dropped, so that commits
 /// beside them are not held up.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How long the writer may say nothing before it is looked at whether it is there.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Reaper {
     pub(crate) engine: Arc<Engine>,
@@ -28,7 +30,7 @@ pub(crate) struct Reaper {
     pub(crate) frozen: Vec<Frozen>,
     pub(crate) retired: Vec<Retired>,
     /// Who waits for a whole round.
-    pub(crate) waiting: Vec<Arc<Slot<Result<()>>>>,
+    pub(crate) waiting: Vec<Waiting>,
 }
 
 impl Reaper {
@@ -42,9 +44,7 @@ impl Reaper {
         while !self.engine.is_closing() {
             let waiting = std::mem::take(&mut self.waiting);
             let outcome = self.round();
-            for done in waiting {
-                deliver(&done, outcome.clone());
-            }
+            waiting.into_iter().for_each(|waiting| waiting.answer(outcome.clone()));
             if !self.waiting.is_empty() {
                 continue;
             }
@@ -54,7 +54,6 @@ impl Reaper {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.stop();
     }
 
     fn note(&mut self, message: Message) {
@@ -66,16 +65,6 @@ impl Reaper {
         }
     }
 
-    /// Answers those who still wait for a round that will not come.
-    fn stop(mut self) {
-        while let Ok(message) = self.messages.try_recv() {
-            self.note(message);
-        }
-        for done in self.waiting {
-            deliver(&done, Err(self.engine.stopped()));
-        }
-    }
-
     /// Does all that is due. Trouble that passes is noted; other trouble stops the store.
     fn round(&mut self) -> Result<()> {
         if self.engine.has_failed() {
@@ -84,7 +73,7 @@ impl Reaper {
         let took = Stopwatch::start();
         let outcome = self.work();
         observe::swept(took);
-        if let Err(SealError { error, fatal }) = outcome {
+        if let Err(Trouble { error, fatal }) = outcome {
             if self.engine.is_closing() && matches!(error, Error::Stopped { .. }) {
                 return Err(error);
             }
@@ -100,30 +89,28 @@ impl Reaper {
         Ok(())
     }
 
-    fn work(&mut self) -> std::result::Result<(), SealError> {
+    fn work(&mut self) -> std::result::Result<(), Trouble> {
         // A full disk must not keep expired files, whose room is what is needed.
         let prepared = self.prepare();
         self.rotate_if_old()?;
         let sealed = self.seal();
         let ledger = &self.engine.ledger;
         ledger.claims.lock().expire(ledger.timeline.now());
-        let dropped = ledger.drop_expired(&mut self.retired).map_err(SealError::fatal)?;
+        let expired = ledger.drop_expired(&mut self.retired);
+        let dropped = *expired.as_ref().unwrap_or(&0);
         self.engine.counters.segments_dropped.fetch_add(dropped as u64, Ordering::Relaxed);
         let engine = Arc::clone(&self.engine);
         let freed = ledger.free(&mut self.retired, || pause(&engine));
         prepared.or_else(|_| self.prepare())?;
-        sealed.and(freed.map_err(SealError::kept))
+        sealed.and(expired.map(drop)).and(freed.map_err(Trouble::kept))
     }
 
-    fn prepare(&mut self) -> std::result::Result<(), SealError> {
-        self.engine
-            .ledger
-            .prepare(&self.frozen, &mut self.retired)
-            .map_err(|error| SealError { fatal: !error.is_full(), error })
+    fn prepare(&mut self) -> std::result::Result<(), Trouble> {
+        self.engine.ledger.prepare(&mut self.retired)
     }
 
     /// Idle stores rotate too, so that their records expire with their file.
-    fn rotate_if_old(&mut self) -> std::result::Result<(), SealError> {
+    fn rotate_if_old(&mut self) -> std::result::Result<(), Trouble> {
         let ledger = &self.engine.ledger;
         let active = Arc::clone(&ledger.snapshot().logs[0]);
         let age = active.first_at().map(|at| ledger.timeline.now().since(at));
@@ -134,24 +121,25 @@ impl Reaper {
         }
         self.queue.rotate();
         loop {
-            match self.messages.recv() {
+            match self.messages.recv_timeout(PATIENCE) {
                 Ok(Message::Rotated) => return self.prepare(),
+                // The writer may be gone, and then it says nothing.
+                Err(RecvTimeoutError::Timeout) if !self.engine.has_failed() => {}
                 Ok(message) if !self.engine.is_closing() => self.note(message),
-                _ => return Err(SealError::kept(self.engine.stopped())),
+                _ => return Err(Trouble::kept(self.engine.stopped())),
             }
         }
     }
 
-    fn seal(&mut self) -> std::result::Result<(), SealError> {
+    fn seal(&mut self) -> std::result::Result<(), Trouble> {
         loop {
             let engine = &self.engine;
-            let log_bytes = engine.ledger.settings.log_bytes;
             let (frozen, retired) = (&self.frozen, &mut self.retired);
-            let behind = backlog(frozen, log_bytes) > 1;
+            let behind = engine.ledger.backlog() > 1;
             let sealed = engine.ledger.seal(frozen, || {
                 // Sealing a full log takes longer than filling the next one can.
-                match engine.ledger.prepare(frozen, retired) {
-                    Err(error) if !error.is_full() => engine.fail(error),
+                match engine.ledger.prepare(retired) {
+                    Err(trouble) if trouble.fatal => engine.fail(trouble.error),
                     _ => {}
                 }
                 if behind { keep_going(engine) } else { pause(engine) }

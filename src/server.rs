@@ -289,8 +289,8 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Keeps records for a shorter time than the store's TTL, which it cannot exceed. Zero keeps
-    /// nothing, so that each request runs.
+    /// Keeps records for a shorter time than the store's TTL, which it cannot exceed; a
+    /// millisecond at least.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.options.ttl = Some(ttl);
         self

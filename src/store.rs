@@ -12,7 +12,7 @@ use crate::begin::Begin;
 use crate::builder::Builder;
 use crate::commit::{Effect, Queue};
 use crate::disk::Disk;
-use crate::engine::{Engine, Message};
+use crate::engine::{Engine, Message, Waiting};
 use crate::entry::{Encoded, Entry};
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
@@ -103,11 +103,12 @@ impl Store {
         max_response_bytes: usize,
     ) -> Result<Self> {
         let took = Stopwatch::start();
-        let Opened { ledger, tail, frozen, mut retired } = ledger::open(disk, settings)?;
+        let Opened { ledger, tail, mut frozen, mut retired } = ledger::open(disk, settings)?;
+        ledger.seal_small(&mut frozen, &mut retired)?;
         // So that the first key finds its room reserved. On a full disk there is still the rest of
         // the active log, and the reaper tries again.
-        match ledger.prepare(&frozen, &mut retired) {
-            Err(error) if !error.is_full() => return Err(error),
+        match ledger.prepare(&mut retired) {
+            Err(trouble) if trouble.fatal => return Err(trouble.error),
             _ => {}
         }
         let path = ledger.disk.path().to_owned();
@@ -221,10 +222,10 @@ impl Store {
     /// What is in the way, such as a full disk, in which case nothing is lost; [`Error::Stopped`].
     pub fn reap(&self) -> Result<()> {
         let (ticket, done) = Ticket::new();
-        match self.0.inner.reaper.send(Message::Reap(done)) {
-            Ok(()) => ticket.wait(),
-            Err(_) => Err(self.0.inner.engine.stopped()),
-        }
+        let Inner { engine, reaper, .. } = &*self.0.inner;
+        // If the reaper is gone, dropping the message answers it.
+        let _ = reaper.send(Message::Reap(Waiting::new(engine, done)));
+        ticket.wait()
     }
 
     /// How the store is doing. Cheap.
@@ -236,7 +237,8 @@ impl Store {
     /// left, and lets go of the directory.
     ///
     /// Says how many operations had not ended; what they ask for later is answered with
-    /// [`Error::Stopped`]. Dropping the last handle does the same without waiting.
+    /// [`Error::Stopped`], and the directory stays locked until the last of their permits is dropped.
+    /// Dropping the last handle does the same without waiting.
     ///
     /// # Errors
     ///
@@ -260,7 +262,8 @@ impl Handle {
             // A panic in a thread has stopped the store, which is reported below.
             let _ = threads.writer.join();
             let _ = threads.reaper.join();
-            if !engine.has_failed() {
+            // A permit that is still out may act: the directory stays locked until it is gone.
+            if !engine.has_failed() && stragglers == 0 {
                 let disk = &engine.ledger.disk;
                 disk.unlock().map_err(|error| Error::io("unlock", disk.path(), error))?;
             }

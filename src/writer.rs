@@ -26,10 +26,11 @@ use crate::settler::{Settlement, Settler};
 
 /// A batch holds at most this many entries,
 const MAX_BATCH_ENTRIES: usize = 256;
-/// and this many bytes; one larger entry is a batch of its own.
-const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// and this many bytes, or an eighth of a log; one larger entry is a batch of its own.
+const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 /// How long a short queue is given to fill while other operations are in flight.
 const GATHER: Duration = Duration::from_micros(50);
+
 /// Starts the writer and its settler.
 pub(crate) fn start(
     engine: &Arc<Engine>,
@@ -95,10 +96,11 @@ impl Writer {
 
     /// Waits for a command, and takes what fits a batch with it.
     fn collect(&mut self) -> Next {
+        let max_bytes = MAX_BATCH_BYTES.min(self.engine.ledger.settings.log_bytes / 8);
         let mut bytes = 0;
         let mut gather_until = None;
         if let Some(pending) = self.overflow.take() {
-            bytes = pending.encoded.bytes.len();
+            bytes = pending.encoded.bytes.len() as u64;
             self.pending.push(pending);
         }
         while self.pending.len() < MAX_BATCH_ENTRIES {
@@ -116,8 +118,8 @@ impl Writer {
             };
             match command {
                 Command::Commit(pending) => {
-                    bytes += pending.encoded.bytes.len();
-                    if bytes > MAX_BATCH_BYTES && !self.pending.is_empty() {
+                    bytes += pending.encoded.bytes.len() as u64;
+                    if bytes > max_bytes && !self.pending.is_empty() {
                         self.overflow = Some(pending);
                         break;
                     }
@@ -164,18 +166,19 @@ impl Writer {
         if bytes <= self.tail.room() && ledger.has_next() {
             return Ok(());
         }
-        // What others reserved is theirs; this batch's own reservations are among the reserved.
         let own: u64 = self.pending.iter().map(|pending| pending.room.bytes()).sum();
-        let others = ledger.space.reserved().saturating_sub(own);
-        let room = self.tail.room().saturating_sub(others);
-        for pending in self.pending.iter_mut().rev() {
-            if bytes <= room {
-                break;
+        let pending = &mut self.pending;
+        ledger.space.take(self.tail.room(), own, |room| {
+            for pending in pending.iter_mut().rev() {
+                if bytes <= room {
+                    break;
+                }
+                let left_out = pending.leave_body_out() as u64;
+                bytes -= left_out;
+                counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
             }
-            let left_out = pending.leave_body_out() as u64;
-            bytes -= left_out;
-            counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
-        }
+            bytes
+        });
         Ok(())
     }
 

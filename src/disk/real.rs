@@ -37,10 +37,17 @@ impl RealDisk {
     ///
     /// `None` if somebody else has that lock.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+        // The process may change its directory later.
+        let path = &std::path::absolute(path)?;
         match mkdirat(CWD, path, Mode::RWXU) {
-            Ok(()) => sync_parent(path)?,
-            Err(Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
+        }
+        // Whoever made the directory may not have come to make its name durable.
+        match sync_parent(path) {
+            // Not ours to read, and then not ours to have made it in either.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(CWD, path, flags, Mode::empty())?;

@@ -104,6 +104,9 @@ pub(crate) struct Claims {
     open: HashMap<Address, OpenClaim>,
     scopes: HashMap<Scope, usize>,
     checkpoint_bytes: usize,
+    /// Admitted, and on their way into the log.
+    pending: usize,
+    pending_bytes: usize,
     max_open: usize,
     max_open_per_scope: usize,
     max_checkpoint_bytes: usize,
@@ -115,6 +118,8 @@ impl Claims {
             open: HashMap::new(),
             scopes: HashMap::new(),
             checkpoint_bytes: 0,
+            pending: 0,
+            pending_bytes: 0,
             max_open: settings.max_open_claims,
             max_open_per_scope: settings.max_open_claims_per_scope,
             max_checkpoint_bytes: settings.max_checkpoint_bytes(),
@@ -126,7 +131,20 @@ impl Claims {
         self.open.get(address).filter(|claim| claim.expiry() > now)
     }
 
-    pub(crate) fn insert(&mut self, address: Address, claim: OpenClaim) {
+    /// A claim that was admitted is durable.
+    pub(crate) fn insert_admitted(&mut self, address: Address, claim: OpenClaim) {
+        self.pending -= 1;
+        self.count_out(address.scope);
+        self.insert(address, claim);
+    }
+
+    /// A later attempt of the same run keeps what checkpoints have become durable meanwhile.
+    pub(crate) fn insert(&mut self, address: Address, mut claim: OpenClaim) {
+        if let Some(old) = self.open.get_mut(&address)
+            && old.first_sequence == claim.first_sequence
+        {
+            claim.checkpoints.clone_from(&old.checkpoints);
+        }
         self.remove(&address);
         self.checkpoint_bytes += claim.checkpoint_bytes();
         *self.scopes.entry(address.scope).or_insert(0) += 1;
@@ -136,7 +154,11 @@ impl Claims {
     pub(crate) fn remove(&mut self, address: &Address) {
         let Some(old) = self.open.remove(address) else { return };
         self.checkpoint_bytes -= old.checkpoint_bytes();
-        if let hash_map::Entry::Occupied(mut count) = self.scopes.entry(address.scope) {
+        self.count_out(address.scope);
+    }
+
+    fn count_out(&mut self, scope: Scope) {
+        if let hash_map::Entry::Occupied(mut count) = self.scopes.entry(scope) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -144,35 +166,40 @@ impl Claims {
         }
     }
 
+    /// A checkpoint that was admitted is durable.
     pub(crate) fn checkpoint(&mut self, address: &Address, data: Bytes) {
+        self.pending_bytes -= data.len();
         if let Some(claim) = self.open.get_mut(address) {
             self.checkpoint_bytes += data.len();
             claim.checkpoints.push(data);
         }
     }
 
-    /// Whether there is room for one more claim of a scope.
-    pub(crate) fn admit(&self, scope: Scope) -> Result<()> {
-        if self.open.len() >= self.max_open {
+    /// Admits one more claim of a scope, which counts from now on. It fails only with the store.
+    pub(crate) fn admit(&mut self, scope: Scope) -> Result<()> {
+        if self.open.len() + self.pending >= self.max_open {
             return Err(Error::limit(Limit::OpenClaims, self.max_open));
         }
         if self.scopes.get(&scope).is_some_and(|open| *open >= self.max_open_per_scope) {
             return Err(Error::limit(Limit::OpenClaimsPerScope, self.max_open_per_scope));
         }
+        self.pending += 1;
+        *self.scopes.entry(scope).or_insert(0) += 1;
         Ok(())
     }
 
-    /// Whether a claim may take a checkpoint of this size.
-    pub(crate) fn admit_checkpoint(&self, taken: usize, bytes: usize) -> Result<()> {
+    /// Admits a checkpoint of this size, which counts from now on.
+    pub(crate) fn admit_checkpoint(&mut self, taken: usize, bytes: usize) -> Result<()> {
         if taken >= MAX_CHECKPOINTS {
             return Err(Error::limit(Limit::Checkpoints, MAX_CHECKPOINTS));
         }
         if bytes > MAX_CHECKPOINT_BYTES {
             return Err(Error::limit(Limit::CheckpointBytes, MAX_CHECKPOINT_BYTES));
         }
-        if self.checkpoint_bytes + bytes > self.max_checkpoint_bytes {
+        if self.checkpoint_bytes + self.pending_bytes + bytes > self.max_checkpoint_bytes {
             return Err(Error::limit(Limit::CheckpointBytes, self.max_checkpoint_bytes));
         }
+        self.pending_bytes += bytes;
         Ok(())
     }
 

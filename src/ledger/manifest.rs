@@ -15,6 +15,8 @@ use crate::entry::End;
 use crate::error::{Error, Result};
 use crate::segment::SegmentMeta;
 
+use super::Trouble;
+
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const MANIFEST: &str = "MANIFEST";
 
@@ -52,8 +54,9 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// After an error it is unknown which of the two is on disk.
-    pub(crate) fn write(&self, disk: &dyn Disk) -> Result<()> {
+    /// While there is no room for the new one the old one stands. After any other it is unknown which
+    /// of the two is on disk.
+    pub(crate) fn write(&self, disk: &dyn Disk) -> std::result::Result<(), Trouble> {
         let content = bincode::encode_to_vec(self, CONFIG)
             .expect("a vector takes every list of files within the limits");
         write(disk, MANIFEST, MANIFEST_MAGIC, &content)
@@ -70,7 +73,7 @@ pub(super) fn read_lock(disk: &dyn Disk) -> Result<Option<[u8; 16]>> {
 }
 
 pub(super) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<()> {
-    write(disk, LOCK, LOCK_MAGIC, &uuid)
+    write(disk, LOCK, LOCK_MAGIC, &uuid).map_err(|trouble| trouble.error)
 }
 
 /// Reads the content between magic, format and checksum.
@@ -98,24 +101,30 @@ fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> 
     }
 }
 
-fn write(disk: &dyn Disk, name: &str, magic: [u8; 8], content: &[u8]) -> Result<()> {
+fn write(
+    disk: &dyn Disk,
+    name: &str,
+    magic: [u8; 8],
+    content: &[u8],
+) -> std::result::Result<(), Trouble> {
     let temporary = format!("{name}.tmp");
     let mut bytes = magic.to_vec();
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(content);
     bytes.extend_from_slice(&checksum_of(&magic, FORMAT, content));
-    let written = || -> io::Result<()> {
+    let failed = |error| Error::io("replace", disk.path_of(name), error);
+    let stage = || -> io::Result<()> {
         match disk.remove(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = disk.create(&temporary)?;
         file.write_at(&bytes, 0)?;
-        file.sync()?;
-        disk.rename(&temporary, name)?;
-        disk.sync()
+        file.sync()
     };
-    written().map_err(|error| Error::io("replace", disk.path_of(name), error))
+    stage().map_err(failed).map_err(|error| Trouble { fatal: !error.is_passing(), error })?;
+    let replace = disk.rename(&temporary, name).and_then(|()| disk.sync());
+    replace.map_err(failed).map_err(Trouble::fatal)
 }
 
 fn checksum_of(magic: &[u8; 8], format: u32, content: &[u8]) -> [u8; 32] {

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -102,7 +103,7 @@ fn finish_creation(
         logs: vec![FIRST],
         segments: Vec::new(),
     };
-    manifest.write(disk)?;
+    manifest.write(disk).map_err(|trouble| trouble.error)?;
     Ok(manifest)
 }
 
@@ -167,7 +168,7 @@ impl Found {
         // The newest log stays listed until its last batch is repeated, even if it is then replaced.
         manifest.logs = chain.iter().map(|walked| walked.log.generation).collect();
         manifest.logs.extend([newest.log.generation, generation]);
-        manifest.write(&*disk)?;
+        manifest.write(&*disk).map_err(|trouble| trouble.error)?;
 
         let replaces = last.head.sequence == newest.start.map_or(0, |start| start.sequence) + 1;
         let start = if replaces { newest.start } else { Some(newest.end) };
@@ -175,7 +176,7 @@ impl Found {
         repeat(&last, start, &mut tail, manifest.uuid)?;
         if replaces {
             manifest.logs.retain(|listed| *listed != newest.log.generation);
-            manifest.write(&*disk)?;
+            manifest.write(&*disk).map_err(|trouble| trouble.error)?;
             unused.push(newest.log);
         } else {
             chain.push(newest);
@@ -196,6 +197,7 @@ impl Found {
             handles: Handles::default(),
             manifest: Mutex::new(manifest),
             next: Mutex::new(None),
+            frozen_bytes: AtomicU64::new(chain.iter().map(|walked| walked.end.offset).sum()),
             disk,
             settings,
         };
@@ -253,12 +255,15 @@ fn create_log(disk: &dyn Disk, manifest: &mut Manifest, sizes: [u64; 2]) -> Resu
 
 /// What a log must have room for to begin with.
 fn needed(last: &Batch, claims: &[(Address, OpenClaim)]) -> u64 {
-    let carried: usize = claims
-        .iter()
-        .flat_map(|(address, claim)| claim.encode(address))
-        .map(|encoded| encoded.bytes.len() + PAGE_BYTES)
-        .sum();
-    (u64::from(last.head.length) + 2 * carried as u64 + 16 * PAGE).next_multiple_of(PAGE)
+    let claims = needed_for(claims.iter().map(|(address, claim)| (address, claim)));
+    (u64::from(last.head.length) + claims).next_multiple_of(PAGE)
+}
+
+/// What a log must have room for to carry these claims, and to take verdicts on them.
+pub(super) fn needed_for<'a>(claims: impl Iterator<Item = (&'a Address, &'a OpenClaim)>) -> u64 {
+    let entries = claims.flat_map(|(address, claim)| claim.encode(address));
+    let carried: usize = entries.map(|encoded| encoded.bytes.len() + PAGE_BYTES).sum();
+    4 * carried as u64 + 16 * PAGE
 }
 
 /// Appends the last batch again, under its sequence and with its times, behind a start entry.

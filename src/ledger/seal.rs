@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,14 +11,17 @@ use crate::clock::Moment;
 use crate::disk::DiskFile;
 use crate::entry::{self, End, Entry, Malformed, Parts};
 use crate::error::{Error, Result};
-use crate::log::{Location, Log};
+use crate::log::{Location, Log, PAGE};
 use crate::observe;
 use crate::segment::{self, Sealed, Segment, SegmentMeta};
 
-use super::{Ledger, MAX_FROZEN, TRUNCATE_BYTES, usable};
+use super::recovery::needed_for;
+use super::{Ledger, MAX_FROZEN, TRUNCATE_BYTES, Trouble, usable};
 
 /// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
 const MAX_SMALL_LOGS: usize = 3;
+/// What may be sealed before a store is used.
+const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A log that takes no more batches, and where it ends.
 #[derive(Debug, Clone)]
@@ -35,33 +39,58 @@ pub(crate) enum Retired {
 
 impl Ledger {
     /// Makes a next log ready, of a retired one's blocks if there is one.
-    ///
-    /// # Errors
-    ///
-    /// A full disk is one that passes; after any other the store must stop.
-    pub(crate) fn prepare(&self, frozen: &[Frozen], retired: &mut Vec<Retired>) -> Result<()> {
-        if self.has_next() || backlog(frozen, self.settings.log_bytes) > MAX_FROZEN {
+    pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> std::result::Result<(), Trouble> {
+        if self.has_next() || self.backlog() > MAX_FROZEN {
             return Ok(());
         }
-        let mut manifest = self.manifest.lock();
-        let generation = manifest.next_generation;
-        let size = self.settings.log_bytes;
+        let generation = self.manifest.lock().next_generation;
+        // Where logs were larger once, there may be more claims than these would be made for.
+        let carried = needed_for(self.claims.lock().iter());
+        let size = self.settings.log_bytes.max(carried.next_multiple_of(PAGE));
         let old = retired.iter().position(|file| file.is_recyclable(size));
         let log = match old.map(|at| retired.swap_remove(at)) {
             Some(Retired::Log(old)) => {
                 let zero = self.settings.zero_recycled;
-                Log::recycle(&*self.disk, &old, generation, self.uuid, zero)?
+                Log::recycle(&*self.disk, &old, generation, self.uuid, zero)
             }
-            _ => Log::create(&*self.disk, generation, self.uuid, size)?,
+            _ => Log::create(&*self.disk, generation, self.uuid, size),
         };
-        self.sync_names()?;
-        manifest.next_generation += 1;
-        manifest.logs.push(generation);
-        manifest.write(&*self.disk)?;
-        drop(manifest);
+        // No list has it yet, so nothing is lost.
+        let log = log.map_err(Trouble::kept)?;
+        self.sync_names().map_err(Trouble::fatal)?;
+        self.change_manifest(|manifest| {
+            manifest.next_generation += 1;
+            manifest.logs.push(generation);
+        })?;
         let mut next = self.next.lock();
         *next = Some(Arc::new(log));
         self.space.set_available(usable(size));
+        Ok(())
+    }
+
+    /// Seals the small logs that restarts in quick succession have left, before the store is used:
+    /// each run of it may be too short for the reaper.
+    pub(crate) fn seal_small(
+        &self,
+        frozen: &mut Vec<Frozen>,
+        retired: &mut Vec<Retired>,
+    ) -> Result<()> {
+        while frozen.len() > MAX_SMALL_LOGS {
+            let due = due(frozen, &self.settings, self.timeline.now());
+            let bytes: u64 = frozen[..due].iter().map(|frozen| frozen.end.offset).sum();
+            if bytes > MAX_SMALL_BYTES {
+                return Ok(());
+            }
+            match self.seal(frozen, || Ok(())) {
+                Ok(0) => return Ok(()),
+                Ok(sealed) => {
+                    retired.extend(frozen.drain(..sealed).map(|frozen| Retired::Log(frozen.log)));
+                }
+                Err(Trouble { error, fatal: true }) => return Err(error),
+                // The reaper tries again, and says so.
+                Err(_) => return Ok(()),
+            }
+        }
         Ok(())
     }
 
@@ -74,7 +103,7 @@ impl Ledger {
         &self,
         frozen: &[Frozen],
         pace: impl FnMut() -> Result<()>,
-    ) -> std::result::Result<usize, SealError> {
+    ) -> std::result::Result<usize, Trouble> {
         let now = self.timeline.now();
         let logs = &frozen[..due(frozen, &self.settings, now)];
         let (Some(oldest), Some(newest)) = (logs.first(), logs.last()) else { return Ok(0) };
@@ -88,22 +117,26 @@ impl Ledger {
             latest_expiry: 0,
             records: 0,
         };
-        let sorted = sorted(logs).map_err(SealError::kept)?;
-        let entries = sorted.into_iter().filter_map(|place| place.read(logs, now).transpose());
-        let segment = segment::build(&*self.disk, meta, entries, pace).map_err(SealError::kept)?;
-        self.adopt(segment, newest.end).map_err(SealError::fatal)?;
+        let sorted = sorted(logs).map_err(Trouble::kept)?;
+        // What a jump of the clock has expired is kept as long as segments are.
+        let from = if now < self.deletion_allowed() { Moment::default() } else { now };
+        let entries = sorted.into_iter().filter_map(|place| place.read(logs, from).transpose());
+        let segment = segment::build(&*self.disk, meta, entries, pace).map_err(Trouble::kept)?;
+        self.adopt(segment, newest.end)?;
+        let bytes: u64 = logs.iter().map(|frozen| frozen.end.offset).sum();
+        self.frozen_bytes.fetch_sub(bytes, Ordering::AcqRel);
         Ok(logs.len())
     }
 
     /// Lists a segment in place of the logs up to `sealed`, on disk and then in the snapshot.
-    fn adopt(&self, segment: Option<Segment>, sealed: End) -> Result<()> {
-        self.sync_names()?;
+    fn adopt(&self, segment: Option<Segment>, sealed: End) -> std::result::Result<(), Trouble> {
+        self.sync_names().map_err(Trouble::fatal)?;
         let segment = segment.map(Arc::new);
-        let mut manifest = self.manifest.lock();
-        manifest.sealed = Some(sealed);
-        manifest.logs.retain(|generation| *generation > sealed.generation);
-        manifest.segments.extend(segment.as_ref().map(|segment| segment.meta));
-        manifest.write(&*self.disk)?;
+        self.change_manifest(|manifest| {
+            manifest.sealed = Some(sealed);
+            manifest.logs.retain(|generation| *generation > sealed.generation);
+            manifest.segments.extend(segment.as_ref().map(|segment| segment.meta));
+        })?;
         self.update_snapshot(|snapshot| {
             snapshot.logs.retain(|log| log.generation > sealed.generation);
             snapshot.segments.splice(0..0, segment);
@@ -115,8 +148,11 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// After an error the store must stop.
-    pub(crate) fn drop_expired(&self, retired: &mut Vec<Retired>) -> Result<usize> {
+    /// They are kept then, and not served.
+    pub(crate) fn drop_expired(
+        &self,
+        retired: &mut Vec<Retired>,
+    ) -> std::result::Result<usize, Trouble> {
         let now = self.timeline.now();
         if now < self.deletion_allowed() {
             return Ok(0);
@@ -127,10 +163,9 @@ impl Ledger {
         if expired.is_empty() {
             return Ok(0);
         }
-        let mut manifest = self.manifest.lock();
-        manifest.segments.retain(|listed| Moment(listed.latest_expiry) > now);
-        manifest.write(&*self.disk)?;
-        drop(manifest);
+        self.change_manifest(|manifest| {
+            manifest.segments.retain(|listed| Moment(listed.latest_expiry) > now);
+        })?;
         self.update_snapshot(|snapshot| {
             snapshot.segments.retain(|segment| segment.latest_expiry() > now);
         });
@@ -186,30 +221,6 @@ impl Ledger {
         let path = self.disk.path();
         self.disk.sync().map_err(|error| Error::io("sync", path, error))
     }
-}
-
-/// Why sealing did not happen.
-#[derive(Debug)]
-pub(crate) struct SealError {
-    pub(crate) error: Error,
-    /// Whether it is unknown what is on disk, so that the store must stop.
-    pub(crate) fatal: bool,
-}
-
-impl SealError {
-    pub(crate) fn kept(error: Error) -> Self {
-        Self { error, fatal: false }
-    }
-
-    pub(crate) fn fatal(error: Error) -> Self {
-        Self { error, fatal: true }
-    }
-}
-
-/// How many logs' worth of bytes wait for sealing.
-pub(crate) fn backlog(frozen: &[Frozen], log_bytes: u64) -> usize {
-    let bytes: u64 = frozen.iter().map(|frozen| frozen.end.offset).sum();
-    usize::try_from(bytes.div_ceil(log_bytes)).unwrap_or(usize::MAX)
 }
 
 /// How many of the oldest frozen logs are sealed next, together no larger than one full log.

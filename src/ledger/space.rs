@@ -5,7 +5,8 @@
 //! log, and bodies are stored only beyond them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::entry::MAX_BARE_ENTRY_BYTES;
 use crate::error::{Error, Result};
@@ -14,9 +15,12 @@ use crate::log::{BatchBuilder, Frame, PAGE, PAGE_BYTES};
 const _: () = assert!(BatchBuilder::HEAD + Frame::HEAD + MAX_BARE_ENTRY_BYTES <= PAGE_BYTES);
 
 #[derive(Debug, Default)]
-pub(crate) struct Space {
-    available: AtomicU64,
-    reserved: AtomicU64,
+pub(crate) struct Space(Mutex<Room>);
+
+#[derive(Debug, Default)]
+struct Room {
+    available: u64,
+    reserved: u64,
 }
 
 /// Pages kept for an entry that will come.
@@ -34,22 +38,26 @@ impl Space {
     /// [`Error::Full`] if there is none: the disk is full, or sealing is behind.
     pub(crate) fn reserve(self: &Arc<Self>, content: u64) -> Result<Reservation> {
         let bytes = PAGE + content.next_multiple_of(PAGE);
-        let available = self.available.load(Ordering::Acquire);
-        self.reserved
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |reserved| {
-                (reserved + bytes <= available).then_some(reserved + bytes)
-            })
-            .map(|_| Reservation { space: Arc::clone(self), bytes })
-            .map_err(|_| Error::Full)
-    }
-
-    pub(crate) fn reserved(&self) -> u64 {
-        self.reserved.load(Ordering::Acquire)
+        let mut room = self.0.lock();
+        if room.reserved + bytes > room.available {
+            return Err(Error::Full);
+        }
+        room.reserved += bytes;
+        Ok(Reservation { space: Arc::clone(self), bytes })
     }
 
     /// Tells how much room there is now.
     pub(crate) fn set_available(&self, bytes: u64) {
-        self.available.store(bytes, Ordering::Release);
+        self.0.lock().available = bytes;
+    }
+
+    /// Takes room for a batch out of what is left: `fit` is told how much of it is nobody else's, and
+    /// says how much it takes. What it takes is nobody's from then on, though it is not written yet.
+    pub(crate) fn take(&self, left: u64, own: u64, fit: impl FnOnce(u64) -> u64) {
+        let mut room = self.0.lock();
+        let others = room.reserved.saturating_sub(own);
+        let taken = fit(left.saturating_sub(others)).next_multiple_of(PAGE);
+        room.available = left.saturating_sub(taken);
     }
 }
 
@@ -61,6 +69,6 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.space.reserved.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.space.0.lock().reserved -= self.bytes;
     }
 }
