@@ -288,3 +288,5 @@ impl Drop for Handle {
 mod model;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod troubles;

@@ -5,6 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
 use super::{Disk, DiskFile, MemoryDisk};
 
 /// Passes everything on to a [`MemoryDisk`], until it is told to fail.
@@ -14,7 +17,6 @@ pub(crate) struct FaultyDisk {
     faults: Arc<Faults>,
 }
 
-#[derive(Debug)]
 pub(crate) struct Faults {
     changes: AtomicU64,
     fail_at: u64,
@@ -23,20 +25,47 @@ pub(crate) struct Faults {
     failed: AtomicBool,
     /// More than this cannot be allocated at once.
     room: u64,
+    /// Why no file can be made now, if none can.
+    creation: Mutex<Option<Errno>>,
+    /// What happens meanwhile, whenever a file is synced.
+    on_sync: Mutex<Option<OnSync>>,
 }
+
+type OnSync = Box<dyn FnMut() + Send>;
 
 impl Faults {
     /// Lets change number `fail_at` fail, and all later ones too if `for_good`.
     pub(crate) fn at(fail_at: u64, for_good: bool, error: io::ErrorKind) -> Arc<Self> {
         let (changes, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { changes, fail_at, for_good, error, failed, room: u64::MAX })
+        Arc::new(Self { changes, fail_at, for_good, error, failed, ..Self::none() })
     }
 
     /// Lets nothing larger than this be allocated: the disk is full, or nearly.
     pub(crate) fn room(room: u64) -> Arc<Self> {
-        let (changes, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-        let (fail_at, error) = (u64::MAX, io::ErrorKind::StorageFull);
-        Arc::new(Self { changes, fail_at, for_good: false, error, failed, room })
+        Arc::new(Self { room, ..Self::none() })
+    }
+
+    fn none() -> Self {
+        Self {
+            changes: AtomicU64::new(0),
+            fail_at: u64::MAX,
+            for_good: false,
+            error: io::ErrorKind::Other,
+            failed: AtomicBool::new(false),
+            room: u64::MAX,
+            creation: Mutex::default(),
+            on_sync: Mutex::default(),
+        }
+    }
+
+    /// Lets no file be made for this reason, or again, if there is none.
+    pub(crate) fn refuse_creation(&self, reason: Option<Errno>) {
+        *self.creation.lock() = reason;
+    }
+
+    /// Has something done whenever a file is about to be synced.
+    pub(crate) fn on_sync(&self, act: impl FnMut() + Send + 'static) {
+        *self.on_sync.lock() = Some(Box::new(act));
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -74,6 +103,9 @@ impl Disk for FaultyDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.faults.change()?;
+        if let Some(reason) = *self.faults.creation.lock() {
+            return Err(reason.into());
+        }
         Ok(self.wrap(self.disk.create(name)?))
     }
 
@@ -148,10 +180,19 @@ impl DiskFile for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         self.faults.change()?;
+        if let Some(act) = self.faults.on_sync.lock().as_mut() {
+            act();
+        }
         self.file.sync()
     }
 
     fn identity(&self) -> (u64, u64) {
         self.file.identity()
+    }
+}
+
+impl std::fmt::Debug for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Faults").field("fail_at", &self.fail_at).finish_non_exhaustive()
     }
 }
