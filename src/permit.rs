@@ -178,7 +178,7 @@ impl Permit {
     }
 
     /// A key to hand to the next service: stable over attempts and restarts, and new once this
-    /// operation's key has expired.
+    /// operation's key is free again, released or expired.
     ///
     /// # Errors
     ///

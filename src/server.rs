@@ -38,7 +38,8 @@
 //!
 //! # Options for a route
 //!
-//! A clone of a layer shares its store and its memory, and can be told otherwise:
+//! A clone of a layer shares its store and its memory, and can be told otherwise. Give each route its
+//! own: of two layers around each other the outer one alone acts, by its options.
 //!
 //! ```
 //! use axum::{Router, routing::post};

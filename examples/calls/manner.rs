@@ -21,7 +21,7 @@ pub(crate) enum Manner {
     Revdesk,
     /// The IETF's draft 07: problem+json, quoted keys.
     Ietf,
-    /// Stripe's v1 API, for its own SDKs.
+    /// Stripe's v1 API, for its own SDKs: bodies may be forms.
     Stripe,
 }
 

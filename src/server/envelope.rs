@@ -8,7 +8,11 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-/// An error as the contract words it, for handlers: in axum they return it as it is, elsewhere
+use crate::error::Error;
+
+use super::dialect::Reason;
+
+/// An error as the contract words it, whatever the layer's dialect, for handlers: in axum they return it as it is, elsewhere
 /// [`into_bytes`](Self::into_bytes) makes a response of it.
 ///
 /// ```
@@ -99,6 +103,14 @@ impl Envelope {
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
         response
+    }
+}
+
+/// What a handler answers that could not use the store: nothing is recorded, so it may be asked again.
+impl From<Error> for Envelope {
+    fn from(error: Error) -> Self {
+        let reason = Reason::from(&error);
+        Self::new(reason.status(), reason.code(), reason.to_string())
     }
 }
 

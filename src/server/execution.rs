@@ -19,19 +19,34 @@ use super::envelope::Envelope;
 
 /// The operation that a handler runs: in the request's extensions, and an extractor of axum's.
 ///
-/// `Option<Execution>` is nothing for a request without a key.
+/// A request without a key is refused, in the contract's words; `Option<Execution>` is nothing then.
 ///
 /// ```
-/// use refrain::server::Execution;
+/// use axum::{Extension, Router, routing::post};
+/// use refrain::server::{Envelope, Execution, IdempotencyLayer, OnInterrupted, Verdict};
+/// # async fn place(_carrier_key: &refrain::Key) -> Result<(), ()> { Ok(()) }
 ///
-/// async fn place_call(execution: Execution) -> refrain::Result<()> {
-///     let carrier_key = execution.downstream_key("carrier")?;
-///     // place(&call, &carrier_key).await ...
-///     execution.checkpoint("placed").await?;
-///     # let _ = carrier_key;
-///     Ok(())
+/// async fn place_call(execution: Execution) -> Result<&'static str, (Extension<Verdict>, Envelope)> {
+///     let failed = |error: refrain::Error| (Extension(Verdict::Release), Envelope::from(error));
+///     let carrier_key = execution.downstream_key("carrier").map_err(failed)?;
+///     execution.checkpoint("asked the carrier").await.map_err(failed)?;
+///     if place(&carrier_key).await.is_err() {
+///         // It may have placed the call. A bare error would free the key, and the next attempt
+///         // would come with another carrier key.
+///         let status = http::StatusCode::GATEWAY_TIMEOUT;
+///         let envelope = Envelope::new(status, "carrier_failed", "the carrier did not answer");
+///         return Err((Extension(Verdict::Unknown), envelope));
+///     }
+///     Ok("placed")
 /// }
-/// # let _ = place_call;
+///
+/// # fn main() -> refrain::Result<()> {
+/// # let store = refrain::Store::builder().open_in_memory()?;
+/// let strict = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Refuse);
+/// let app: Router = Router::new().route("/v1/calls", post(place_call).layer(strict));
+/// # let _ = app;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Execution(Arc<Shared>);
@@ -80,8 +95,11 @@ impl Execution {
         }
     }
 
-    /// A key to hand to the next service: stable over all attempts of this operation, and new once
-    /// the client's key has expired.
+    /// A key to hand to the next service: stable over the attempts of this operation, and new once
+    /// the client's key is free again: released, as by an answer that is not kept, or expired.
+    ///
+    /// So once the next service may have acted, answer with [`Verdict::Unknown`](super::Verdict) and
+    /// not with a bare error.
     ///
     /// # Errors
     ///
@@ -154,6 +172,14 @@ impl<S: Sync> FromRequestParts<S> for Execution {
         parts: &mut Parts,
         _state: &S,
     ) -> std::result::Result<Self, Envelope> {
+        if parts.extensions.get::<RequestId>().is_none() {
+            let message = "the handler needs an idempotency layer, and there is none";
+            return Err(Envelope::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                message,
+            ));
+        }
         parts.extensions.get().cloned().ok_or_else(|| {
             let message = "an idempotency key is required";
             Envelope::new(StatusCode::BAD_REQUEST, "idempotency_key_missing", message)

@@ -29,7 +29,8 @@ pub enum StorePolicy {
     /// 421, 423, 425 and 429, and in gRPC INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,
     /// PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE and UNIMPLEMENTED.
     Deterministic,
-    /// All, failures of the server included. A panic is no answer, and frees the key.
+    /// All, failures of the server included. A panic is no answer: it frees the key, or interrupts
+    /// it if its claim was durable.
     All,
     /// Those for which a function of status and headers says so.
     Custom(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
@@ -37,6 +38,9 @@ pub enum StorePolicy {
 
 /// A handler's own word on its answer, in the response's extensions: it overrides the layer's
 /// [`StorePolicy`].
+///
+/// [`Unknown`](Self::Unknown) needs a layer that does something about it: under the default,
+/// [`OnInterrupted::Rerun`], the next request runs.
 ///
 /// ```
 /// use axum::Extension;
