@@ -84,6 +84,14 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync + 'static {
     fn identity(&self) -> (u64, u64);
 }
 
+/// Removes a file that an earlier attempt may have left.
+pub(crate) fn remove_leftover(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a whole file of at most `max` bytes.
 pub(crate) fn read_all(file: &dyn DiskFile, max: u64) -> io::Result<Vec<u8>> {
     let len = file.len()?;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::clock::{Anchor, Moment};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, remove_leftover};
 use crate::entry::{self, End, Found, Malformed, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
@@ -98,10 +98,7 @@ impl Log {
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
         let failed = |error| Error::io("create", disk.path_of(&temporary), error);
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        remove_leftover(disk, &temporary).map_err(failed)?;
         let file = disk.create(&temporary).map_err(failed)?;
         let made = file.allocate(size).map_err(failed);
         match made.and_then(|()| Self::begin(disk, file, generation, uuid, size)) {

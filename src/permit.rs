@@ -348,7 +348,8 @@ impl Future for Retry {
     }
 }
 
-/// A claim on its way to being durable. Given up, it is taken back, since nothing was run.
+/// A claim on its way to being durable. Given up, a first one is taken back, since nothing was run; a
+/// later one stands, and leaves the key interrupted as it was.
 pub(crate) struct Claiming {
     store: Arc<Inner>,
     outcome: Option<Arc<Slot<Result<Claimed>>>>,

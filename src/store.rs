@@ -207,8 +207,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] names the first damage found.
+    /// [`Error::Corrupt`] names the first damage found; [`Error::Stopped`].
     pub fn verify(&self) -> Result<()> {
+        self.0.inner.engine.check()?;
         self.0.inner.engine.ledger.verify()
     }
 

@@ -10,7 +10,7 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-use crate::disk::{Disk, read_all};
+use crate::disk::{Disk, read_all, remove_leftover};
 use crate::entry::End;
 use crate::error::{Error, Result};
 use crate::segment::SegmentMeta;
@@ -114,10 +114,7 @@ fn write(
     bytes.extend_from_slice(&checksum_of(&magic, FORMAT, content));
     let failed = |error| Error::io("replace", disk.path_of(name), error);
     let stage = || -> io::Result<()> {
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_leftover(disk, &temporary)?;
         let file = disk.create(&temporary)?;
         file.write_at(&bytes, 0)?;
         file.sync()

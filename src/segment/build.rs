@@ -10,7 +10,7 @@ use redb::{Builder, Database, Table};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Moment;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, remove_leftover};
 use crate::entry;
 use crate::error::{Error, Result};
 use crate::key::Address;
@@ -77,13 +77,6 @@ pub(crate) fn build(
         let _ = disk.remove(&temporary);
     }
     kept.map(Some)
-}
-
-fn remove_leftover(disk: &dyn Disk, name: &str) -> std::io::Result<()> {
-    match disk.remove(name) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn write(

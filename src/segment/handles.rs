@@ -1,4 +1,6 @@
-//! The segments whose files are open: a limited number, the least recently used closed first.
+//! The segments whose redb databases are open: a limited number, the least recently used closed
+//! first. Each segment has a descriptor besides, for as long as it lives, so that nobody can put
+//! another file in its place.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use crate::error::Result;
 
 use super::{Handle, Segment};
 
-/// Segments open at a time. Each has a descriptor and up to 333 KiB of memory.
+/// Databases open at a time. Each has up to 333 KiB of memory.
 const MAX_OPEN: usize = 64;
 
 #[derive(Debug, Default)]
