@@ -43,8 +43,11 @@ pub(crate) use recovery::{Opened, open};
 pub(crate) use seal::{Frozen, Retired, reap_interval};
 pub(crate) use space::{Reservation, Space};
 
-/// Logs that may wait for sealing before the store stops preparing further ones.
+/// Logs that may wait for sealing before new keys are refused.
 const MAX_FROZEN: u64 = 2;
+/// Logs that may wait before no further ones are prepared: what was admitted goes on in them, bodies
+/// and all.
+const MAX_BACKLOG: u64 = 4;
 /// A batch of carried claims is closed at this size.
 const CARRY_BYTES: u64 = 1024 * 1024;
 
@@ -213,9 +216,15 @@ impl Ledger {
         // Under the mutex, so that this cannot overwrite the news of a log that is just prepared.
         let next = self.next.lock();
         self.space.set_available(match &*next {
+            _ if self.is_behind() => 0,
             Some(next) => usable(next.size),
             None => tail.room(),
         });
+    }
+
+    /// Whether sealing has so much before it that new keys must wait.
+    fn is_behind(&self) -> bool {
+        self.backlog() > MAX_FROZEN
     }
 
     /// How many logs' worth of bytes wait for sealing.

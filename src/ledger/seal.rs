@@ -16,7 +16,7 @@ use crate::observe;
 use crate::segment::{self, Sealed, Segment, SegmentMeta};
 
 use super::recovery::needed_for;
-use super::{Ledger, MAX_FROZEN, TRUNCATE_BYTES, Trouble, usable};
+use super::{Ledger, MAX_BACKLOG, TRUNCATE_BYTES, Trouble, usable};
 
 /// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
 const MAX_SMALL_LOGS: usize = 3;
@@ -40,7 +40,7 @@ pub(crate) enum Retired {
 impl Ledger {
     /// Makes a next log ready, of a retired one's blocks if there is one.
     pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> std::result::Result<(), Trouble> {
-        if self.has_next() || self.backlog() > MAX_FROZEN {
+        if self.admit_again() || self.backlog() > MAX_BACKLOG {
             return Ok(());
         }
         let generation = self.manifest.lock().next_generation;
@@ -62,10 +62,20 @@ impl Ledger {
             manifest.next_generation += 1;
             manifest.logs.push(generation);
         })?;
-        let mut next = self.next.lock();
-        *next = Some(Arc::new(log));
-        self.space.set_available(usable(size));
+        *self.next.lock() = Some(Arc::new(log));
+        self.admit_again();
         Ok(())
+    }
+
+    /// Admits new keys if sealing has caught up, and says whether a next log is there.
+    fn admit_again(&self) -> bool {
+        let next = self.next.lock();
+        if let Some(next) = &*next
+            && !self.is_behind()
+        {
+            self.space.set_available(usable(next.size));
+        }
+        next.is_some()
     }
 
     /// Seals the small logs that restarts in quick succession have left, before the store is used:
