@@ -43,11 +43,12 @@ pub(crate) use recovery::{Opened, open};
 pub(crate) use seal::{Frozen, Retired, reap_interval};
 pub(crate) use space::{Reservation, Space};
 
-/// Logs that may wait for sealing before new keys are refused.
+/// Logs that may wait for sealing before new keys are refused, or as many as waited when the store
+/// was opened: it serves at once.
 const MAX_FROZEN: u64 = 2;
-/// Logs that may wait before no further ones are prepared: what was admitted goes on in them, bodies
-/// and all.
-const MAX_BACKLOG: u64 = 4;
+/// Logs more that may wait before no further ones are prepared: what was admitted goes on in them,
+/// bodies and all.
+const MAX_BEHIND: u64 = 2;
 /// A batch of carried claims is closed at this size.
 const CARRY_BYTES: u64 = 1024 * 1024;
 
@@ -90,6 +91,8 @@ pub(crate) struct Ledger {
     next: Mutex<Option<Arc<Log>>>,
     /// Bytes in frozen logs, which wait for sealing.
     frozen_bytes: AtomicU64,
+    /// Logs' worth of them before new keys are refused.
+    max_frozen: u64,
 }
 
 /// Why something did not work.
@@ -224,7 +227,7 @@ impl Ledger {
 
     /// Whether sealing has so much before it that new keys must wait.
     fn is_behind(&self) -> bool {
-        self.backlog() > MAX_FROZEN
+        self.backlog() > self.max_frozen
     }
 
     /// How many logs' worth of bytes wait for sealing.

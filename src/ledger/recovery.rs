@@ -24,7 +24,7 @@ use super::chain::{self, Walked};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
 use super::names::Names;
 use super::seal::{Frozen, Retired};
-use super::{Claims, Ledger, OpenClaim, Settings, Snapshot, Space};
+use super::{Claims, Ledger, MAX_FROZEN, OpenClaim, Settings, Snapshot, Space};
 
 /// A log that begins on a full disk has this much room, if no more.
 const MIN_BYTES: u64 = 256 * 1024;
@@ -188,6 +188,7 @@ impl Found {
                 .collect(),
             segments,
         };
+        let frozen_bytes: u64 = chain.iter().map(|walked| walked.end.offset).sum();
         let ledger = Ledger {
             uuid: manifest.uuid,
             timeline,
@@ -197,7 +198,8 @@ impl Found {
             handles: Handles::default(),
             manifest: Mutex::new(manifest),
             next: Mutex::new(None),
-            frozen_bytes: AtomicU64::new(chain.iter().map(|walked| walked.end.offset).sum()),
+            frozen_bytes: AtomicU64::new(frozen_bytes),
+            max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
             disk,
             settings,
         };

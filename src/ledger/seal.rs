@@ -16,7 +16,7 @@ use crate::observe;
 use crate::segment::{self, Sealed, Segment, SegmentMeta};
 
 use super::recovery::needed_for;
-use super::{Ledger, MAX_BACKLOG, TRUNCATE_BYTES, Trouble, usable};
+use super::{Ledger, MAX_BEHIND, TRUNCATE_BYTES, Trouble, usable};
 
 /// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
 const MAX_SMALL_LOGS: usize = 3;
@@ -40,7 +40,7 @@ pub(crate) enum Retired {
 impl Ledger {
     /// Makes a next log ready, of a retired one's blocks if there is one.
     pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> std::result::Result<(), Trouble> {
-        if self.admit_again() || self.backlog() > MAX_BACKLOG {
+        if self.admit_again() || self.backlog() > self.max_frozen + MAX_BEHIND {
             return Ok(());
         }
         let generation = self.manifest.lock().next_generation;
