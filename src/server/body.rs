@@ -15,7 +15,28 @@ use super::memory::Share;
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of requests that the inner service gets, and of all responses.
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+#[derive(Debug)]
+pub struct Body(UnsyncBoxBody<Bytes, BodyError>);
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
 
 /// A body broke off; the source says why.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +54,7 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    body.map_err(BodyError::new).boxed_unsync()
+    Body(body.map_err(BodyError::new).boxed_unsync())
 }
 
 /// A body that is held whole, with its trailers.

@@ -16,7 +16,7 @@ use tokio::task::coop::consume_budget;
 use crate::record::Trailers;
 
 use super::Options;
-use super::body::{Begun, Body, BodyError, BoxError, Whole, pass};
+use super::body::{Begun, Body, BoxError, Whole, pass};
 use super::execution::Running;
 use super::policy::Verdict;
 use super::request::REQUEST_ID;
@@ -140,9 +140,7 @@ where
             let (data, trailers) = split(begun.read);
             Collected::Whole(data, trailers)
         }
-        Ok(Reading::Failed(error)) => {
-            Collected::Part(Broken::new(begun.read, error).boxed_unsync())
-        }
+        Ok(Reading::Failed(error)) => Collected::Part(pass(Broken::new(begun.read, error))),
         Ok(Reading::TooLong) | Err(_) => Collected::Part(pass(begun)),
     }
 }
@@ -193,23 +191,23 @@ fn split(frames: VecDeque<Frame<Bytes>>) -> (Bytes, Option<HeaderMap>) {
 /// A body that broke off where the handler's did.
 struct Broken {
     read: VecDeque<Frame<Bytes>>,
-    error: Option<BodyError>,
+    error: Option<BoxError>,
 }
 
 impl Broken {
     fn new(read: VecDeque<Frame<Bytes>>, error: impl Into<BoxError>) -> Self {
-        Self { read, error: Some(BodyError::new(error)) }
+        Self { read, error: Some(error.into()) }
     }
 }
 
 impl HttpBody for Broken {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let next = match self.read.pop_front() {
             Some(frame) => Some(Ok(frame)),
             None => self.error.take().map(Err),
