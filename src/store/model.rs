@@ -122,7 +122,7 @@ impl Machine {
     }
 
     fn open(disk: &Arc<MemoryDisk>, clock: &SimulatedClock) -> Store {
-        let builder = Store::builder().ttl(TTL).log_bytes(256 * 1024).clock(clock.clone());
+        let builder = Store::builder().ttl(TTL).log_bytes(1024 * 1024).clock(clock.clone());
         builder.open_on(Arc::clone(disk) as Arc<dyn Disk>).unwrap()
     }
 

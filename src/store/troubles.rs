@@ -224,7 +224,7 @@ fn p14_checkpoints_in_a_burst_keep_to_their_bound() {
 /// A retry that had not seen the last checkpoint wrote its shorter list over the longer one.
 #[test]
 fn p7_a_checkpoint_that_was_acknowledged_is_there_in_later_attempts() {
-    let store = Bench::new().open(LOG_BYTES);
+    let store = Bench::new().open(16 * LOG_BYTES);
     for n in 0..50 {
         let operation = operation(&format!("k{n}")).durable();
         let mut permit = execute(&store, &operation);
