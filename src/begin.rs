@@ -57,7 +57,6 @@ pub struct Begin {
     waited: Option<Stopwatch>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "most are ready at once, and none is kept")]
 enum State {
     Ready(Result<Outcome>),
     Waiting(Waiter),

@@ -49,6 +49,8 @@ const MAX_FROZEN: u64 = 2;
 /// Logs more that may wait before no further ones are prepared: what was admitted goes on in them,
 /// bodies and all.
 const MAX_BEHIND: u64 = 2;
+/// Logs more than when the store was opened, however full.
+const MAX_MORE_LOGS: usize = 6;
 /// A batch of carried claims is closed at this size.
 const CARRY_BYTES: u64 = 1024 * 1024;
 
@@ -93,6 +95,10 @@ pub(crate) struct Ledger {
     frozen_bytes: AtomicU64,
     /// Logs' worth of them before new keys are refused.
     max_frozen: u64,
+    /// Logs, however full, before no further ones are prepared.
+    max_logs: usize,
+    /// What is left of the active log.
+    tail_room: AtomicU64,
 }
 
 /// Why something did not work.
@@ -218,6 +224,7 @@ impl Ledger {
     pub(crate) fn measure(&self, tail: &Tail) {
         // Under the mutex, so that this cannot overwrite the news of a log that is just prepared.
         let next = self.next.lock();
+        self.tail_room.store(tail.room(), Ordering::Release);
         self.space.set_available(match &*next {
             _ if self.is_behind() => 0,
             Some(next) => usable(next.size),

@@ -176,6 +176,8 @@ impl Locks {
 struct Place {
     locks: Arc<Locks>,
     scope: Scope,
+    /// Its key stays locked, and goes on counting for its scope.
+    is_kept: bool,
 }
 
 impl Place {
@@ -188,7 +190,7 @@ impl Place {
             .map(|n| observe::in_flight(n + 1))
             .map_err(|_| Error::limit(Limit::InFlight, max))?;
         // From here on dropping the place gives the share back.
-        let place = Self { locks: Arc::clone(locks), scope };
+        let place = Self { locks: Arc::clone(locks), scope, is_kept: false };
         let mut scopes = place.shard().lock();
         let count = scopes.entry(scope).or_insert(0);
         *count += 1;
@@ -207,7 +209,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let hash_map::Entry::Occupied(mut count) = self.shard().lock().entry(self.scope) {
+        let shard = self.shard();
+        if !self.is_kept
+            && let hash_map::Entry::Occupied(mut count) = shard.lock().entry(self.scope)
+        {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -253,9 +258,11 @@ impl Held {
 
     /// Leaves the key locked for the rest of the process, since its outcome is unknown.
     pub(crate) fn keep(mut self) {
-        if let Some(place) = self.place.take() {
+        if let Some(place) = &mut self.place {
+            place.is_kept = true;
             place.locks.kept.fetch_add(1, Ordering::AcqRel);
         }
+        self.place = None;
     }
 }
 
@@ -425,6 +432,12 @@ mod tests {
         assert_eq!(locks.in_flight(), 0);
         let other = locks.acquire(&address("s", "other"), &request("other"));
         assert!(matches!(other, Err(Error::Limit { limit: Limit::InFlight, .. })));
+        // First of all for their scope, so that no other is kept out.
+        let locks = Locks::new(Limits { in_flight: 2, per_scope: 1, ..ROOMY });
+        held(&locks, "first").keep();
+        let same = locks.acquire(&address("s", "other"), &request("other"));
+        assert!(matches!(same, Err(Error::Limit { limit: Limit::InFlightPerScope, .. })));
+        assert!(locks.acquire(&address("t", "k"), &request("other")).is_ok());
     }
 
     #[test]

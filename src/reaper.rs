@@ -89,20 +89,25 @@ impl Reaper {
         Ok(())
     }
 
+    /// Does all of it, whatever fails: a full disk must not keep expired files, whose room is what is
+    /// needed.
     fn work(&mut self) -> std::result::Result<(), Trouble> {
-        // A full disk must not keep expired files, whose room is what is needed.
         let prepared = self.prepare();
-        self.rotate_if_old()?;
+        let rotated = self.rotate_if_old();
         let sealed = self.seal();
         let ledger = &self.engine.ledger;
         ledger.claims.lock().expire(ledger.timeline.now());
-        let expired = ledger.drop_expired(&mut self.retired);
-        let dropped = *expired.as_ref().unwrap_or(&0);
-        self.engine.counters.segments_dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+        let expired = ledger.drop_expired(&mut self.retired).map(|dropped| {
+            let counter = &self.engine.counters.segments_dropped;
+            counter.fetch_add(dropped as u64, Ordering::Relaxed);
+        });
         let engine = Arc::clone(&self.engine);
-        let freed = ledger.free(&mut self.retired, || pause(&engine));
-        prepared.or_else(|_| self.prepare())?;
-        sealed.and(expired.map(drop)).and(freed.map_err(Trouble::kept))
+        let freed = ledger.free(&mut self.retired, || pause(&engine)).map_err(Trouble::kept);
+        let prepared = match prepared {
+            Err(trouble) if !trouble.fatal => self.prepare(),
+            prepared => prepared,
+        };
+        worst([prepared, rotated, sealed, expired, freed])
     }
 
     fn prepare(&mut self) -> std::result::Result<(), Trouble> {
@@ -154,6 +159,20 @@ impl Reaper {
             self.prepare()?;
         }
     }
+}
+
+/// What must stop the store, if anything must, or else the first of what may be tried again.
+fn worst<const N: usize>(
+    outcomes: [std::result::Result<(), Trouble>; N],
+) -> std::result::Result<(), Trouble> {
+    let mut worst = Ok(());
+    for outcome in outcomes {
+        match outcome {
+            Err(trouble) if trouble.fatal => return Err(trouble),
+            outcome => worst = worst.and(outcome),
+        }
+    }
+    worst
 }
 
 fn keep_going(engine: &Engine) -> Result<()> {

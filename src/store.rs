@@ -263,8 +263,9 @@ impl Handle {
             // A panic in a thread has stopped the store, which is reported below.
             let _ = threads.writer.join();
             let _ = threads.reaper.join();
-            // A permit that is still out may act: the directory stays locked until it is gone.
-            if !engine.has_failed() && stragglers == 0 {
+            // A permit that is still out may act: the directory stays locked until it is gone. Nobody
+            // gets one any more, so this is the last word.
+            if !engine.has_failed() && engine.locks.in_flight() == 0 {
                 let disk = &engine.ledger.disk;
                 disk.unlock().map_err(|error| Error::io("unlock", disk.path(), error))?;
             }

@@ -39,14 +39,15 @@ impl RealDisk {
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
         // The process may change its directory later.
         let path = &std::path::absolute(path)?;
-        match mkdirat(CWD, path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let is_made = match mkdirat(CWD, path, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         // Whoever made the directory may not have come to make its name durable.
         match sync_parent(path) {
-            // Not ours to read, and then not ours to have made it in either.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            // Whoever made it in a directory that is not ours to read has seen to it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_made => {}
             synced => synced?,
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -24,7 +24,7 @@ use super::chain::{self, Walked};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
 use super::names::Names;
 use super::seal::{Frozen, Retired};
-use super::{Claims, Ledger, MAX_FROZEN, OpenClaim, Settings, Snapshot, Space};
+use super::{Claims, Ledger, MAX_FROZEN, MAX_MORE_LOGS, OpenClaim, Settings, Snapshot, Space};
 
 /// A log that begins on a full disk has this much room, if no more.
 const MIN_BYTES: u64 = 256 * 1024;
@@ -157,12 +157,18 @@ impl Found {
 
         names.remove_temporaries(&*disk);
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
-        let size = settings.log_bytes.max(needed(&last, &claims));
-        let log = match take_prepared(&mut unused, newest.log.generation, size) {
-            Some(log) => log,
-            None => {
-                create_log(&*disk, &mut manifest, [size, MIN_BYTES.max(needed(&last, &claims))])?
+        let needed = needed(&last, &claims);
+        let size = settings.log_bytes.max(needed);
+        let newest_generation = newest.log.generation;
+        let log = match create_log(&*disk, &mut manifest, size) {
+            // The prepared one is there for this, and was none of what is left.
+            Err(error) if error.is_full() => {
+                match take_prepared(&mut unused, newest_generation, needed) {
+                    Some(log) => log,
+                    None => create_log(&*disk, &mut manifest, MIN_BYTES.max(needed))?,
+                }
             }
+            created => created?,
         };
         let generation = log.generation;
         // The newest log stays listed until its last batch is repeated, even if it is then replaced.
@@ -200,6 +206,8 @@ impl Found {
             next: Mutex::new(None),
             frozen_bytes: AtomicU64::new(frozen_bytes),
             max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
+            max_logs: chain.len() + MAX_MORE_LOGS,
+            tail_room: AtomicU64::new(0),
             disk,
             settings,
         };
@@ -236,20 +244,14 @@ impl Ledger {
     }
 }
 
-/// The log that was made ready for this, if it is there: it is newer than all that hold a batch.
+/// The log that was made ready to be the next: it is newer than all that hold a batch.
 fn take_prepared(unused: &mut Vec<Arc<Log>>, newest: u64, size: u64) -> Option<Arc<Log>> {
     let prepared = unused.iter().position(|log| log.generation > newest && log.size >= size)?;
     Some(unused.swap_remove(prepared))
 }
 
-/// Makes a new log of the first size for which there is room.
-fn create_log(disk: &dyn Disk, manifest: &mut Manifest, sizes: [u64; 2]) -> Result<Arc<Log>> {
-    let generation = manifest.next_generation;
-    let create = |size| Log::create(disk, generation, manifest.uuid, size);
-    let log = match create(sizes[0]) {
-        Err(error) if error.is_full() => create(sizes[1])?,
-        created => created?,
-    };
+fn create_log(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>> {
+    let log = Log::create(disk, manifest.next_generation, manifest.uuid, size)?;
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     manifest.next_generation += 1;
     Ok(Arc::new(log))

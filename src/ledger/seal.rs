@@ -43,6 +43,10 @@ impl Ledger {
         if self.admit_again() || self.backlog() > self.max_frozen + MAX_BEHIND {
             return Ok(());
         }
+        // Blocks count too: logs that are hardly written in take as many.
+        if self.snapshot().logs.len() > self.max_logs {
+            return Ok(());
+        }
         let generation = self.manifest.lock().next_generation;
         // Where logs were larger once, there may be more claims than these would be made for.
         let carried = needed_for(self.claims.lock().iter());
@@ -56,13 +60,19 @@ impl Ledger {
             _ => Log::create(&*self.disk, generation, self.uuid, size),
         };
         // No list has it yet, so nothing is lost.
-        let log = log.map_err(Trouble::kept)?;
+        let log = log.map(Arc::new);
+        let log = log.map_err(|error| Trouble { fatal: !error.is_passing(), error })?;
         self.sync_names().map_err(Trouble::fatal)?;
-        self.change_manifest(|manifest| {
+        let listed = self.change_manifest(|manifest| {
             manifest.next_generation += 1;
             manifest.logs.push(generation);
-        })?;
-        *self.next.lock() = Some(Arc::new(log));
+        });
+        if let Err(trouble) = listed {
+            // Its blocks are there for the next attempt.
+            retired.push(Retired::Log(log));
+            return Err(trouble);
+        }
+        *self.next.lock() = Some(log);
         self.admit_again();
         Ok(())
     }
@@ -70,10 +80,9 @@ impl Ledger {
     /// Admits new keys if sealing has caught up, and says whether a next log is there.
     fn admit_again(&self) -> bool {
         let next = self.next.lock();
-        if let Some(next) = &*next
-            && !self.is_behind()
-        {
-            self.space.set_available(usable(next.size));
+        if !self.is_behind() {
+            let room = next.as_ref().map(|next| usable(next.size));
+            self.space.set_available(room.unwrap_or(self.tail_room.load(Ordering::Acquire)));
         }
         next.is_some()
     }
@@ -142,11 +151,18 @@ impl Ledger {
     fn adopt(&self, segment: Option<Segment>, sealed: End) -> std::result::Result<(), Trouble> {
         self.sync_names().map_err(Trouble::fatal)?;
         let segment = segment.map(Arc::new);
-        self.change_manifest(|manifest| {
+        let listed = self.change_manifest(|manifest| {
             manifest.sealed = Some(sealed);
             manifest.logs.retain(|generation| *generation > sealed.generation);
             manifest.segments.extend(segment.as_ref().map(|segment| segment.meta));
-        })?;
+        });
+        if let Err(trouble) = listed {
+            if let (false, Some(segment)) = (trouble.fatal, segment) {
+                // The next attempt needs its room. What cannot be removed is a leftover.
+                let _ = self.disk.remove(&segment.name);
+            }
+            return Err(trouble);
+        }
         self.update_snapshot(|snapshot| {
             snapshot.logs.retain(|log| log.generation > sealed.generation);
             snapshot.segments.splice(0..0, segment);

@@ -57,7 +57,7 @@ impl Space {
         let mut room = self.0.lock();
         let others = room.reserved.saturating_sub(own);
         let taken = fit(left.saturating_sub(others)).next_multiple_of(PAGE);
-        room.available = left.saturating_sub(taken);
+        room.available = room.available.min(left.saturating_sub(taken));
     }
 }
 
