@@ -46,6 +46,17 @@ pub(crate) fn committed(entries: usize, took: Stopwatch) {
     let _ = (entries, took);
 }
 
+/// How many records the store holds, in logs and in segments, expired ones included.
+pub(crate) fn records(in_logs: usize, in_segments: u64) {
+    #[cfg(feature = "metrics")]
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    {
+        metrics::gauge!("refrain_records", "state" => "log").set(in_logs as f64);
+        metrics::gauge!("refrain_records", "state" => "segment").set(in_segments as f64);
+    }
+    let _ = (in_logs, in_segments);
+}
+
 /// Logs have become a segment.
 pub(crate) fn sealed(logs: usize) {
     #[cfg(feature = "metrics")]

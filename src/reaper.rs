@@ -73,6 +73,12 @@ impl Reaper {
         let took = Stopwatch::start();
         let outcome = self.work();
         observe::swept(took);
+        let snapshot = self.engine.ledger.snapshot();
+        observe::records(
+            snapshot.logs.iter().map(|log| log.len()).sum(),
+            snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
+        );
+        drop(snapshot);
         if let Err(Trouble { error, fatal }) = outcome {
             if self.engine.is_closing() && matches!(error, Error::Stopped { .. }) {
                 return Err(error);

@@ -117,6 +117,8 @@ async fn metrics_and_traces_tell_what_happened_and_no_secret() {
         "refrain_sweep_duration_seconds",
         "refrain_in_flight_records",
         "refrain_build_info",
+        "refrain_records{state=log}",
+        "refrain_records{state=segment}",
     ] {
         assert!(snapshot.contains(name), "{name}: {snapshot}");
     }
