@@ -97,8 +97,6 @@ pub(crate) struct Ledger {
     max_frozen: u64,
     /// Logs, however full, before no further ones are prepared.
     max_logs: usize,
-    /// What is left of the active log.
-    tail_room: AtomicU64,
 }
 
 /// Why something did not work.
@@ -224,12 +222,17 @@ impl Ledger {
     pub(crate) fn measure(&self, tail: &Tail) {
         // Under the mutex, so that this cannot overwrite the news of a log that is just prepared.
         let next = self.next.lock();
-        self.tail_room.store(tail.room(), Ordering::Release);
-        self.space.set_available(match &*next {
-            _ if self.is_behind() => 0,
-            Some(next) => usable(next.size),
-            None => tail.room(),
-        });
+        self.space.set_active(tail.room());
+        self.make_available(next.as_deref());
+    }
+
+    /// Lets keys in as far as there is room for their verdicts, and none while sealing is behind.
+    fn make_available(&self, next: Option<&Log>) {
+        match next {
+            _ if self.is_behind() => self.space.set_available(0),
+            Some(next) => self.space.set_available(usable(next.size)),
+            None => self.space.fall_back(),
+        }
     }
 
     /// Whether sealing has so much before it that new keys must wait.

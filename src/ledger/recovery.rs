@@ -207,7 +207,6 @@ impl Found {
             frozen_bytes: AtomicU64::new(frozen_bytes),
             max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
             max_logs: chain.len() + MAX_MORE_LOGS,
-            tail_room: AtomicU64::new(0),
             disk,
             settings,
         };

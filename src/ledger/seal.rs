@@ -16,7 +16,7 @@ use crate::observe;
 use crate::segment::{self, Sealed, Segment, SegmentMeta};
 
 use super::recovery::needed_for;
-use super::{Ledger, MAX_BEHIND, TRUNCATE_BYTES, Trouble, usable};
+use super::{Ledger, MAX_BEHIND, TRUNCATE_BYTES, Trouble};
 
 /// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
 const MAX_SMALL_LOGS: usize = 3;
@@ -77,13 +77,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Admits new keys if sealing has caught up, and says whether a next log is there.
+    /// Admits new keys again if sealing has caught up, and says whether a next log is there.
     fn admit_again(&self) -> bool {
         let next = self.next.lock();
-        if !self.is_behind() {
-            let room = next.as_ref().map(|next| usable(next.size));
-            self.space.set_available(room.unwrap_or(self.tail_room.load(Ordering::Acquire)));
-        }
+        self.make_available(next.as_deref());
         next.is_some()
     }
 

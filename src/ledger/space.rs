@@ -21,6 +21,8 @@ pub(crate) struct Space(Mutex<Room>);
 struct Room {
     available: u64,
     reserved: u64,
+    /// What is left of the active log, less what a batch on its way has taken.
+    active: u64,
 }
 
 /// Pages kept for an entry that will come.
@@ -51,13 +53,25 @@ impl Space {
         self.0.lock().available = bytes;
     }
 
+    /// Tells how much is left of the active log.
+    pub(crate) fn set_active(&self, bytes: u64) {
+        self.0.lock().active = bytes;
+    }
+
+    /// Makes what is left of the active log available, where there is no next one.
+    pub(crate) fn fall_back(&self) {
+        let mut room = self.0.lock();
+        room.available = room.active;
+    }
+
     /// Takes room for a batch out of what is left: `fit` is told how much of it is nobody else's, and
     /// says how much it takes. What it takes is nobody's from then on, though it is not written yet.
     pub(crate) fn take(&self, left: u64, own: u64, fit: impl FnOnce(u64) -> u64) {
         let mut room = self.0.lock();
         let others = room.reserved.saturating_sub(own);
         let taken = fit(left.saturating_sub(others)).next_multiple_of(PAGE);
-        room.available = room.available.min(left.saturating_sub(taken));
+        room.active = left.saturating_sub(taken);
+        room.available = room.available.min(room.active);
     }
 }
 

@@ -101,11 +101,11 @@ where
         Verdict::Store => {
             let mut stored = Response::new(data.clone());
             *stored.status_mut() = parts.status;
-            *stored.headers_mut() = parts.headers.clone();
+            *stored.headers_mut() = stored_headers(&parts.headers, options);
             if let Some(trailers) = trailers.clone() {
                 stored.extensions_mut().insert(Trailers(trailers));
             }
-            Judgement::Store(Box::new(storable(stored, options)))
+            Judgement::Store(Box::new(stored))
         }
         Verdict::StoreWithoutResponse | Verdict::Unknown => Judgement::StoreWithoutResponse,
     };
@@ -216,9 +216,8 @@ impl HttpBody for Broken {
     }
 }
 
-/// A response as it is stored: less the headers of one connection or one moment.
-pub(super) fn storable(mut response: Response<Bytes>, options: &Options) -> Response<Bytes> {
-    let headers = std::mem::take(response.headers_mut());
+/// The headers that are stored: all but those of one connection or one moment.
+pub(super) fn stored_headers(headers: &HeaderMap, options: &Options) -> HeaderMap {
     let named: Vec<&[u8]> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -231,10 +230,11 @@ pub(super) fn storable(mut response: Response<Bytes>, options: &Options) -> Resp
         let is_cookie = *name == header::SET_COOKIE && !options.replay_set_cookie;
         !NOT_STORED.contains(name) && !is_named && !is_cookie
     };
+    let mut stored = HeaderMap::with_capacity(headers.keys_len());
     for (name, value) in headers.iter().filter(|(name, _)| is_stored(name)) {
-        response.headers_mut().append(name, value.clone());
+        stored.append(name, value.clone());
     }
-    response
+    stored
 }
 
 /// A stored response, to be sent again. Cookies may have been stored by a layer that replays them.

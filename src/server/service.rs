@@ -27,7 +27,7 @@ use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
 use super::execution::{Execution, Running};
 use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
 use super::request::{IDEMPOTENCY_KEY, Keyed, REQUEST_ID, is_mutation, key, request_id};
-use super::response::{Judgement, judge, replay, storable, whole};
+use super::response::{Judgement, judge, replay, stored_headers, whole};
 use super::trace;
 
 /// A service that runs each request with a key once; see the [module](super).
@@ -205,7 +205,8 @@ where
             }
             Finding::Refuse => return Ok(refuse_interrupted(&attempt)),
             Finding::Respond(response) => {
-                let stored = storable(Response::clone(&response), &self.options);
+                let mut stored = Response::clone(&response);
+                *stored.headers_mut() = stored_headers(response.headers(), &self.options);
                 attempt.complete(&stored).await.map(|_| Answer::Fresh(whole(*response)))
             }
             Finding::Done => attempt
