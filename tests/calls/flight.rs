@@ -6,7 +6,7 @@ use crate::client::*;
 use crate::server::*;
 
 #[tokio::test]
-async fn two_hundred_concurrent_requests_place_one_call() {
+async fn p1_two_hundred_concurrent_requests_place_one_call() {
     const REQUESTS: usize = 200;
     let home = Home::new();
     let server = home.start(&["--latency", "300ms"]);

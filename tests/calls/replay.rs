@@ -82,7 +82,7 @@ async fn another_method_path_or_query_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn another_token_has_keys_of_its_own() {
+async fn p6_another_token_has_keys_of_its_own() {
     let home = Home::new();
     let server = home.start(&[]);
     let first = server.send(example("one")).await;

@@ -1,4 +1,4 @@
-//! P8 and P15: requests that share a key run one at a time, and a drop loses nothing.
+//! P1, P8 and P15: requests that share a key.
 
 use std::pin::pin;
 use std::sync::Barrier;
@@ -12,7 +12,7 @@ use refrain::{Error, Outcome};
 use crate::kit::*;
 
 #[test]
-fn p8_a_thousand_concurrent_requests_run_once_and_all_get_the_answer() {
+fn p1_p8_a_thousand_concurrent_requests_run_once_and_all_get_the_answer() {
     const THREADS: usize = 50;
     let home = Home::new();
     let store = home.open();

@@ -1,4 +1,4 @@
-//! P2 and P3: what was acknowledged is there after a restart, byte for byte.
+//! P2, P3, P4 and P6: what was acknowledged is there after a restart, byte for byte, and for whom it is.
 
 use refrain::record::Trailers;
 use refrain::{Error, Outcome};
@@ -70,7 +70,7 @@ fn p3_a_replay_is_the_same_to_the_byte_from_a_log_and_from_a_segment() {
 }
 
 #[test]
-fn another_fingerprint_is_a_conflict_that_names_the_original() {
+fn p4_another_fingerprint_is_a_conflict_that_names_the_original() {
     let home = Home::new();
     let store = home.open();
     run(&store, "a");

@@ -1,4 +1,4 @@
-//! What those who watch are told, in a process of its own: recorders and subscribers are its globals.
+//! P16: what those who watch are told, in a process of its own: recorders and subscribers are its globals.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -50,7 +50,7 @@ fn request(key: &str, body: &'static str) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn metrics_and_traces_tell_what_happened_and_no_secret() {
+async fn p16_metrics_and_traces_tell_what_happened_and_no_secret() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();
