@@ -253,6 +253,8 @@ impl Held {
             }
         }
         drop(shard);
+        // Before anybody wakes, so that whoever goes on finds the share free.
+        drop(place);
         wakers.wake();
     }
 
@@ -269,7 +271,10 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            place.locks.pass_on(&self.address);
+            let locks = Arc::clone(&place.locks);
+            // Before the next one wakes, so that it is not counted beside this one.
+            drop(place);
+            locks.pass_on(&self.address);
         }
     }
 }
