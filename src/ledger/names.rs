@@ -11,7 +11,7 @@ pub(super) struct Names {
     pub(super) logs: Vec<u64>,
     pub(super) segments: Vec<u64>,
     temporaries: Vec<String>,
-    manifest: bool,
+    pub(super) manifest: bool,
     others: Vec<String>,
 }
 

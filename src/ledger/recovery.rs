@@ -13,11 +13,11 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Timeline;
-use crate::disk::Disk;
+use crate::disk::{Disk, remove_leftover};
 use crate::entry::{Encoded, End, Entry};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
-use crate::log::{Batch, BatchBuilder, Log, PAGE, PAGE_BYTES, Tail};
+use crate::log::{Batch, BatchBuilder, Log, PAGE, PAGE_BYTES, Tail, log_name};
 use crate::segment::{Handles, Segment};
 
 use super::chain::{self, Walked};
@@ -28,7 +28,9 @@ use super::{Claims, Ledger, MAX_FROZEN, MAX_MORE_LOGS, OpenClaim, Settings, Snap
 
 /// A log that begins on a full disk has this much room, if no more.
 const MIN_BYTES: u64 = 256 * 1024;
-/// The log of a store's creation holds one empty batch.
+/// The generation of the log that a store's creation makes.
+const FIRST: u64 = 1;
+/// It holds one empty batch.
 const SEED_LOG_BYTES: u64 = 2 * PAGE;
 
 /// An open store: its files, and where the writer goes on.
@@ -45,15 +47,14 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     // A name that only the cache knows could be built upon and then vanish.
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     let names = Names::list(&*disk)?;
-    let uuid = match read_lock(&*disk)? {
-        Some(uuid) => uuid,
-        None => {
-            names.expect_none_but_leftovers(&*disk)?;
-            let uuid = random_bytes();
-            write_lock(&*disk, uuid)?;
-            uuid
-        }
-    };
+    let mut uuid = read_lock(&*disk)?;
+    if !names.manifest {
+        // Creation was cut short, or has just begun.
+        expect_unfinished(&*disk, uuid, &names)?;
+        // Written again if it is there: after a sync that failed it may be in the cache alone.
+        uuid = Some(write_lock(&*disk, uuid.unwrap_or_else(random_bytes))?);
+    }
+    let uuid = uuid.ok_or_else(|| Error::corrupt(disk.path_of(LOCK), "it is missing"))?;
     if !disk.lock(LOCK).map_err(|error| Error::io("lock", disk.path_of(LOCK), error))? {
         return Err(Error::Locked { path: disk.path().into() });
     }
@@ -62,33 +63,35 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
         Some(_) => {
             return Err(Error::foreign(disk.path_of(MANIFEST), "it has another store's uuid"));
         }
-        None => finish_creation(&*disk, uuid, &settings, &names)?,
+        None => begin(&*disk, uuid, &settings, &names)?,
     };
+    if manifest.next_generation == FIRST + 1 {
+        // As with `LOCK`: nothing may be built on a first one that the cache alone has.
+        manifest.write(&*disk).map_err(|trouble| trouble.error)?;
+    }
     let names = Names::list(&*disk)?;
     let found = Found::read(&*disk, &manifest, &names)?;
     found.resume(disk, settings, manifest, &names)
 }
 
-/// Creation was cut short, or has just begun: makes the first log and then `MANIFEST`.
-fn finish_creation(
-    disk: &dyn Disk,
-    uuid: [u8; 16],
-    settings: &Settings,
-    names: &Names,
-) -> Result<Manifest> {
-    const FIRST: u64 = 1;
+/// A directory without a `MANIFEST` is that of a store whose creation was cut short, or empty.
+fn expect_unfinished(disk: &dyn Disk, uuid: Option<[u8; 16]>, names: &Names) -> Result<()> {
+    let Some(uuid) = uuid else { return names.expect_none_but_leftovers(disk) };
     let missing = || Error::corrupt(disk.path_of(MANIFEST), "it is missing");
     if !names.segments.is_empty() || names.logs.iter().any(|generation| *generation != FIRST) {
         return Err(missing());
     }
-    if names.logs.contains(&FIRST) {
-        let log = Log::open(disk, FIRST, uuid)?;
-        if log.size != SEED_LOG_BYTES {
-            return Err(missing());
-        }
-        disk.remove(&log.name)
-            .map_err(|error| Error::io("remove", disk.path_of(&log.name), error))?;
+    if names.logs.contains(&FIRST) && Log::open(disk, FIRST, uuid)?.size != SEED_LOG_BYTES {
+        return Err(missing());
     }
+    Ok(())
+}
+
+/// Makes the first log, again if creation was cut short, and says what `MANIFEST` will.
+fn begin(disk: &dyn Disk, uuid: [u8; 16], settings: &Settings, names: &Names) -> Result<Manifest> {
+    let name = log_name(FIRST);
+    remove_leftover(disk, &name)
+        .map_err(|error| Error::io("remove", disk.path_of(&name), error))?;
     names.remove_temporaries(disk);
     let log = Arc::new(Log::create(disk, FIRST, uuid, SEED_LOG_BYTES)?);
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
@@ -103,7 +106,6 @@ fn finish_creation(
         logs: vec![FIRST],
         segments: Vec::new(),
     };
-    manifest.write(disk).map_err(|trouble| trouble.error)?;
     Ok(manifest)
 }
 
@@ -171,9 +173,10 @@ impl Found {
             created => created?,
         };
         let generation = log.generation;
-        // The newest log stays listed until its last batch is repeated, even if it is then replaced.
-        manifest.logs = chain.iter().map(|walked| walked.log.generation).collect();
-        manifest.logs.extend([newest.log.generation, generation]);
+        // What was listed stays so until the last batch is repeated: it may be in the cache alone, and
+        // on the disk only in a log that the newest one had replaced.
+        manifest.logs.retain(|listed| *listed != generation);
+        manifest.logs.push(generation);
         manifest.write(&*disk).map_err(|trouble| trouble.error)?;
 
         let replaces = last.head.sequence == newest.start.map_or(0, |start| start.sequence) + 1;
@@ -181,12 +184,13 @@ impl Found {
         let mut tail = Tail::new(log, last.head.sequence - 1);
         repeat(&last, start, &mut tail, manifest.uuid)?;
         if replaces {
-            manifest.logs.retain(|listed| *listed != newest.log.generation);
-            manifest.write(&*disk).map_err(|trouble| trouble.error)?;
             unused.push(newest.log);
         } else {
             chain.push(newest);
         }
+        manifest.logs = chain.iter().map(|walked| walked.log.generation).collect();
+        manifest.logs.push(generation);
+        manifest.write(&*disk).map_err(|trouble| trouble.error)?;
 
         let snapshot = Snapshot {
             logs: std::iter::once(Arc::clone(&tail.log))
