@@ -68,8 +68,12 @@ impl Ledger {
             manifest.logs.push(generation);
         });
         if let Err(trouble) = listed {
-            // Its blocks are there for the next attempt.
-            retired.push(Retired::Log(log));
+            // Its blocks are there for the next attempt, which takes another name: this one's file will
+            // be removed. But what may be listed must not be.
+            if !trouble.fatal {
+                self.manifest.lock().next_generation += 1;
+                retired.push(Retired::Log(log));
+            }
             return Err(trouble);
         }
         *self.next.lock() = Some(log);
