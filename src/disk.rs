@@ -9,22 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-#[cfg(test)]
-mod crash;
-#[cfg(test)]
-mod faulty;
 mod memory;
 mod real;
 
-#[cfg(test)]
-pub(crate) use crash::{Chance, CrashDisk};
-#[cfg(test)]
-pub(crate) use faulty::{Faults, FaultyDisk};
 pub(crate) use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
 
 /// A directory.
-pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Where it is, for messages.
     fn path(&self) -> &Path;
 
@@ -62,7 +54,9 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
 }
 
 /// An open file.
-pub(crate) trait DiskFile: fmt::Debug + Send + Sync + 'static {
+#[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
+    /// How long it is.
     fn len(&self) -> io::Result<u64>;
 
     /// Fills the buffer, or fails.

@@ -1,4 +1,4 @@
-//! What the crate's own benches and fuzz targets reach into: the codec, and recovery.
+//! What the crate's own proofs, benches and fuzz targets reach into: the disk, the codec, and recovery.
 //!
 //! Outside semver. Nothing in the crate calls it.
 //!
@@ -14,19 +14,30 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::clock::{Moment, SimulatedClock};
-use crate::disk::{Disk, DiskFile, MemoryDisk, read_all};
+pub use crate::disk::{Disk, DiskFile};
+use crate::disk::{MemoryDisk, read_all};
 use crate::entry::{self, Encoded, Found, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, Fingerprint, Key, Scope};
 use crate::ledger::{self, Opened, Settings};
 use crate::log::{BatchBuilder, Tail};
 use crate::record::{Completion, Record};
+use crate::{Builder, Store};
 
 /// Two bytes say where a patch goes, and a log is no smaller than a start and what follows it.
 const LOG_BYTES: u64 = 64 * 1024;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The batches of the log that is patched.
 const BATCHES: usize = 4;
+
+/// Opens a store on a disk of the caller's.
+///
+/// # Errors
+///
+/// See [`Builder::open`].
+pub fn open_on(builder: Builder, disk: Arc<dyn Disk>) -> Result<Store> {
+    builder.open_on(disk)
+}
 
 /// Encodes a response as a permit does that completes.
 pub fn encode_record(

@@ -285,10 +285,3 @@ impl Drop for Handle {
         }
     }
 }
-
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod tests;
-#[cfg(test)]
-mod troubles;

@@ -1,17 +1,22 @@
 //! What went wrong once: each test tells what a user would have seen.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use parking_lot::Mutex;
+use refrain::clock::SimulatedClock;
+use refrain::internals::{Disk, open_on};
+use refrain::{Error, Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
+use refrain_proof::machine::{Fault, Faults, Limits, Machine, Process};
+use refrain_proof::model::HOUR;
+use refrain_proof::platter::Image;
 use rustix::io::Errno;
 
-use super::*;
-use crate::clock::SimulatedClock;
-use crate::disk::{Faults, FaultyDisk, MemoryDisk};
-use crate::{Fingerprint, Outcome, Permit};
-
-const HOUR: Duration = Duration::from_secs(60 * 60);
 const LOG_BYTES: u64 = 256 * 1024;
 
 fn operation(name: &str) -> Operation {
@@ -29,22 +34,32 @@ fn run(store: &Store, name: &str, body: impl Into<Bytes>) {
     execute(store, &operation(name)).complete(&Response::new(body.into())).wait().unwrap();
 }
 
-/// A store whose disk and clock the test holds.
+fn address(name: &str) -> (Scope, Key) {
+    (Scope::new("s"), name.parse().unwrap())
+}
+
+/// A store whose machine and clock the test holds.
 struct Bench {
-    disk: Arc<MemoryDisk>,
+    machine: Machine,
     clock: SimulatedClock,
-    faults: Arc<Faults>,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { disk: Arc::default(), clock: SimulatedClock::new(), faults: Faults::room(u64::MAX) }
+        Self { machine: Machine::new(&Image::default(), 1), clock: SimulatedClock::new() }
     }
 
     fn open(&self, log_bytes: u64) -> Store {
-        let disk = FaultyDisk::new(Arc::clone(&self.disk), Arc::clone(&self.faults));
+        self.try_open(&self.machine.start(), log_bytes).unwrap()
+    }
+
+    fn try_open(&self, process: &Arc<Process>, log_bytes: u64) -> refrain::Result<Store> {
         let builder = Store::builder().log_bytes(log_bytes).clock(self.clock.clone());
-        builder.open_on(Arc::new(disk)).unwrap()
+        open_on(builder, Arc::clone(process) as Arc<dyn Disk>)
+    }
+
+    fn limit_room(&self, room: u64) {
+        self.machine.set_limits(Limits { room, ..Limits::default() });
     }
 }
 
@@ -54,7 +69,7 @@ impl Bench {
 fn p4_what_was_forgotten_twice_does_not_come_back() {
     let bench = Bench::new();
     let store = bench.open(LOG_BYTES);
-    let (scope, key) = (operation("k").scope, operation("k").key);
+    let (scope, key) = address("k");
     run(&store, "k", "A");
     bench.clock.advance(2 * HOUR);
     store.reap().unwrap();
@@ -88,15 +103,16 @@ fn p1_a_store_that_is_closed_keeps_its_directory_while_a_permit_is_out() {
 /// nowhere to put them.
 #[test]
 fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     drop(bench.open(2 * LOG_BYTES));
-    bench.faults = Faults::room(LOG_BYTES);
+    bench.limit_room(LOG_BYTES);
     for _ in 0..2 {
         // The prepared log is used up, and smaller ones follow.
         let store = bench.open(2 * LOG_BYTES);
         store.close(HOUR).unwrap();
     }
-    let store = bench.open(2 * LOG_BYTES);
+    let process = bench.machine.start();
+    let store = bench.try_open(&process, 2 * LOG_BYTES).unwrap();
     assert!(!store.stats().next_log_ready);
     let count = AtomicUsize::new(0);
     let fresh = || format!("key-{}", count.fetch_add(1, Ordering::Relaxed));
@@ -117,7 +133,7 @@ fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
     let admitted = Arc::new(Mutex::new(Vec::new()));
     let (to, handle) = (Arc::clone(&admitted), store.clone());
     let mut others = (0..20).map(|n| operation(&format!("other-{n}")));
-    bench.faults.on_sync(move || {
+    process.on_sync(move || {
         // The reaper looks for room meanwhile, and must not give this one out again.
         handle.reap().unwrap_err();
         for other in others.by_ref() {
@@ -128,7 +144,7 @@ fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
     });
     let body = vec![1; pages * 4096 - 1000];
     last.complete(&Response::new(Bytes::from(body))).wait().unwrap();
-    bench.faults.on_sync(|| {});
+    process.on_sync(|| {});
     let admitted = std::mem::take(&mut *admitted.lock());
     for permit in admitted {
         permit.complete(&Response::new(Bytes::new())).wait().unwrap();
@@ -146,11 +162,11 @@ fn p11_a_shortage_that_passes_stops_nothing_in_flight_and_is_made_up_for() {
         store.reap().unwrap();
         assert_eq!(store.stats().segments, 1);
         let permit = execute(&store, &operation("in-flight"));
-        bench.faults.refuse_creation(Some(shortage));
+        bench.machine.set_limits(Limits { creation: Some(shortage), ..Limits::default() });
         bench.clock.advance(30 * HOUR);
         store.reap().unwrap_err();
         permit.complete(&Response::new(Bytes::from("B"))).wait().unwrap();
-        bench.faults.refuse_creation(None);
+        bench.machine.set_limits(Limits::default());
         store.reap().unwrap();
         assert_eq!((store.stats().segments, store.stats().last_trouble), (0, None), "{shortage}");
         run(&store, "l", "C");
@@ -168,7 +184,8 @@ fn p14_quick_restarts_do_not_pile_up_logs() {
         let store = bench.open(LOG_BYTES);
         run(&store, &format!("key-{n}"), "x");
         drop(store);
-        let logs = bench.disk.names().unwrap().iter().filter(|name| name.ends_with(".log")).count();
+        let names = bench.machine.image().0;
+        let logs = names.keys().filter(|name| name.ends_with(".log")).count();
         // Three that wait, two in use, and some that the reaper had no time to remove.
         assert!(logs <= 9, "{logs} logs after {n} restarts");
     }
@@ -284,4 +301,75 @@ fn p9_a_jump_of_the_clock_over_a_reboot_deletes_nothing_for_a_ttl() {
     bench.clock.advance(48 * HOUR);
     store.reap().unwrap();
     assert_eq!(records(), 0);
+}
+
+#[test]
+fn p10_after_a_failed_commit_the_store_takes_no_work_and_keeps_the_key_locked() {
+    let mut failed = 0;
+    for at in 0..100 {
+        let bench = Bench::new();
+        bench.machine.set_faults(Faults::At { kind: Fault::Broken, at, for_good: false });
+        // Earlier operations belong to the opening, which is another test's business, and to what
+        // the background thread does about it.
+        let Ok(store) = bench.try_open(&bench.machine.start(), LOG_BYTES) else { continue };
+        if store.reap().is_err() {
+            continue;
+        }
+        let Ok(Outcome::Execute(permit)) = store.begin(&operation("a")).wait() else { continue };
+        if permit.complete(&Response::new(Bytes::new())).wait().is_ok() {
+            continue;
+        }
+        failed += 1;
+        let again = store.begin(&operation("a")).wait();
+        let other = store.begin(&operation("b")).wait();
+        assert!(matches!(again, Err(Error::Stopped { source: Some(_) })), "{again:?}");
+        assert!(matches!(other, Err(Error::Stopped { source: Some(_) })), "{other:?}");
+        assert!(matches!(store.close(HOUR), Err(Error::Stopped { source: Some(_) })));
+    }
+    assert_eq!(failed, 3, "the look at its names, its write, and its sync");
+}
+
+#[test]
+fn p11_a_full_disk_refuses_new_keys_and_finishes_those_in_flight() {
+    for at in 0..40 {
+        let bench = Bench::new();
+        bench.machine.set_faults(Faults::At { kind: Fault::Full, at, for_good: true });
+        let Ok(store) = bench.try_open(&bench.machine.start(), LOG_BYTES) else { continue };
+        let mut permits = Vec::new();
+        let refused = loop {
+            match store.begin(&operation(&format!("key-{}", permits.len()))).wait() {
+                Ok(Outcome::Execute(permit)) => permits.push(permit),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, Error::Full), "{refused:?}");
+        for permit in permits {
+            permit.complete(&Response::new(Bytes::new())).wait().unwrap();
+        }
+    }
+}
+
+/// The prepared log was left alone, and opening wanted room for another: a server on a full disk
+/// could not be restarted.
+#[test]
+fn p12_a_store_on_a_full_disk_opens_again_and_again() {
+    let bench = Bench::new();
+    let mut names = vec!["roomy".to_owned()];
+    run(&bench.open(2 * LOG_BYTES), &names[0], "x");
+    // The first time there is a prepared log, and not even a smaller one could be made.
+    for room in [0, LOG_BYTES, LOG_BYTES, LOG_BYTES] {
+        bench.limit_room(room);
+        let store = bench.open(2 * LOG_BYTES);
+        for name in &names {
+            assert!(matches!(store.begin(&operation(name)).wait(), Ok(Outcome::Replay(_))));
+        }
+        names.push(format!("full-{}", names.len()));
+        run(&store, names.last().unwrap(), "x");
+        store.verify().unwrap();
+    }
+    bench.limit_room(u64::MAX);
+    let store = bench.open(2 * LOG_BYTES);
+    run(&store, "roomy-again", "x");
+    assert!(store.stats().next_log_ready);
 }

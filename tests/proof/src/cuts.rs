@@ -1,0 +1,155 @@
+//! P2, P12: power cuts, at every place of a history, and again while the store recovers.
+
+use std::collections::HashSet;
+
+use refrain::Error;
+
+use crate::chance::Chance;
+use crate::history::{Expected, Found, History, Times, find, open};
+use crate::machine::Machine;
+use crate::platter::{Event, Image, Platter};
+use crate::step::steps;
+use crate::trial::{self, Failure};
+
+/// Steps between two cuts that a history goes on from.
+const STEPS: usize = 40;
+/// How often it does so.
+const BOOTS: usize = 3;
+/// Images of each moment that is cut at, of which equal ones are left out.
+const IMAGES: usize = 4;
+
+/// Lives through a history, cuts it everywhere, and says how many images were opened and held against
+/// what had been acknowledged.
+///
+/// # Errors
+///
+/// What was lost, or came back, or did not open.
+pub fn explore(seed: u64) -> Result<u64, Failure> {
+    trial::run(|| format!("cuts --seed {seed}"), || history(seed))
+}
+
+fn history(seed: u64) -> Result<u64, String> {
+    let mut chance = Chance::new(seed);
+    let mut images = 0;
+    let mut image = Image::default();
+    let mut history = History::new(chance.draw());
+    for _ in 0..BOOTS {
+        live(&mut history, &mut chance)?;
+        let trace = history.machine().trace();
+        let life = Life { history: &history, image: &image, trace: &trace };
+        let (next, times, found) = life.cut_everywhere(&mut chance, &mut images)?;
+        let machine = Machine::new(&next, chance.draw());
+        history.kill();
+        history = History::begin(machine, times, found);
+        image = next;
+    }
+    Ok(images)
+}
+
+/// Goes on with a history for some steps. Its disk does not fail, so nothing may.
+fn live(history: &mut History, chance: &mut Chance) -> Result<(), String> {
+    let failed = |error: Error| format!("on a sound disk: {error:?}");
+    history.open().map_err(failed)?;
+    history.look().map_err(|error| format!("it cannot be read: {error:?}"))?;
+    for step in steps(STEPS, chance) {
+        match history.step(step) {
+            // Sealing may be behind.
+            Ok(()) | Err(Error::Full | Error::Limit { .. }) => {}
+            Err(error) => return Err(format!("{step:?} on a sound disk: {error:?}")),
+        }
+    }
+    Ok(())
+}
+
+/// What a cut has left, when the machine comes back, and what is found then.
+type After = (Image, Times, Found);
+
+/// All that happened on one machine.
+struct Life<'a> {
+    history: &'a History,
+    /// What it began with.
+    image: &'a Image,
+    trace: &'a [Event],
+}
+
+impl Life<'_> {
+    /// Cuts after every event, and says what one of the cuts left.
+    fn cut_everywhere(&self, chance: &mut Chance, images: &mut u64) -> Result<After, String> {
+        let trace = self.trace;
+        let mut platter = Platter::new(self.image);
+        let chosen = chance.below(trace.len() + 1);
+        let mut after = None;
+        for events in 0..=trace.len() {
+            if let Some(event) = events.checked_sub(1).and_then(|last| trace.get(last)) {
+                platter.take(event);
+            }
+            let times = self.history.times();
+            let times = times.reboot(times.at(events));
+            let expected = self.history.journal().expected(events);
+            let mut seen = HashSet::new();
+            for _ in 0..IMAGES {
+                let (image, fingerprint) = platter.cut(chance);
+                if !seen.insert(fingerprint) {
+                    continue;
+                }
+                let (found, checked) = check(&image, &times, &expected, chance)
+                    .map_err(|what| format!("cut after event {events}: {what}"))?;
+                *images += checked;
+                if events == chosen {
+                    after = Some((image, times.clone(), found));
+                }
+            }
+        }
+        after.ok_or_else(|| "no image of the chosen moment".to_owned())
+    }
+}
+
+/// Opens what a cut has left, and sometimes cuts again meanwhile. Says what it found, and in how many
+/// images.
+///
+/// # Errors
+///
+/// What was lost, or came back, or did not open.
+pub fn check(
+    image: &Image,
+    times: &Times,
+    expected: &Expected,
+    chance: &mut Chance,
+) -> Result<(Found, u64), String> {
+    let (machine, served, found) = recover(image, times, expected, chance)?;
+    let mut images = 1;
+    if chance.one_in(3) {
+        let trace = machine.trace();
+        let again = chance.below(trace.len() + 1);
+        let mut platter = Platter::new(image);
+        trace[..again].iter().for_each(|event| platter.take(event));
+        let (image, _) = platter.cut(chance);
+        // What was served must not be gone.
+        let seen: Expected =
+            found.iter().map(|(name, known)| (*name, vec![known.clone()])).collect();
+        let expected = if again >= served { &seen } else { expected };
+        recover(&image, &times.reboot(times.now), expected, chance)
+            .map_err(|what| format!("and after event {again} of recovery: {what}"))?;
+        images += 1;
+    }
+    Ok((found, images))
+}
+
+type Recovered = (Machine, usize, Found);
+
+fn recover(
+    image: &Image,
+    times: &Times,
+    expected: &Expected,
+    chance: &mut Chance,
+) -> Result<Recovered, String> {
+    let machine = Machine::new(image, chance.draw());
+    let store = open(machine.start(), times.clock_at(times.now))
+        .map_err(|error| format!("it does not open: {error:?}"))?;
+    let found = find(&store, expected, times.now).map_err(|miss| miss.to_string())?;
+    let served = machine.events();
+    if chance.one_in(8) {
+        store.verify().map_err(|error| format!("it does not verify: {error:?}"))?;
+    }
+    Ok((machine, served, found))
+}

@@ -1,0 +1,196 @@
+//! P10, P11: every operation of the disk fails, once and for good, in every way that it can.
+
+use refrain::{Error, Result};
+
+use crate::chance::Chance;
+use crate::cuts;
+use crate::history::History;
+use crate::machine::{Fault, Faults, Reads};
+use crate::model::operation;
+use crate::platter::{Image, Platter};
+use crate::step::steps;
+use crate::trial::{self, Failure};
+
+/// Steps of a workload.
+const STEPS: usize = 24;
+/// Power cuts after each failure.
+const CUTS: usize = 2;
+
+/// Lets every operation of a workload fail in turn, once and for good, in each way, and says how many
+/// they were.
+///
+/// # Errors
+///
+/// Those of [`fail_at`].
+pub fn fail_everywhere(workload: u64) -> std::result::Result<u64, Failure> {
+    let mut failed = 0;
+    for kind in [Fault::Broken, Fault::Full, Fault::Short] {
+        for for_good in [false, true] {
+            for at in 0.. {
+                if !fail_at(workload, kind, at, for_good)? {
+                    break;
+                }
+                failed += 1;
+            }
+        }
+    }
+    Ok(failed)
+}
+
+/// Runs a workload while its `at`-th operation fails, and says whether there was one.
+///
+/// # Errors
+///
+/// What was lost, or came back, did not open, or went on as if nothing had happened.
+pub fn fail_at(
+    workload: u64,
+    kind: Fault,
+    at: u64,
+    for_good: bool,
+) -> std::result::Result<bool, Failure> {
+    let again = || {
+        let for_good = if for_good { " --for-good" } else { "" };
+        let kind = format!("{kind:?}").to_lowercase();
+        format!("faults --seed {workload} --kind {kind} --at {at}{for_good}")
+    };
+    trial::run(again, || {
+        let mut chance = Chance::new(workload);
+        let mut history = History::new(chance.draw());
+        history.machine().set_faults(Faults::At { kind, at, for_good });
+        let steps = steps(STEPS, &mut chance);
+        let lived = history.open().and_then(|()| {
+            for step in steps {
+                let outcome = history.step(step);
+                if let Err(error) = outcome {
+                    go_on(&history, error)?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = lived {
+            expect(&history, kind, &error)?;
+        }
+        let failed = history.machine().has_failed();
+        history.machine().set_faults(Faults::None);
+        history.kill();
+        recover(&mut history, &mut chance)?;
+        Ok(failed)
+    })
+}
+
+/// Whether a history goes on after an error.
+fn go_on(history: &History, error: Error) -> Result<()> {
+    match error {
+        Error::Stopped { .. } => Err(error),
+        error if history.store().is_none() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// An error comes only of the fault, and after one that stops the store, nothing goes on.
+fn expect(history: &History, kind: Fault, error: &Error) -> std::result::Result<(), String> {
+    if !history.machine().has_failed() {
+        return Err(format!("nothing has failed yet, and still: {error:?}"));
+    }
+    let Some(store) = history.store() else { return Ok(()) };
+    if kind == Fault::Full {
+        return Err(format!("a full disk has stopped the store: {error:?}"));
+    }
+    for name in [(0, 0), (7, 7)] {
+        let outcome = store.begin(&operation(name, 0, 0)).wait();
+        if !matches!(outcome, Err(Error::Stopped { .. })) {
+            return Err(format!("it had stopped, and then {name:?} got {outcome:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// A new process finds everything, and so does one after a power cut.
+fn recover(history: &mut History, chance: &mut Chance) -> std::result::Result<(), String> {
+    history.open().map_err(|error| format!("it does not open any more: {error:?}"))?;
+    history.look().map_err(|error| format!("it cannot be read: {error:?}"))?;
+    if let Some(store) = history.store() {
+        store.verify().map_err(|error| format!("it does not verify any more: {error:?}"))?;
+    }
+    let trace = history.machine().trace();
+    let times = history.times().reboot(history.times().now);
+    let mut platter = Platter::new(&Image::default());
+    trace.iter().for_each(|event| platter.take(event));
+    for _ in 0..CUTS {
+        let (image, _) = platter.cut(chance);
+        let expected = history.journal().expected(trace.len());
+        cuts::check(&image, &times, &expected, chance)
+            .map_err(|what| format!("and then the power fails: {what}"))?;
+    }
+    history.kill();
+    Ok(())
+}
+
+/// Lets a sync fail, the process end, another one of the same boot find what the cache says, perhaps
+/// fail in the same way, and the power fail at last. Says whether there was such a sync.
+///
+/// # Errors
+///
+/// What was lost, came back, did not open, or was served and then gone.
+pub fn fail_sync(seed: u64) -> std::result::Result<bool, Failure> {
+    trial::run(|| format!("syncs --seed {seed}"), || sync_fails(seed))
+}
+
+fn sync_fails(seed: u64) -> std::result::Result<bool, String> {
+    let mut chance = Chance::new(seed);
+    let mut history = History::new(chance.draw());
+    let fails = |at: usize| Faults::At { kind: Fault::Sync, at: at as u64, for_good: false };
+    history.machine().set_faults(fails(chance.below(60)));
+    let lived = history.open().and_then(|()| go_through(&mut history, STEPS, &mut chance));
+    if let Err(error) = lived {
+        expect(&history, Fault::Sync, &error)?;
+    }
+    if !history.machine().has_failed() {
+        history.kill();
+        return Ok(false);
+    }
+    let reads = [Reads::Cached, Reads::Dropped, Reads::Mixed][chance.below(3)];
+    // Half of the time the next process has the same trouble.
+    history.kill_and_drop_caches(reads);
+    let from = history.machine().events();
+    history.machine().set_faults(Faults::None);
+    if chance.one_in(2) {
+        history.machine().set_faults(fails(chance.below(12)));
+    }
+    if let Err(error) = history.open().and_then(|()| history.look()) {
+        if !history.machine().has_failed() {
+            return Err(format!("with reads {reads:?}: {error:?}"));
+        }
+        history.kill_and_drop_caches(reads);
+        history.machine().set_faults(Faults::None);
+        let opened = history.open().and_then(|()| history.look());
+        opened.map_err(|error| format!("with reads {reads:?}, again: {error:?}"))?;
+    }
+    let lived = go_through(&mut history, STEPS / 4, &mut chance);
+    if let Err(error) = lived {
+        expect(&history, Fault::Sync, &error)?;
+    }
+    let trace = history.machine().trace();
+    for _ in 0..CUTS {
+        let events = from + chance.below(trace.len() + 1 - from);
+        let mut platter = Platter::new(&Image::default());
+        trace[..events].iter().for_each(|event| platter.take(event));
+        let (image, _) = platter.cut(&mut chance);
+        let times = history.times().reboot(history.times().at(events));
+        let expected = history.journal().expected(events);
+        cuts::check(&image, &times, &expected, &mut chance).map_err(|what| {
+            format!("with reads {reads:?}, the power fails after event {events}: {what}")
+        })?;
+    }
+    history.kill();
+    Ok(true)
+}
+
+fn go_through(history: &mut History, count: usize, chance: &mut Chance) -> Result<()> {
+    for step in steps(count, chance) {
+        if let Err(error) = history.step(step) {
+            go_on(history, error)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,707 @@
+//! A history: steps on a real store, held against the model, with all that a later cut must know.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use refrain::clock::SimulatedClock;
+use refrain::internals::{Disk, open_on};
+use refrain::{Attempt, Error, Outcome, Permit, Record, Result, Store, Ticket};
+
+use crate::machine::{Machine, Process, Reads};
+use crate::model::{
+    Answer, HOUR, Known, Model, Name, Request, TTL, address, ask, checkpoint, judge, operation,
+    request_id, response,
+};
+use crate::step::{End, Judgement, Step};
+
+/// Keys from here on are used once.
+const FRESH: u32 = 1000;
+/// What a machine that was off for a moment has missed.
+pub const DOWNTIME: Duration = Duration::from_secs(60);
+
+/// A store on a machine, and all that was asked of it.
+pub struct History {
+    machine: Machine,
+    clock: SimulatedClock,
+    process: Arc<Process>,
+    store: Option<Store>,
+    times: Times,
+    requests: Request,
+    model: Model,
+    held: Vec<Held>,
+    /// Keys that stay locked until the process ends.
+    stuck: HashSet<Name>,
+    /// Keys of which nobody knows how the last thing asked of them ended.
+    unsure: HashSet<Name>,
+    journal: Journal,
+}
+
+/// A run that has not ended.
+struct Held {
+    name: Name,
+    permit: Permit,
+    body: u8,
+    request: Request,
+    ttl: Duration,
+    durable: bool,
+}
+
+/// When it is, and was, on a machine.
+#[derive(Debug, Clone, Default)]
+pub struct Times {
+    /// Since the first machine was switched on.
+    pub now: Duration,
+    /// When this one was.
+    booted: Duration,
+    boots: u32,
+    /// After how many events it was how late.
+    past: Vec<(usize, Duration)>,
+}
+
+/// What was asked of each key, in order, and when it was answered.
+#[derive(Debug, Clone, Default)]
+pub struct Journal(HashMap<Name, Vec<Entry>>);
+
+#[derive(Debug, Clone)]
+struct Entry {
+    /// How much had happened to the disk before.
+    asked: usize,
+    /// And when the answer came, if one did.
+    answered: Option<usize>,
+    after: Option<Known>,
+}
+
+/// What a process may find under each key, the newest word first.
+pub type Expected = Vec<(Name, Vec<Option<Known>>)>;
+/// What it found.
+pub type Found = Vec<(Name, Option<Known>)>;
+
+impl Times {
+    /// A clock as it was after so many events.
+    pub fn clock_at(&self, now: Duration) -> SimulatedClock {
+        let clock = SimulatedClock::new();
+        clock.advance(self.booted);
+        (0..self.boots).for_each(|_| clock.reboot(Duration::ZERO));
+        clock.advance(now - self.booted);
+        clock
+    }
+
+    /// How late it was after so many events.
+    pub fn at(&self, events: usize) -> Duration {
+        let past = self.past.iter().rev().find(|(at, _)| *at <= events);
+        past.map_or(self.booted, |(_, now)| *now)
+    }
+
+    /// The power failed when it was so late, and came back a moment later.
+    pub fn reboot(&self, cut: Duration) -> Self {
+        let now = cut + DOWNTIME;
+        Self { now, booted: now, boots: self.boots + 1, past: Vec::new() }
+    }
+}
+
+impl Journal {
+    /// What must be found if the power fails after so many events.
+    pub fn expected(&self, events: usize) -> Expected {
+        let states = |entries: &Vec<Entry>| {
+            let asked = entries.iter().filter(|entry| entry.asked <= events);
+            let asked: Vec<_> = asked.collect();
+            let certain = asked
+                .iter()
+                .rposition(|entry| entry.answered.is_some_and(|answered| answered <= events));
+            let mut states: Vec<_> =
+                asked[certain.unwrap_or(0)..].iter().map(|entry| entry.after.clone()).collect();
+            if certain.is_none() {
+                states.insert(0, None);
+            }
+            states.reverse();
+            states
+        };
+        self.0.iter().map(|(name, entries)| (*name, states(entries))).collect()
+    }
+
+    fn note(&mut self, name: Name, asked: usize, answered: Option<usize>, after: Option<Known>) {
+        self.0.entry(name).or_default().push(Entry { asked, answered, after });
+    }
+}
+
+/// Why what was expected was not found.
+#[derive(Debug)]
+pub enum Miss {
+    /// The store says what it must not.
+    Wrong(String),
+    /// It does not say.
+    Failed(Name, Error),
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(said) => f.write_str(said),
+            Self::Failed(name, error) => write!(f, "{name:?} cannot be had: {error:?}"),
+        }
+    }
+}
+
+/// Opens a store of the size that histories use.
+///
+/// # Errors
+///
+/// The store's.
+pub fn open(disk: Arc<dyn Disk>, clock: SimulatedClock) -> Result<Store> {
+    let builder = Store::builder()
+        .ttl(TTL)
+        .log_bytes(256 * 1024)
+        .max_response_bytes(32 * 1024)
+        .max_open_claims(24)
+        .clock(clock);
+    open_on(builder, disk)
+}
+
+/// Asks a store about each key, and says what it found.
+///
+/// # Errors
+///
+/// What it must not have found.
+pub fn find(store: &Store, expected: &Expected, now: Duration) -> std::result::Result<Found, Miss> {
+    let mut found = Vec::with_capacity(expected.len());
+    for (name, states) in expected {
+        let mut wrong = String::new();
+        let mut is_found = |state: &Option<Known>| {
+            let live = state.as_ref().filter(|known| known.expires() > now);
+            let answer = ask(store, *name, live).map_err(|error| Miss::Failed(*name, error))?;
+            match answer {
+                Ok(answer) => drop(answer),
+                Err(said) => {
+                    wrong = said;
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        let mut state = None;
+        for candidate in states {
+            if is_found(candidate)? {
+                state = Some(candidate.clone());
+                break;
+            }
+        }
+        found.push((*name, state.ok_or(Miss::Wrong(wrong))?));
+    }
+    Ok(found)
+}
+
+impl History {
+    /// A history that begins with what a machine has on its disk.
+    ///
+    /// # Errors
+    ///
+    /// The store's, which may be due to the machine's faults.
+    pub fn begin(machine: Machine, times: Times, known: Found) -> Self {
+        let clock = times.clock_at(times.now);
+        let (mut model, mut journal) = (Model::default(), Journal::default());
+        for (name, known) in known {
+            journal.note(name, 0, Some(0), known.clone());
+            model.set(name, known);
+        }
+        // Of other histories' requests none has these numbers.
+        let requests = model.iter().map(|(_, known)| known.request()).max().unwrap_or_default();
+        let process = machine.start();
+        Self {
+            machine,
+            clock,
+            process,
+            store: None,
+            times,
+            requests: requests + 1,
+            model,
+            held: Vec::new(),
+            stuck: HashSet::new(),
+            unsure: HashSet::new(),
+            journal,
+        }
+    }
+
+    /// A history on an empty disk that does not fail.
+    pub fn new(seed: u64) -> Self {
+        Self::begin(Machine::new(&Default::default(), seed), Times::default(), Vec::new())
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What was asked and answered.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// When it was.
+    pub fn times(&self) -> &Times {
+        &self.times
+    }
+
+    /// The store, if it is open.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// Opens the store in a new process, and sees how those things ended of which nobody knew.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    ///
+    /// # Panics
+    ///
+    /// If it has not what it must have.
+    pub fn open(&mut self) -> Result<()> {
+        self.process = self.machine.start();
+        let store = open(Arc::clone(&self.process) as Arc<dyn Disk>, self.clock.clone())?;
+        self.store = Some(store);
+        Ok(())
+    }
+
+    /// Asks about every key, and goes on with what it finds.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    ///
+    /// # Panics
+    ///
+    /// If the store has not what it must have.
+    pub fn look(&mut self) -> Result<()> {
+        let store = self.store.as_ref().expect("it is open");
+        let mut expected = self.journal.expected(usize::MAX);
+        expected.push(((9, FRESH), vec![None]));
+        expected.retain(|(name, _)| !self.held.iter().any(|held| held.name == *name));
+        let found = match find(store, &expected, self.times.now) {
+            Ok(found) => found,
+            Err(Miss::Failed(_, error)) => return Err(error),
+            Err(Miss::Wrong(said)) => panic!("{said}"),
+        };
+        let seen = self.machine.events();
+        for (name, known) in found {
+            if self.unsure.remove(&name) {
+                self.journal.note(name, seen, Some(seen), known.clone());
+                self.model.set(name, known);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the process, at once, and whatever it had begun.
+    pub fn kill(&mut self) {
+        self.process.kill();
+        self.end_process();
+    }
+
+    fn end_process(&mut self) {
+        // The store goes first: what ends with it must not look like a verdict.
+        drop(self.store.take());
+        self.held.clear();
+        self.stuck.clear();
+    }
+
+    /// Ends the process, and lets the cache drop what it may.
+    pub fn kill_and_drop_caches(&mut self, reads: Reads) {
+        self.kill();
+        self.machine.drop_caches(reads);
+    }
+
+    /// Does a step.
+    ///
+    /// # Errors
+    ///
+    /// The store's. All is as it was before, unless the store has stopped.
+    ///
+    /// # Panics
+    ///
+    /// If the store says what it must not.
+    pub fn step(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Begin { name, body, durable, ttl, end } => {
+                match self.ask(name, body, durable, ttl)? {
+                    Some(Asked::Run(held)) => self.end(held, end),
+                    _ => Ok(()),
+                }
+            }
+            Step::EndHeld { which, end } => match self.take_held(which) {
+                Some(held) => self.end(held, end),
+                None => Ok(()),
+            },
+            Step::EndAll { first } => self.end_all(first),
+            Step::Burst { count } => self.burst(count),
+            Step::Checkpoint { which } => self.checkpoint(which),
+            Step::Resume { name, body, judgement } => self.resume(name, body, judgement),
+            Step::GiveUp { name } => self.give_up(name),
+            Step::Forget { name } => self.forget(name),
+            Step::Advance { hours } => {
+                self.advance(HOUR * u32::from(hours));
+                Ok(())
+            }
+            Step::Wall { hours } => {
+                self.set_wall(hours);
+                Ok(())
+            }
+            Step::Reap => self.opened().reap(),
+            Step::Restart { cleanly } => self.restart(cleanly),
+        }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, by: Duration) {
+        self.clock.advance(by);
+        self.times.now += by;
+        self.times.past.push((self.machine.events(), self.times.now));
+    }
+
+    fn set_wall(&mut self, hours: i8) {
+        // Years after the epoch, so that it may go back.
+        let wall = HOUR * 24 * 365 * 50 + self.times.now;
+        let step = HOUR * u32::from(hours.unsigned_abs());
+        self.clock.set_wall(if hours < 0 { wall - step } else { wall + step });
+    }
+
+    fn opened(&self) -> &Store {
+        self.store.as_ref().expect("a history goes on while its store is open")
+    }
+
+    fn take_held(&mut self, which: u8) -> Option<Held> {
+        let which = usize::from(which).checked_rem(self.held.len())?;
+        Some(self.held.swap_remove(which))
+    }
+
+    fn live(&self, name: Name) -> Option<Known> {
+        self.model.at(name, self.times.now).cloned()
+    }
+
+    /// Asks for a key, and holds the answer against the model.
+    fn ask(&mut self, name: Name, body: u8, durable: bool, ttl: Duration) -> Result<Option<Asked>> {
+        self.requests += 1;
+        let request = self.requests;
+        let mut operation = operation(name, body, request).ttl(ttl);
+        if durable {
+            operation = operation.durable();
+        }
+        let asked = self.machine.events();
+        let known = self.live(name);
+        let claim = Known::Interrupted {
+            body,
+            request,
+            attempt: 1,
+            checkpoints: 0,
+            ttl,
+            expires: self.times.now + ttl,
+        };
+        let outcome = self.opened().begin(&operation).wait_timeout(Duration::ZERO);
+        if durable && known.is_none() && !self.is_held(name) {
+            match &outcome {
+                Ok(_) => self.settle(name, asked, Some(claim)),
+                Err(error) => self.fail(name, asked, Some(claim), error),
+            }
+        }
+        let outcome = outcome?;
+        if let Some(held) = self.held.iter().find(|held| held.name == name) {
+            let expected = request_id(held.request);
+            assert!(matches!(&outcome, Outcome::InFlight { holder } if *holder == expected));
+            return Ok(None);
+        }
+        if self.stuck.contains(&name) {
+            assert!(matches!(outcome, Outcome::InFlight { .. }), "{name:?} is not {outcome:?}");
+            return Ok(None);
+        }
+        let same = known.as_ref().is_none_or(|known| known.body() == body);
+        let answer = judge(name, known.as_ref(), outcome, same);
+        match answer.unwrap_or_else(|wrong| panic!("{wrong}")) {
+            Answer::Free(permit) => {
+                Ok(Some(Asked::Run(Held { name, permit, body, request, ttl, durable })))
+            }
+            Answer::Interrupted(attempt) => Ok(Some(Asked::Interrupted(attempt, request))),
+            Answer::Settled => Ok(None),
+        }
+    }
+
+    fn is_held(&self, name: Name) -> bool {
+        self.stuck.contains(&name) || self.held.iter().any(|held| held.name == name)
+    }
+
+    /// What was asked has happened.
+    fn settle(&mut self, name: Name, asked: usize, after: Option<Known>) {
+        self.journal.note(name, asked, Some(self.machine.events()), after.clone());
+        self.model.set(name, after);
+    }
+
+    /// What was asked has failed: it has not happened, or nobody knows.
+    fn fail(&mut self, name: Name, asked: usize, after: Option<Known>, error: &Error) {
+        if matches!(error, Error::Stopped { .. }) {
+            self.journal.note(name, asked, None, after);
+            self.unsure.insert(name);
+        }
+    }
+
+    fn note<T>(
+        &mut self,
+        name: Name,
+        asked: usize,
+        after: Option<Known>,
+        answer: Result<T>,
+    ) -> Result<T> {
+        match &answer {
+            Ok(_) => self.settle(name, asked, after),
+            Err(error) => self.fail(name, asked, after, error),
+        }
+        answer
+    }
+
+    fn end(&mut self, held: Held, end: End) -> Result<()> {
+        match self.start_end(held, end)? {
+            Some(ending) => self.finish_end(ending),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks for an end, and does not wait for it.
+    fn start_end(&mut self, held: Held, end: End) -> Result<Option<Ending>> {
+        let asked = self.machine.events();
+        let Held { name, permit, body, request, ttl, durable } = held;
+        let expires = self.times.now + ttl;
+        let done = |kept| Some(Known::Done { body, request, kept, expires });
+        let ticket = match end {
+            End::Hold => {
+                self.held.push(Held { name, permit, body, request, ttl, durable });
+                return Ok(None);
+            }
+            End::Drop => {
+                drop(permit);
+                return Ok(None);
+            }
+            // Its claim says so already.
+            End::Interrupt if durable => {
+                permit.interrupt().wait()?;
+                return Ok(None);
+            }
+            End::Complete => {
+                let ticket = permit.complete(&response(body, request));
+                return Ok(Some(Ending { name, asked, after: done(None), by: By::Record(ticket) }));
+            }
+            End::CompleteWithoutResponse => {
+                let by = By::Record(permit.complete_without_response());
+                return Ok(Some(Ending { name, asked, after: done(Some(false)), by }));
+            }
+            End::Release => permit.release(),
+            End::Interrupt => {
+                let (attempt, checkpoints) = (1, 0);
+                let after =
+                    Known::Interrupted { body, request, attempt, checkpoints, ttl, expires };
+                let by = By::Word(permit.interrupt(), true);
+                return Ok(Some(Ending { name, asked, after: Some(after), by }));
+            }
+        };
+        Ok(Some(Ending { name, asked, after: None, by: By::Word(ticket, false) }))
+    }
+
+    fn finish_end(&mut self, ending: Ending) -> Result<()> {
+        let Ending { name, asked, mut after, by } = ending;
+        let answer = match by {
+            By::Record(ticket) => ticket.wait().map(|record| {
+                if let Some(Known::Done { kept, .. }) = &mut after {
+                    let expected = kept.unwrap_or(true);
+                    *kept = Some(record.response().is_some());
+                    let left_out = self.opened().stats().bodies_left_out > 0;
+                    assert!(*kept == Some(expected) || left_out, "{name:?} has lost its body");
+                }
+            }),
+            By::Word(ticket, keeps_key) => {
+                let answer = ticket.wait();
+                if keeps_key && answer.is_err() {
+                    self.stuck.insert(name);
+                }
+                answer
+            }
+        };
+        self.note(name, asked, after, answer)
+    }
+
+    fn end_all(&mut self, first: u8) -> Result<()> {
+        let ends = [
+            End::Complete,
+            End::Release,
+            End::Complete,
+            End::CompleteWithoutResponse,
+            End::Interrupt,
+        ];
+        let mut endings = Vec::new();
+        let mut outcome = Ok(());
+        for (held, end) in std::mem::take(&mut self.held)
+            .into_iter()
+            .zip(ends.into_iter().cycle().skip(usize::from(first) % ends.len()))
+        {
+            match self.start_end(held, end) {
+                Ok(ending) => endings.extend(ending),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        for ending in endings {
+            outcome = self.finish_end(ending).and(outcome);
+        }
+        outcome
+    }
+
+    fn burst(&mut self, count: u8) -> Result<()> {
+        let mut endings = Vec::new();
+        let mut outcome = Ok(());
+        for _ in 0..count {
+            let name = (0, FRESH + self.requests);
+            match self.ask(name, 0, false, TTL) {
+                Ok(Some(Asked::Run(held))) => {
+                    endings.extend(self.start_end(held, End::Complete)?);
+                }
+                Ok(_) => panic!("{name:?} is new"),
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        for ending in endings {
+            outcome = self.finish_end(ending).and(outcome);
+        }
+        outcome
+    }
+
+    fn checkpoint(&mut self, which: u8) -> Result<()> {
+        let Some(which) = usize::from(which).checked_rem(self.held.len()) else { return Ok(()) };
+        let name = self.held[which].name;
+        // One that has expired may be forgotten already, and a volatile one has none.
+        let Some(Known::Interrupted { body, request, attempt, checkpoints, ttl, expires }) =
+            self.live(name)
+        else {
+            return Ok(());
+        };
+        let asked = self.machine.events();
+        let answer = self.held[which].permit.checkpoint(checkpoint(name, checkpoints)).wait();
+        let checkpoints = checkpoints + 1;
+        let after = Known::Interrupted { body, request, attempt, checkpoints, ttl, expires };
+        self.note(name, asked, Some(after), answer)
+    }
+
+    fn resume(&mut self, name: Name, body: u8, judgement: Judgement) -> Result<()> {
+        let (attempt, request) = match self.ask(name, body, false, TTL)? {
+            Some(Asked::Interrupted(attempt, request)) => (attempt, request),
+            Some(Asked::Run(held)) => return self.end(held, End::Drop),
+            None => return Ok(()),
+        };
+        let Some(Known::Interrupted { request: first, attempt: number, checkpoints, ttl, .. }) =
+            self.live(name)
+        else {
+            panic!("{name:?} is interrupted")
+        };
+        let asked = self.machine.events();
+        let now = self.times.now;
+        match judgement {
+            Judgement::Leave => Ok(()),
+            Judgement::Release => {
+                let answer = attempt.release().wait();
+                self.note(name, asked, None, answer)
+            }
+            Judgement::Complete => {
+                let ticket = attempt.complete(&response(body, first));
+                let (kept, expires) = (None, now + ttl);
+                let after = Some(Known::Done { body, request: first, kept, expires });
+                self.finish_end(Ending { name, asked, after, by: By::Record(ticket) })
+            }
+            Judgement::Retry(end) => {
+                let (attempt_after, expires) = (number + 1, now + TTL);
+                let after = Known::Interrupted {
+                    body,
+                    request,
+                    attempt: attempt_after,
+                    checkpoints,
+                    ttl: TTL,
+                    expires,
+                };
+                let answer = attempt.retry().wait();
+                let permit = self.note(name, asked, Some(after), answer)?;
+                self.end(Held { name, permit, body, request, ttl: TTL, durable: true }, end)
+            }
+        }
+    }
+
+    /// The claim is on its way when the wait for it ends, and is taken back in its own time.
+    fn give_up(&mut self, name: Name) -> Result<()> {
+        if self.live(name).is_some() || self.is_held(name) {
+            return Ok(());
+        }
+        let asked = self.machine.events();
+        self.requests += 1;
+        drop(self.opened().begin(&operation(name, 0, self.requests).durable()));
+        let (body, request, attempt, checkpoints) = (0, self.requests, 1, 0);
+        let expires = self.times.now + TTL;
+        let claim = Known::Interrupted { body, request, attempt, checkpoints, ttl: TTL, expires };
+        self.journal.note(name, asked, None, Some(claim));
+        // The next in line waits until it is free again.
+        let next = self.opened().begin(&operation(name, 0, self.requests)).wait();
+        let seen = self.machine.events();
+        match next {
+            Ok(Outcome::Execute(permit)) => {
+                drop(permit);
+                self.journal.note(name, seen, Some(seen), None);
+                Ok(())
+            }
+            Ok(other) => panic!("{name:?} was given up, and is {other:?}"),
+            Err(error) => {
+                self.unsure.insert(name);
+                Err(error)
+            }
+        }
+    }
+
+    fn forget(&mut self, name: Name) -> Result<()> {
+        let (scope, key) = address(name);
+        let asked = self.machine.events();
+        let answer = self.opened().forget(scope, &key).wait();
+        if self.is_held(name) {
+            let refused = matches!(answer, Err(Error::InFlight { .. } | Error::Stopped { .. }));
+            assert!(refused, "{name:?} is in flight, and forgotten: {answer:?}");
+            return Ok(());
+        }
+        self.note(name, asked, None, answer)
+    }
+
+    /// What was claimed durably is interrupted, and what was claimed in memory never was.
+    fn restart(&mut self, cleanly: bool) -> Result<()> {
+        if cleanly {
+            let stragglers = self.opened().close(Duration::ZERO)?;
+            assert_eq!(stragglers, self.held.len());
+            self.end_process();
+        } else {
+            self.kill();
+        }
+        self.open()?;
+        // What a read that fails hides is there for the next one.
+        self.look().or_else(|_| self.look()).inspect_err(|_| self.kill())
+    }
+}
+
+enum Asked {
+    Run(Held),
+    Interrupted(Attempt, Request),
+}
+
+/// An end that was asked for.
+struct Ending {
+    name: Name,
+    asked: usize,
+    after: Option<Known>,
+    by: By,
+}
+
+enum By {
+    Record(Ticket<Record>),
+    /// The key is kept if that fails.
+    Word(Ticket<()>, bool),
+}

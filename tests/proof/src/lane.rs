@@ -1,0 +1,185 @@
+//! The ways in which a store is tried, side by side: each is a lane, and goes from seed to seed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::trial::Failure;
+
+/// One way of trying.
+pub struct Lane {
+    /// Its name.
+    pub name: &'static str,
+    /// What it counts.
+    pub counts: &'static str,
+    /// Tries with a seed, and says how often that was.
+    pub trial: Box<dyn Fn(u64) -> Result<u64, Failure> + Send + Sync>,
+    /// How much of the time it gets, against the others.
+    pub share: u32,
+    /// When it is done.
+    pub goal: Goal,
+}
+
+/// When a lane is done.
+#[derive(Debug, Clone, Copy)]
+pub enum Goal {
+    /// When it has counted so many, or time is up.
+    Count(u64),
+    /// When it has been through so many seeds, from 0 on, or time is up.
+    Seeds(u64),
+    /// When time is up.
+    Never,
+}
+
+/// How far a lane has come.
+#[derive(Default)]
+struct Progress {
+    seeds: AtomicU64,
+    count: AtomicU64,
+    busy: AtomicU64,
+    failures: Mutex<Vec<Failure>>,
+    done: AtomicBool,
+}
+
+/// All lanes, and how far they have come.
+pub struct Race {
+    lanes: Vec<(Lane, Progress)>,
+    first_seed: u64,
+    start: Instant,
+    until: Option<Duration>,
+    /// Failures that end it all.
+    max_failures: usize,
+}
+
+impl Race {
+    /// Gets ready. Without a time it goes on until every lane has reached its goal.
+    pub fn new(lanes: Vec<Lane>, first_seed: u64, until: Option<Duration>) -> Self {
+        let lanes = lanes.into_iter().map(|lane| (lane, Progress::default())).collect();
+        #[expect(clippy::disallowed_methods, reason = "how long it takes is what is measured")]
+        let start = Instant::now();
+        Self { lanes, first_seed, start, until, max_failures: 20 }
+    }
+
+    /// Tries with so many threads, and calls `show` every second meanwhile.
+    pub fn run(&self, threads: usize, mut show: impl FnMut(&Self)) {
+        let running = AtomicU64::new(threads as u64);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some((lane, progress)) = self.next() {
+                        self.try_once(lane, progress);
+                    }
+                    running.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+            while running.load(Ordering::SeqCst) > 0 {
+                thread::park_timeout(Duration::from_secs(1));
+                show(self);
+            }
+        });
+    }
+
+    /// The lane that is furthest behind its share.
+    fn next(&self) -> Option<&(Lane, Progress)> {
+        let time_is_up = self.until.is_some_and(|until| self.start.elapsed() >= until);
+        if time_is_up || self.failures() >= self.max_failures {
+            return None;
+        }
+        let open = self.lanes.iter().filter(|(lane, progress)| {
+            !progress.done.load(Ordering::SeqCst) && !lane.has_begun_all(progress)
+        });
+        open.min_by_key(|(lane, progress)| {
+            progress.busy.load(Ordering::SeqCst) / u64::from(lane.share.max(1))
+        })
+    }
+
+    fn try_once(&self, lane: &Lane, progress: &Progress) {
+        let number = progress.seeds.fetch_add(1, Ordering::SeqCst);
+        let seed = match lane.goal {
+            Goal::Seeds(seeds) if number >= seeds => return,
+            Goal::Seeds(_) => number,
+            _ => self.first_seed.wrapping_add(number),
+        };
+        // So that the others do not choose the same lane meanwhile.
+        progress.busy.fetch_add(1, Ordering::SeqCst);
+        let begun = self.start.elapsed();
+        let outcome = (lane.trial)(seed);
+        let took = self.start.elapsed().saturating_sub(begun);
+        progress.busy.fetch_add(u64::try_from(took.as_micros()).unwrap_or(0), Ordering::SeqCst);
+        match outcome {
+            Ok(count) => {
+                let all = progress.count.fetch_add(count, Ordering::SeqCst) + count;
+                if matches!(lane.goal, Goal::Count(goal) if all >= goal) {
+                    progress.done.store(true, Ordering::SeqCst);
+                }
+            }
+            Err(failure) => progress.failures.lock().push(failure),
+        }
+    }
+
+    /// What went wrong since this was asked last, in any lane.
+    pub fn failures(&self) -> usize {
+        self.lanes.iter().map(|(_, progress)| progress.failures.lock().len()).sum()
+    }
+
+    /// All that went wrong, by lane.
+    pub fn all_failures(&self) -> BTreeMap<&'static str, Vec<Failure>> {
+        let lanes = self.lanes.iter();
+        lanes.map(|(lane, progress)| (lane.name, progress.failures.lock().clone())).collect()
+    }
+
+    /// One line on how far it has come.
+    pub fn line(&self) -> String {
+        let mut line = format!("{:>6}s", self.start.elapsed().as_secs());
+        for (lane, progress) in &self.lanes {
+            let count = grouped(progress.count.load(Ordering::SeqCst));
+            line.push_str(&format!("  {count} {}", lane.counts));
+        }
+        line.push_str(&format!("  {} failures", self.failures()));
+        line
+    }
+}
+
+impl Lane {
+    fn has_begun_all(&self, progress: &Progress) -> bool {
+        matches!(self.goal, Goal::Seeds(seeds) if progress.seeds.load(Ordering::SeqCst) >= seeds)
+    }
+}
+
+/// The summary, as a table.
+impl fmt::Display for Race {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.lanes.iter().map(|(lane, progress)| {
+            let busy = progress.busy.load(Ordering::SeqCst) / 1_000_000;
+            [
+                format!("{} ({})", lane.counts, lane.name),
+                grouped(progress.count.load(Ordering::SeqCst)),
+                format!("{busy} s"),
+                progress.failures.lock().len().to_string(),
+            ]
+        });
+        writeln!(f, "| {:<40} | {:>14} | {:>9} | {:>8} |", "tried", "times", "busy", "failures")?;
+        writeln!(f, "| {:-<40} | {:->13}: | {:->8}: | {:->7}: |", "", "", "", "")?;
+        for [what, times, busy, failures] in rows {
+            writeln!(f, "| {what:<40} | {times:>14} | {busy:>9} | {failures:>8} |")?;
+        }
+        Ok(())
+    }
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}

@@ -1,0 +1,464 @@
+//! A computer whose disk remembers all that happens to it, and fails when it is told to.
+//!
+//! Processes come and go; the page cache stays until the power is cut. [`Machine::start`] gives a
+//! process its directory, and killing the process takes it away. A cut is made afterwards, at any
+//! place of the [`trace`](Machine::trace).
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use refrain::internals::{Disk, DiskFile};
+use rustix::io::Errno;
+
+use crate::chance::Chance;
+use crate::content::{Content, PAGE};
+use crate::platter::{Event, FileId, Image, NameChange, Platter};
+
+/// A machine that is running. Its copies are the same one.
+#[derive(Clone)]
+pub struct Machine(Arc<Mutex<State>>);
+
+struct State {
+    /// What the page cache says of each file.
+    files: HashMap<FileId, Content>,
+    names: BTreeMap<String, FileId>,
+    platter: Platter,
+    trace: Vec<Event>,
+    faults: Faults,
+    chance: Chance,
+    /// The operations that a fault could have hit.
+    operations: u64,
+    /// The last batch that was written to a log.
+    last_batch: Option<(FileId, Range<usize>)>,
+    limits: Limits,
+}
+
+/// What the machine is short of.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// More than this cannot be allocated at once.
+    pub room: u64,
+    /// Why no file can be made, if none can.
+    pub creation: Option<Errno>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { room: u64::MAX, creation: None }
+    }
+}
+
+/// Which operations fail.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Faults {
+    /// None.
+    #[default]
+    None,
+    /// The `at`-th of those that `kind` concerns; with `for_good` all later ones too.
+    At {
+        /// What goes wrong.
+        kind: Fault,
+        /// How many go well before.
+        at: u64,
+        /// Whether it stays so.
+        for_good: bool,
+    },
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Any operation fails with an I/O error.
+    Broken,
+    /// Whatever needs room fails for want of it.
+    Full,
+    /// A read comes to less than was asked for.
+    Short,
+    /// A sync fails.
+    Sync,
+}
+
+/// What an operation is, for faults.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Look,
+    Write,
+    Grow,
+    Change,
+    Sync,
+}
+
+/// What a new process reads where a sync had failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// What was written: the cache still has it.
+    Cached,
+    /// What is on the medium: the cache has dropped it.
+    Dropped,
+    /// For each page either.
+    Mixed,
+}
+
+impl Machine {
+    /// A machine that has just been switched on, with these files on its disk.
+    pub fn new(image: &Image, seed: u64) -> Self {
+        let platter = Platter::new(image);
+        let names = platter.names().clone();
+        let files = names.values().map(|file| (*file, platter.file(*file))).collect();
+        Self(Arc::new(Mutex::new(State {
+            files,
+            names,
+            platter,
+            trace: Vec::new(),
+            faults: Faults::None,
+            chance: Chance::new(seed),
+            operations: 0,
+            last_batch: None,
+            limits: Limits::default(),
+        })))
+    }
+
+    /// Gives a new process the directory.
+    pub fn start(&self) -> Arc<Process> {
+        let machine = Mutex::new(Some(self.clone()));
+        Arc::new(Process { machine, killed: Arc::default(), on_sync: Arc::default() })
+    }
+
+    /// Lets the machine be short of something from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.0.lock().limits = limits;
+    }
+
+    /// Lets operations fail from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        let mut state = self.0.lock();
+        state.faults = faults;
+        state.operations = 0;
+    }
+
+    /// Whether the fault has come.
+    pub fn has_failed(&self) -> bool {
+        let state = self.0.lock();
+        matches!(state.faults, Faults::At { at, .. } if state.operations > at)
+    }
+
+    /// How much has happened to the disk.
+    pub fn events(&self) -> usize {
+        self.0.lock().trace.len()
+    }
+
+    /// All that has happened to the disk.
+    pub fn trace(&self) -> Vec<Event> {
+        self.0.lock().trace.clone()
+    }
+
+    /// What every process sees now.
+    pub fn image(&self) -> Image {
+        let state = self.0.lock();
+        let files = state.names.iter();
+        Image(files.map(|(name, file)| (name.clone(), state.files[file].clone())).collect())
+    }
+
+    /// The log whose batch was written last, by its name, and the pages of that batch.
+    pub fn last_batch(&self) -> Option<(String, Range<usize>)> {
+        let state = self.0.lock();
+        let (file, pages) = state.last_batch.clone()?;
+        let name = state.names.iter().find(|(_, named)| **named == file)?.0.clone();
+        Some((name, pages))
+    }
+
+    /// Lets the cache drop what it believes to be on the medium.
+    pub fn drop_caches(&self, reads: Reads) {
+        let state = &mut *self.0.lock();
+        let mut chance = Chance::new(state.chance.draw());
+        let mut drops = || match reads {
+            Reads::Cached => false,
+            Reads::Dropped => true,
+            Reads::Mixed => chance.one_in(2),
+        };
+        for (file, cached) in &mut state.files {
+            let medium = state.platter.view(*file);
+            for page in 0..cached.pages().max(medium.pages()) {
+                if drops() {
+                    cached.put(page, medium.page(page).cloned());
+                }
+            }
+        }
+        if drops() {
+            state.names = state.platter.names_view();
+        }
+    }
+}
+
+impl State {
+    /// Counts an operation that may fail, and fails it if its time has come.
+    fn operate(&mut self, kind: Kind) -> io::Result<()> {
+        let Faults::At { kind: fault, at, for_good } = self.faults else { return Ok(()) };
+        let concerned = match fault {
+            Fault::Broken => true,
+            Fault::Full => kind == Kind::Grow,
+            Fault::Short => kind == Kind::Read,
+            Fault::Sync => kind == Kind::Sync,
+        };
+        if !concerned {
+            return Ok(());
+        }
+        let number = self.operations;
+        self.operations += 1;
+        if number != at && !(for_good && number > at) {
+            return Ok(());
+        }
+        Err(match fault {
+            Fault::Full => Errno::NOSPC.into(),
+            Fault::Short => io::ErrorKind::UnexpectedEof.into(),
+            Fault::Broken | Fault::Sync => Errno::IO.into(),
+        })
+    }
+
+    fn note(&mut self, event: Event) {
+        self.platter.take(&event);
+        self.trace.push(event);
+    }
+
+    fn rename(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.note(Event::Name(change));
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<FileId> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&mut self, file: FileId, bytes: &[u8], offset: u64) {
+        let Some(content) = self.files.get_mut(&file) else { return };
+        let pages = content.write(bytes, offset);
+        let content = content.clone();
+        if offset >= PAGE as u64 && bytes.starts_with(b"btch") {
+            self.last_batch = Some((file, pages.clone()));
+        }
+        for page in pages {
+            let Some(written) = content.page(page) else { continue };
+            let len = content.len().min((page as u64 + 1) * PAGE as u64);
+            self.note(Event::Write { file, page, content: Arc::clone(written), len });
+        }
+    }
+
+    fn set_len(&mut self, file: FileId, len: u64) {
+        if let Some(content) = self.files.get_mut(&file) {
+            content.set_len(len);
+        }
+        self.note(Event::Length { file, len });
+    }
+}
+
+/// A process, and the directory that it has open.
+pub struct Process {
+    machine: Mutex<Option<Machine>>,
+    killed: Arc<AtomicBool>,
+    on_sync: Arc<OnSync>,
+}
+
+/// What happens meanwhile, whenever a file is synced.
+type OnSync = Mutex<Option<Box<dyn FnMut() + Send>>>;
+
+impl Process {
+    /// Has something done whenever a file is about to be synced.
+    pub fn on_sync(&self, act: impl FnMut() + Send + 'static) {
+        *self.on_sync.lock() = Some(Box::new(act));
+    }
+
+    /// Ends the process: whatever its threads still do has no effect.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        // A store that failed keeps its directory for good, and must not keep the machine.
+        *self.machine.lock() = None;
+    }
+
+    fn with<T>(&self, kind: Kind, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let machine = self.machine.lock();
+        let Some(machine) = &*machine else { return Err(Errno::IO.into()) };
+        let mut state = machine.0.lock();
+        state.operate(kind)?;
+        act(&mut state)
+    }
+
+    fn file(&self, file: FileId) -> io::Result<Arc<dyn DiskFile>> {
+        let machine = self.machine.lock().clone().ok_or(Errno::IO)?;
+        let (killed, on_sync) = (Arc::clone(&self.killed), Arc::clone(&self.on_sync));
+        Ok(Arc::new(OpenFile { machine, file, killed, on_sync }))
+    }
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").finish_non_exhaustive()
+    }
+}
+
+impl Disk for Process {
+    fn path(&self) -> &Path {
+        Path::new(":simulated:")
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.with(Kind::Look, |state| Ok(state.names.keys().cloned().collect()))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.with(Kind::Grow, |state| {
+            if state.names.contains_key(name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            if let Some(reason) = state.limits.creation {
+                return Err(reason.into());
+            }
+            let file = state.files.len() as FileId;
+            state.files.insert(file, Content::default());
+            state.rename(NameChange::Put { name: name.to_owned(), file, from: None });
+            Ok(file)
+        })?;
+        self.file(file)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.with(Kind::Look, |state| state.file(name))?;
+        self.file(file)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.with(Kind::Change, |state| {
+            let (file, from) = (state.file(from)?, Some(from.to_owned()));
+            state.rename(NameChange::Put { name: to.to_owned(), file, from });
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.with(Kind::Change, |state| {
+            state.file(name)?;
+            state.rename(NameChange::Remove { name: name.to_owned() });
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let machine = self.machine.lock();
+        let Some(machine) = &*machine else { return Err(Errno::IO.into()) };
+        let state = &mut *machine.0.lock();
+        if let Err(error) = state.operate(Kind::Sync) {
+            let left = state.platter.half_synced_names(&mut state.chance);
+            state.note(Event::SyncNamesFailed { left });
+            return Err(error);
+        }
+        state.note(Event::SyncNames);
+        Ok(())
+    }
+
+    fn lock(&self, _name: &str) -> io::Result<bool> {
+        self.with(Kind::Look, |_| Ok(true))
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.with(Kind::Look, |_| Ok(()))
+    }
+
+    fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        self.with(Kind::Look, |state| Ok(state.names.get(name) == Some(&file.identity().1)))
+    }
+}
+
+struct OpenFile {
+    machine: Machine,
+    file: FileId,
+    killed: Arc<AtomicBool>,
+    on_sync: Arc<OnSync>,
+}
+
+impl OpenFile {
+    fn with<T>(&self, kind: Kind, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.machine.0.lock();
+        if self.killed.load(Ordering::SeqCst) {
+            return Err(Errno::IO.into());
+        }
+        state.operate(kind)?;
+        act(&mut state)
+    }
+}
+
+impl std::fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenFile").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl DiskFile for OpenFile {
+    fn len(&self) -> io::Result<u64> {
+        self.with(Kind::Look, |state| Ok(state.files[&self.file].len()))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(Kind::Read, |state| state.files[&self.file].read(buffer, offset))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.machine.0.lock();
+        if self.killed.load(Ordering::SeqCst) {
+            return Err(Errno::IO.into());
+        }
+        let grows = offset + bytes.len() as u64 > state.files[&self.file].len();
+        let kind = if grows { Kind::Grow } else { Kind::Write };
+        if let Err(error) = state.operate(kind) {
+            // A write that fails may have written some of it.
+            let part = state.chance.below(bytes.len() + 1);
+            state.write(self.file, &bytes[..part], offset);
+            return Err(error);
+        }
+        state.write(self.file, bytes, offset);
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.with(Kind::Grow, |state| {
+            if len > state.limits.room {
+                return Err(Errno::NOSPC.into());
+            }
+            state.set_len(self.file, len);
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with(Kind::Change, |state| {
+            state.set_len(self.file, len);
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if let Some(act) = self.on_sync.lock().as_mut() {
+            act();
+        }
+        let state = &mut *self.machine.0.lock();
+        if self.killed.load(Ordering::SeqCst) {
+            return Err(Errno::IO.into());
+        }
+        let file = self.file;
+        if let Err(error) = state.operate(Kind::Sync) {
+            let left = state.platter.half_synced(file, &mut state.chance);
+            state.note(Event::SyncFailed { file, left });
+            return Err(error);
+        }
+        state.note(Event::Sync { file });
+        Ok(())
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        (0, self.file)
+    }
+}

@@ -1,0 +1,202 @@
+//! `soak`: tries to break a store in every way, for as long as it is told to.
+
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use refrain_proof::lane::{Goal, Lane, Race};
+use refrain_proof::machine::Fault;
+use refrain_proof::trial::Failure;
+use refrain_proof::{codec, cuts, faults, histories, rot};
+
+/// Tries to break a store in every way: power cuts, disks that fail, rot, and histories that are
+/// held against a model.
+#[derive(Parser)]
+#[command(name = "soak", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// For how long, such as 10m or 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration,
+          default_value = "1m")]
+    time: Duration,
+    /// Where to begin; each seed is another trial
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only what these lanes try
+    #[arg(long, value_name = "LANE")]
+    only: Vec<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// One trial, or as much as is tried before every change.
+#[derive(Subcommand)]
+enum Command {
+    /// As much as is tried before every change
+    Ci,
+    /// Power cuts everywhere in one history
+    Cuts {
+        #[arg(long)]
+        seed: u64,
+    },
+    /// One operation of the disk fails
+    Faults {
+        /// The workload
+        #[arg(long)]
+        seed: u64,
+        /// What goes wrong
+        #[arg(long)]
+        kind: Kind,
+        /// How many operations go well before
+        #[arg(long)]
+        at: u64,
+        /// All later ones fail too
+        #[arg(long)]
+        for_good: bool,
+    },
+    /// A sync fails, then the process ends, then the power fails
+    Syncs {
+        #[arg(long)]
+        seed: u64,
+    },
+    /// One long history against the model
+    Histories {
+        #[arg(long)]
+        seed: u64,
+    },
+    /// All short histories with one beginning
+    Short {
+        #[arg(long)]
+        beginning: u64,
+    },
+    /// Damage of what one history left
+    Rot {
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Records that were damaged
+    Codec {
+        #[arg(long)]
+        seed: u64,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Broken,
+    Full,
+    Short,
+    Sync,
+}
+
+/// Trials wait for the pauses of sealing, so there are more threads than cores.
+const THREADS_PER_CORE: usize = 4;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        None => return race(lanes(), arguments.seed, Some(arguments.time), &arguments.only),
+        Some(Command::Ci) => return race(ci_lanes(), arguments.seed, None, &[]),
+        Some(Command::Cuts { seed }) => cuts::explore(seed),
+        Some(Command::Faults { seed, kind, at, for_good }) => {
+            let kind = match kind {
+                Kind::Broken => Fault::Broken,
+                Kind::Full => Fault::Full,
+                Kind::Short => Fault::Short,
+                Kind::Sync => Fault::Sync,
+            };
+            faults::fail_at(seed, kind, at, for_good).map(u64::from)
+        }
+        Some(Command::Syncs { seed }) => faults::fail_sync(seed).map(u64::from),
+        Some(Command::Histories { seed }) => histories::long(seed),
+        Some(Command::Short { beginning }) => histories::short(beginning),
+        Some(Command::Rot { seed }) => rot::explore(seed),
+        Some(Command::Codec { seed }) => codec::explore(seed),
+    };
+    match outcome {
+        Ok(count) => {
+            say(&format!("{count} tried, and nothing went wrong\n"));
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            say(&format!("{failure}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs lanes side by side, and prints what came of it.
+fn race(mut lanes: Vec<Lane>, seed: u64, time: Option<Duration>, only: &[String]) -> ExitCode {
+    lanes.retain(|lane| only.is_empty() || only.iter().any(|name| name == lane.name));
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let race = Race::new(lanes, seed, time);
+    let terminal = io::stderr().is_terminal();
+    let mut beats = 0_u64;
+    race.run(cores * THREADS_PER_CORE, |race| {
+        beats += 1;
+        if terminal {
+            note(&format!("\r{}", race.line()));
+        } else if beats.is_multiple_of(30) {
+            note(&format!("{}\n", race.line()));
+        }
+    });
+    if terminal {
+        note("\n");
+    }
+    for (lane, failures) in race.all_failures() {
+        for failure in failures {
+            say(&format!("{lane}: {failure}\n"));
+        }
+    }
+    say(&race.to_string());
+    if race.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is tried until time is up.
+fn lanes() -> Vec<Lane> {
+    vec![
+        lane("cuts", "crash images", 8, Goal::Never, cuts::explore),
+        lane("faults", "failed operations", 3, Goal::Never, faults::fail_everywhere),
+        lane("syncs", "failed syncs", 3, Goal::Never, |seed| {
+            faults::fail_sync(seed).map(u64::from)
+        }),
+        lane("histories", "histories", 3, Goal::Never, histories::long),
+        lane("short", "short histories", 2, Goal::Seeds(histories::beginnings()), histories::short),
+        lane("rot", "damages", 2, Goal::Never, rot::explore),
+        lane("codec", "codec executions", 2, Goal::Never, codec::explore),
+    ]
+}
+
+/// The same, until each has come far enough.
+fn ci_lanes() -> Vec<Lane> {
+    let goal = |lane: &Lane| match lane.name {
+        "cuts" => Goal::Count(50_000),
+        "faults" => Goal::Seeds(3),
+        "syncs" => Goal::Count(5_000),
+        "histories" => Goal::Count(500),
+        "rot" => Goal::Count(10_000),
+        "codec" => Goal::Count(10_000_000),
+        _ => lane.goal,
+    };
+    lanes().into_iter().map(|lane| Lane { goal: goal(&lane), ..lane }).collect()
+}
+
+fn lane(
+    name: &'static str,
+    counts: &'static str,
+    share: u32,
+    goal: Goal,
+    trial: impl Fn(u64) -> Result<u64, Failure> + Send + Sync + 'static,
+) -> Lane {
+    Lane { name, counts, share, goal, trial: Box::new(trial) }
+}
+
+fn say(text: &str) {
+    // Whoever closed the pipe has seen enough.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+fn note(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

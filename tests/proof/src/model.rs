@@ -1,0 +1,200 @@
+//! What is known of a key: the reference that a store is held against.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use refrain::{Attempt, Fingerprint, Key, Operation, Outcome, Permit, RequestId, Scope, Store};
+
+/// How long what is kept is kept, unless an operation says less.
+pub const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Steps of time.
+pub const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// A scope, and one of its keys.
+pub type Name = (u8, u32);
+
+/// A request, by its number.
+pub type Request = u32;
+
+/// What a process that starts now would find under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// It is done.
+    Done {
+        /// What it was used for.
+        body: u8,
+        /// Who did it.
+        request: Request,
+        /// Whether the response was kept; nothing if that was not heard.
+        kept: Option<bool>,
+        /// Until when.
+        expires: Duration,
+    },
+    /// Nobody knows how it ended.
+    Interrupted {
+        /// What it was used for.
+        body: u8,
+        /// Who ran it.
+        request: Request,
+        /// Which run that was.
+        attempt: u32,
+        /// How many recovery points there are.
+        checkpoints: usize,
+        /// How long its record would be kept.
+        ttl: Duration,
+        /// Until when.
+        expires: Duration,
+    },
+}
+
+impl Known {
+    /// Until when this counts.
+    pub fn expires(&self) -> Duration {
+        match self {
+            Self::Done { expires, .. } | Self::Interrupted { expires, .. } => *expires,
+        }
+    }
+
+    /// What the key was used for.
+    pub fn body(&self) -> u8 {
+        match self {
+            Self::Done { body, .. } | Self::Interrupted { body, .. } => *body,
+        }
+    }
+
+    /// Who used it.
+    pub fn request(&self) -> Request {
+        match self {
+            Self::Done { request, .. } | Self::Interrupted { request, .. } => *request,
+        }
+    }
+}
+
+/// All keys. What is not in it was never used, or is free again.
+#[derive(Debug, Clone, Default)]
+pub struct Model(HashMap<Name, Known>);
+
+impl Model {
+    /// What is known of a key at this time.
+    pub fn at(&self, name: Name, now: Duration) -> Option<&Known> {
+        self.0.get(&name).filter(|known| known.expires() > now)
+    }
+
+    /// Lets a key become this.
+    pub fn set(&mut self, name: Name, known: Option<Known>) {
+        match known {
+            Some(known) => drop(self.0.insert(name, known)),
+            None => drop(self.0.remove(&name)),
+        }
+    }
+
+    /// All that is known, expired or not.
+    pub fn iter(&self) -> impl Iterator<Item = (Name, &Known)> {
+        self.0.iter().map(|(name, known)| (*name, known))
+    }
+}
+
+/// The request id of a request.
+pub fn request_id(request: Request) -> RequestId {
+    format!("req-{request}").parse().expect("letters, digits and a dash")
+}
+
+/// The scope and key of a name.
+pub fn address(name: Name) -> (Scope, Key) {
+    let key = format!("key-{}", name.1).parse().expect("letters, digits and a dash");
+    (Scope::new([name.0]), key)
+}
+
+/// The operation of a request.
+pub fn operation(name: Name, body: u8, request: Request) -> Operation {
+    let (scope, key) = address(name);
+    Operation::new(scope, key, Fingerprint::of([[body]])).request_id(request_id(request))
+}
+
+/// The response to a request: of one page or less, of several rows of a segment, or empty.
+pub fn response(body: u8, request: Request) -> Response<Bytes> {
+    let text = format!("{body} by {request}; ");
+    let repeats = [1, 0, 30, 300, 1500][request as usize % 5];
+    Response::new(text.repeat(repeats).into())
+}
+
+/// What a recovery point of a request holds.
+pub fn checkpoint(name: Name, number: usize) -> Bytes {
+    format!("{name:?} has come to {number}").into()
+}
+
+/// What a store says of a key.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is free: this request got it.
+    Free(Permit),
+    /// It is done, or used for something else.
+    Settled,
+    /// An earlier run was interrupted.
+    Interrupted(Attempt),
+}
+
+/// Asks for a key, in the name of a request that wants what it was used for, and says whether the
+/// answer is what one must hear if this is known.
+///
+/// # Errors
+///
+/// The store's.
+pub fn ask(
+    store: &Store,
+    name: Name,
+    known: Option<&Known>,
+) -> refrain::Result<Result<Answer, String>> {
+    let operation = operation(name, known.map_or(0, Known::body), 0);
+    let outcome = store.begin(&operation).wait_timeout(Duration::ZERO)?;
+    Ok(judge(name, known, outcome, true))
+}
+
+/// Holds an outcome against what is known. `same` says whether the key was asked for with what it
+/// was used for.
+pub fn judge(
+    name: Name,
+    known: Option<&Known>,
+    outcome: Outcome,
+    same: bool,
+) -> Result<Answer, String> {
+    let wrong = |said: &dyn std::fmt::Debug| Err(format!("{name:?} is {known:?}, not {said:?}"));
+    match (known, outcome) {
+        (None, Outcome::Execute(permit)) => {
+            if permit.attempt() == 1 && permit.checkpoints().is_empty() {
+                Ok(Answer::Free(permit))
+            } else {
+                wrong(&permit)
+            }
+        }
+        (Some(Known::Done { body, request, kept, .. }), Outcome::Replay(record)) if same => {
+            let stored = record.response().map(Response::body);
+            let whole = response(*body, *request).into_body();
+            let exact = stored.is_none_or(|stored| *stored == whole);
+            let as_kept = kept.is_none_or(|kept| kept == stored.is_some());
+            if exact && as_kept && *record.request_id() == request_id(*request) {
+                Ok(Answer::Settled)
+            } else {
+                wrong(&(record.request_id(), stored.map(Bytes::len)))
+            }
+        }
+        (Some(known), Outcome::Conflict { original })
+            if !same && original == request_id(known.request()) =>
+        {
+            Ok(Answer::Settled)
+        }
+        (
+            Some(Known::Interrupted { request, attempt, checkpoints, .. }),
+            Outcome::Interrupted(found),
+        ) if same => {
+            let points: Vec<_> = (0..*checkpoints).map(|n| checkpoint(name, n)).collect();
+            let exact = *found.request_id() == request_id(*request)
+                && found.number() == *attempt
+                && found.checkpoints() == points;
+            if exact { Ok(Answer::Interrupted(found)) } else { wrong(&found) }
+        }
+        (_, other) => wrong(&other),
+    }
+}

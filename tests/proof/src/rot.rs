@@ -1,0 +1,124 @@
+//! P5: whatever is damaged, swapped or missing, a store says what is true, or that it cannot say.
+
+use std::ops::Range;
+
+use refrain::Error;
+
+use crate::chance::Chance;
+use crate::content::{Content, PAGE};
+use crate::history::{History, Miss, Times, find, open};
+use crate::machine::Machine;
+use crate::platter::Image;
+use crate::step::steps;
+use crate::trial::{self, Failure};
+
+/// Steps before the damage.
+const STEPS: usize = 40;
+/// Damages of each store, one at a time.
+const HARMS: u64 = 60;
+
+/// Lives through a history, damages what it left, and says how often.
+///
+/// # Errors
+///
+/// What was taken for absent, or came out wrong.
+pub fn explore(seed: u64) -> Result<u64, Failure> {
+    trial::run(|| format!("rot --seed {seed}"), || damage(seed))
+}
+
+fn damage(seed: u64) -> Result<u64, String> {
+    let mut chance = Chance::new(seed);
+    let mut history = History::new(chance.draw());
+    let failed = |error: Error| format!("on a sound disk: {error:?}");
+    history.open().map_err(failed)?;
+    for step in steps(STEPS, &mut chance) {
+        match history.step(step) {
+            Ok(()) | Err(Error::Full | Error::Limit { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    history.kill();
+    let whole = history.machine().image();
+    let Some(last_batch) = history.machine().last_batch() else { return Ok(0) };
+    for _ in 0..HARMS {
+        let mut image = whole.clone();
+        let harm = harm(&mut image, &last_batch, &mut chance);
+        look(&image, &history, &mut chance).map_err(|what| format!("{harm}: {what}"))?;
+    }
+    Ok(HARMS)
+}
+
+/// To any rule, rot in the newest log's last batch looks like a torn write.
+type LastBatch = (String, Range<usize>);
+
+fn harm(image: &mut Image, last_batch: &LastBatch, chance: &mut Chance) -> String {
+    let names: Vec<String> = image.0.keys().cloned().collect();
+    let any = |chance: &mut Chance| names[chance.below(names.len())].clone();
+    let (name, other) = (any(chance), any(chance));
+    match chance.below(6) {
+        0 => {
+            image.0.remove(&name);
+            format!("without {name}")
+        }
+        1 => {
+            let (a, b) = (image.0[&name].clone(), image.0[&other].clone());
+            image.0.extend([(name.clone(), b), (other.clone(), a)]);
+            format!("{name} and {other} swapped")
+        }
+        2 => {
+            let content = image.0.get_mut(&name).expect("it is one of them");
+            let len = content.len() * chance.below(8) as u64 / 8;
+            content.set_len(len);
+            format!("{name} cut to {len}")
+        }
+        3 => {
+            let from = used_page(&image.0[&other], chance).unwrap_or_default();
+            let page = image.0[&other].page(from).cloned();
+            let content = image.0.get_mut(&name).expect("it is one of them");
+            match used_page(content, chance) {
+                Some(to) if !is_last(last_batch, &name, to) => {
+                    content.put(to, page);
+                    format!("page {to} of {name} is page {from} of {other}")
+                }
+                _ => "nothing done".to_owned(),
+            }
+        }
+        _ => flip(image, &name, last_batch, chance),
+    }
+}
+
+fn flip(image: &mut Image, name: &str, last_batch: &LastBatch, chance: &mut Chance) -> String {
+    let content = image.0.get_mut(name).expect("it is one of them");
+    match used_page(content, chance) {
+        Some(page) if !is_last(last_batch, name, page) => {
+            let at = page * PAGE + chance.below(PAGE);
+            content.page_mut(page)[at % PAGE] ^= 1 << chance.below(8);
+            format!("a bit at {at} of {name} flipped")
+        }
+        _ => "nothing done".to_owned(),
+    }
+}
+
+fn is_last((log, pages): &LastBatch, name: &str, page: usize) -> bool {
+    log == name && pages.contains(&page)
+}
+
+fn used_page(content: &Content, chance: &mut Chance) -> Option<usize> {
+    let used: Vec<usize> =
+        (0..content.pages()).filter(|page| content.page(*page).is_some()).collect();
+    used.get(chance.below(used.len())).copied()
+}
+
+/// Each key is what it was, or cannot be had.
+fn look(image: &Image, history: &History, chance: &mut Chance) -> Result<(), String> {
+    let times: Times = history.times().reboot(history.times().now);
+    let machine = Machine::new(image, chance.draw());
+    let Ok(store) = open(machine.start(), times.clock_at(times.now)) else { return Ok(()) };
+    for expected in history.journal().expected(usize::MAX) {
+        match find(&store, &vec![expected], times.now) {
+            Ok(_) | Err(Miss::Failed(_, Error::Corrupt { .. } | Error::Io { .. })) => {}
+            Err(miss) => return Err(miss.to_string()),
+        }
+    }
+    Ok(())
+}
