@@ -21,7 +21,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Anchor, Clock, Timeline};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::entry::{Encoded, Entry, Found};
 use crate::error::{Error, Result};
 use crate::key::Address;
@@ -38,7 +38,7 @@ mod seal;
 mod space;
 
 pub(crate) use claims::{Claims, OpenClaim};
-use manifest::Manifest;
+use manifest::{LOCK, MANIFEST, Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
 pub(crate) use seal::{Frozen, Retired, reap_interval};
 pub(crate) use space::{Reservation, Space};
@@ -160,15 +160,43 @@ impl Ledger {
         }
     }
 
-    /// Reads every file that may decide a key, and verifies it.
+    /// Reads every file that is listed, and verifies that it is what is open, and whole.
     pub(crate) fn verify(&self) -> Result<()> {
-        let snapshot = self.snapshot();
-        for log in &snapshot.logs {
-            for (_, location) in log.locations() {
-                log.read_entry(location)?;
-            }
+        self.verify_lists()?;
+        // For as long as these are held, the files keep their names and their content.
+        let (next, snapshot) = (self.next.lock().clone(), self.snapshot());
+        for log in snapshot.logs.iter().chain(&next) {
+            self.expect_in_place(&log.name, &*log.file)?;
+            log.verify(self.uuid)?;
         }
-        snapshot.segments.iter().try_for_each(|segment| segment.verify_all())
+        for segment in &snapshot.segments {
+            self.expect_in_place(&segment.name, &*segment.file)?;
+            segment.verify()?;
+        }
+        Ok(())
+    }
+
+    fn verify_lists(&self) -> Result<()> {
+        if read_lock(&*self.disk)? != Some(self.uuid) {
+            let reason = "it is missing, or not the one that was opened";
+            return Err(Error::corrupt(self.disk.path_of(LOCK), reason));
+        }
+        // Under the mutex, so that it is not replaced meanwhile.
+        let manifest = self.manifest.lock();
+        if Manifest::read(&*self.disk)?.as_ref() != Some(&*manifest) {
+            let reason = "it is missing, or not the one that was written last";
+            return Err(Error::corrupt(self.disk.path_of(MANIFEST), reason));
+        }
+        Ok(())
+    }
+
+    fn expect_in_place(&self, name: &str, file: &dyn DiskFile) -> Result<()> {
+        let path = self.disk.path_of(name);
+        match self.disk.still_owns(name, file) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::corrupt(path, "it was moved, removed or replaced")),
+            Err(error) => Err(Error::io("look for", path, error)),
+        }
     }
 
     /// The durable claim on an address that no verdict has ended.

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Anchor, Moment};
 use crate::disk::{Disk, DiskFile, remove_leftover};
@@ -45,6 +45,8 @@ pub(crate) struct Log {
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
     key: [u8; 32],
+    /// Up to where it is durable; nothing if it holds no batch that counts.
+    end: Mutex<Option<End>>,
     index: RwLock<Index>,
 }
 
@@ -147,7 +149,13 @@ impl Log {
             .and_then(|()| file.sync())
             .and_then(|()| disk.rename(&temporary_name(generation), &name))
             .map_err(|error| Error::io("begin", &path, error))?;
-        Ok(Self { generation, name, size, file, path, key: header.key, index: RwLock::default() })
+        Ok(Self::of(header, name, path, file))
+    }
+
+    fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
+        let LogHeader { generation, size, key, .. } = header;
+        let (end, index) = (Mutex::default(), RwLock::default());
+        Self { generation, name, size, file, path, key, end, index }
     }
 
     /// Opens a log and verifies its header.
@@ -172,12 +180,51 @@ impl Log {
         if header.generation != generation {
             return Err(Error::corrupt(path, "it is another generation under this name"));
         }
-        let length = file.len().map_err(|error| Error::io("measure", &path, error))?;
-        if length < header.size {
-            return Err(Error::corrupt(path, "it is cut short"));
+        let log = Self::of(header, name, path, file);
+        log.verify_length()?;
+        Ok(log)
+    }
+
+    fn verify_length(&self) -> Result<()> {
+        let length = self.file.len().map_err(|error| Error::io("measure", &self.path, error))?;
+        if length < self.size { Err(self.broken("it is cut short")) } else { Ok(()) }
+    }
+
+    /// Reads the header and every batch up to the end, and verifies that they are what was written
+    /// and that what is indexed is among it.
+    pub(crate) fn verify(&self, uuid: [u8; 16]) -> Result<()> {
+        let mut indexed: HashMap<_, _> =
+            self.locations().map(|(_, place)| (place.offset, place.check)).collect();
+        // Read behind the index: what is indexed by now ends before it.
+        let end = *self.end.lock();
+        self.verify_length()?;
+        let mut page = [0; PAGE_BYTES];
+        self.read(&mut page, 0)?;
+        let Self { generation, size, key, .. } = *self;
+        if page != (LogHeader { uuid, generation, size, key }).encode() {
+            return Err(self.broken("its header is not the one that it was opened with"));
         }
-        let LogHeader { size, key, .. } = header;
-        Ok(Self { generation, name, size, file, path, key, index: RwLock::default() })
+        let Some(end) = end else { return Ok(()) };
+        let (mut offset, mut sequence) = (PAGE, None);
+        while offset < end.offset {
+            let batch = self.batch_at(offset)?;
+            let batch = batch.ok_or_else(|| self.batch_is_damaged(offset))?;
+            if sequence.is_some_and(|sequence| batch.head.sequence != sequence + 1) {
+                return Err(self.broken("its batches are not dense"));
+            }
+            for frame in batch.frames() {
+                let place = Location::of(&frame, offset, batch.head.anchor.at);
+                if indexed.get(&place.offset) == Some(&place.check) {
+                    indexed.remove(&place.offset);
+                }
+            }
+            sequence = Some(batch.head.sequence);
+            offset += u64::from(batch.head.length).next_multiple_of(PAGE);
+        }
+        if (offset, sequence) != (end.offset, Some(end.sequence)) {
+            return Err(self.broken("it does not end where it did"));
+        }
+        if indexed.is_empty() { Ok(()) } else { Err(self.broken("an entry is not where it was")) }
     }
 
     /// Reads the batch at `offset`, if one verifies there.
@@ -251,6 +298,11 @@ impl Log {
         }
     }
 
+    /// What is in front of this is durable and counts.
+    pub(crate) fn set_end(&self, end: End) {
+        *self.end.lock() = Some(end);
+    }
+
     /// Enters what has become durable, oldest first.
     pub(crate) fn publish(&self, changes: &[Change]) {
         if changes.is_empty() {
@@ -309,6 +361,10 @@ impl Log {
         Error::corrupt(&self.path, format!("{reason}, at byte {}", location.offset))
     }
 
+    pub(crate) fn batch_is_damaged(&self, offset: u64) -> Error {
+        self.broken(&format!("a batch is damaged at byte {offset}"))
+    }
+
     pub(crate) fn broken(&self, reason: &str) -> Error {
         Error::corrupt(&self.path, reason)
     }
@@ -356,6 +412,7 @@ impl Tail {
             .map_err(|error| Error::io("append to", &self.log.path, error))?;
         self.sequence += 1;
         self.end += (bytes.len() as u64).next_multiple_of(PAGE);
+        self.log.set_end(self.end());
         Ok(offset)
     }
 

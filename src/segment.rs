@@ -27,7 +27,7 @@ mod filter;
 mod handles;
 mod row;
 
-use backend::Backend;
+use backend::{Backend, Overlay};
 pub(crate) use build::{Sealed, build};
 pub(crate) use handles::Handles;
 use row::{Head, Row, RowKey};
@@ -159,7 +159,7 @@ impl Segment {
             return Err(self.damaged("it has no row at or below a key"));
         };
         let (key, value) = last.map_err(storage)?;
-        let row = self.verify(RowKey::from_redb(key.value()), value.value())?;
+        let row = self.row(RowKey::from_redb(key.value()), value.value())?;
         if row.key != wanted {
             // Both neighbours count: a damaged branch can lead to a row beyond the key.
             let between = row.key.cmp(&wanted).is_lt() && row.successor.cmp_key(&wanted).is_gt();
@@ -176,7 +176,7 @@ impl Segment {
         let (first, last) = (RowKey::of(address, 1), RowKey::of(address, u16::MAX));
         for part in table.range(first.as_redb()..=last.as_redb()).map_err(storage)? {
             let (key, value) = part.map_err(storage)?;
-            let row = self.verify(RowKey::from_redb(key.value()), value.value())?;
+            let row = self.row(RowKey::from_redb(key.value()), value.value())?;
             if complete || Some(row.key.part) != expected.map(|next| next.part) {
                 return Err(self.damaged("a part is missing"));
             }
@@ -191,8 +191,19 @@ impl Segment {
         }
     }
 
+    /// Reads the file wholly, and verifies that it is the one that was opened.
+    pub(crate) fn verify(&self) -> Result<()> {
+        let (path, file) = (&self.path, &self.file);
+        let load = || Self::load(self.name.clone(), path.clone(), Arc::clone(file), self.meta.uuid);
+        if guarded(path, load)?.meta != self.meta {
+            return Err(self.damaged("it is not the segment that was opened"));
+        }
+        guarded(path, || verify_pages(path, file))?;
+        self.verify_rows()
+    }
+
     /// Reads every row in order, and verifies that nothing is missing between them.
-    pub(crate) fn verify_all(&self) -> Result<()> {
+    fn verify_rows(&self) -> Result<()> {
         guarded(&self.path, || {
             let handle = Handle::open(&self.path, &self.file)?;
             let storage = |error| failed(&self.path, error);
@@ -200,7 +211,7 @@ impl Segment {
             let mut records = 0;
             for row in handle.table.range::<TableKey>(..).map_err(storage)? {
                 let (key, value) = row.map_err(storage)?;
-                let row = self.verify(RowKey::from_redb(key.value()), value.value())?;
+                let row = self.row(RowKey::from_redb(key.value()), value.value())?;
                 if expected != Some(row.key.to_owned()) {
                     return Err(self.damaged("a row is missing"));
                 }
@@ -215,7 +226,7 @@ impl Segment {
         })
     }
 
-    fn verify<'a>(&self, key: RowKey<'a>, value: &'a [u8]) -> Result<Row<'a>> {
+    fn row<'a>(&self, key: RowKey<'a>, value: &'a [u8]) -> Result<Row<'a>> {
         Row::decode(&self.meta, key, value)
             .ok_or_else(|| self.damaged("a row does not match its checksum"))
     }
@@ -245,6 +256,18 @@ fn open_database(path: &Path, file: &Arc<dyn DiskFile>) -> Result<ReadOnlyDataba
         .set_cache_size(CACHE_BYTES)
         .open_read_only_with_backend(Backend(Arc::clone(file)))
         .map_err(|error| failed(path, error))
+}
+
+/// Verifies redb's own checksums: of the pages that lead to rows, rows know nothing.
+fn verify_pages(path: &Path, file: &Arc<dyn DiskFile>) -> Result<()> {
+    let overlay = Overlay::new(file).map_err(|error| Error::io("measure", path, error))?;
+    let mut builder = Builder::new();
+    let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(overlay);
+    let mut database = database.map_err(|error| failed(path, error))?;
+    match database.check_integrity().map_err(|error| failed(path, error))? {
+        true => Ok(()),
+        false => Err(Error::corrupt(path, "redb would repair it")),
+    }
 }
 
 /// Runs redb, and takes a panic of its for what it is: damage that it did not expect.

@@ -203,7 +203,14 @@ impl Store {
         Ok(ticket)
     }
 
-    /// Reads every live file and verifies it, which takes as long as reading them does.
+    /// Reads every file that the store consists of and verifies it, which takes as long as reading
+    /// them does.
+    ///
+    /// That is `LOCK` and `MANIFEST`, as they were written last; each log, from its header through
+    /// all its batches to where it ends; and each segment: its description, its filter, every row
+    /// in order, and redb's pages by redb's own checksums. Each file must be the one that is open.
+    /// What nothing ever reads is not looked at: the rest of a batch's last page, what a log holds
+    /// behind its end, and what redb has free.
     ///
     /// # Errors
     ///

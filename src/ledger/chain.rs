@@ -155,16 +155,18 @@ fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -
         if let Some((at, batch)) = last.take() {
             enter(&log, at, &batch, &mut claims, uuid)?;
         }
+        log.set_end(end);
         return Ok(Walked { log, start, claims, end, last: None, ends: HashSet::new() });
     }
     if log.has_batch_from(offset + PAGE)? {
-        return Err(log.broken(&format!("a batch is damaged at byte {offset}")));
+        return Err(log.batch_is_damaged(offset));
     }
     let Some((at, batch)) = last else { return Err(log.broken("it holds no batch")) };
     // The last batch counts for the new log, and this one ends before it.
     let ends =
         read_batch(&log, at, &batch, &mut claims, uuid)?.iter().map(|change| change.hash).collect();
     let end = End { generation: log.generation, offset: at, sequence: sequence - 1 };
+    log.set_end(end);
     Ok(Walked { log, start, claims, end, last: Some(batch), ends })
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn build(
     let kept = written.and_then(|meta| {
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
         let loaded = guarded(&path, || Segment::load(name.clone(), path.clone(), file, meta.uuid))?;
-        loaded.verify_all()?;
+        loaded.verify_rows()?;
         disk.rename(&temporary, &name).map_err(|error| Error::io("rename", &path, error))?;
         Ok(Segment { path: disk.path_of(&name), ..loaded })
     });
