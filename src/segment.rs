@@ -276,11 +276,14 @@ fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
         .unwrap_or_else(|_| Err(Error::corrupt(path, "redb panicked on it")))
 }
 
-/// Tells the system's errors from damage.
+/// Tells the system's errors from damage, of which redb makes errors of the system's type too.
 fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
     match error.into() {
         redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             Error::corrupt(path, "it is cut short")
+        }
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Error::corrupt(path, error.to_string())
         }
         redb::Error::Io(error) => Error::io("read", path, error),
         error => Error::corrupt(path, error.to_string()),
