@@ -128,15 +128,26 @@ impl Found {
             logs.insert(*generation, Arc::new(Log::open(disk, *generation, manifest.uuid)?));
         }
         let chain = chain::read(disk, manifest, &mut logs)?;
+        let is_older = || {
+            let reason = "it is an older one: there are files that came after it";
+            Err(Error::corrupt(disk.path_of(MANIFEST), reason))
+        };
         // Unlisted files of ours are leftovers; another store's are not ours to remove.
         for generation in names.logs.iter().filter(|log| !manifest.logs.contains(log)) {
-            Log::open(disk, *generation, manifest.uuid)?;
+            let log = Log::open(disk, *generation, manifest.uuid)?;
+            // Logs are listed before their first batch.
+            if *generation >= manifest.next_generation && log.is_started()? {
+                return is_older();
+            }
         }
         let listed = |generation: &u64| {
             manifest.segments.iter().any(|segment| segment.generation == *generation)
         };
         for generation in names.segments.iter().filter(|generation| !listed(generation)) {
             Segment::expect_ours(disk, *generation, manifest.uuid)?;
+            if *generation >= manifest.next_generation {
+                return is_older();
+            }
         }
         Ok(Self { segments: segments?, chain, unused: logs.into_values().collect() })
     }

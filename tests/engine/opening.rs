@@ -229,7 +229,7 @@ fn p12_leftovers_are_removed_once_the_store_is_proved_ours() {
     seal(&store, &home);
     drop(store);
     let copy = fs::read(home.files(".redb").remove(0)).unwrap();
-    fs::write(home.file("00000000000000aa.redb"), copy).unwrap();
+    fs::write(home.file("0000000000000001.redb"), copy).unwrap();
     fs::write(home.file("00000000000000ab.redb.tmp"), "half").unwrap();
     fs::write(home.file("00000000000000ac.log.tmp"), "half").unwrap();
     let store = home.open();
