@@ -1,4 +1,5 @@
-//! Tries to break what refrain promises: power cuts, failing disks, and histories against a model.
+//! Tries to break what refrain promises: power cuts, failing disks, kills, rot, and histories against a
+//! model.
 
 #![allow(missing_docs, reason = "nobody outside the repository uses it")]
 
@@ -9,6 +10,7 @@ pub mod cuts;
 pub mod faults;
 pub mod histories;
 pub mod history;
+pub mod kill;
 pub mod lane;
 pub mod machine;
 pub mod model;

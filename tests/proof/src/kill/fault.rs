@@ -1,0 +1,196 @@
+//! A fault at one system call of one thread, which strace injects.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use super::script::OPENER;
+
+/// How often a thread is looked for that is about to name itself.
+const LOOKS: usize = 1_000_000;
+
+/// What happens, at which call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// In which part of a store's life.
+    pub stage: Stage,
+    /// At which system call.
+    pub call: Call,
+    /// At which of them, counted from 1 in the thread of that stage.
+    pub nth: u32,
+    /// What happens.
+    pub blow: Blow,
+}
+
+/// A part of a store's life, each in a thread of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The first opening, which makes the store.
+    Creation,
+    /// An opening after a kill.
+    Recovery,
+    /// Batches of the log.
+    Commits,
+    /// Preparing logs, sealing them, and dropping what has expired.
+    Upkeep,
+}
+
+/// A system call that changes the disk.
+///
+/// strace acts where a call begins, so the N-th kill comes before the N-th change and after all that
+/// was changed before. The moment behind a call is the beginning of the next one of any kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// A write into a file.
+    Write,
+    /// A sync of a file.
+    SyncFile,
+    /// A sync of a directory.
+    SyncNames,
+    /// A file takes another's name.
+    Rename,
+    /// A name is removed.
+    Remove,
+    /// A file gets its blocks.
+    Allocate,
+    /// A file gets its length.
+    Truncate,
+}
+
+/// What happens at the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    /// SIGKILL, in place of the call.
+    Kill,
+    /// The call is not made, and fails with EIO.
+    Fail,
+    /// The call is not made, and fails with ENOSPC.
+    Full,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Creation, Self::Recovery, Self::Commits, Self::Upkeep];
+
+    /// The calls that its thread makes.
+    pub fn calls(self) -> &'static [Call] {
+        match self {
+            Self::Commits => &[Call::Write, Call::SyncFile],
+            Self::Creation | Self::Recovery | Self::Upkeep => &Call::ALL,
+        }
+    }
+
+    /// Whether its thread opens the store.
+    pub(super) fn is_opening(self) -> bool {
+        matches!(self, Self::Creation | Self::Recovery)
+    }
+
+    fn thread(self) -> &'static str {
+        match self {
+            Self::Creation | Self::Recovery => OPENER,
+            Self::Commits => "refrain-writer",
+            Self::Upkeep => "refrain-reaper",
+        }
+    }
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Write,
+        Self::SyncFile,
+        Self::SyncNames,
+        Self::Rename,
+        Self::Remove,
+        Self::Allocate,
+        Self::Truncate,
+    ];
+
+    /// As strace names it; what a machine's architecture does not have is passed over.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Write => "pwrite64",
+            Self::SyncFile => "fdatasync",
+            Self::SyncNames => "fsync",
+            Self::Rename => "?renameat,?renameat2",
+            Self::Remove => "unlinkat",
+            Self::Allocate => "fallocate",
+            Self::Truncate => "ftruncate",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stage, call, nth, blow } = self;
+        write!(f, "{blow:?} at {call:?} {nth} of {stage:?}")
+    }
+}
+
+/// An strace that waits for the call.
+pub(super) struct Injection {
+    strace: Child,
+    trace: PathBuf,
+}
+
+impl Injection {
+    /// Traces the thread of the fault's stage; it counts its calls from here on.
+    pub(super) fn attach(fault: &Fault, process: u32, home: &Path) -> io::Result<Self> {
+        let thread = find_thread(process, fault.stage.thread())?;
+        let trace = home.join("trace");
+        let blow = match fault.blow {
+            Blow::Kill => "signal=KILL",
+            Blow::Fail => "error=EIO",
+            Blow::Full => "error=ENOSPC",
+        };
+        let (call, nth) = (fault.call.name(), fault.nth);
+        let mut strace = Command::new("strace")
+            .args(["-e", &format!("trace={call}")])
+            .args(["-e", &format!("inject={call}:{blow}:when={nth}")])
+            .arg("-o")
+            .arg(&trace)
+            .arg("-p")
+            .arg(thread)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("{NEEDS_STRACE}: {error}")))?;
+        let mut said = String::new();
+        let stderr = strace.stderr.take().expect("it was piped");
+        BufReader::new(stderr).read_line(&mut said)?;
+        let injection = Self { strace, trace };
+        if said.contains("attached") {
+            return Ok(injection);
+        }
+        injection.end()?;
+        Err(io::Error::other(format!("strace says: {said}")))
+    }
+
+    /// Waits for strace, and says whether it came to the call.
+    pub(super) fn end(mut self) -> io::Result<bool> {
+        self.strace.wait()?;
+        let trace = fs::read_to_string(&self.trace)?;
+        Ok(trace.contains("(INJECTED)") || trace.contains("killed by SIGKILL"))
+    }
+}
+
+const NEEDS_STRACE: &str = "strace injects the faults, and is not here (apt-get install strace)";
+
+/// The thread of that name. It may be about to name itself, but it was started.
+fn find_thread(process: u32, name: &str) -> io::Result<OsString> {
+    for _ in 0..LOOKS {
+        for task in fs::read_dir(format!("/proc/{process}/task"))? {
+            let task = task?;
+            // It may have ended meanwhile.
+            let named = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            if named.trim_end() == name {
+                return Ok(task.file_name());
+            }
+        }
+        thread::yield_now();
+    }
+    Err(io::Error::other(format!("process {process} has no thread {name}")))
+}
