@@ -2,17 +2,19 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZero;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use refrain_proof::chance::Chance;
+use refrain_proof::kill::{self, Injected, Kills};
 use refrain_proof::lane::{Goal, Lane, Race};
 use refrain_proof::machine::Fault;
 use refrain_proof::trial::Failure;
 use refrain_proof::{codec, cuts, faults, histories, rot};
 
-/// Tries to break a store in every way: power cuts, disks that fail, rot, and histories that are
-/// held against a model.
+/// Tries to break a store in every way: power cuts, disks that fail, kills, rot, and histories that
+/// are held against a model.
 #[derive(Parser)]
 #[command(name = "soak", args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -75,6 +77,16 @@ enum Command {
         #[arg(long)]
         seed: u64,
     },
+    /// Processes that are killed at random
+    Kills {
+        #[arg(long)]
+        seed: u64,
+    },
+    /// A process that is killed, or fails, at one of its system calls
+    Inject {
+        #[arg(long)]
+        seed: u64,
+    },
     /// Records that were damaged
     Codec {
         #[arg(long)]
@@ -94,6 +106,9 @@ enum Kind {
 const THREADS_PER_CORE: usize = 4;
 
 fn main() -> ExitCode {
+    if kill::is_child() {
+        return kill::child_main().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         None => return race(lanes(), arguments.seed, Some(arguments.time), &arguments.only),
@@ -112,6 +127,8 @@ fn main() -> ExitCode {
         Some(Command::Histories { seed }) => histories::long(seed),
         Some(Command::Short { beginning }) => histories::short(beginning),
         Some(Command::Rot { seed }) => rot::explore(seed),
+        Some(Command::Kills { seed }) => kill_at_random(seed),
+        Some(Command::Inject { seed }) => inject(seed),
         Some(Command::Codec { seed }) => codec::explore(seed),
     };
     match outcome {
@@ -164,8 +181,31 @@ fn lanes() -> Vec<Lane> {
         lane("histories", "histories", 3, Goal::Never, histories::long),
         lane("short", "short histories", 2, Goal::Seeds(histories::beginnings()), histories::short),
         lane("rot", "damages", 2, Goal::Never, rot::explore),
+        lane("kills", "kills at random", 2, Goal::Never, kill_at_random),
+        lane("inject", "kills and errors at a call", 2, Goal::Never, inject),
         lane("codec", "codec executions", 2, Goal::Never, codec::explore),
     ]
+}
+
+fn kill_at_random(seed: u64) -> Result<u64, Failure> {
+    let again = format!("kills --seed {seed}");
+    let kills = Kills::new(seed, Box::new(this_again)).map_err(|error| error.to_string());
+    let killed = kills.and_then(|mut kills| kills.random_round().map(|()| kills.kills()));
+    killed.map_err(|what| Failure { what, again })
+}
+
+fn inject(seed: u64) -> Result<u64, Failure> {
+    let fault = kill::Fault::draw(&mut Chance::new(seed));
+    match kill::injected(fault, seed, &this_again) {
+        Ok(Injected::Happened) => Ok(1),
+        Ok(Injected::NeverCame) => Ok(0),
+        Err(what) => Err(Failure { what, again: format!("inject --seed {seed}") }),
+    }
+}
+
+/// What starts this program again, to be killed.
+fn this_again() -> process::Command {
+    process::Command::new(std::env::current_exe().expect("a program has a file"))
 }
 
 /// The same, until each has come far enough.
@@ -176,6 +216,8 @@ fn ci_lanes() -> Vec<Lane> {
         "syncs" => Goal::Count(5_000),
         "histories" => Goal::Count(500),
         "rot" => Goal::Count(10_000),
+        "kills" => Goal::Count(50),
+        "inject" => Goal::Count(50),
         "codec" => Goal::Count(10_000_000),
         _ => lane.goal,
     };

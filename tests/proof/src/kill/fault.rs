@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use super::script::OPENER;
+use crate::chance::Chance;
 
 /// How often a thread is looked for that is about to name itself.
 const LOOKS: usize = 1_000_000;
@@ -70,6 +71,22 @@ pub enum Blow {
     Fail,
     /// The call is not made, and fails with ENOSPC.
     Full,
+}
+
+impl Fault {
+    /// One of all, as chance has it; kills most of the time.
+    pub fn draw(chance: &mut Chance) -> Self {
+        let stage = Stage::ALL[chance.below(Stage::ALL.len())];
+        let call = stage.calls()[chance.below(stage.calls().len())];
+        let blow = if chance.one_in(4) { Blow::ERRORS[chance.below(2)] } else { Blow::Kill };
+        let most = if stage.is_opening() { 12 } else { 100 };
+        let nth = 1 + u32::try_from(chance.below(most)).unwrap_or(0);
+        Self { stage, call, nth, blow }
+    }
+}
+
+impl Blow {
+    const ERRORS: [Self; 2] = [Self::Fail, Self::Full];
 }
 
 impl Stage {
