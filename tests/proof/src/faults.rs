@@ -14,7 +14,7 @@ use crate::trial::{self, Failure};
 /// Steps of a workload.
 const STEPS: usize = 24;
 /// Power cuts after each failure.
-const CUTS: usize = 2;
+const CUTS: usize = 3;
 
 /// Lets every operation of a workload fail in turn, once and for good, in each way, and says how many
 /// they were.
@@ -107,22 +107,34 @@ fn expect(history: &History, kind: Fault, error: &Error) -> std::result::Result<
 
 /// A new process finds everything, and so does one after a power cut.
 fn recover(history: &mut History, chance: &mut Chance) -> std::result::Result<(), String> {
+    let from = history.machine().events();
     history.open().map_err(|error| format!("it does not open any more: {error:?}"))?;
     history.look().map_err(|error| format!("it cannot be read: {error:?}"))?;
     if let Some(store) = history.store() {
         store.verify().map_err(|error| format!("it does not verify any more: {error:?}"))?;
     }
-    let trace = history.machine().trace();
-    let times = history.times().reboot(history.times().now);
-    let mut platter = Platter::new(&Image::default());
-    trace.iter().for_each(|event| platter.take(event));
-    for _ in 0..CUTS {
-        let (image, _) = platter.cut(chance);
-        let expected = history.journal().expected(trace.len());
-        cuts::check(&image, &times, &expected, chance)
-            .map_err(|what| format!("and then the power fails: {what}"))?;
-    }
+    cut_after(history, from, chance)?;
     history.kill();
+    Ok(())
+}
+
+/// The power fails somewhere after so many events, the last included.
+fn cut_after(
+    history: &History,
+    from: usize,
+    chance: &mut Chance,
+) -> std::result::Result<(), String> {
+    let trace = history.machine().trace();
+    for _ in 0..CUTS {
+        let events = from + chance.below(trace.len() + 1 - from);
+        let mut platter = Platter::new(&Image::default());
+        trace[..events].iter().for_each(|event| platter.take(event));
+        let (image, _) = platter.cut(chance);
+        let times = history.times().reboot(history.times().at(events));
+        let expected = history.journal().expected(events);
+        cuts::check(&image, &times, &expected, chance)
+            .map_err(|what| format!("the power fails after event {events}: {what}"))?;
+    }
     Ok(())
 }
 
@@ -170,18 +182,8 @@ fn sync_fails(seed: u64) -> std::result::Result<bool, String> {
     if let Err(error) = lived {
         expect(&history, Fault::Sync, &error)?;
     }
-    let trace = history.machine().trace();
-    for _ in 0..CUTS {
-        let events = from + chance.below(trace.len() + 1 - from);
-        let mut platter = Platter::new(&Image::default());
-        trace[..events].iter().for_each(|event| platter.take(event));
-        let (image, _) = platter.cut(&mut chance);
-        let times = history.times().reboot(history.times().at(events));
-        let expected = history.journal().expected(events);
-        cuts::check(&image, &times, &expected, &mut chance).map_err(|what| {
-            format!("with reads {reads:?}, the power fails after event {events}: {what}")
-        })?;
-    }
+    cut_after(&history, from, &mut chance)
+        .map_err(|what| format!("with reads {reads:?}, {what}"))?;
     history.kill();
     Ok(true)
 }

@@ -57,11 +57,16 @@ pub struct Race {
 
 impl Race {
     /// Gets ready. Without a time it goes on until every lane has reached its goal.
-    pub fn new(lanes: Vec<Lane>, first_seed: u64, until: Option<Duration>) -> Self {
+    pub fn new(
+        lanes: Vec<Lane>,
+        first_seed: u64,
+        until: Option<Duration>,
+        max_failures: usize,
+    ) -> Self {
         let lanes = lanes.into_iter().map(|lane| (lane, Progress::default())).collect();
         #[expect(clippy::disallowed_methods, reason = "how long it takes is what is measured")]
         let start = Instant::now();
-        Self { lanes, first_seed, start, until, max_failures: 20 }
+        Self { lanes, first_seed, start, until, max_failures }
     }
 
     /// Tries with so many threads, and calls `show` every second meanwhile.

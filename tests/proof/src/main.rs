@@ -25,6 +25,9 @@ struct Arguments {
     /// Where to begin; each seed is another trial
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How many failures end it
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    max_failures: usize,
     /// Only what these lanes try
     #[arg(long, value_name = "LANE")]
     only: Vec<String>,
@@ -111,8 +114,16 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
-        None => return race(lanes(), arguments.seed, Some(arguments.time), &arguments.only),
-        Some(Command::Ci) => return race(ci_lanes(), arguments.seed, None, &[]),
+        None => {
+            let lanes = chosen(&arguments.only);
+            return race(Race::new(
+                lanes,
+                arguments.seed,
+                Some(arguments.time),
+                arguments.max_failures,
+            ));
+        }
+        Some(Command::Ci) => return race(Race::new(ci_lanes(), 1, None, 1)),
         Some(Command::Cuts { seed }) => cuts::explore(seed),
         Some(Command::Faults { seed, kind, at, for_good }) => {
             let kind = match kind {
@@ -144,10 +155,8 @@ fn main() -> ExitCode {
 }
 
 /// Runs lanes side by side, and prints what came of it.
-fn race(mut lanes: Vec<Lane>, seed: u64, time: Option<Duration>, only: &[String]) -> ExitCode {
-    lanes.retain(|lane| only.is_empty() || only.iter().any(|name| name == lane.name));
+fn race(race: Race) -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let race = Race::new(lanes, seed, time);
     let terminal = io::stderr().is_terminal();
     let mut beats = 0_u64;
     race.run(cores * THREADS_PER_CORE, |race| {
@@ -168,6 +177,13 @@ fn race(mut lanes: Vec<Lane>, seed: u64, time: Option<Duration>, only: &[String]
     }
     say(&race.to_string());
     if race.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Those of the lanes that were asked for, or all.
+fn chosen(only: &[String]) -> Vec<Lane> {
+    let mut lanes = lanes();
+    lanes.retain(|lane| only.is_empty() || only.iter().any(|name| name == lane.name));
+    lanes
 }
 
 /// What is tried until time is up.
