@@ -39,6 +39,18 @@ bench-smoke:
 stripe-sdk:
     .ci/run stripe-sdk
 
+# Tries to break a store in every way, for so long: `just soak 2h`.
+soak time="1m" *arguments:
+    cargo run --release -p refrain-proof -- --for {{ time }} {{ arguments }}
+
+# As much of it as is tried before every change.
+soak-ci:
+    .ci/run soak
+
+# Plants defects, and holds that each is caught: about a quarter of an hour.
+planted *names:
+    .ci/planted {{ names }}
+
 # Half a minute of fuzzing.
 fuzz-smoke:
     .ci/run fuzz-smoke

@@ -160,6 +160,69 @@ pub fn any_steps(count: usize, chance: &mut Chance) -> Vec<Step> {
     draw(step(), count, chance)
 }
 
+/// The steps that four bytes each choose.
+pub fn decode(bytes: &[u8]) -> Vec<Step> {
+    bytes.as_chunks().0.iter().map(|bytes| Step::choose(*bytes)).collect()
+}
+
+impl Step {
+    fn choose([kind, key, how, much]: [u8; 4]) -> Self {
+        let name = (key & 1, u32::from(key >> 1 & 1));
+        let body = key >> 2 & 1;
+        match kind % 12 {
+            0..3 => Self::Begin {
+                name,
+                body,
+                durable: key & 8 != 0,
+                ttl: if key & 16 == 0 { TTL } else { 2 * HOUR },
+                end: End::choose(how),
+            },
+            3 => Self::EndHeld { which: much, end: End::choose(how) },
+            4 => Self::EndAll { first: much },
+            5 => Self::Burst { count: much % 12 },
+            6 => Self::Checkpoint { which: much },
+            7 => Self::Resume { name, body, judgement: Judgement::choose(how) },
+            8 => {
+                if how & 1 == 0 {
+                    Self::Forget { name }
+                } else {
+                    Self::GiveUp { name }
+                }
+            }
+            9 if how & 3 == 0 => Self::Wall { hours: much.cast_signed() % 48 },
+            9 => Self::Advance { hours: much % 30 },
+            10 => Self::Reap,
+            _ => Self::Restart { cleanly: how & 1 == 0 },
+        }
+    }
+}
+
+impl End {
+    const ALL: [Self; 6] = [
+        Self::Complete,
+        Self::CompleteWithoutResponse,
+        Self::Release,
+        Self::Drop,
+        Self::Interrupt,
+        Self::Hold,
+    ];
+
+    fn choose(byte: u8) -> Self {
+        Self::ALL[usize::from(byte) % Self::ALL.len()]
+    }
+}
+
+impl Judgement {
+    fn choose(byte: u8) -> Self {
+        match byte % 4 {
+            0 => Self::Leave,
+            1 => Self::Complete,
+            2 => Self::Release,
+            _ => Self::Retry(End::choose(byte >> 2)),
+        }
+    }
+}
+
 /// Steps without those of the wall clock, which decides over a reboot, so that a cut can come after.
 pub fn steps(count: usize, chance: &mut Chance) -> Vec<Step> {
     let leave_the_clock = |step: &Step| !matches!(step, Step::Wall { .. });
