@@ -51,11 +51,11 @@ soak-ci:
 planted *names:
     .ci/planted {{ names }}
 
-# Half a minute of fuzzing.
+# A minute of fuzzing, after the corpora.
 fuzz-smoke:
     .ci/run fuzz-smoke
 
-# Fuzzes one target until it finds something: record, log or key.
+# Fuzzes one target until it finds something: record, key, fingerprint, log or segment.
 fuzz target:
     cargo +nightly fuzz run {{ target }}
 

@@ -2,9 +2,10 @@
 //!
 //! Outside semver. Nothing in the crate calls it.
 //!
-//! The input of a `recover` function decides what is in the newest log of a small store in memory,
-//! which is then opened. Each panics, which is a finding, if damage is reported as anything else, if
-//! a store that opened does not open again, or if what was acknowledged is lost without a word.
+//! The input of a `recover` function decides what is in the newest log of a small store in memory, or
+//! in a segment that is listed, which is then opened. Each panics, which is a finding, if damage is
+//! reported as anything else, if a store that opened does not open again, or if what was
+//! acknowledged is lost without a word.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+#[cfg(feature = "server")]
+use http::{HeaderName, request};
 
 use crate::clock::{Moment, SimulatedClock};
 pub use crate::disk::{Disk, DiskFile};
@@ -22,7 +25,13 @@ use crate::key::{Address, Fingerprint, Key, Scope};
 use crate::ledger::{self, Opened, Settings};
 use crate::log::{BatchBuilder, Tail};
 use crate::record::{Completion, Record};
+#[cfg(feature = "server")]
+use crate::server::Fingerprinting;
 use crate::{Builder, Store};
+
+mod segment;
+
+pub use segment::{recover_pages, recover_rows, recover_segment};
 
 /// Two bytes say where a patch goes, and a log is no smaller than a start and what follows it.
 const LOG_BYTES: u64 = 64 * 1024;
@@ -59,6 +68,22 @@ pub fn decode_record(bytes: &Bytes) -> Option<Record> {
         Found::Record(record) => Some(record),
         Found::Forgotten => None,
     }
+}
+
+/// The fingerprint that the server layer gives a request, if these headers are part of it.
+#[cfg(feature = "server")]
+pub fn request_fingerprint(
+    headers: &[HeaderName],
+    request: &request::Parts,
+    body: &[u8],
+) -> Fingerprint {
+    Fingerprinting { headers: headers.into(), ..Fingerprinting::default() }.of(request, body)
+}
+
+/// The same, where JSON bodies count by their canonical form.
+#[cfg(feature = "canonical-json")]
+pub fn canonical_fingerprint(request: &request::Parts, body: &[u8]) -> Fingerprint {
+    Fingerprinting { canonical_json: true, ..Fingerprinting::default() }.of(request, body)
 }
 
 /// The newest log is these bytes.

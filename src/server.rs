@@ -98,7 +98,7 @@ pub use request::request_id;
 pub use service::Idempotent;
 
 use collect::Collector;
-use fingerprint::Fingerprinting;
+pub(crate) use fingerprint::Fingerprinting;
 use memory::Memory;
 
 /// Adds idempotency to a service; see the [module](self).

@@ -13,16 +13,16 @@ type Custom = Arc<dyn Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync>;
 
 /// How requests are fingerprinted: by method, path and query as sent, body, and what is chosen here.
 #[derive(Clone, Default)]
-pub(super) struct Fingerprinting {
-    pub(super) headers: Arc<[HeaderName]>,
+pub(crate) struct Fingerprinting {
+    pub(crate) headers: Arc<[HeaderName]>,
     #[cfg(feature = "canonical-json")]
-    pub(super) canonical_json: bool,
+    pub(crate) canonical_json: bool,
     /// In place of all of it.
-    pub(super) custom: Option<Custom>,
+    pub(crate) custom: Option<Custom>,
 }
 
 impl Fingerprinting {
-    pub(super) fn of(&self, request: &Parts, body: &[u8]) -> Fingerprint {
+    pub(crate) fn of(&self, request: &Parts, body: &[u8]) -> Fingerprint {
         if let Some(custom) = &self.custom {
             return custom(request, body);
         }
