@@ -57,7 +57,7 @@ fuzz-smoke:
 
 # Fuzzes one target until it finds something: record, key, fingerprint, log or segment.
 fuzz target:
-    cargo +nightly fuzz run {{ target }}
+    cargo +nightly fuzz run {{ target }} -- -rss_limit_mb=6144
 
 # Fills a store, kills it and measures its recovery.
 million *arguments="--store target/million":
