@@ -55,7 +55,8 @@ planted *names:
 fuzz-smoke:
     .ci/run fuzz-smoke
 
-# Fuzzes one target until it finds something: record, key, fingerprint, log or segment.
+# Fuzzes one target until it finds something: record, key, fingerprint, log, segment or
+# store.
 fuzz target:
     cargo +nightly fuzz run {{ target }} -- -rss_limit_mb=6144
 
