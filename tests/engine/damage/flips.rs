@@ -148,7 +148,7 @@ fn p5_verify_finds_a_flipped_byte_in_every_page_of_a_segment() {
     let mut pages = 0;
     for page in (PAGE..harmed.bytes.len()).step_by(PAGE) {
         let found = |at: &usize| harmed.is_found(&store, *at);
-        let places = || (page..page + PAGE).step_by(97).chain([page + PAGE - 1]);
+        let places = || (page..page + PAGE).step_by(139).chain([page + PAGE - 1]);
         let content = places().take_while(found).count();
         // From the first byte that nobody reads on, nobody reads the page.
         if let Some(free) = places().nth(content) {
@@ -168,7 +168,7 @@ fn p5_verify_finds_a_flipped_byte_in_every_page_of_a_segment() {
 fn p5_a_flipped_byte_is_found_when_the_store_is_opened_or_verified() {
     let victim = Victim::new();
     for name in ["LOCK", "MANIFEST"] {
-        for at in (0..fs::read(victim.home.file(name)).unwrap().len()).step_by(3) {
+        for at in (0..fs::read(victim.home.file(name)).unwrap().len()).step_by(7) {
             let what = format!("{name} at {at}");
             let finder = victim.harm(&what, |copy| flip(&copy.join(name), at));
             assert!(finder.is_opening(), "{what}");

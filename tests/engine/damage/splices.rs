@@ -40,7 +40,7 @@ fn p5_a_batch_in_the_place_of_another_is_found() {
         // Not the last one: in the newest log that is a torn write, in the other it is repeated.
         for place in &places[..places.len() - 1] {
             for (from, source) in contents.iter().enumerate() {
-                for batch in batches(source).into_iter().step_by(2) {
+                for batch in batches(source).into_iter().step_by(4) {
                     if (from, batch.start) == (to, place.start) {
                         continue;
                     }
@@ -118,15 +118,17 @@ fn p5_pages_of_segments_in_the_place_of_others_are_found() {
             let finder = victim.harm(&what, |copy| write(&copy.join(&name), bytes, at));
             found += usize::from(!finder.is_nobody() && !is_same);
         };
-        for from in pages(&contents[1]).into_iter().filter(|from| from % 3 == page % 3) {
+        for from in
+            pages(&contents[1]).into_iter().filter(|from| from / PAGE % 5 == page / PAGE % 5)
+        {
             let bytes = &contents[1][from..from + PAGE];
             put(format!("the other's page {from} at {page}"), page, bytes);
         }
-        for from in pages(own).into_iter().filter(|from| *from != page && from % 2 == 0) {
+        for from in pages(own).into_iter().step_by(3).filter(|from| *from != page) {
             put(format!("page {from} at {page}"), page, &own[from..from + PAGE]);
         }
     }
-    assert!(found > 200, "only {found} of them were found");
+    assert!(found > 80, "only {found} of them were found");
 }
 
 #[test]
@@ -136,7 +138,7 @@ fn p5_two_pages_of_a_segment_that_changed_places_are_found() {
     let (name, own) = (name_of(&segment), fs::read(&segment).unwrap());
     let mut found = 0;
     for a in (0..own.len()).step_by(PAGE) {
-        for b in (a + PAGE..own.len()).step_by(PAGE) {
+        for b in (a + PAGE..own.len()).step_by(2 * PAGE) {
             let what = format!("pages {a} and {b}");
             let finder = victim.harm(&what, |copy| {
                 write(&copy.join(&name), &own[a..a + PAGE], b);
@@ -145,7 +147,7 @@ fn p5_two_pages_of_a_segment_that_changed_places_are_found() {
             found += usize::from(!finder.is_nobody());
         }
     }
-    assert!(found > 100, "only {found} of them were found");
+    assert!(found > 50, "only {found} of them were found");
 }
 
 /// What was in a directory at one time.
