@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 
 use crate::clock::Moment;
 use crate::engine::Engine;
@@ -18,6 +17,7 @@ use crate::ledger::{OpenClaim, Reservation};
 use crate::locks::Held;
 use crate::log::{Change, Location, Log, check_of};
 use crate::record::{Completion, Record};
+use crate::sync::Sender;
 use crate::ticket::Slot;
 
 /// The callers' end of the writer.

@@ -1,14 +1,13 @@
 //! What the threads of a store share: the ledger, the in-flight table, and whether they go on.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ledger::{Frozen, Ledger};
 use crate::locks::Locks;
 use crate::observe;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, OnceLock, thread};
 use crate::ticket::Slot;
 
 #[derive(Debug)]
@@ -126,7 +125,7 @@ pub(crate) struct PanicGuard {
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             let path = self.engine.ledger.disk.path();
             self.engine.fail(Error::corrupt(path, format!("the {} thread panicked", self.thread)));
         }

@@ -15,10 +15,7 @@
 //! - A log is sealed only when all open claims stand in a newer one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Anchor, Clock, Timeline};
 use crate::disk::{Disk, DiskFile};
@@ -28,6 +25,8 @@ use crate::key::Address;
 use crate::log::{BatchBuilder, Frame, Log, PAGE, Tail};
 use crate::record::Record;
 use crate::segment::{Handles, Segment};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 
 mod chain;
 mod claims;

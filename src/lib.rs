@@ -93,6 +93,7 @@ pub mod server;
 mod settler;
 mod stats;
 mod store;
+mod sync;
 mod ticket;
 mod writer;
 

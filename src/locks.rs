@@ -9,17 +9,16 @@
 //! - Wakers run outside the mutexes. A shard's mutex may take a slot's, never the reverse.
 
 use std::collections::{HashMap, VecDeque, hash_map};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, RequestId, Scope};
 use crate::observe;
 use crate::record::Record;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, OnceLock};
 use crate::ticket::Slot;
 
 const SHARDS: usize = 64;

@@ -16,13 +16,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Anchor, Moment};
 use crate::disk::{Disk, DiskFile, remove_leftover};
 use crate::entry::{self, End, Found, Malformed, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
+use crate::sync::{Mutex, RwLock};
 
 mod batch;
 mod header;

@@ -4,17 +4,16 @@
 //! an entry does not read back, it tries again at its next round; nothing is lost meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::commit::Queue;
 use crate::engine::{Engine, Message, Waiting};
 use crate::error::{Error, Result};
 use crate::ledger::{Frozen, Retired, Trouble, reap_interval};
 use crate::observe::{self, Stopwatch};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Receiver, RecvTimeoutError};
 
 /// Between two transactions of sealing, and two pieces of a file that is dropped, so that commits
 /// beside them are not held up.

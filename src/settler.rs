@@ -1,14 +1,13 @@
 //! Settles batches in commit order: on the writer's thread while they are small and it is idle.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
-
-use crossbeam_channel::{Sender, unbounded};
 
 use crate::commit::{Committed, Queue};
 use crate::engine::{Engine, Message};
 use crate::ledger::Frozen;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Sender, unbounded};
 
 /// From this size on a batch is settled by the settler: waking costs as much as the fdatasync.
 const SETTLER_ENTRIES: usize = 17;

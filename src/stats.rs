@@ -1,11 +1,11 @@
 //! How a store is doing, in numbers.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::engine::Engine;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How a store is doing. Counters start at zero when it is opened.
 #[derive(Clone, Debug, Serialize)]
@@ -52,7 +52,7 @@ impl Stats {
     pub(crate) fn of(engine: &Engine) -> Self {
         let Engine { ledger, locks, counters, .. } = engine;
         let snapshot = ledger.snapshot();
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Self {
             in_flight: locks.in_flight(),
             open_claims: ledger.claims.lock().len(),

@@ -2,11 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use crossbeam_channel::{Sender, unbounded};
-use parking_lot::Mutex;
 
 use crate::begin::Begin;
 use crate::builder::Builder;
@@ -23,6 +19,8 @@ use crate::operation::Operation;
 use crate::reaper::Reaper;
 use crate::record::Record;
 use crate::stats::Stats;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Mutex, Sender, unbounded};
 use crate::ticket::Ticket;
 use crate::writer;
 

@@ -7,12 +7,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use crate::error::Result;
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, now, thread_local};
 
 /// The outcome of a commit that is under way.
 ///
@@ -141,8 +140,6 @@ pub(crate) fn block_on_timeout<F: Future + Unpin>(
     future: &mut F,
     timeout: Duration,
 ) -> Option<F::Output> {
-    #[expect(clippy::disallowed_methods, reason = "a wait is measured where it happens")]
-    let now = Instant::now;
     let Some(deadline) = now().checked_add(timeout) else { return Some(block_on(future)) };
     with_parker(|cx| {
         loop {
@@ -164,12 +161,10 @@ pub(crate) fn poll_until<T>(
     every: Duration,
     mut attempt: impl FnMut() -> Option<T>,
 ) -> Option<T> {
-    #[expect(clippy::disallowed_methods, reason = "a wait is measured where it happens")]
-    let now = Instant::now;
     let start = now();
     loop {
         let outcome = attempt();
-        let left = timeout.saturating_sub(now().duration_since(start));
+        let left = timeout.saturating_sub(now().saturating_duration_since(start));
         if outcome.is_some() || left.is_zero() {
             return outcome;
         }

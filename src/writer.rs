@@ -11,11 +11,7 @@
 //! One batch is in flight at a time, and the writer blocks on nothing but the disk.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::time::Duration;
 
 use crate::commit::{Command, Committed, Pending, Queue};
 use crate::engine::{Engine, Message};
@@ -23,6 +19,9 @@ use crate::error::{Error, Result};
 use crate::log::{BatchBuilder, Frame, Tail};
 use crate::observe::{self, Stopwatch};
 use crate::settler::{Settlement, Settler};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Instant, Receiver, Sender, now, unbounded};
 
 /// A batch holds at most this many entries,
 const MAX_BATCH_ENTRIES: usize = 256;
@@ -134,8 +133,7 @@ impl Writer {
 
     /// Whether others are in flight who may commit within the gathering time.
     fn worth_waiting(&self, until: &mut Option<Instant>) -> bool {
-        #[expect(clippy::disallowed_methods, reason = "a wait is measured where it happens")]
-        let now = Instant::now();
+        let now = now();
         self.engine.locks.in_flight() > self.pending.len()
             && now < *until.get_or_insert(now + GATHER)
     }

@@ -14,6 +14,7 @@ use crate::entry::{self, End, Entry, Malformed, Parts};
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::log::{Batch, Change, Location, Log, PAGE};
+use crate::sync::thread;
 
 use super::OpenClaim;
 use super::manifest::Manifest;
@@ -111,12 +112,12 @@ type Job = (Arc<Log>, Option<End>, Option<End>);
 
 /// Reads the logs of the chain, on all cores: this is most of what opening costs.
 fn walk_all(jobs: Vec<Job>, uuid: [u8; 16]) -> Result<Vec<Walked>> {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let walks: Vec<_> = jobs
             .into_iter()
             .map(|(log, start, until)| {
                 let path = log.name.clone();
-                std::thread::Builder::new()
+                thread::Builder::new()
                     .name("refrain-recovery".into())
                     .spawn_scoped(scope, move || walk(log, start, until, uuid))
                     .map_err(|error| Error::io("start a thread to read", path, error))

@@ -8,9 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Timeline;
 use crate::disk::{Disk, remove_leftover};
@@ -19,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
 use crate::log::{Batch, BatchBuilder, Log, PAGE, PAGE_BYTES, Tail, log_name};
 use crate::segment::{Handles, Segment};
+use crate::sync::atomic::AtomicU64;
+use crate::sync::{Mutex, RwLock};
 
 use super::chain::{self, Walked};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::log::{Location, Log, PAGE};
 use crate::observe;
 use crate::segment::{self, Sealed, Segment, SegmentMeta};
+use crate::sync::atomic::Ordering;
 
 use super::recovery::needed_for;
 use super::{Ledger, MAX_BEHIND, TRUNCATE_BYTES, Trouble};

@@ -6,11 +6,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::entry::MAX_BARE_ENTRY_BYTES;
 use crate::error::{Error, Result};
 use crate::log::{BatchBuilder, Frame, PAGE, PAGE_BYTES};
+use crate::sync::Mutex;
 
 const _: () = assert!(BatchBuilder::HEAD + Frame::HEAD + MAX_BARE_ENTRY_BYTES <= PAGE_BYTES);
 

@@ -5,9 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::Result;
+use crate::sync::Mutex;
 
 use super::{Handle, Segment};
 
