@@ -22,9 +22,14 @@ pub(crate) enum Settlement {
 }
 
 pub(crate) struct Settler {
-    work: Sender<Settlement>,
+    /// Nothing once the store stops.
+    helper: Option<Helper>,
     outstanding: Arc<AtomicUsize>,
     inline: Settling,
+}
+
+struct Helper {
+    work: Sender<Settlement>,
     thread: JoinHandle<()>,
 }
 
@@ -62,7 +67,7 @@ impl Settler {
                 done.fetch_sub(1, Ordering::Release);
             }
         })?;
-        Ok(Self { work, outstanding, inline, thread })
+        Ok(Self { helper: Some(Helper { work, thread }), outstanding, inline })
     }
 
     pub(crate) fn take(&self, settlement: Settlement) {
@@ -70,19 +75,25 @@ impl Settler {
             Settlement::Batch(committed) => committed.items.len() < SETTLER_ENTRIES,
             _ => true,
         };
-        if small && self.outstanding.load(Ordering::Acquire) == 0 {
-            return self.inline.settle(settlement);
-        }
-        self.outstanding.fetch_add(1, Ordering::Release);
-        if let Err(unsent) = self.work.send(settlement) {
-            // The settler is gone only if it panicked, which has stopped the store.
-            drop(unsent);
+        match &self.helper {
+            Some(helper) if !small || self.outstanding.load(Ordering::Acquire) > 0 => {
+                self.outstanding.fetch_add(1, Ordering::Release);
+                if let Err(unsent) = helper.work.send(settlement) {
+                    // The settler is gone only if it panicked, which has stopped the store.
+                    drop(unsent);
+                }
+            }
+            _ => self.inline.settle(settlement),
         }
     }
 
-    pub(crate) fn stop(self) {
-        drop(self.work);
-        // A panic there has stopped the store already.
-        let _ = self.thread.join();
+    /// Settles what is outstanding, and from then on everything on the writer's thread: settling may
+    /// queue more, to take back a claim that nobody took, and the writer must not have gone before.
+    pub(crate) fn stop(&mut self) {
+        if let Some(Helper { work, thread }) = self.helper.take() {
+            drop(work);
+            // A panic there has stopped the store already.
+            let _ = thread.join();
+        }
     }
 }

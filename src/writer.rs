@@ -87,10 +87,12 @@ impl Writer {
                     }
                     self.settler.take(Settlement::Rotated);
                 }
-                Next::Stop => stopping = true,
+                Next::Stop => {
+                    stopping = true;
+                    self.settler.stop();
+                }
             }
         }
-        self.settler.stop();
     }
 
     /// Waits for a command, and takes what fits a batch with it.
