@@ -44,7 +44,8 @@ impl Reaper {
             let waiting = std::mem::take(&mut self.waiting);
             let outcome = self.round();
             waiting.into_iter().for_each(|waiting| waiting.answer(outcome.clone()));
-            if !self.waiting.is_empty() {
+            // A round may have taken the word to stop, which does not come twice.
+            if !self.waiting.is_empty() || self.engine.is_closing() {
                 continue;
             }
             match self.messages.recv_timeout(interval) {
