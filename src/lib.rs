@@ -86,6 +86,8 @@ mod operation;
 mod permit;
 mod reaper;
 pub mod record;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod segment;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]

@@ -21,7 +21,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, OnceLock};
 use crate::ticket::Slot;
 
-const SHARDS: usize = 64;
+/// Where schedules are chosen, few: an empty shard is no place to meet.
+const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
 
 /// How much may be in flight.
 #[derive(Debug, Clone, Copy)]

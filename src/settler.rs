@@ -9,8 +9,9 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Sender, unbounded};
 
-/// From this size on a batch is settled by the settler: waking costs as much as the fdatasync.
-const SETTLER_ENTRIES: usize = 17;
+/// From this size on a batch is settled by the settler: waking costs as much as the fdatasync. Where
+/// schedules are chosen, clients are few, and so is this.
+const SETTLER_ENTRIES: usize = if cfg!(shuttle) { 2 } else { 17 };
 
 /// What follows a commit, in order.
 pub(crate) enum Settlement {

@@ -72,7 +72,7 @@ pub(super) fn read_lock(disk: &dyn Disk) -> Result<Option<[u8; 16]>> {
     }
 }
 
-pub(super) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<[u8; 16]> {
+pub(crate) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<[u8; 16]> {
     write(disk, LOCK, LOCK_MAGIC, &uuid).map_err(|trouble| trouble.error).map(|()| uuid)
 }
 

@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 14] = [
     &["writer", "reaper"],
     &FACE,
     &["server"],
-    &["internals"],
+    &["internals", "schedules"],
 ];
 const FACE: [&str; 6] = ["operation", "permit", "begin", "builder", "stats", "store"];
 

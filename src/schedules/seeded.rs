@@ -1,0 +1,125 @@
+//! Schedules that are what their seed makes them.
+
+use std::cell::Cell;
+
+use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
+
+/// Of a schedule by priorities, the most changes of them.
+const MAX_CHANGES: u64 = 3;
+
+thread_local! {
+    /// The seed of the schedule that runs on this thread, and a digest of its choices so far.
+    pub(super) static CURRENT: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+}
+
+/// Gives each of a number of seeds in a row its schedule.
+///
+/// An even seed chooses anew at every step. An odd one gives each thread a priority, and changes it
+/// at up to three steps (probabilistic concurrency testing, Burckhardt et al., ASPLOS 2010); how far
+/// those may lie is drawn as well, so that nothing is carried over from one schedule to the next.
+pub(super) struct Seeded {
+    seeds: std::ops::Range<u64>,
+    numbers: Numbers,
+    priorities: Option<Priorities>,
+    digest: u64,
+}
+
+impl Seeded {
+    pub(super) fn new(seeds: std::ops::Range<u64>) -> Self {
+        Self { seeds, numbers: Numbers(0), priorities: None, digest: 0 }
+    }
+}
+
+impl Scheduler for Seeded {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        let seed = self.seeds.next()?;
+        CURRENT.set(Some((seed, 0)));
+        self.numbers = Numbers(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+        self.priorities = (seed % 2 == 1).then(|| Priorities::draw(&mut self.numbers));
+        self.digest = 0;
+        Some(Schedule::new(seed))
+    }
+
+    fn next_task(
+        &mut self,
+        runnable: &[&Task],
+        current: Option<TaskId>,
+        is_yielding: bool,
+    ) -> Option<TaskId> {
+        let next = match &mut self.priorities {
+            Some(priorities) => {
+                priorities.choose(&mut self.numbers, runnable, current, is_yielding)
+            }
+            None => runnable[self.numbers.below(runnable.len())].id(),
+        };
+        self.digest = (self.digest ^ usize::from(next) as u64).wrapping_mul(0x0100_0000_01b3);
+        CURRENT.set(CURRENT.get().map(|(seed, _)| (seed, self.digest)));
+        Some(next)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.numbers.next()
+    }
+}
+
+/// Whoever has the highest goes on, until it blocks.
+struct Priorities {
+    of: Vec<u64>,
+    changes: Vec<usize>,
+    /// Below all that were given.
+    lowest: u64,
+    choices: usize,
+}
+
+impl Priorities {
+    fn draw(numbers: &mut Numbers) -> Self {
+        let horizon = 1 << (4 + numbers.below(7));
+        let changes = (0..=numbers.next() % MAX_CHANGES).map(|_| numbers.below(horizon)).collect();
+        Self { of: Vec::new(), changes, lowest: u64::MAX / 2, choices: 0 }
+    }
+
+    fn choose(
+        &mut self,
+        numbers: &mut Numbers,
+        runnable: &[&Task],
+        current: Option<TaskId>,
+        is_yielding: bool,
+    ) -> TaskId {
+        if let [only] = runnable {
+            return only.id();
+        }
+        let changes = is_yielding || self.changes.contains(&self.choices);
+        self.choices += 1;
+        if let (true, Some(current)) = (changes, current) {
+            self.lowest -= 1;
+            *self.of(numbers, current) = self.lowest;
+        }
+        let first = runnable.iter().max_by_key(|task| *self.of(numbers, task.id()));
+        first.expect("somebody can go on").id()
+    }
+
+    fn of(&mut self, numbers: &mut Numbers, task: TaskId) -> &mut u64 {
+        let task = usize::from(task);
+        while self.of.len() <= task {
+            self.of.push(u64::MAX / 2 + numbers.next() / 2);
+        }
+        &mut self.of[task]
+    }
+}
+
+/// SplitMix64.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("it is below a usize")
+    }
+}
