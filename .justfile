@@ -15,6 +15,10 @@ lint:
 test:
     cargo test --all-features
 
+# Threads under chosen schedules.
+schedules:
+    .ci/run schedules
+
 # Builds the documentation.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps

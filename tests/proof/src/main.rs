@@ -116,14 +116,14 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         None => {
             let lanes = chosen(&arguments.only);
-            return race(Race::new(
+            return race(&Race::new(
                 lanes,
                 arguments.seed,
                 Some(arguments.time),
                 arguments.max_failures,
             ));
         }
-        Some(Command::Ci) => return race(Race::new(ci_lanes(), 1, None, 1)),
+        Some(Command::Ci) => return race(&Race::new(ci_lanes(), 1, None, 1)),
         Some(Command::Cuts { seed }) => cuts::explore(seed),
         Some(Command::Faults { seed, kind, at, for_good }) => {
             let kind = match kind {
@@ -155,7 +155,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs lanes side by side, and prints what came of it.
-fn race(race: Race) -> ExitCode {
+fn race(race: &Race) -> ExitCode {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let terminal = io::stderr().is_terminal();
     let mut beats = 0_u64;
