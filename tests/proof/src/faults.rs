@@ -1,5 +1,7 @@
 //! P10, P11: every operation of the disk fails, once and for good, in every way that it can.
 
+use std::time::Duration;
+
 use refrain::{Error, Result};
 
 use crate::chance::Chance;
@@ -13,6 +15,8 @@ use crate::trial::{self, Failure};
 
 /// Steps of a workload.
 const STEPS: usize = 24;
+/// How long a store that has stopped may take to say so.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Power cuts after each failure.
 const CUTS: usize = 3;
 
@@ -97,7 +101,7 @@ fn expect(history: &History, kind: Fault, error: &Error) -> std::result::Result<
         return Err(format!("a full disk has stopped the store: {error:?}"));
     }
     for name in [(0, 0), (7, 7)] {
-        let outcome = store.begin(&operation(name, 0, 0)).wait();
+        let outcome = store.begin(&operation(name, 0, 0)).wait_timeout(PATIENCE);
         if !matches!(outcome, Err(Error::Stopped { .. })) {
             return Err(format!("it had stopped, and then {name:?} got {outcome:?}"));
         }

@@ -41,7 +41,7 @@ pub fn short(beginning: u64) -> Result<u64, Failure> {
     let beginning = usize::try_from(beginning).unwrap_or_default();
     let one = first_steps()[beginning / alphabet.len()];
     let two = alphabet[beginning % alphabet.len()];
-    let again = || format!("short --beginning {beginning}");
+    let again = || format!("short --seed {beginning}");
     trial::run(again, || {
         for three in &alphabet {
             for four in &alphabet {

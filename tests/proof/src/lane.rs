@@ -1,9 +1,9 @@
 //! The ways in which a store is tried, side by side: each is a lane, and goes from seed to seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -53,7 +53,12 @@ pub struct Race {
     until: Option<Duration>,
     /// Failures that end it all.
     max_failures: usize,
+    /// What each thread tries, and since when.
+    under_way: Mutex<HashMap<ThreadId, (&'static str, u64, Duration)>>,
 }
+
+/// A trial that takes longer has come to a standstill.
+const STANDSTILL: Duration = Duration::from_secs(5 * 60);
 
 impl Race {
     /// Gets ready. Without a time it goes on until every lane has reached its goal.
@@ -66,7 +71,7 @@ impl Race {
         let lanes = lanes.into_iter().map(|lane| (lane, Progress::default())).collect();
         #[expect(clippy::disallowed_methods, reason = "how long it takes is what is measured")]
         let start = Instant::now();
-        Self { lanes, first_seed, start, until, max_failures }
+        Self { lanes, first_seed, start, until, max_failures, under_way: Mutex::default() }
     }
 
     /// Tries with so many threads, and calls `show` every second meanwhile.
@@ -112,7 +117,10 @@ impl Race {
         // So that the others do not choose the same lane meanwhile.
         progress.busy.fetch_add(1, Ordering::SeqCst);
         let begun = self.start.elapsed();
+        let me = thread::current().id();
+        self.under_way.lock().insert(me, (lane.name, seed, begun));
         let outcome = (lane.trial)(seed);
+        self.under_way.lock().remove(&me);
         let took = self.start.elapsed().saturating_sub(begun);
         progress.busy.fetch_add(u64::try_from(took.as_micros()).unwrap_or(0), Ordering::SeqCst);
         match outcome {
@@ -126,7 +134,17 @@ impl Race {
         }
     }
 
-    /// What went wrong since this was asked last, in any lane.
+    /// A trial that has come to a standstill, if one has: it will never end.
+    pub fn standstill(&self) -> Option<Failure> {
+        let now = self.start.elapsed();
+        let under_way = self.under_way.lock();
+        let (name, seed, _) =
+            under_way.values().find(|(.., begun)| now.saturating_sub(*begun) > STANDSTILL)?;
+        let what = format!("{name}: it has not come to an end for {} s", STANDSTILL.as_secs());
+        Some(Failure { what, again: format!("{name} --seed {seed}") })
+    }
+
+    /// How much went wrong, in all lanes.
     pub fn failures(&self) -> usize {
         self.lanes.iter().map(|(_, progress)| progress.failures.lock().len()).sum()
     }

@@ -1,5 +1,18 @@
-//! Tries to break what refrain promises: power cuts, failing disks, kills, rot, and histories against a
-//! model.
+//! Tries to break what refrain promises: power cuts, failing disks, kills, rot, schedules of threads, and
+//! histories against a model.
+//!
+//! ```text
+//!   chance ──► step ──► history ──asks──► a store ──► machine ──► platter
+//!                          │                 ▲           (cache)   (what a cut leaves)
+//!                        model ◄──compared───┘
+//!
+//!   cuts, faults, histories, rot, kill, schedules, codec: a trial for each seed
+//!   lane: trials side by side, for hours     main: `soak`
+//! ```
+//!
+//! What must be found is decided here, by what was asked and answered, and by nothing that the store
+//! keeps. A trial that fails prints the command that repeats it; the threads of the store go their own
+//! way, so it may take a few.
 
 #![allow(missing_docs, reason = "nobody outside the repository uses it")]
 
@@ -16,5 +29,6 @@ pub mod machine;
 pub mod model;
 pub mod platter;
 pub mod rot;
+pub mod schedules;
 pub mod step;
 pub mod trial;

@@ -11,7 +11,7 @@ use refrain_proof::kill::{self, Injected, Kills};
 use refrain_proof::lane::{Goal, Lane, Race};
 use refrain_proof::machine::Fault;
 use refrain_proof::trial::Failure;
-use refrain_proof::{codec, cuts, faults, histories, rot};
+use refrain_proof::{codec, cuts, faults, histories, rot, schedules};
 
 /// Tries to break a store in every way: power cuts, disks that fail, kills, rot, and histories that
 /// are held against a model.
@@ -45,17 +45,17 @@ enum Command {
         #[arg(long)]
         seed: u64,
     },
-    /// One operation of the disk fails
+    /// One operation of the disk fails, or each in turn
     Faults {
         /// The workload
         #[arg(long)]
         seed: u64,
         /// What goes wrong
-        #[arg(long)]
-        kind: Kind,
+        #[arg(long, requires = "at")]
+        kind: Option<Kind>,
         /// How many operations go well before
-        #[arg(long)]
-        at: u64,
+        #[arg(long, requires = "kind")]
+        at: Option<u64>,
         /// All later ones fail too
         #[arg(long)]
         for_good: bool,
@@ -72,8 +72,9 @@ enum Command {
     },
     /// All short histories with one beginning
     Short {
+        /// Which
         #[arg(long)]
-        beginning: u64,
+        seed: u64,
     },
     /// Damage of what one history left
     Rot {
@@ -90,6 +91,11 @@ enum Command {
         #[arg(long)]
         seed: u64,
     },
+    /// Threads under chosen schedules
+    Schedules {
+        #[arg(long)]
+        seed: u64,
+    },
     /// Records that were damaged
     Codec {
         #[arg(long)]
@@ -103,6 +109,17 @@ enum Kind {
     Full,
     Short,
     Sync,
+}
+
+impl From<Kind> for Fault {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Broken => Self::Broken,
+            Kind::Full => Self::Full,
+            Kind::Short => Self::Short,
+            Kind::Sync => Self::Sync,
+        }
+    }
 }
 
 /// Trials wait for the pauses of sealing, so there are more threads than cores.
@@ -125,21 +142,17 @@ fn main() -> ExitCode {
         }
         Some(Command::Ci) => return race(&Race::new(ci_lanes(), 1, None, 1)),
         Some(Command::Cuts { seed }) => cuts::explore(seed),
-        Some(Command::Faults { seed, kind, at, for_good }) => {
-            let kind = match kind {
-                Kind::Broken => Fault::Broken,
-                Kind::Full => Fault::Full,
-                Kind::Short => Fault::Short,
-                Kind::Sync => Fault::Sync,
-            };
-            faults::fail_at(seed, kind, at, for_good).map(u64::from)
+        Some(Command::Faults { seed, kind: Some(kind), at: Some(at), for_good }) => {
+            faults::fail_at(seed, kind.into(), at, for_good).map(u64::from)
         }
+        Some(Command::Faults { seed, .. }) => faults::fail_everywhere(seed),
         Some(Command::Syncs { seed }) => faults::fail_sync(seed).map(u64::from),
         Some(Command::Histories { seed }) => histories::long(seed),
-        Some(Command::Short { beginning }) => histories::short(beginning),
+        Some(Command::Short { seed }) => histories::short(seed),
         Some(Command::Rot { seed }) => rot::explore(seed),
         Some(Command::Kills { seed }) => kill_at_random(seed),
         Some(Command::Inject { seed }) => inject(seed),
+        Some(Command::Schedules { seed }) => schedules::explore(seed),
         Some(Command::Codec { seed }) => codec::explore(seed),
     };
     match outcome {
@@ -160,6 +173,11 @@ fn race(race: &Race) -> ExitCode {
     let terminal = io::stderr().is_terminal();
     let mut beats = 0_u64;
     race.run(cores * THREADS_PER_CORE, |race| {
+        if let Some(failure) = race.standstill() {
+            say(&format!("{failure}\n{race}"));
+            // Its thread cannot be ended otherwise.
+            process::exit(1);
+        }
         beats += 1;
         if terminal {
             note(&format!("\r{}", race.line()));
@@ -199,6 +217,7 @@ fn lanes() -> Vec<Lane> {
         lane("rot", "damages", 2, Goal::Never, rot::explore),
         lane("kills", "kills at random", 2, Goal::Never, kill_at_random),
         lane("inject", "kills and errors at a call", 2, Goal::Never, inject),
+        lane("schedules", "schedules", 2, Goal::Never, schedules::explore),
         lane("codec", "codec executions", 2, Goal::Never, codec::explore),
     ]
 }
@@ -224,7 +243,7 @@ fn this_again() -> process::Command {
     process::Command::new(std::env::current_exe().expect("a program has a file"))
 }
 
-/// The same, until each has come far enough.
+/// The same, until each has come far enough. Schedules have a step of their own.
 fn ci_lanes() -> Vec<Lane> {
     let goal = |lane: &Lane| match lane.name {
         "cuts" => Goal::Count(50_000),
@@ -237,7 +256,8 @@ fn ci_lanes() -> Vec<Lane> {
         "codec" => Goal::Count(10_000_000),
         _ => lane.goal,
     };
-    lanes().into_iter().map(|lane| Lane { goal: goal(&lane), ..lane }).collect()
+    let lanes = lanes().into_iter().filter(|lane| lane.name != "schedules");
+    lanes.map(|lane| Lane { goal: goal(&lane), ..lane }).collect()
 }
 
 fn lane(
