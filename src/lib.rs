@@ -86,7 +86,8 @@ mod operation;
 mod permit;
 mod reaper;
 pub mod record;
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 mod schedules;
 mod segment;
 #[cfg(feature = "server")]

@@ -38,7 +38,7 @@ fn explore<F: Fn() + Send + Sync + 'static>(scenario: F) {
     let path = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
     let name = path.split_once("::").map_or(path, |(_crate, name)| name);
     let (first, count) = (number("REFRAIN_SEED", 0), number("REFRAIN_SCHEDULES", SCHEDULES));
-    run(name, first..first + count, scenario);
+    run(name, first..first.saturating_add(count), scenario);
     let scenario = name.rsplit("::").next().unwrap_or(name);
     println!("schedules {scenario} {count}");
 }

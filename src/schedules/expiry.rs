@@ -16,15 +16,15 @@ fn completed(line: &Line) {
 }
 
 fn clients(line: &Line) -> [thread::JoinHandle<()>; 2] {
-    let clients: [(fn(&Line) -> Heard, u8); 2] = [(Line::ask, 2), (Line::ask_in_task, 3)];
-    clients.map(|(ask, body)| {
+    let client = |ask: fn(&Line) -> Heard, body| {
         let line = line.clone();
         thread::spawn(move || {
             let heard = ask(&line);
             assert!(!matches!(heard, Heard::Stopped));
             line.serve(heard, body);
         })
-    })
+    };
+    [client(Line::ask, 2), client(Line::ask_in_task, 3)]
 }
 
 /// The record expires, and its log is rotated and sealed, while others ask for the key.
@@ -84,7 +84,9 @@ fn p2_a_record_that_is_settled_while_its_log_is_sealed_is_not_lost() {
         machine.clock.advance(2 * HOUR);
         let threads = [1, 2].map(|which: usize| {
             let line = lines[which].clone();
-            thread::spawn(move || completed(&line))
+            let heard = line.ask();
+            assert!(matches!(heard, Heard::Run(_)));
+            thread::spawn(move || line.serve(heard, 1))
         });
         store.reap().unwrap();
         join(threads);

@@ -52,6 +52,20 @@ fn p15_a_value_is_taken_or_comes_back_and_never_both() {
     });
 }
 
+#[test]
+fn p8_whoever_waits_for_the_last_to_leave_is_woken() {
+    explore(|| {
+        let locks = Locks::new(Limits { in_flight: 9, per_scope: 9, waiters: 9 });
+        let leaving = ["a", "b"].map(|key| {
+            let address = Address::new(&[0; 16], Scope::new("s"), key.parse().unwrap());
+            let acquired = locks.acquire(&address, &"r".parse().unwrap()).unwrap();
+            thread::spawn(move || drop(acquired))
+        });
+        assert!(locks.wait_idle(Duration::MAX));
+        join(leaving);
+    });
+}
+
 /// No more than allowed are in flight at any time, and those who leave make room for as many.
 #[test]
 fn p14_the_limits_of_the_table_hold() {
