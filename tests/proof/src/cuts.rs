@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use refrain::Error;
 
 use crate::chance::Chance;
-use crate::history::{Expected, Found, History, Times, find, open};
+use crate::history::{History, open};
+use crate::journal::{Expected, Found, Times, find};
 use crate::machine::Machine;
 use crate::platter::{Event, Image, Platter};
 use crate::step::steps;

@@ -1,25 +1,27 @@
 //! A history: steps on a real store, held against the model, with all that a later cut must know.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use refrain::clock::SimulatedClock;
 use refrain::internals::{Disk, open_on};
-use refrain::{Attempt, Error, Outcome, Permit, Record, Result, Store, Ticket};
+use refrain::{Attempt, Error, Outcome, Permit, Result, Store};
 
+use crate::journal::{Found, Journal, Miss, Times, find};
 use crate::machine::{Machine, Process, Reads};
 use crate::model::{
-    Answer, HOUR, Known, Model, Name, Request, TTL, address, ask, checkpoint, judge, operation,
+    Answer, HOUR, Known, Model, Name, Request, TTL, address, checkpoint, judge, operation,
     request_id, response,
 };
 use crate::step::{End, Judgement, Step};
 
+mod ends;
+
+use ends::{By, Ending};
+
 /// Keys from here on are used once.
 const FRESH: u32 = 1000;
-/// What a machine that was off for a moment has missed.
-pub const DOWNTIME: Duration = Duration::from_secs(60);
 
 /// A store on a machine, and all that was asked of it.
 pub struct History {
@@ -48,102 +50,6 @@ struct Held {
     durable: bool,
 }
 
-/// When it is, and was, on a machine.
-#[derive(Debug, Clone, Default)]
-pub struct Times {
-    /// Since the first machine was switched on.
-    pub now: Duration,
-    /// When this one was.
-    booted: Duration,
-    boots: u32,
-    /// After how many events it was how late.
-    past: Vec<(usize, Duration)>,
-}
-
-/// What was asked of each key, in order, and when it was answered.
-#[derive(Debug, Clone, Default)]
-pub struct Journal(HashMap<Name, Vec<Entry>>);
-
-#[derive(Debug, Clone)]
-struct Entry {
-    /// How much had happened to the disk before.
-    asked: usize,
-    /// And when the answer came, if one did.
-    answered: Option<usize>,
-    after: Option<Known>,
-}
-
-/// What a process may find under each key, the newest word first.
-pub type Expected = Vec<(Name, Vec<Option<Known>>)>;
-/// What it found.
-pub type Found = Vec<(Name, Option<Known>)>;
-
-impl Times {
-    /// A clock as it was after so many events.
-    pub fn clock_at(&self, now: Duration) -> SimulatedClock {
-        let clock = SimulatedClock::new();
-        clock.advance(self.booted);
-        (0..self.boots).for_each(|_| clock.reboot(Duration::ZERO));
-        clock.advance(now - self.booted);
-        clock
-    }
-
-    /// How late it was after so many events.
-    pub fn at(&self, events: usize) -> Duration {
-        let past = self.past.iter().rev().find(|(at, _)| *at <= events);
-        past.map_or(self.booted, |(_, now)| *now)
-    }
-
-    /// The power failed when it was so late, and came back a moment later.
-    pub fn reboot(&self, cut: Duration) -> Self {
-        let now = cut + DOWNTIME;
-        Self { now, booted: now, boots: self.boots + 1, past: Vec::new() }
-    }
-}
-
-impl Journal {
-    /// What must be found if the power fails after so many events.
-    pub fn expected(&self, events: usize) -> Expected {
-        let states = |entries: &Vec<Entry>| {
-            let asked = entries.iter().filter(|entry| entry.asked <= events);
-            let asked: Vec<_> = asked.collect();
-            let certain = asked
-                .iter()
-                .rposition(|entry| entry.answered.is_some_and(|answered| answered <= events));
-            let mut states: Vec<_> =
-                asked[certain.unwrap_or(0)..].iter().map(|entry| entry.after.clone()).collect();
-            if certain.is_none() {
-                states.insert(0, None);
-            }
-            states.reverse();
-            states
-        };
-        self.0.iter().map(|(name, entries)| (*name, states(entries))).collect()
-    }
-
-    fn note(&mut self, name: Name, asked: usize, answered: Option<usize>, after: Option<Known>) {
-        self.0.entry(name).or_default().push(Entry { asked, answered, after });
-    }
-}
-
-/// Why what was expected was not found.
-#[derive(Debug)]
-pub enum Miss {
-    /// The store says what it must not.
-    Wrong(String),
-    /// It does not say.
-    Failed(Name, Error),
-}
-
-impl fmt::Display for Miss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wrong(said) => f.write_str(said),
-            Self::Failed(name, error) => write!(f, "{name:?} cannot be had: {error:?}"),
-        }
-    }
-}
-
 /// Opens a store of the size that histories use.
 ///
 /// # Errors
@@ -157,39 +63,6 @@ pub fn open(disk: Arc<dyn Disk>, clock: SimulatedClock) -> Result<Store> {
         .max_open_claims(24)
         .clock(clock);
     open_on(builder, disk)
-}
-
-/// Asks a store about each key, and says what it found.
-///
-/// # Errors
-///
-/// What it must not have found.
-pub fn find(store: &Store, expected: &Expected, now: Duration) -> std::result::Result<Found, Miss> {
-    let mut found = Vec::with_capacity(expected.len());
-    for (name, states) in expected {
-        let mut wrong = String::new();
-        let mut is_found = |state: &Option<Known>| {
-            let live = state.as_ref().filter(|known| known.expires() > now);
-            let answer = ask(store, *name, live).map_err(|error| Miss::Failed(*name, error))?;
-            match answer {
-                Ok(answer) => drop(answer),
-                Err(said) => {
-                    wrong = said;
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        };
-        let mut state = None;
-        for candidate in states {
-            if is_found(candidate)? {
-                state = Some(candidate.clone());
-                break;
-            }
-        }
-        found.push((*name, state.ok_or(Miss::Wrong(wrong))?));
-    }
-    Ok(found)
 }
 
 impl History {
@@ -355,8 +228,7 @@ impl History {
     /// Lets time pass.
     pub fn advance(&mut self, by: Duration) {
         self.clock.advance(by);
-        self.times.now += by;
-        self.times.past.push((self.machine.events(), self.times.now));
+        self.times.pass(by, self.machine.events());
     }
 
     fn set_wall(&mut self, hours: i8) {
@@ -455,122 +327,6 @@ impl History {
             Err(error) => self.fail(name, asked, after, error),
         }
         answer
-    }
-
-    fn end(&mut self, held: Held, end: End) -> Result<()> {
-        match self.start_end(held, end)? {
-            Some(ending) => self.finish_end(ending),
-            None => Ok(()),
-        }
-    }
-
-    /// Asks for an end, and does not wait for it.
-    fn start_end(&mut self, held: Held, end: End) -> Result<Option<Ending>> {
-        let asked = self.machine.events();
-        let Held { name, permit, body, request, ttl, durable } = held;
-        let expires = self.times.now + ttl;
-        let done = |kept| Some(Known::Done { body, request, kept, expires });
-        let ticket = match end {
-            End::Hold => {
-                self.held.push(Held { name, permit, body, request, ttl, durable });
-                return Ok(None);
-            }
-            End::Drop => {
-                drop(permit);
-                return Ok(None);
-            }
-            // Its claim says so already.
-            End::Interrupt if durable => {
-                permit.interrupt().wait()?;
-                return Ok(None);
-            }
-            End::Complete => {
-                let ticket = permit.complete(&response(body, request));
-                return Ok(Some(Ending { name, asked, after: done(None), by: By::Record(ticket) }));
-            }
-            End::CompleteWithoutResponse => {
-                let by = By::Record(permit.complete_without_response());
-                return Ok(Some(Ending { name, asked, after: done(Some(false)), by }));
-            }
-            End::Release => permit.release(),
-            End::Interrupt => {
-                let (attempt, checkpoints) = (1, 0);
-                let after =
-                    Known::Interrupted { body, request, attempt, checkpoints, ttl, expires };
-                let by = By::Word(permit.interrupt(), true);
-                return Ok(Some(Ending { name, asked, after: Some(after), by }));
-            }
-        };
-        Ok(Some(Ending { name, asked, after: None, by: By::Word(ticket, false) }))
-    }
-
-    fn finish_end(&mut self, ending: Ending) -> Result<()> {
-        let Ending { name, asked, mut after, by } = ending;
-        let answer = match by {
-            By::Record(ticket) => ticket.wait().map(|record| {
-                if let Some(Known::Done { kept, .. }) = &mut after {
-                    let expected = kept.unwrap_or(true);
-                    *kept = Some(record.response().is_some());
-                    let left_out = self.opened().stats().bodies_left_out > 0;
-                    assert!(*kept == Some(expected) || left_out, "{name:?} has lost its body");
-                }
-            }),
-            By::Word(ticket, keeps_key) => {
-                let answer = ticket.wait();
-                if keeps_key && answer.is_err() {
-                    self.stuck.insert(name);
-                }
-                answer
-            }
-        };
-        self.note(name, asked, after, answer)
-    }
-
-    fn end_all(&mut self, first: u8) -> Result<()> {
-        let ends = [
-            End::Complete,
-            End::Release,
-            End::Complete,
-            End::CompleteWithoutResponse,
-            End::Interrupt,
-        ];
-        let mut endings = Vec::new();
-        let mut outcome = Ok(());
-        for (held, end) in std::mem::take(&mut self.held)
-            .into_iter()
-            .zip(ends.into_iter().cycle().skip(usize::from(first) % ends.len()))
-        {
-            match self.start_end(held, end) {
-                Ok(ending) => endings.extend(ending),
-                Err(error) => outcome = Err(error),
-            }
-        }
-        for ending in endings {
-            outcome = self.finish_end(ending).and(outcome);
-        }
-        outcome
-    }
-
-    fn burst(&mut self, count: u8) -> Result<()> {
-        let mut endings = Vec::new();
-        let mut outcome = Ok(());
-        for _ in 0..count {
-            let name = (0, FRESH + self.requests);
-            match self.ask(name, 0, false, TTL) {
-                Ok(Some(Asked::Run(held))) => {
-                    endings.extend(self.start_end(held, End::Complete)?);
-                }
-                Ok(_) => panic!("{name:?} is new"),
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
-            }
-        }
-        for ending in endings {
-            outcome = self.finish_end(ending).and(outcome);
-        }
-        outcome
     }
 
     fn checkpoint(&mut self, which: u8) -> Result<()> {
@@ -690,18 +446,4 @@ impl History {
 enum Asked {
     Run(Held),
     Interrupted(Attempt, Request),
-}
-
-/// An end that was asked for.
-struct Ending {
-    name: Name,
-    asked: usize,
-    after: Option<Known>,
-    by: By,
-}
-
-enum By {
-    Record(Ticket<Record>),
-    /// The key is kept if that fails.
-    Word(Ticket<()>, bool),
 }

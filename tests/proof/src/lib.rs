@@ -23,6 +23,7 @@ pub mod cuts;
 pub mod faults;
 pub mod histories;
 pub mod history;
+pub mod journal;
 pub mod kill;
 pub mod lane;
 pub mod machine;

@@ -6,7 +6,8 @@ use refrain::Error;
 
 use crate::chance::Chance;
 use crate::content::{Content, PAGE};
-use crate::history::{History, Miss, Times, find, open};
+use crate::history::{History, open};
+use crate::journal::{Miss, Times, find};
 use crate::machine::Machine;
 use crate::platter::Image;
 use crate::step::steps;
