@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
-use refrain::Error;
+use refrain::{Error, Store};
 
 use crate::chance::Chance;
 use crate::history::{History, open};
 use crate::journal::{Expected, Found, Times, find};
 use crate::machine::Machine;
+use crate::model::Known;
 use crate::platter::{Event, Image, Platter};
+use crate::reached::{self, State};
 use crate::step::steps;
 use crate::trial::{self, Failure};
 
@@ -148,9 +150,28 @@ fn recover(
     let store = open(machine.start(), times.clock_at(times.now))
         .map_err(|error| format!("it does not open: {error:?}"))?;
     let found = find(&store, expected, times.now).map_err(|miss| miss.to_string())?;
+    note_reached(image, &store, expected, &found, times);
     let served = machine.events();
     if chance.one_in(8) {
         store.verify().map_err(|error| format!("it does not verify: {error:?}"))?;
     }
     Ok((machine, served, found))
+}
+
+fn note_reached(image: &Image, store: &Store, expected: &Expected, found: &Found, times: &Times) {
+    let stats = store.stats();
+    let is_live =
+        |known: &Known| matches!(known, Known::Done { .. }) && known.expires() > times.now;
+    reached::note(State::Image, true);
+    reached::note(State::Segment, stats.segments > 0);
+    // The active one, and the one that the cut left.
+    reached::note(State::FrozenLog, stats.logs > 2);
+    reached::note(State::HalfMade, image.0.keys().any(|name| name.ends_with(".tmp")));
+    reached::note(State::OpenClaim, stats.open_claims > 0);
+    reached::note(
+        State::LiveRecord,
+        found.iter().any(|(_, known)| known.as_ref().is_some_and(is_live)),
+    );
+    reached::note(State::Unanswered, expected.iter().any(|(_, states)| states.len() > 1));
+    reached::note(State::Creation, !image.0.contains_key("MANIFEST"));
 }

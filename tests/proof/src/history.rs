@@ -67,10 +67,6 @@ pub fn open(disk: Arc<dyn Disk>, clock: SimulatedClock) -> Result<Store> {
 
 impl History {
     /// A history that begins with what a machine has on its disk.
-    ///
-    /// # Errors
-    ///
-    /// The store's, which may be due to the machine's faults.
     pub fn begin(machine: Machine, times: Times, known: Found) -> Self {
         let clock = times.clock_at(times.now);
         let (mut model, mut journal) = (Model::default(), Journal::default());
@@ -121,15 +117,11 @@ impl History {
         self.store.as_ref()
     }
 
-    /// Opens the store in a new process, and sees how those things ended of which nobody knew.
+    /// Opens the store in a new process.
     ///
     /// # Errors
     ///
     /// The store's.
-    ///
-    /// # Panics
-    ///
-    /// If it has not what it must have.
     pub fn open(&mut self) -> Result<()> {
         self.process = self.machine.start();
         let store = open(Arc::clone(&self.process) as Arc<dyn Disk>, self.clock.clone())?;

@@ -57,6 +57,8 @@ pub struct Race {
     under_way: Mutex<HashMap<ThreadId, (&'static str, u64, Duration)>>,
 }
 
+/// What the first trial of a lane is expected to take.
+const FIRST_MICROS: u64 = 1_000_000;
 /// A trial that takes longer has come to a standstill.
 const STANDSTILL: Duration = Duration::from_secs(5 * 60);
 
@@ -114,15 +116,19 @@ impl Race {
             Goal::Seeds(_) => number,
             _ => self.first_seed.wrapping_add(number),
         };
-        // So that the others do not choose the same lane meanwhile.
-        progress.busy.fetch_add(1, Ordering::SeqCst);
+        // Counted before, so that the others do not choose the same lane meanwhile.
+        let expected = progress.busy.load(Ordering::SeqCst).checked_div(number);
+        let expected = expected.unwrap_or(FIRST_MICROS);
+        progress.busy.fetch_add(expected, Ordering::SeqCst);
         let begun = self.start.elapsed();
         let me = thread::current().id();
         self.under_way.lock().insert(me, (lane.name, seed, begun));
         let outcome = (lane.trial)(seed);
         self.under_way.lock().remove(&me);
         let took = self.start.elapsed().saturating_sub(begun);
-        progress.busy.fetch_add(u64::try_from(took.as_micros()).unwrap_or(0), Ordering::SeqCst);
+        let took = u64::try_from(took.as_micros()).unwrap_or(expected);
+        // Wraps where it took less, and comes out right.
+        progress.busy.fetch_add(took.wrapping_sub(expected), Ordering::SeqCst);
         match outcome {
             Ok(count) => {
                 let all = progress.count.fetch_add(count, Ordering::SeqCst) + count;

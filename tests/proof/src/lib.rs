@@ -29,6 +29,7 @@ pub mod lane;
 pub mod machine;
 pub mod model;
 pub mod platter;
+pub mod reached;
 pub mod rot;
 pub mod schedules;
 pub mod step;

@@ -11,7 +11,7 @@ use refrain_proof::kill::{self, Injected, Kills};
 use refrain_proof::lane::{Goal, Lane, Race};
 use refrain_proof::machine::Fault;
 use refrain_proof::trial::Failure;
-use refrain_proof::{codec, cuts, faults, histories, rot, schedules};
+use refrain_proof::{codec, cuts, faults, histories, reached, rot, schedules};
 
 /// Tries to break a store in every way: power cuts, disks that fail, kills, rot, and histories that
 /// are held against a model.
@@ -193,7 +193,7 @@ fn race(race: &Race) -> ExitCode {
             say(&format!("{lane}: {failure}\n"));
         }
     }
-    say(&race.to_string());
+    say(&format!("{race}{}", reached::line()));
     if race.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

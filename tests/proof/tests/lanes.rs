@@ -1,6 +1,7 @@
 //! A little of what `soak` does for hours: one seed of each way of trying.
 
 use refrain_proof::machine::Fault;
+use refrain_proof::reached::{self, State};
 use refrain_proof::trial::Failure;
 use refrain_proof::{codec, cuts, faults, histories, rot};
 
@@ -12,6 +13,12 @@ fn hold(outcome: Result<u64, Failure>) -> u64 {
 #[test]
 fn p2_p12_a_power_cut_anywhere_loses_nothing_acknowledged() {
     assert!(hold(cuts::explore(1)) > 500);
+    for state in [State::Segment, State::FrozenLog, State::HalfMade, State::OpenClaim] {
+        assert!(reached::count(state) > 10, "{}", reached::line());
+    }
+    for state in [State::LiveRecord, State::Unanswered, State::Creation] {
+        assert!(reached::count(state) > 10, "{}", reached::line());
+    }
 }
 
 #[test]

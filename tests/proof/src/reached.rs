@@ -1,0 +1,58 @@
+//! Which rare states the trials have come to: a proof that never meets them proves little.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A state of what was opened after a cut.
+#[derive(Clone, Copy)]
+pub enum State {
+    /// Any.
+    Image,
+    /// It held a sealed segment.
+    Segment,
+    /// It held logs that wait for sealing.
+    FrozenLog,
+    /// It held a file that was being made.
+    HalfMade,
+    /// It held durable claims without a verdict.
+    OpenClaim,
+    /// A key had a record that was not expired.
+    LiveRecord,
+    /// It could not be said how the last thing asked of a key had ended.
+    Unanswered,
+    /// Creation was not over.
+    Creation,
+}
+
+const STATES: [(State, &str); 8] = [
+    (State::Image, "images"),
+    (State::Segment, "with a segment"),
+    (State::FrozenLog, "with logs to be sealed"),
+    (State::HalfMade, "with a half-made file"),
+    (State::OpenClaim, "with open claims"),
+    (State::LiveRecord, "with live records"),
+    (State::Unanswered, "with unanswered requests"),
+    (State::Creation, "from within creation"),
+];
+
+static REACHED: [AtomicU64; STATES.len()] = [const { AtomicU64::new(0) }; STATES.len()];
+
+/// Notes that a state was reached.
+pub fn note(state: State, reached: bool) {
+    REACHED[state as usize].fetch_add(u64::from(reached), Ordering::Relaxed);
+}
+
+/// How often a state was reached.
+pub fn count(state: State) -> u64 {
+    REACHED[state as usize].load(Ordering::Relaxed)
+}
+
+/// One line on all of them, if there was any.
+pub fn line() -> String {
+    let mut line = String::new();
+    for (state, what) in STATES {
+        let separator = if line.is_empty() { "reached: " } else { ", " };
+        write!(line, "{separator}{} {what}", count(state)).expect("a string takes it");
+    }
+    if count(State::Image) == 0 { String::new() } else { line + "\n" }
+}
