@@ -135,7 +135,7 @@ impl Segment {
 
     /// The word on an address in this segment.
     pub(crate) fn find(&self, handles: &Handles, address: &Address) -> Result<Option<Found>> {
-        guarded(&self.path, || {
+        let found = guarded(&self.path, || {
             let handle = handles.get(self)?;
             let Some((at, payload)) = self.payload(&handle.table, address)? else {
                 return Ok(None);
@@ -143,7 +143,12 @@ impl Segment {
             Found::decode(&payload, at)
                 .map(Some)
                 .map_err(|error| Error::corrupt(&self.path, error.0))
-        })
+        });
+        if found.is_err() {
+            // redb reads no more where one read has failed; the next lookup opens it anew.
+            handles.forget(self.meta.generation);
+        }
+        found
     }
 
     /// The value of an address, put together from its parts, or proof of its absence.
@@ -286,6 +291,9 @@ fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
             Error::corrupt(path, error.to_string())
         }
         redb::Error::Io(error) => Error::io("read", path, error),
+        redb::Error::PreviousIo => {
+            Error::io("read", path, std::io::Error::other("another read has just failed"))
+        }
         error => Error::corrupt(path, error.to_string()),
     }
 }

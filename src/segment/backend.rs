@@ -69,7 +69,9 @@ impl StorageBackend for Overlay {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let in_file = out.len() - index(end.saturating_sub(self.kept.max(offset)))?;
-        self.file.read_at(&mut out[..in_file], offset)?;
+        if in_file > 0 {
+            self.file.read_at(&mut out[..in_file], offset)?;
+        }
         out[in_file..].fill(0);
         for (at, piece) in &written.pieces {
             let (from, to) = (offset.max(*at), end.min(at + piece.len() as u64));
