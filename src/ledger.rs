@@ -92,6 +92,8 @@ pub(crate) struct Ledger {
     manifest: Mutex<Manifest>,
     /// A log that is ready to become the active one.
     next: Mutex<Option<Arc<Log>>>,
+    /// Generations below this are taken, some by files that `MANIFEST` had no room to list.
+    unlisted: AtomicU64,
     /// Bytes in frozen logs, which wait for sealing.
     frozen_bytes: AtomicU64,
     /// Logs' worth of them before new keys are refused.

@@ -272,7 +272,8 @@ impl Drop for Held {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             let locks = Arc::clone(&place.locks);
-            // Before the next one wakes, so that it is not counted beside this one.
+            // Before the next one wakes, so that it is not counted beside this one. Whoever waits for
+            // idleness may go on before the key is free, which nobody asks for any more then.
             drop(place);
             locks.pass_on(&self.address);
         }

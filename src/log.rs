@@ -125,14 +125,24 @@ impl Log {
         let failed = |error| Error::io("recycle", disk.path_of(&old.name), error);
         // Durably, before its content changes: half a log is damage under a log's name.
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
-        if zero {
-            let zeros = vec![0; usize::try_from(SCAN_BYTES).unwrap_or(usize::MAX)];
-            for offset in (0..old.size).step_by(zeros.len()) {
-                let left = usize::try_from(old.size - offset).unwrap_or(usize::MAX);
-                old.file.write_at(&zeros[..zeros.len().min(left)], offset).map_err(failed)?;
-            }
+        let zeroed = if zero { old.overwrite().map_err(failed) } else { Ok(()) };
+        let file = Arc::clone(&old.file);
+        zeroed.and_then(|()| Self::begin(disk, file, generation, uuid, old.size)).inspect_err(
+            |_| {
+                // Nobody knows it any more, and the space is needed.
+                let _ = disk.remove(&temporary);
+            },
+        )
+    }
+
+    /// Overwrites everything with zeros.
+    fn overwrite(&self) -> io::Result<()> {
+        let zeros = vec![0; usize::try_from(SCAN_BYTES).unwrap_or(usize::MAX)];
+        for offset in (0..self.size).step_by(zeros.len()) {
+            let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
+            self.file.write_at(&zeros[..zeros.len().min(left)], offset)?;
         }
-        Self::begin(disk, Arc::clone(&old.file), generation, uuid, old.size)
+        Ok(())
     }
 
     fn begin(

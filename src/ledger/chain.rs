@@ -89,14 +89,8 @@ enum ClaimChange {
 
 /// The predecessor that a log names in its first batch.
 fn start_of(log: &Log) -> Result<Option<End>> {
-    let first = log.batch_at(PAGE)?;
-    let start = first.as_ref().and_then(|batch| Some((start_of_batch(batch)?, batch)));
-    match start {
-        Some((start, batch)) if batch.head.sequence == start.map_or(0, |end| end.sequence) + 1 => {
-            Ok(start)
-        }
-        _ => Err(log.broken("it does not begin with a start entry")),
-    }
+    let start = log.batch_at(PAGE)?.as_ref().and_then(start_of_batch);
+    start.ok_or_else(|| log.broken("it does not begin with a start entry"))
 }
 
 /// The start entry of a batch that is its log's first.

@@ -171,23 +171,18 @@ impl Found {
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let needed = needed(&last, &claims);
         let size = settings.log_bytes.max(needed);
-        let newest_generation = newest.log.generation;
-        let log = match create_log(&*disk, &mut manifest, size) {
+        let (log, is_new) = match create_log(&*disk, &mut manifest, size) {
             // The prepared one is there for this, and was none of what is left.
             Err(error) if error.is_full() => {
-                match take_prepared(&mut unused, newest_generation, needed) {
-                    Some(log) => log,
-                    None => create_log(&*disk, &mut manifest, MIN_BYTES.max(needed))?,
+                match take_prepared(&mut unused, newest.log.generation, needed) {
+                    Some(log) => (log, false),
+                    None => (create_log(&*disk, &mut manifest, MIN_BYTES.max(needed))?, true),
                 }
             }
-            created => created?,
+            created => (created?, true),
         };
         let generation = log.generation;
-        // What was listed stays so until the last batch is repeated: it may be in the cache alone, and
-        // on the disk only in a log that the newest one had replaced.
-        manifest.logs.retain(|listed| *listed != generation);
-        manifest.logs.push(generation);
-        manifest.write(&*disk).map_err(|trouble| trouble.error)?;
+        list(&*disk, &mut manifest, &log, is_new)?;
 
         let replaces = last.head.sequence == newest.start.map_or(0, |start| start.sequence) + 1;
         let start = if replaces { newest.start } else { Some(newest.end) };
@@ -218,6 +213,7 @@ impl Found {
             handles: Handles::default(),
             manifest: Mutex::new(manifest),
             next: Mutex::new(None),
+            unlisted: AtomicU64::default(),
             frozen_bytes: AtomicU64::new(frozen_bytes),
             max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
             max_logs: chain.len() + MAX_MORE_LOGS,
@@ -261,6 +257,20 @@ impl Ledger {
 fn take_prepared(unused: &mut Vec<Arc<Log>>, newest: u64, size: u64) -> Option<Arc<Log>> {
     let prepared = unused.iter().position(|log| log.generation > newest && log.size >= size)?;
     Some(unused.swap_remove(prepared))
+}
+
+/// Lists a log beside what is listed already, and has to stay so until the last batch is repeated: that
+/// may be in the cache alone, and on the disk only in a log that the newest one had replaced.
+fn list(disk: &dyn Disk, manifest: &mut Manifest, log: &Log, is_new: bool) -> Result<()> {
+    manifest.logs.retain(|listed| *listed != log.generation);
+    manifest.logs.push(log.generation);
+    manifest.write(disk).map_err(|trouble| {
+        if is_new && !trouble.fatal {
+            // The next opening needs its room. What cannot be removed is a leftover.
+            let _ = disk.remove(&log.name);
+        }
+        trouble.error
+    })
 }
 
 fn create_log(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>> {

@@ -47,7 +47,8 @@ impl Ledger {
         if self.snapshot().logs.len() > self.max_logs {
             return Ok(());
         }
-        let generation = self.manifest.lock().next_generation;
+        let unlisted = self.unlisted.load(Ordering::Acquire);
+        let generation = self.manifest.lock().next_generation.max(unlisted);
         // Where logs were larger once, there may be more claims than these would be made for.
         let carried = needed_for(self.claims.lock().iter());
         let size = self.settings.log_bytes.max(carried.next_multiple_of(PAGE));
@@ -64,14 +65,14 @@ impl Ledger {
         let log = log.map_err(|error| Trouble { fatal: !error.is_passing(), error })?;
         self.sync_names().map_err(Trouble::fatal)?;
         let listed = self.change_manifest(|manifest| {
-            manifest.next_generation += 1;
+            manifest.next_generation = generation + 1;
             manifest.logs.push(generation);
         });
         if let Err(trouble) = listed {
             // Its blocks are there for the next attempt, which takes another name: this one's file will
             // be removed. But what may be listed must not be.
             if !trouble.fatal {
-                self.manifest.lock().next_generation += 1;
+                self.unlisted.store(generation + 1, Ordering::Release);
                 retired.push(Retired::Log(log));
             }
             return Err(trouble);
@@ -230,7 +231,8 @@ impl Ledger {
             } else {
                 let (name, file) = file.parts();
                 // First out of the names that mean something, durably: half a file is damage under
-                // those. What cannot be removed now is a leftover at the next opening.
+                // those. What cannot be removed now is a leftover at the next opening: no list has
+                // it, so that the store goes on even where a sync fails.
                 let temporary = format!("{name}.tmp");
                 let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());
                 if renamed.is_ok() {
