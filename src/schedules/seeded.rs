@@ -15,8 +15,8 @@ thread_local! {
 /// Gives each of a number of seeds in a row its schedule.
 ///
 /// An even seed chooses anew at every step. An odd one gives each thread a priority, and changes it
-/// at up to three steps (probabilistic concurrency testing, Burckhardt et al., ASPLOS 2010); how far
-/// those may lie is drawn as well, so that nothing is carried over from one schedule to the next.
+/// at up to three steps (after probabilistic concurrency testing, Burckhardt et al., ASPLOS 2010); how
+/// far those may lie is drawn as well, so that nothing is carried over from one schedule to the next.
 pub(super) struct Seeded {
     seeds: std::ops::Range<u64>,
     numbers: Numbers,
@@ -88,11 +88,19 @@ impl Priorities {
         if let [only] = runnable {
             return only.id();
         }
-        let changes = is_yielding || self.changes.contains(&self.choices);
+        // Whoever waits or spins yields. Behind all others for good it would miss most meetings, so it
+        // goes there one time in two.
+        let goes_last = self.changes.contains(&self.choices)
+            || (is_yielding && numbers.next().is_multiple_of(2));
         self.choices += 1;
-        if let (true, Some(current)) = (changes, current) {
-            self.lowest -= 1;
-            *self.of(numbers, current) = self.lowest;
+        match current {
+            Some(current) if goes_last => {
+                self.lowest -= 1;
+                let lowest = self.lowest;
+                *self.of(numbers, current) = lowest;
+            }
+            Some(current) if is_yielding => *self.of(numbers, current) = Self::draw_one(numbers),
+            _ => {}
         }
         let first = runnable.iter().max_by_key(|task| *self.of(numbers, task.id()));
         first.expect("somebody can go on").id()
@@ -101,9 +109,14 @@ impl Priorities {
     fn of(&mut self, numbers: &mut Numbers, task: TaskId) -> &mut u64 {
         let task = usize::from(task);
         while self.of.len() <= task {
-            self.of.push(u64::MAX / 2 + numbers.next() / 2);
+            self.of.push(Self::draw_one(numbers));
         }
         &mut self.of[task]
+    }
+
+    /// Above those who went last.
+    fn draw_one(numbers: &mut Numbers) -> u64 {
+        u64::MAX / 2 + numbers.next() / 2
     }
 }
 
