@@ -1,6 +1,7 @@
 //! P2, P12: power cuts, at every place of a history, and again while the store recovers.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use refrain::{Error, Store};
 
@@ -18,6 +19,14 @@ use crate::trial::{self, Failure};
 const STEPS: usize = 40;
 /// How often it does so.
 const BOOTS: usize = 3;
+/// How long a machine is off, most of the time,
+const DOWNTIME: Duration = Duration::from_secs(60);
+/// and once in a while.
+const LONG: [Duration; 2] = [
+    Duration::from_secs(3 * 24 * 60 * 60),
+    // Longer than a store trusts.
+    Duration::from_secs(10 * 24 * 60 * 60),
+];
 /// Images of each moment that is cut at, of which equal ones are left out.
 const IMAGES: usize = 4;
 
@@ -55,13 +64,14 @@ fn live(history: &mut History, chance: &mut Chance) -> Result<(), String> {
     history.open().map_err(failed)?;
     history.look().map_err(|error| format!("it cannot be read: {error:?}"))?;
     for step in steps(STEPS, chance) {
-        match history.step(step) {
-            // Sealing may be behind.
-            Ok(()) | Err(Error::Full | Error::Limit { .. }) => {}
-            Err(error) => return Err(format!("{step:?} on a sound disk: {error:?}")),
-        }
+        history.step_on_a_sound_disk(step)?;
     }
     Ok(())
+}
+
+/// How long the machine is off.
+pub fn downtime(chance: &mut Chance) -> Duration {
+    if chance.one_in(10) { LONG[chance.below(LONG.len())] } else { DOWNTIME }
 }
 
 /// What a cut has left, when the machine comes back, and what is found then.
@@ -87,7 +97,7 @@ impl Life<'_> {
                 platter.take(event);
             }
             let times = self.history.times();
-            let times = times.reboot(times.at(events));
+            let times = times.reboot(times.at(events), downtime(chance));
             let expected = self.history.journal().expected(events);
             let mut seen = HashSet::new();
             for _ in 0..IMAGES {
@@ -131,7 +141,7 @@ pub fn check(
         let seen: Expected =
             found.iter().map(|(name, known)| (*name, vec![known.clone()])).collect();
         let expected = if again >= served { &seen } else { expected };
-        recover(&image, &times.reboot(times.now), expected, chance)
+        recover(&image, &times.reboot(times.now, DOWNTIME), expected, chance)
             .map_err(|what| format!("and after event {again} of recovery: {what}"))?;
         images += 1;
     }
@@ -149,9 +159,10 @@ fn recover(
     let machine = Machine::new(image, chance.draw());
     let store = open(machine.start(), times.clock_at(times.now))
         .map_err(|error| format!("it does not open: {error:?}"))?;
+    // From here on whatever it says is believed.
+    let served = machine.events();
     let found = find(&store, expected, times.now).map_err(|miss| miss.to_string())?;
     note_reached(image, &store, expected, &found, times);
-    let served = machine.events();
     if chance.one_in(8) {
         store.verify().map_err(|error| format!("it does not verify: {error:?}"))?;
     }

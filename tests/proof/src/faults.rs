@@ -8,17 +8,37 @@ use crate::chance::Chance;
 use crate::cuts;
 use crate::history::History;
 use crate::machine::{Fault, Faults, Reads};
-use crate::model::operation;
+use crate::model::{TTL, operation};
 use crate::platter::{Image, Platter};
-use crate::step::steps;
+use crate::step::{End, Step, steps};
 use crate::trial::{self, Failure};
 
 /// Steps of a workload.
 const STEPS: usize = 24;
 /// How long a store that has stopped may take to say so.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is asked meanwhile.
+const LOOKS: u32 = 1000;
 /// Power cuts after each failure.
 const CUTS: usize = 3;
+
+/// Ways in which an operation fails.
+const KINDS: [Fault; 4] = [Fault::Broken, Fault::Full, Fault::NoRoom, Fault::Short];
+/// A workload has about so many operations.
+const OPERATIONS: usize = 600;
+
+/// Lets one operation of a workload fail, in one of the ways, and says whether there was such a one.
+///
+/// # Errors
+///
+/// Those of [`fail_at`].
+pub fn fail_somewhere(seed: u64) -> std::result::Result<u64, Failure> {
+    let mut chance = Chance::new(seed);
+    let kind = KINDS[chance.below(KINDS.len())];
+    let most = if kind == Fault::Broken { OPERATIONS } else { OPERATIONS / 4 };
+    let (at, for_good) = (chance.below(most) as u64, chance.one_in(2));
+    fail_at(seed, kind, at, for_good).map(u64::from)
+}
 
 /// Lets every operation of a workload fail in turn, once and for good, in each way, and says how many
 /// they were.
@@ -28,7 +48,7 @@ const CUTS: usize = 3;
 /// Those of [`fail_at`].
 pub fn fail_everywhere(workload: u64) -> std::result::Result<u64, Failure> {
     let mut failed = 0;
-    for kind in [Fault::Broken, Fault::Full, Fault::Short] {
+    for kind in KINDS {
         for for_good in [false, true] {
             for at in 0.. {
                 if !fail_at(workload, kind, at, for_good)? {
@@ -54,27 +74,30 @@ pub fn fail_at(
 ) -> std::result::Result<bool, Failure> {
     let again = || {
         let for_good = if for_good { " --for-good" } else { "" };
-        let kind = format!("{kind:?}").to_lowercase();
+        let kind = match kind {
+            Fault::NoRoom => "no-room".to_owned(),
+            kind => format!("{kind:?}").to_lowercase(),
+        };
         format!("faults --seed {workload} --kind {kind} --at {at}{for_good}")
     };
     trial::run(again, || {
         let mut chance = Chance::new(workload);
         let mut history = History::new(chance.draw());
         history.machine().set_faults(Faults::At { kind, at, for_good });
-        let steps = steps(STEPS, &mut chance);
-        let lived = history.open().and_then(|()| {
-            for step in steps {
-                let outcome = history.step(step);
-                if let Err(error) = outcome {
-                    go_on(&history, error)?;
-                }
-            }
-            Ok(())
-        });
+        let mut plan = usual();
+        plan.extend(steps(STEPS, &mut chance));
+        let lived = match history.open() {
+            Ok(()) => go_through(&mut history, plan, kind, for_good)?,
+            Err(error) => Err(error),
+        };
         if let Err(error) = lived {
             expect(&history, kind, &error)?;
         }
         let failed = history.machine().has_failed();
+        if let (Fault::Full, Some(store)) = (kind, history.store()) {
+            // A full disk damages nothing.
+            store.verify().map_err(|error| format!("it does not verify: {error:?}"))?;
+        }
         history.machine().set_faults(Faults::None);
         history.kill();
         recover(&mut history, &mut chance)?;
@@ -82,13 +105,70 @@ pub fn fail_at(
     })
 }
 
-/// Whether a history goes on after an error.
-fn go_on(history: &History, error: Error) -> Result<()> {
-    match error {
-        Error::Stopped { .. } => Err(error),
-        error if history.store().is_none() => Err(error),
-        _ => Ok(()),
+/// A little of everything that the background thread does.
+fn usual() -> Vec<Step> {
+    let run = |key, durable, end| {
+        let (name, body, ttl) = ((0, key), 0, TTL);
+        Step::Begin { name, body, durable, ttl, end }
+    };
+    vec![
+        run(0, false, End::Complete),
+        run(1, true, End::Hold),
+        Step::Advance { hours: 2 },
+        Step::Reap,
+        Step::Burst { count: 11 },
+        Step::EndAll { first: 0 },
+        Step::Reap,
+        Step::Advance { hours: 30 },
+        Step::Reap,
+        run(0, true, End::Complete),
+    ]
+}
+
+/// Goes through steps, as long as the store does.
+fn go_through(
+    history: &mut History,
+    steps: Vec<Step>,
+    kind: Fault,
+    for_good: bool,
+) -> std::result::Result<Result<()>, String> {
+    for step in steps {
+        let Err(error) = history.step(step) else { continue };
+        let refused = matches!(error, Error::Full | Error::Limit { .. });
+        if !refused && !history.machine().has_failed() {
+            return Err(format!("{step:?}: nothing has failed yet, and still: {error:?}"));
+        }
+        if matches!(error, Error::Stopped { .. }) || history.store().is_none() {
+            return Ok(Err(error));
+        }
+        if refused || for_good || history.machine().must_stop() {
+            continue;
+        }
+        // The fault is past, and what it hid must be there.
+        match history.look() {
+            Err(error @ Error::Stopped { .. }) => return Ok(Err(error)),
+            Err(later) => return Err(format!("{step:?}: {kind:?} was past, and still: {later:?}")),
+            Ok(()) => {}
+        }
     }
+    if history.machine().must_stop() {
+        expect_stopped(history)?;
+    }
+    Ok(Ok(()))
+}
+
+/// A store that does not know what is on its disk takes no work, as soon as its threads have said so.
+fn expect_stopped(history: &History) -> std::result::Result<(), String> {
+    let Some(store) = history.store() else { return Ok(()) };
+    let mut outcome = String::new();
+    for _ in 0..LOOKS {
+        match store.begin(&operation((7, 7), 0, 0)).wait_timeout(Duration::ZERO) {
+            Err(Error::Stopped { .. }) => return Ok(()),
+            other => outcome = format!("{other:?}"),
+        }
+        std::thread::park_timeout(PATIENCE / LOOKS);
+    }
+    Err(format!("a log or MANIFEST has failed, and still a key gets {outcome}"))
 }
 
 /// An error comes only of the fault, and after one that stops the store, nothing goes on.
@@ -134,7 +214,7 @@ fn cut_after(
         let mut platter = Platter::new(&Image::default());
         trace[..events].iter().for_each(|event| platter.take(event));
         let (image, _) = platter.cut(chance);
-        let times = history.times().reboot(history.times().at(events));
+        let times = history.times().reboot(history.times().at(events), cuts::downtime(chance));
         let expected = history.journal().expected(events);
         cuts::check(&image, &times, &expected, chance)
             .map_err(|what| format!("the power fails after event {events}: {what}"))?;
@@ -157,7 +237,11 @@ fn sync_fails(seed: u64) -> std::result::Result<bool, String> {
     let mut history = History::new(chance.draw());
     let fails = |at: usize| Faults::At { kind: Fault::Sync, at: at as u64, for_good: false };
     history.machine().set_faults(fails(chance.below(60)));
-    let lived = history.open().and_then(|()| go_through(&mut history, STEPS, &mut chance));
+    let plan = steps(STEPS, &mut chance);
+    let lived = match history.open() {
+        Ok(()) => go_through(&mut history, plan, Fault::Sync, false)?,
+        Err(error) => Err(error),
+    };
     if let Err(error) = lived {
         expect(&history, Fault::Sync, &error)?;
     }
@@ -182,7 +266,8 @@ fn sync_fails(seed: u64) -> std::result::Result<bool, String> {
         let opened = history.open().and_then(|()| history.look());
         opened.map_err(|error| format!("with reads {reads:?}, again: {error:?}"))?;
     }
-    let lived = go_through(&mut history, STEPS / 4, &mut chance);
+    let plan = steps(STEPS / 4, &mut chance);
+    let lived = go_through(&mut history, plan, Fault::Sync, false)?;
     if let Err(error) = lived {
         expect(&history, Fault::Sync, &error)?;
     }
@@ -190,13 +275,4 @@ fn sync_fails(seed: u64) -> std::result::Result<bool, String> {
         .map_err(|what| format!("with reads {reads:?}, {what}"))?;
     history.kill();
     Ok(true)
-}
-
-fn go_through(history: &mut History, count: usize, chance: &mut Chance) -> Result<()> {
-    for step in steps(count, chance) {
-        if let Err(error) = history.step(step) {
-            go_on(history, error)?;
-        }
-    }
-    Ok(())
 }

@@ -98,11 +98,7 @@ pub fn live(steps: &[Step]) -> Result<(), String> {
     let mut history = History::new(0);
     history.open().map_err(failed)?;
     for step in steps {
-        match history.step(*step) {
-            // Sealing may be behind.
-            Ok(()) | Err(Error::Full | Error::Limit { .. }) => {}
-            Err(error) => return Err(format!("{step:?} {}", failed(error))),
-        }
+        history.step_on_a_sound_disk(*step)?;
     }
     history.look().map_err(failed)?;
     history.kill();

@@ -23,6 +23,9 @@ use ends::{By, Ending};
 /// Keys from here on are used once.
 const FRESH: u32 = 1000;
 
+/// What a simulated clock says at first.
+const START: Duration = Duration::from_secs(1_767_225_600);
+
 /// A store on a machine, and all that was asked of it.
 pub struct History {
     machine: Machine,
@@ -33,6 +36,10 @@ pub struct History {
     requests: Request,
     model: Model,
     held: Vec<Held>,
+    /// Responses that this process was told are not kept, though they were given.
+    left_out: u64,
+    /// Whether this process has refused something for want of room.
+    refused: bool,
     /// Keys that stay locked until the process ends.
     stuck: HashSet<Name>,
     /// Keys of which nobody knows how the last thing asked of them ended.
@@ -86,6 +93,8 @@ impl History {
             requests: requests + 1,
             model,
             held: Vec::new(),
+            left_out: 0,
+            refused: false,
             stuck: HashSet::new(),
             unsure: HashSet::new(),
             journal,
@@ -169,12 +178,35 @@ impl History {
         drop(self.store.take());
         self.held.clear();
         self.stuck.clear();
+        (self.left_out, self.refused) = (0, false);
     }
 
     /// Ends the process, and lets the cache drop what it may.
     pub fn kill_and_drop_caches(&mut self, reads: Reads) {
         self.kill();
         self.machine.drop_caches(reads);
+    }
+
+    /// Does a step where nothing fails, so that the store may refuse only what is too much at once, and
+    /// leaves out no body before it refuses.
+    ///
+    /// # Errors
+    ///
+    /// What the store said instead.
+    ///
+    /// # Panics
+    ///
+    /// If the store says what it must not.
+    pub fn step_on_a_sound_disk(&mut self, step: Step) -> std::result::Result<(), String> {
+        match self.step(step) {
+            Ok(()) => {}
+            Err(Error::Full | Error::Limit { .. }) => self.refused = true,
+            Err(error) => return Err(format!("{step:?} on a sound disk: {error:?}")),
+        }
+        if self.left_out > 0 && !self.refused {
+            return Err(format!("{step:?} on a sound disk: a body is left out"));
+        }
+        Ok(())
     }
 
     /// Does a step.
@@ -224,8 +256,7 @@ impl History {
     }
 
     fn set_wall(&mut self, hours: i8) {
-        // Years after the epoch, so that it may go back.
-        let wall = HOUR * 24 * 365 * 50 + self.times.now;
+        let wall = START + self.times.now;
         let step = HOUR * u32::from(hours.unsigned_abs());
         self.clock.set_wall(if hours < 0 { wall - step } else { wall + step });
     }
@@ -285,7 +316,7 @@ impl History {
                 Ok(Some(Asked::Run(Held { name, permit, body, request, ttl, durable })))
             }
             Answer::Interrupted(attempt) => Ok(Some(Asked::Interrupted(attempt, request))),
-            Answer::Settled => Ok(None),
+            Answer::Done { .. } | Answer::Conflict => Ok(None),
         }
     }
 

@@ -9,9 +9,6 @@ use refrain::{Error, Store};
 
 use crate::model::{Known, Name, ask};
 
-/// What a machine that was off for a moment has missed.
-pub const DOWNTIME: Duration = Duration::from_secs(60);
-
 /// When it is, and was, on a machine.
 #[derive(Debug, Clone, Default)]
 pub struct Times {
@@ -58,9 +55,9 @@ impl Times {
         past.map_or(self.booted, |(_, now)| *now)
     }
 
-    /// The power failed when it was so late, and came back a moment later.
-    pub fn reboot(&self, cut: Duration) -> Self {
-        let now = cut + DOWNTIME;
+    /// The power failed when it was so late, and came back after a downtime.
+    pub fn reboot(&self, cut: Duration, downtime: Duration) -> Self {
+        let now = cut + downtime;
         Self { now, booted: now, boots: self.boots + 1, past: Vec::new() }
     }
 
@@ -75,7 +72,10 @@ impl Journal {
     /// What must be found if the power fails after so many events.
     pub fn expected(&self, events: usize) -> Expected {
         let states = |entries: &Vec<Entry>| {
-            let asked = entries.iter().filter(|entry| entry.asked <= events);
+            // What was asked just then has done nothing to the disk yet.
+            let asked = entries.iter().filter(|entry| {
+                entry.asked < events || entry.answered.is_some_and(|answered| answered <= events)
+            });
             let asked: Vec<_> = asked.collect();
             let certain = asked
                 .iter()
@@ -130,26 +130,19 @@ pub fn find(store: &Store, expected: &Expected, now: Duration) -> std::result::R
     let mut found = Vec::with_capacity(expected.len());
     for (name, states) in expected {
         let mut wrong = String::new();
-        let mut is_found = |state: &Option<Known>| {
+        let mut seen = None;
+        for state in states {
             let live = state.as_ref().filter(|known| known.expires() > now);
             let answer = ask(store, *name, live).map_err(|error| Miss::Failed(*name, error))?;
             match answer {
-                Ok(answer) => drop(answer),
-                Err(said) => {
-                    wrong = said;
-                    return Ok(false);
+                Ok(answer) => {
+                    seen = Some(state.clone().map(|known| known.with(&answer)));
+                    break;
                 }
-            }
-            Ok(true)
-        };
-        let mut state = None;
-        for candidate in states {
-            if is_found(candidate)? {
-                state = Some(candidate.clone());
-                break;
+                Err(said) => wrong = said,
             }
         }
-        found.push((*name, state.ok_or(Miss::Wrong(wrong))?));
+        found.push((*name, seen.ok_or(Miss::Wrong(wrong))?));
     }
     Ok(found)
 }

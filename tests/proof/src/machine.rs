@@ -30,6 +30,8 @@ struct State {
     chance: Chance,
     /// The operations that a fault could have hit.
     operations: u64,
+    /// Whether something has failed whose outcome nobody knows, so that the store must stop.
+    must_stop: bool,
     /// The last batch that was written to a log.
     last_batch: Option<(FileId, Range<usize>)>,
     limits: Limits,
@@ -74,6 +76,8 @@ pub enum Fault {
     Broken,
     /// Whatever needs room fails for want of it.
     Full,
+    /// Whatever changes something fails for want of room, as where a file system copies on writing.
+    NoRoom,
     /// A read comes to less than was asked for.
     Short,
     /// A sync fails.
@@ -120,6 +124,7 @@ impl Machine {
             faults: Faults::None,
             chance: Chance::new(seed),
             operations: 0,
+            must_stop: false,
             last_batch: None,
             limits: Limits::default(),
         })))
@@ -127,6 +132,8 @@ impl Machine {
 
     /// Gives a new process the directory.
     pub fn start(&self) -> Arc<Process> {
+        // Of what became of an earlier one it knows nothing.
+        self.0.lock().must_stop = false;
         Arc::new(Process::new(self.clone()))
     }
 
@@ -140,12 +147,19 @@ impl Machine {
         let mut state = self.0.lock();
         state.faults = faults;
         state.operations = 0;
+        state.must_stop = false;
     }
 
     /// Whether the fault has come.
     pub fn has_failed(&self) -> bool {
         let state = self.0.lock();
         matches!(state.faults, Faults::At { at, .. } if state.operations > at)
+    }
+
+    /// Whether something has failed that a store must not go on after: a write or sync of a log that it
+    /// may be using, or the last step in replacing `MANIFEST`.
+    pub fn must_stop(&self) -> bool {
+        self.0.lock().must_stop
     }
 
     /// How much has happened to the disk.
@@ -190,8 +204,16 @@ impl Machine {
                 }
             }
         }
-        if drops() {
-            state.names = state.platter.names_view();
+        let medium = state.platter.names_view();
+        let mut names: Vec<String> = state.names.keys().chain(medium.keys()).cloned().collect();
+        names.dedup();
+        for name in names {
+            if drops() {
+                match medium.get(&name) {
+                    Some(file) => drop(state.names.insert(name, *file)),
+                    None => drop(state.names.remove(&name)),
+                }
+            }
         }
     }
 }
@@ -203,6 +225,7 @@ impl State {
         let concerned = match fault {
             Fault::Broken => true,
             Fault::Full => kind == Kind::Grow,
+            Fault::NoRoom => !matches!(kind, Kind::Read | Kind::Look),
             Fault::Short => kind == Kind::Read,
             Fault::Sync => kind == Kind::Sync,
         };
@@ -215,10 +238,25 @@ impl State {
             return Ok(());
         }
         Err(match fault {
-            Fault::Full => Errno::NOSPC.into(),
+            Fault::Full | Fault::NoRoom => Errno::NOSPC.into(),
             Fault::Short => io::ErrorKind::UnexpectedEof.into(),
             Fault::Broken | Fault::Sync => Errno::IO.into(),
         })
+    }
+
+    /// Does something, or fails to; what fails may have happened all the same.
+    fn attempt<T>(
+        &mut self,
+        kind: Kind,
+        act: impl FnOnce(&mut Self) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let Err(error) = self.operate(kind) else { return act(self) };
+        let changes = matches!(kind, Kind::Change | Kind::Grow);
+        if changes && error.kind() != io::ErrorKind::StorageFull && self.chance.one_in(2) {
+            // As if it had gone through, and the word of it been lost.
+            let _ = act(self);
+        }
+        Err(error)
     }
 
     fn note(&mut self, event: Event) {
@@ -247,6 +285,12 @@ impl State {
             let len = content.len().min((page as u64 + 1) * PAGE as u64);
             self.note(Event::Write { file, page, content: Arc::clone(written), len });
         }
+    }
+
+    /// Whether a log has this file, under its own name.
+    fn is_log(&self, file: FileId) -> bool {
+        let mut names = self.names.iter();
+        names.any(|(name, named)| *named == file && name.ends_with(".log"))
     }
 
     fn set_len(&mut self, file: FileId, len: u64) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use refrain::{Attempt, Fingerprint, Key, Operation, Outcome, Permit, RequestId, Scope, Store};
 
 /// How long what is kept is kept, unless an operation says less.
@@ -64,6 +64,14 @@ impl Known {
         }
     }
 
+    /// The same, with what an answer has shown of it.
+    pub fn with(mut self, answer: &Answer) -> Self {
+        if let (Self::Done { kept, .. }, Answer::Done { kept: seen }) = (&mut self, answer) {
+            *kept = Some(*seen);
+        }
+        self
+    }
+
     /// Who used it.
     pub fn request(&self) -> Request {
         match self {
@@ -117,7 +125,16 @@ pub fn operation(name: Name, body: u8, request: Request) -> Operation {
 pub fn response(body: u8, request: Request) -> Response<Bytes> {
     let text = format!("{body} by {request}; ");
     let repeats = [1, 0, 30, 300, 1500][request as usize % 5];
-    Response::new(text.repeat(repeats).into())
+    let mut response = Response::new(text.repeat(repeats).into());
+    *response.status_mut() = [StatusCode::OK, StatusCode::CREATED][request as usize % 2];
+    response.headers_mut().insert("x-request", request.into());
+    response
+}
+
+fn is_same(stored: &Response<Bytes>, whole: &Response<Bytes>) -> bool {
+    stored.status() == whole.status()
+        && stored.headers() == whole.headers()
+        && stored.body() == whole.body()
 }
 
 /// What a recovery point of a request holds.
@@ -130,8 +147,13 @@ pub fn checkpoint(name: Name, number: usize) -> Bytes {
 pub enum Answer {
     /// It is free: this request got it.
     Free(Permit),
-    /// It is done, or used for something else.
-    Settled,
+    /// It is done, with a response to replay or without.
+    Done {
+        /// Whether there is one.
+        kept: bool,
+    },
+    /// It was used for something else.
+    Conflict,
     /// An earlier run was interrupted.
     Interrupted(Attempt),
 }
@@ -170,20 +192,20 @@ pub fn judge(
             }
         }
         (Some(Known::Done { body, request, kept, .. }), Outcome::Replay(record)) if same => {
-            let stored = record.response().map(Response::body);
-            let whole = response(*body, *request).into_body();
-            let exact = stored.is_none_or(|stored| *stored == whole);
-            let as_kept = kept.is_none_or(|kept| kept == stored.is_some());
+            let (stored, whole) = (record.response(), response(*body, *request));
+            let exact = stored.is_none_or(|stored| is_same(stored, &whole));
+            let seen = stored.is_some();
+            let as_kept = kept.is_none_or(|kept| kept == seen);
             if exact && as_kept && *record.request_id() == request_id(*request) {
-                Ok(Answer::Settled)
+                Ok(Answer::Done { kept: seen })
             } else {
-                wrong(&(record.request_id(), stored.map(Bytes::len)))
+                wrong(&(record.request_id(), stored))
             }
         }
         (Some(known), Outcome::Conflict { original })
             if !same && original == request_id(known.request()) =>
         {
-            Ok(Answer::Settled)
+            Ok(Answer::Conflict)
         }
         (
             Some(Known::Interrupted { request, attempt, checkpoints, .. }),

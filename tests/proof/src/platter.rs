@@ -176,7 +176,7 @@ impl Platter {
 
     /// What a power cut leaves, and a number that differs from that of other images of this moment.
     pub fn cut(&self, chance: &mut Chance) -> (Image, u64) {
-        let (data, names) = (Luck::draw(chance), Luck::draw(chance));
+        let names = Luck::draw(chance);
         let garbage = chance.one_in(4);
         let mut contents: HashMap<FileId, Content> = HashMap::new();
         let named = self.names_written_back(&names, chance);
@@ -185,7 +185,7 @@ impl Platter {
         for (name, file) in named {
             let content = contents
                 .entry(file)
-                .or_insert_with(|| self.written_back(file, &data, garbage, chance));
+                .or_insert_with(|| self.written_back(file, &Luck::draw(chance), garbage, chance));
             (&name, file, content.len()).hash(&mut hasher);
             for waiting in self.waiting.get(&file).into_iter().flatten() {
                 if let Waiting::Page { page, .. } = waiting {

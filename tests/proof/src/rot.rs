@@ -6,6 +6,7 @@ use refrain::Error;
 
 use crate::chance::Chance;
 use crate::content::{Content, PAGE};
+use crate::cuts;
 use crate::history::{History, open};
 use crate::journal::{Miss, Times, find};
 use crate::machine::Machine;
@@ -33,20 +34,29 @@ fn damage(seed: u64) -> Result<u64, String> {
     let failed = |error: Error| format!("on a sound disk: {error:?}");
     history.open().map_err(failed)?;
     for step in steps(STEPS, &mut chance) {
-        match history.step(step) {
-            Ok(()) | Err(Error::Full | Error::Limit { .. }) => {}
-            Err(error) => return Err(failed(error)),
-        }
+        history.step_on_a_sound_disk(step)?;
     }
     history.kill();
     let whole = history.machine().image();
     let Some(last_batch) = history.machine().last_batch() else { return Ok(0) };
+    match look(&whole, &history, &mut chance)? {
+        Seen::Whole => {}
+        Seen::Noticed => return Err("nothing is damaged, and it says so".to_owned()),
+    }
     for _ in 0..HARMS {
         let mut image = whole.clone();
         let harm = harm(&mut image, &last_batch, &mut chance);
         look(&image, &history, &mut chance).map_err(|what| format!("{harm}: {what}"))?;
     }
     Ok(HARMS)
+}
+
+/// What became of a store.
+enum Seen {
+    /// It is as it was, and says so.
+    Whole,
+    /// It says that something is wrong.
+    Noticed,
 }
 
 /// To any rule, rot in the newest log's last batch looks like a torn write.
@@ -110,16 +120,31 @@ fn used_page(content: &Content, chance: &mut Chance) -> Option<usize> {
     used.get(chance.below(used.len())).copied()
 }
 
-/// Each key is what it was, or cannot be had.
-fn look(image: &Image, history: &History, chance: &mut Chance) -> Result<(), String> {
-    let times: Times = history.times().reboot(history.times().now);
+/// Each key is what it was, or cannot be had; and what cannot be had, `verify` knows of.
+fn look(image: &Image, history: &History, chance: &mut Chance) -> Result<Seen, String> {
+    let times: Times = history.times().reboot(history.times().now, cuts::downtime(chance));
     let machine = Machine::new(image, chance.draw());
-    let Ok(store) = open(machine.start(), times.clock_at(times.now)) else { return Ok(()) };
+    let store = match open(machine.start(), times.clock_at(times.now)) {
+        Ok(store) => store,
+        Err(error) if is_damage(&error) => return Ok(Seen::Noticed),
+        Err(error) => return Err(format!("opening calls damage {error:?}")),
+    };
+    let mut failed = None;
     for expected in history.journal().expected(usize::MAX) {
         match find(&store, &vec![expected], times.now) {
-            Ok(_) | Err(Miss::Failed(_, Error::Corrupt { .. } | Error::Io { .. })) => {}
+            Ok(_) => {}
+            Err(Miss::Failed(name, error)) if is_damage(&error) => failed = Some(name),
             Err(miss) => return Err(miss.to_string()),
         }
     }
-    Ok(())
+    match (store.verify(), failed) {
+        (Ok(()), Some(name)) => Err(format!("{name:?} cannot be had, and verify sees nothing")),
+        (Ok(()), None) => Ok(Seen::Whole),
+        (Err(error), _) if is_damage(&error) => Ok(Seen::Noticed),
+        (Err(error), _) => Err(format!("verify calls damage {error:?}")),
+    }
+}
+
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { .. } | Error::Foreign { .. } | Error::Newer { .. })
 }

@@ -42,5 +42,8 @@ pub fn explore(seed: u64) -> Result<u64, Failure> {
         return Err(Failure { what, again });
     }
     let counts = said.lines().filter_map(|line| line.split_once("schedules ")?.1.split_once(' '));
-    Ok(counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum())
+    match counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum() {
+        0 => Err(Failure { what: "no test has run".to_owned(), again }),
+        count => Ok(count),
+    }
 }

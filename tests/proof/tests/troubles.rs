@@ -243,6 +243,26 @@ fn p14_checkpoints_in_a_burst_keep_to_their_bound() {
     assert_eq!(admitted, 2, "an eighth of a log");
 }
 
+#[test]
+fn p14_claims_in_a_burst_keep_to_their_bound() {
+    let bench = Bench::new();
+    let builder = Store::builder().log_bytes(LOG_BYTES).max_open_claims(4);
+    let store = open_on(builder.clock(bench.clock), bench.machine.start()).unwrap();
+    let begun: Vec<_> =
+        (0..9).map(|n| store.begin(&operation(&format!("c{n}")).durable())).collect();
+    let outcomes: Vec<_> = begun.into_iter().map(|begin| begin.wait()).collect();
+    let admitted = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert_eq!(admitted, 4, "{outcomes:?}");
+}
+
+#[test]
+fn stats_count_what_is_in_logs() {
+    let store = Bench::new().open(LOG_BYTES);
+    run(&store, "k", "A");
+    run(&store, "l", "B");
+    assert_eq!((store.stats().log_records, store.stats().segment_records), (2, 0));
+}
+
 /// A retry that had not seen the last checkpoint wrote its shorter list over the longer one.
 #[test]
 fn p7_a_checkpoint_that_was_acknowledged_is_there_in_later_attempts() {

@@ -45,8 +45,7 @@ impl Process {
         let machine = self.machine.lock();
         let Some(machine) = &*machine else { return Err(Errno::IO.into()) };
         let mut state = machine.0.lock();
-        state.operate(kind)?;
-        act(&mut state)
+        state.attempt(kind, act)
     }
 
     fn file(&self, file: FileId) -> io::Result<Arc<dyn DiskFile>> {
@@ -93,11 +92,15 @@ impl Disk for Process {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.with(Kind::Change, |state| {
+        let renamed = self.with(Kind::Change, |state| {
             let (file, from) = (state.file(from)?, Some(from.to_owned()));
             state.rename(NameChange::Put { name: to.to_owned(), file, from });
             Ok(())
-        })
+        });
+        if let (Err(_), "MANIFEST", Some(machine)) = (&renamed, to, &*self.machine.lock()) {
+            machine.0.lock().must_stop = true;
+        }
+        renamed
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -147,8 +150,7 @@ impl OpenFile {
         if self.killed.load(Ordering::SeqCst) {
             return Err(Errno::IO.into());
         }
-        state.operate(kind)?;
-        act(&mut state)
+        state.attempt(kind, act)
     }
 }
 
@@ -178,6 +180,7 @@ impl DiskFile for OpenFile {
             // A write that fails may have written some of it.
             let part = state.chance.below(bytes.len() + 1);
             state.write(self.file, &bytes[..part], offset);
+            state.must_stop |= state.is_log(self.file);
             return Err(error);
         }
         state.write(self.file, bytes, offset);
@@ -213,6 +216,7 @@ impl DiskFile for OpenFile {
         if let Err(error) = state.operate(Kind::Sync) {
             let left = state.platter.half_synced(file, &mut state.chance);
             state.note(Event::SyncFailed { file, left });
+            state.must_stop |= state.is_log(file);
             return Err(error);
         }
         state.note(Event::Sync { file });
