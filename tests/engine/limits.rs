@@ -64,6 +64,14 @@ fn p14_a_response_over_the_limits_is_recorded_as_done_without_it() {
 }
 
 #[test]
+fn the_shortest_ttl_is_a_millisecond() {
+    let builder =
+        |nanos| Store::builder().ttl(std::time::Duration::from_nanos(nanos)).open_in_memory();
+    assert!(builder(1_000_000).is_ok());
+    assert!(matches!(builder(999_999), Err(Error::Setting { name: "ttl", .. })));
+}
+
+#[test]
 fn settings_out_of_bounds_are_refused_by_name() {
     let refused = |builder: refrain::Builder| match builder.open_in_memory() {
         Err(Error::Setting { name, .. }) => name,

@@ -90,10 +90,12 @@ fn p13_a_path_that_is_no_directory_or_has_no_parent_is_an_io_error() {
 
 #[test]
 fn p13_a_directory_of_somebody_else_is_left_alone() {
-    let home = Home::new();
-    fs::create_dir(home.path()).unwrap();
-    fs::write(home.file("notes.txt"), "mine").unwrap();
-    assert!(matches!(refused(&home), Error::Foreign { .. }));
+    for name in ["notes.txt", "server.log", "7.redb"] {
+        let home = Home::new();
+        fs::create_dir(home.path()).unwrap();
+        fs::write(home.file(name), "mine").unwrap();
+        assert!(matches!(refused(&home), Error::Foreign { .. }), "{name}");
+    }
 }
 
 #[test]
@@ -233,6 +235,8 @@ fn p12_leftovers_are_removed_once_the_store_is_proved_ours() {
     fs::write(home.file("00000000000000ab.redb.tmp"), "half").unwrap();
     fs::write(home.file("00000000000000ac.log.tmp"), "half").unwrap();
     let store = home.open();
+    // So that what the store itself removes is gone too.
+    store.reap().unwrap();
     assert_eq!(home.files(".tmp"), Vec::<PathBuf>::new());
     assert_eq!(home.files(".redb").len(), 1);
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));

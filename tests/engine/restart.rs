@@ -108,6 +108,11 @@ fn p2_rotation_under_load_keeps_every_record() {
     for n in 0..500 {
         let name = format!("key-{n}");
         let permit = loop {
+            // While there is none, bodies may be left out.
+            if !store.stats().next_log_ready {
+                std::thread::yield_now();
+                continue;
+            }
             match store.begin(&operation(&name)).wait() {
                 Ok(Outcome::Execute(permit)) => break permit,
                 // Sealing is behind; the room comes back.

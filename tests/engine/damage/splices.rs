@@ -161,6 +161,8 @@ fn history(home: &Home) -> (Vec<String>, Vec<Image>) {
     let (mut names, mut images) = (Vec::new(), Vec::new());
     for life in 0..5 {
         let store = home.open();
+        // So that nothing is removed while it is copied.
+        store.reap().unwrap();
         for n in 0..3 {
             let name = format!("key-{life}-{n}");
             execute(&store, &operation(&name)).complete(&response(&body(&name))).wait().unwrap();
