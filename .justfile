@@ -51,9 +51,13 @@ soak time="1m" *arguments:
 soak-ci:
     .ci/run soak
 
-# Plants defects, and holds that each is caught: about a quarter of an hour.
+# Plants defects, and holds that each is caught: about half an hour.
 planted *names:
     .ci/planted {{ names }}
+
+# Changes the core in small ways, and holds that a test notices: `just mutants --sharding round-robin --shard 0/8`.
+mutants *arguments:
+    cargo mutants {{ arguments }}
 
 # A minute of fuzzing, after the corpora.
 fuzz-smoke:
