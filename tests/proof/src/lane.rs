@@ -20,6 +20,8 @@ pub struct Lane {
     pub trial: Box<dyn Fn(u64) -> Result<u64, Failure> + Send + Sync>,
     /// How much of the time it gets, against the others.
     pub share: u32,
+    /// How many of its trials may be under way at once.
+    pub at_once: usize,
     /// When it is done.
     pub goal: Goal,
 }
@@ -101,8 +103,11 @@ impl Race {
         if time_is_up || self.failures() >= self.max_failures {
             return None;
         }
+        let under_way = self.under_way.lock();
         let open = self.lanes.iter().filter(|(lane, progress)| {
-            !progress.done.load(Ordering::SeqCst) && !lane.has_begun_all(progress)
+            let now = under_way.values().filter(|(name, ..)| *name == lane.name).count();
+            let is_done = progress.done.load(Ordering::SeqCst) || lane.has_begun_all(progress);
+            !is_done && now < lane.at_once
         });
         open.min_by_key(|(lane, progress)| {
             progress.busy.load(Ordering::SeqCst) / u64::from(lane.share.max(1))
@@ -191,10 +196,14 @@ impl fmt::Display for Race {
                 progress.failures.lock().len().to_string(),
             ]
         });
-        writeln!(f, "| {:<40} | {:>14} | {:>9} | {:>8} |", "tried", "times", "busy", "failures")?;
-        writeln!(f, "| {:-<40} | {:->13}: | {:->8}: | {:->7}: |", "", "", "", "")?;
+        writeln!(
+            f,
+            "| {:<40} | {:>14} | {:>9} | {:>8} |",
+            "tried", "times", "thread time", "failures"
+        )?;
+        writeln!(f, "| {:-<40} | {:->13}: | {:->10}: | {:->7}: |", "", "", "", "")?;
         for [what, times, busy, failures] in rows {
-            writeln!(f, "| {what:<40} | {times:>14} | {busy:>9} | {failures:>8} |")?;
+            writeln!(f, "| {what:<40} | {times:>14} | {busy:>11} | {failures:>8} |")?;
         }
         Ok(())
     }

@@ -16,7 +16,10 @@ use refrain_proof::{codec, cuts, faults, histories, reached, rot, schedules};
 /// Tries to break a store in every way: power cuts, disks that fail, kills, rot, and histories that
 /// are held against a model.
 #[derive(Parser)]
-#[command(name = "soak", args_conflicts_with_subcommands = true)]
+#[command(
+    bin_name = "cargo run --release -p refrain-proof --",
+    args_conflicts_with_subcommands = true
+)]
 struct Arguments {
     /// For how long, such as 10m or 2h
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration,
@@ -148,7 +151,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         None => {
-            let lanes = chosen(&arguments.only);
+            let mut lanes = chosen(&arguments.only);
+            lanes.retain(|lane| is_ready(lane.name));
             return race(&Race::new(
                 lanes,
                 arguments.seed,
@@ -210,6 +214,12 @@ fn race(race: &Race) -> ExitCode {
         }
     }
     say(&format!("{race}{}", reached::line()));
+    match race.failures() {
+        0 => say("nothing went wrong\n"),
+        failures => {
+            say(&format!("{failures} trials failed: each is told above, with its repetition\n"));
+        }
+    }
     if race.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -218,6 +228,26 @@ fn chosen(only: &[String]) -> Vec<Lane> {
     let mut lanes = lanes();
     lanes.retain(|lane| only.is_empty() || only.iter().any(|name| name == lane.name));
     lanes
+}
+
+/// Whether this machine has what a lane needs. What takes long to build is built before time counts.
+fn is_ready(lane: &str) -> bool {
+    let missing = match lane {
+        "inject" => match process::Command::new("strace").arg("-V").output() {
+            Ok(_) => return true,
+            Err(_) => "strace is not here, which injects the faults".to_owned(),
+        },
+        "schedules" => {
+            note("building the tests of schedules, which takes minutes the first time\n");
+            match schedules::build() {
+                Ok(()) => return true,
+                Err(error) => error,
+            }
+        }
+        _ => return true,
+    };
+    note(&format!("{lane} is left out: {missing}\n"));
+    false
 }
 
 /// What is tried until time is up.
@@ -233,7 +263,7 @@ fn lanes() -> Vec<Lane> {
         lane("rot", "damages", 2, Goal::Never, rot::explore),
         lane("kills", "kills at random", 2, Goal::Never, kill_at_random),
         lane("inject", "kills and errors at a call", 2, Goal::Never, inject),
-        lane("schedules", "schedules", 2, Goal::Never, schedules::explore),
+        Lane { at_once: 1, ..lane("schedules", "schedules", 2, Goal::Never, schedules::explore) },
         lane("codec", "codec executions", 2, Goal::Never, codec::explore),
     ]
 }
@@ -290,7 +320,7 @@ fn lane(
     goal: Goal,
     trial: impl Fn(u64) -> Result<u64, Failure> + Send + Sync + 'static,
 ) -> Lane {
-    Lane { name, counts, share, goal, trial: Box::new(trial) }
+    Lane { name, counts, share, goal, trial: Box::new(trial), at_once: usize::MAX }
 }
 
 fn say(text: &str) {

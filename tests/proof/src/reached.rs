@@ -51,7 +51,7 @@ pub fn count(state: State) -> u64 {
 pub fn line() -> String {
     let mut line = String::new();
     for (state, what) in STATES {
-        let separator = if line.is_empty() { "reached: " } else { ", " };
+        let separator = if line.is_empty() { "opened after a cut: " } else { ", " };
         write!(line, "{separator}{} {what}", count(state)).expect("a string takes it");
     }
     if count(State::Image) == 0 { String::new() } else { line + "\n" }

@@ -1,17 +1,37 @@
 //! Threads under chosen schedules: the tests in `src/schedules.rs`, which are built of their own.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use parking_lot::Mutex;
 
 use crate::trial::Failure;
 
 /// Schedules of each test in a trial.
 const SCHEDULES: u64 = 2_000;
 
-/// One at a time: each takes all cores, and the first one builds.
-static TURN: Mutex<()> = Mutex::new(());
+/// Builds the tests, which takes minutes the first time.
+///
+/// # Errors
+///
+/// What cargo says.
+pub fn build() -> Result<(), String> {
+    let output = cargo().arg("--no-run").output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Every dependency is built anew for them, and so in a directory of their own.
+fn cargo() -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--quiet", "--release", "--lib", "schedules"]);
+    cargo.current_dir(&root).env("RUSTFLAGS", "--cfg shuttle");
+    cargo.env("CARGO_TARGET_DIR", target.join("schedules"));
+    cargo
+}
 
 /// Runs the tests from a seed on, and says how many schedules they tried.
 ///
@@ -19,16 +39,10 @@ static TURN: Mutex<()> = Mutex::new(());
 ///
 /// What the tests have printed, if one failed.
 pub fn explore(seed: u64) -> Result<u64, Failure> {
-    let _turn = TURN.lock();
     let first = seed.wrapping_mul(SCHEDULES);
     let again = format!("schedules --seed {seed}");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let output = Command::new("cargo")
-        .args(["test", "--quiet", "--release", "--lib", "schedules", "--", "--nocapture"])
-        .args(["--skip", "a_seed_repeats_its_schedule"])
-        .current_dir(&root)
-        .env("RUSTFLAGS", "--cfg shuttle")
-        .env("CARGO_TARGET_DIR", root.join("target/schedules"))
+    let output = cargo()
+        .args(["--", "--nocapture", "--skip", "a_seed_repeats_its_schedule"])
         .env("REFRAIN_SCHEDULES", SCHEDULES.to_string())
         .env("REFRAIN_SEED", first.to_string())
         .output();
