@@ -1,8 +1,8 @@
 //! The ways in which a store is tried, side by side: each is a lane, and goes from seed to seed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ struct Progress {
     count: AtomicU64,
     busy: AtomicU64,
     failures: Mutex<Vec<Failure>>,
+    /// How many of them were told.
+    told: AtomicUsize,
     done: AtomicBool,
 }
 
@@ -160,10 +162,14 @@ impl Race {
         self.lanes.iter().map(|(_, progress)| progress.failures.lock().len()).sum()
     }
 
-    /// All that went wrong, by lane.
-    pub fn all_failures(&self) -> BTreeMap<&'static str, Vec<Failure>> {
-        let lanes = self.lanes.iter();
-        lanes.map(|(lane, progress)| (lane.name, progress.failures.lock().clone())).collect()
+    /// What has gone wrong since this was asked last, and in which lane.
+    pub fn new_failures(&self) -> Vec<(&'static str, Failure)> {
+        let lanes = self.lanes.iter().flat_map(|(lane, progress)| {
+            let failures = progress.failures.lock();
+            let from = progress.told.swap(failures.len(), Ordering::SeqCst);
+            failures[from..].iter().map(|failure| (lane.name, failure.clone())).collect::<Vec<_>>()
+        });
+        lanes.collect()
     }
 
     /// One line on how far it has come.

@@ -198,6 +198,7 @@ fn race(race: &Race) -> ExitCode {
             // Its thread cannot be ended otherwise.
             process::exit(1);
         }
+        tell(race);
         beats += 1;
         if terminal {
             note(&format!("\r{}", race.line()));
@@ -208,11 +209,7 @@ fn race(race: &Race) -> ExitCode {
     if terminal {
         note("\n");
     }
-    for (lane, failures) in race.all_failures() {
-        for failure in failures {
-            say(&format!("{lane}: {failure}\n"));
-        }
-    }
+    tell(race);
     say(&format!("{race}{}", reached::line()));
     match race.failures() {
         0 => say("nothing went wrong\n"),
@@ -221,6 +218,13 @@ fn race(race: &Race) -> ExitCode {
         }
     }
     if race.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Tells what has gone wrong meanwhile.
+fn tell(race: &Race) {
+    for (lane, failure) in race.new_failures() {
+        say(&format!("{lane}: {failure}\n"));
+    }
 }
 
 /// Those of the lanes that were asked for, or all.

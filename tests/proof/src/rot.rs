@@ -10,6 +10,7 @@ use crate::cuts;
 use crate::history::{History, open};
 use crate::journal::{Miss, Times, find};
 use crate::machine::Machine;
+use crate::model::Known;
 use crate::platter::Image;
 use crate::step::steps;
 use crate::trial::{self, Failure};
@@ -131,14 +132,20 @@ fn look(image: &Image, history: &History, chance: &mut Chance) -> Result<Seen, S
     };
     let mut failed = None;
     for expected in history.journal().expected(usize::MAX) {
+        let is_live = |known: &Known| known.expires() > times.now;
+        let is_kept = expected.1.iter().flatten().any(is_live);
         match find(&store, &vec![expected], times.now) {
             Ok(_) => {}
-            Err(Miss::Failed(name, error)) if is_damage(&error) => failed = Some(name),
+            // What has expired may be dropped before it is verified, damage and all.
+            Err(Miss::Failed(_, error)) if is_damage(&error) && !is_kept => {}
+            Err(Miss::Failed(name, error)) if is_damage(&error) => failed = Some((name, error)),
             Err(miss) => return Err(miss.to_string()),
         }
     }
     match (store.verify(), failed) {
-        (Ok(()), Some(name)) => Err(format!("{name:?} cannot be had, and verify sees nothing")),
+        (Ok(()), Some((name, error))) => {
+            Err(format!("{name:?} cannot be had, and verify sees nothing: {error:?}"))
+        }
         (Ok(()), None) => Ok(Seen::Whole),
         (Err(error), _) if is_damage(&error) => Ok(Seen::Noticed),
         (Err(error), _) => Err(format!("verify calls damage {error:?}")),
