@@ -258,9 +258,13 @@ impl Handle {
     fn close(&self, timeout: Duration) -> Result<usize> {
         let Inner { engine, queue, reaper, .. } = &*self.inner;
         engine.start_closing();
-        engine.locks.wait_idle(timeout);
-        let stragglers = engine.locks.in_flight();
+        let idle = engine.locks.wait_idle(timeout);
         engine.locks.stop(&engine.stopped());
+        if idle {
+            // One that was let in just before may have come after it.
+            engine.locks.wait_idle(timeout);
+        }
+        let stragglers = engine.locks.in_flight();
         if let Some(threads) = self.threads.lock().take() {
             queue.stop();
             // If the reaper is gone, it has nothing to be told.
