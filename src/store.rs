@@ -240,7 +240,8 @@ impl Store {
     }
 
     /// Takes no more work, waits up to `timeout` for operations in flight to end, commits what they
-    /// left, and lets go of the directory.
+    /// left, and lets go of the directory. An operation that was let in just before the others had ended
+    /// is waited for as long again.
     ///
     /// Says how many operations had not ended; what they ask for later is answered with
     /// [`Error::Stopped`], and the directory stays locked until the last of their permits is dropped.
