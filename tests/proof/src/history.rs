@@ -151,7 +151,7 @@ impl History {
         let store = self.store.as_ref().expect("it is open");
         let mut expected = self.journal.expected(usize::MAX);
         expected.push(((9, FRESH), vec![None]));
-        expected.retain(|(name, _)| !self.held.iter().any(|held| held.name == *name));
+        expected.retain(|(name, _)| !self.is_held(*name));
         let found = match find(store, &expected, self.times.now) {
             Ok(found) => found,
             Err(Miss::Failed(_, error)) => return Err(error),

@@ -61,6 +61,16 @@ pub struct Race {
     under_way: Mutex<HashMap<ThreadId, (&'static str, u64, Duration)>>,
 }
 
+/// A trial that is under way.
+struct Begun<'a> {
+    lane: &'a Lane,
+    progress: &'a Progress,
+    seed: u64,
+    since: Duration,
+    /// What it is expected to take, in microseconds.
+    expected: u64,
+}
+
 /// What the first trial of a lane is expected to take.
 const FIRST_MICROS: u64 = 1_000_000;
 /// A trial that takes longer has come to a standstill.
@@ -86,8 +96,9 @@ impl Race {
         thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some((lane, progress)) = self.next() {
-                        self.try_once(lane, progress);
+                    while let Some(begun) = self.begin() {
+                        let outcome = (begun.lane.trial)(begun.seed);
+                        self.end(&begun, outcome);
                     }
                     running.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -99,40 +110,42 @@ impl Race {
         });
     }
 
-    /// The lane that is furthest behind its share.
-    fn next(&self) -> Option<&(Lane, Progress)> {
-        let time_is_up = self.until.is_some_and(|until| self.start.elapsed() >= until);
+    /// Begins a trial in the lane that is furthest behind its share.
+    fn begin(&self) -> Option<Begun<'_>> {
+        let since = self.start.elapsed();
+        let time_is_up = self.until.is_some_and(|until| since >= until);
         if time_is_up || self.failures() >= self.max_failures {
             return None;
         }
-        let under_way = self.under_way.lock();
+        // Held throughout, so that no two threads choose from the same state.
+        let mut under_way = self.under_way.lock();
         let open = self.lanes.iter().filter(|(lane, progress)| {
             let now = under_way.values().filter(|(name, ..)| *name == lane.name).count();
-            let is_done = progress.done.load(Ordering::SeqCst) || lane.has_begun_all(progress);
-            !is_done && now < lane.at_once
+            !progress.done.load(Ordering::SeqCst) && now < lane.at_once
         });
-        open.min_by_key(|(lane, progress)| {
+        let (lane, progress) = open.min_by_key(|(lane, progress)| {
             progress.busy.load(Ordering::SeqCst) / u64::from(lane.share.max(1))
-        })
-    }
-
-    fn try_once(&self, lane: &Lane, progress: &Progress) {
+        })?;
         let number = progress.seeds.fetch_add(1, Ordering::SeqCst);
         let seed = match lane.goal {
-            Goal::Seeds(seeds) if number >= seeds => return,
-            Goal::Seeds(_) => number,
+            Goal::Seeds(seeds) => {
+                progress.done.store(number + 1 >= seeds, Ordering::SeqCst);
+                number
+            }
             _ => self.first_seed.wrapping_add(number),
         };
-        // Counted before, so that the others do not choose the same lane meanwhile.
+        // Counted before, so that the others choose another lane meanwhile.
         let expected = progress.busy.load(Ordering::SeqCst).checked_div(number);
         let expected = expected.unwrap_or(FIRST_MICROS);
         progress.busy.fetch_add(expected, Ordering::SeqCst);
-        let begun = self.start.elapsed();
-        let me = thread::current().id();
-        self.under_way.lock().insert(me, (lane.name, seed, begun));
-        let outcome = (lane.trial)(seed);
-        self.under_way.lock().remove(&me);
-        let took = self.start.elapsed().saturating_sub(begun);
+        under_way.insert(thread::current().id(), (lane.name, seed, since));
+        Some(Begun { lane, progress, seed, since, expected })
+    }
+
+    fn end(&self, begun: &Begun<'_>, outcome: Result<u64, Failure>) {
+        let Begun { lane, progress, since, expected, .. } = *begun;
+        self.under_way.lock().remove(&thread::current().id());
+        let took = self.start.elapsed().saturating_sub(since);
         let took = u64::try_from(took.as_micros()).unwrap_or(expected);
         // Wraps where it took less, and comes out right.
         progress.busy.fetch_add(took.wrapping_sub(expected), Ordering::SeqCst);
@@ -181,12 +194,6 @@ impl Race {
         }
         line.push_str(&format!("  {} failures", self.failures()));
         line
-    }
-}
-
-impl Lane {
-    fn has_begun_all(&self, progress: &Progress) -> bool {
-        matches!(self.goal, Goal::Seeds(seeds) if progress.seeds.load(Ordering::SeqCst) >= seeds)
     }
 }
 

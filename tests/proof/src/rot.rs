@@ -44,12 +44,14 @@ fn damage(seed: u64) -> Result<u64, String> {
         Seen::Whole => {}
         Seen::Noticed => return Err("nothing is damaged, and it says so".to_owned()),
     }
+    let mut harms = 0;
     for _ in 0..HARMS {
         let mut image = whole.clone();
-        let harm = harm(&mut image, &last_batch, &mut chance);
+        let Some(harm) = harm(&mut image, &last_batch, &mut chance) else { continue };
         look(&image, &history, &mut chance).map_err(|what| format!("{harm}: {what}"))?;
+        harms += 1;
     }
-    Ok(HARMS)
+    Ok(harms)
 }
 
 /// What became of a store.
@@ -63,52 +65,65 @@ enum Seen {
 /// To any rule, rot in the newest log's last batch looks like a torn write.
 type LastBatch = (String, Range<usize>);
 
-fn harm(image: &mut Image, last_batch: &LastBatch, chance: &mut Chance) -> String {
+/// Damages an image in one way, and says how; nothing if it would be the same.
+fn harm(image: &mut Image, last_batch: &LastBatch, chance: &mut Chance) -> Option<String> {
     let names: Vec<String> = image.0.keys().cloned().collect();
     let any = |chance: &mut Chance| names[chance.below(names.len())].clone();
     let (name, other) = (any(chance), any(chance));
     match chance.below(6) {
         0 => {
             image.0.remove(&name);
-            format!("without {name}")
+            Some(format!("without {name}"))
         }
-        1 => {
+        1 if name != other => {
             let (a, b) = (image.0[&name].clone(), image.0[&other].clone());
             image.0.extend([(name.clone(), b), (other.clone(), a)]);
-            format!("{name} and {other} swapped")
+            Some(format!("{name} and {other} swapped"))
         }
         2 => {
             let content = image.0.get_mut(&name).expect("it is one of them");
             let len = content.len() * chance.below(8) as u64 / 8;
             content.set_len(len);
-            format!("{name} cut to {len}")
+            Some(format!("{name} cut to {len}"))
         }
-        3 => {
-            let from = used_page(&image.0[&other], chance).unwrap_or_default();
-            let page = image.0[&other].page(from).cloned();
-            let content = image.0.get_mut(&name).expect("it is one of them");
-            match used_page(content, chance) {
-                Some(to) if !is_last(last_batch, &name, to) => {
-                    content.put(to, page);
-                    format!("page {to} of {name} is page {from} of {other}")
-                }
-                _ => "nothing done".to_owned(),
-            }
-        }
+        3 => splice(image, &name, &other, last_batch, chance),
         _ => flip(image, &name, last_batch, chance),
     }
 }
 
-fn flip(image: &mut Image, name: &str, last_batch: &LastBatch, chance: &mut Chance) -> String {
+/// Puts a page where another was.
+fn splice(
+    image: &mut Image,
+    name: &str,
+    other: &str,
+    last_batch: &LastBatch,
+    chance: &mut Chance,
+) -> Option<String> {
+    let from = used_page(&image.0[other], chance)?;
+    let page = image.0[other].page(from).cloned();
     let content = image.0.get_mut(name).expect("it is one of them");
-    match used_page(content, chance) {
-        Some(page) if !is_last(last_batch, name, page) => {
-            let at = page * PAGE + chance.below(PAGE);
-            content.page_mut(page)[at % PAGE] ^= 1 << chance.below(8);
-            format!("a bit at {at} of {name} flipped")
-        }
-        _ => "nothing done".to_owned(),
+    let to = used_page(content, chance)?;
+    if is_last(last_batch, name, to) || content.page(to) == page.as_ref() {
+        return None;
     }
+    content.put(to, page);
+    Some(format!("page {to} of {name} is page {from} of {other}"))
+}
+
+fn flip(
+    image: &mut Image,
+    name: &str,
+    last_batch: &LastBatch,
+    chance: &mut Chance,
+) -> Option<String> {
+    let content = image.0.get_mut(name).expect("it is one of them");
+    let page = used_page(content, chance)?;
+    if is_last(last_batch, name, page) {
+        return None;
+    }
+    let at = chance.below(PAGE);
+    content.page_mut(page)[at] ^= 1 << chance.below(8);
+    Some(format!("a bit at {} of {name} flipped", page * PAGE + at))
 }
 
 fn is_last((log, pages): &LastBatch, name: &str, page: usize) -> bool {
