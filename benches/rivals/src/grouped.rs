@@ -1,0 +1,74 @@
+//! Group commit for stores that have one writer at a time and none of their own: a thread that drains
+//! what is queued into one durable transaction, as their users are told to do.
+
+use std::sync::Arc;
+use std::thread::{self, Thread};
+
+use anyhow::{Context, Result, anyhow};
+use crossbeam_channel::{Sender, unbounded};
+use std::sync::Mutex;
+
+use crate::workload::{META_BYTES, Name};
+
+const MAX_ENTRIES: usize = 256;
+
+/// A store that makes many records durable at once.
+pub trait Batches: Send + 'static {
+    fn commit(&mut self, entries: &[(Name, Vec<u8>)]) -> Result<()>;
+}
+
+/// The committers' end of the writer's thread.
+#[derive(Clone)]
+pub struct Grouped(Sender<Work>);
+
+struct Work {
+    entry: (Name, Vec<u8>),
+    done: Arc<Done>,
+}
+
+/// Where a committer waits.
+pub struct Done {
+    outcome: Mutex<Option<Result<(), String>>>,
+    thread: Thread,
+}
+
+impl Grouped {
+    pub fn start(mut store: impl Batches) -> Self {
+        let (sender, receiver) = unbounded::<Work>();
+        thread::spawn(move || {
+            while let Ok(first) = receiver.recv() {
+                let more = receiver.try_iter().take(MAX_ENTRIES - 1);
+                let (entries, waiting): (Vec<_>, Vec<_>) = std::iter::once(first)
+                    .chain(more)
+                    .map(|Work { entry, done }| (entry, done))
+                    .unzip();
+                let outcome = store.commit(&entries).map_err(|error| format!("{error:#}"));
+                for done in waiting {
+                    *done.outcome.lock().expect("nobody panics") = Some(outcome.clone());
+                    done.thread.unpark();
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    /// Returns once the record is durable.
+    pub fn record(&self, name: &Name, body: &[u8]) -> Result<()> {
+        let done = Arc::new(Done { outcome: Mutex::new(None), thread: thread::current() });
+        let entry = (name.clone(), value(body));
+        self.0.send(Work { entry, done: Arc::clone(&done) }).ok().context("the writer is gone")?;
+        loop {
+            if let Some(outcome) = done.outcome.lock().expect("nobody panics").take() {
+                return outcome.map_err(|error| anyhow!(error));
+            }
+            thread::park();
+        }
+    }
+}
+
+/// What a store of bytes keeps under a key.
+pub fn value(body: &[u8]) -> Vec<u8> {
+    let mut value = vec![0x77; META_BYTES];
+    value.extend_from_slice(body);
+    value
+}

@@ -1,0 +1,140 @@
+//! refrain beside the stores that people would use instead, at the same durability.
+//!
+//! ```text
+//! cargo run --release --manifest-path benches/rivals/Cargo.toml -- --quick
+//! ```
+//!
+//! Each store runs in a process of its own, and rounds are interleaved: one of each store, and again.
+//! So what a shared machine does to one of them it does to all.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use parts::Plan;
+use results::Results;
+use rivals::Kind;
+
+mod goals;
+mod grouped;
+mod guest;
+mod host;
+mod machine;
+mod measure;
+mod parts;
+mod report;
+mod results;
+mod rivals;
+mod server;
+mod workload;
+
+/// Measures refrain beside the stores that people would use instead.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// In a few minutes: fewer records, rounds and sizes, and nothing is written.
+    #[arg(long)]
+    quick: bool,
+    /// These stores alone.
+    #[arg(long, value_enum)]
+    only: Vec<Kind>,
+    /// These parts alone.
+    #[arg(long, value_enum)]
+    part: Vec<Part>,
+    /// Records that are there before.
+    #[arg(long)]
+    records: Option<u64>,
+    /// Rounds of each.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Where the stores lie, on the disk that is to be measured.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/stores"))]
+    directory: PathBuf,
+    /// Where the report goes.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks"))]
+    report: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes the report again, from the results that lie beside it.
+    Report,
+    #[command(hide = true)]
+    Host { kind: Kind, directory: PathBuf },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Completes per second, space, reopening and expiry.
+    Stores,
+    Lookups,
+    /// Opening after a kill, with many small records.
+    Reopening,
+    /// The tail of latencies while files come and go.
+    Stalls,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let saved = args.report.join("results.json");
+    match args.command {
+        Some(Command::Host { kind, directory }) => host::serve(kind, &directory),
+        Some(Command::Report) => {
+            let text = std::fs::read_to_string(&saved).context("no results are kept")?;
+            report::write(&serde_json::from_str(&text)?, &args.report)
+        }
+        None => {
+            let results = measure(&args)?;
+            report::print(&results);
+            // Part of a report would read like all of it.
+            if !args.quick && args.only.is_empty() && args.part.is_empty() {
+                std::fs::create_dir_all(&args.report)?;
+                std::fs::write(&saved, serde_json::to_string_pretty(&results)?)?;
+                report::write(&results, &args.report)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn measure(args: &Args) -> Result<Results> {
+    std::fs::create_dir_all(&args.directory)?;
+    let directory = tempfile::tempdir_in(&args.directory)?;
+    open_to_servers(directory.path())?;
+    let (quick, full) = ((30_000, 3, 300, 30_000), (1_000_000, 5, 2_000, 300_000));
+    let (records, rounds, millis, counted) = if args.quick { quick } else { full };
+    let plan = Plan {
+        directory: directory.path(),
+        records: args.records.unwrap_or(records),
+        rounds: args.rounds.unwrap_or(rounds),
+        millis,
+        counted,
+        killed: if args.quick { &[200_000] } else { &[1_000_000, 10_000_000] },
+        bodies: if args.quick { &[parts::KIB] } else { &parts::BODIES },
+        only: &args.only,
+    };
+    let wants = |part| args.part.is_empty() || args.part.contains(&part);
+    let machine = machine::describe(directory.path());
+    let mut results =
+        Results { machine, records: plan.records, rounds: plan.rounds, ..Results::default() };
+    for (part, run) in [
+        (Part::Stores, parts::stores as fn(&Plan<'_>, &mut Results) -> Result<()>),
+        (Part::Lookups, parts::lookups),
+        (Part::Reopening, parts::reopening),
+        (Part::Stalls, parts::stalls),
+    ] {
+        if wants(part) {
+            run(&plan, &mut results)?;
+        }
+    }
+    Ok(results)
+}
+
+/// A server that may not run as root works in this directory as another user.
+fn open_to_servers(directory: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o755);
+    Ok(std::fs::set_permissions(directory, mode)?)
+}

@@ -1,0 +1,53 @@
+//! What a store takes: memory, what it has written, and what lies on the disk.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::rivals::Rival;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Measured {
+    /// Resident and not a file's, in all its processes.
+    pub memory: u64,
+    /// Bytes that all its processes have sent to the disk.
+    pub written: u64,
+    /// Blocks that its files have, in bytes.
+    pub on_disk: u64,
+    /// Those of segments alone, for refrain.
+    pub in_segments: u64,
+    /// Processes, which a kill must reach.
+    pub processes: Vec<u32>,
+    pub facts: Vec<(String, f64)>,
+}
+
+pub fn measure(rival: &dyn Rival, directory: &Path) -> Result<Measured> {
+    let processes = rival.processes();
+    let mut measured = Measured { facts: rival.facts(), ..Measured::default() };
+    for process in &processes {
+        // One that has ended meanwhile takes nothing.
+        measured.memory += field(*process, "status", "RssAnon:").unwrap_or(0) * 1024;
+        measured.memory += field(*process, "status", "RssShmem:").unwrap_or(0) * 1024;
+        measured.written += field(*process, "io", "write_bytes:").unwrap_or(0);
+    }
+    measured.processes = processes;
+    measured.on_disk = blocks(directory, &|_| true)?;
+    measured.in_segments = blocks(directory, &|path| path.extension() == Some("redb".as_ref()))?;
+    Ok(measured)
+}
+
+fn field(process: u32, file: &str, name: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/{file}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).context("no such field")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+fn blocks(path: &Path, counts: &impl Fn(&Path) -> bool) -> Result<u64> {
+    let Ok(metadata) = path.symlink_metadata() else { return Ok(0) };
+    if !metadata.is_dir() {
+        return Ok(if counts(path) { metadata.blocks() * 512 } else { 0 });
+    }
+    std::fs::read_dir(path)?.map(|entry| blocks(&entry?.path(), counts)).sum()
+}
