@@ -35,6 +35,15 @@ deny:
 bench *name:
     cargo bench {{ if name == "" { "--benches" } else { "--bench " + name } }}
 
+# Beside the stores that people would use instead, in a few minutes: `just rivals --quick`; all, and
+# the report, without it.
+rivals *arguments:
+    cargo run --release --manifest-path benches/rivals/Cargo.toml -- {{ arguments }}
+
+# Counts the instructions of a request's paths, and fails where they have become more.
+instructions *arguments:
+    cargo bench --bench instructions -- {{ arguments }}
+
 # Runs each benchmark once.
 bench-smoke:
     cargo bench --benches -- --test

@@ -51,6 +51,7 @@ pub struct Begin {
     store: Arc<Inner>,
     operation: Operation,
     address: Address,
+    request_id: RequestId,
     state: State,
     given_up: bool,
     /// Since when another request was waited for, if one was.
@@ -66,10 +67,11 @@ enum State {
 
 impl Begin {
     pub(crate) fn new(store: Arc<Inner>, operation: Operation) -> Self {
-        let Operation { scope, ref key, .. } = operation;
+        let Operation { scope, ref key, ref request_id, .. } = operation;
         let address = Address::new(&store.engine.ledger.uuid, scope, key.clone());
-        let mut begin =
-            Self { store, operation, address, state: State::Done, given_up: false, waited: None };
+        let request_id = request_id.clone().unwrap_or_else(RequestId::random);
+        let (state, given_up, waited) = (State::Done, false, None);
+        let mut begin = Self { store, operation, address, request_id, state, given_up, waited };
         begin.state = begin.start();
         begin.waited = matches!(begin.state, State::Waiting(_)).then(Stopwatch::start);
         begin
@@ -109,9 +111,9 @@ impl Begin {
     }
 
     fn start(&self) -> State {
-        let acquired = self.store.engine.check().and_then(|()| {
-            self.store.engine.locks.acquire(&self.address, &self.operation.request_id)
-        });
+        let engine = &self.store.engine;
+        let acquired =
+            engine.check().and_then(|()| engine.locks.acquire(&self.address, &self.request_id));
         match acquired {
             Ok(Acquired::Held(held)) => self.decide(held),
             Ok(Acquired::Waiting(waiter)) => State::Waiting(waiter),
@@ -178,7 +180,7 @@ impl Begin {
         let max = self.store.engine.ledger.settings.ttl;
         Facts {
             fingerprint: self.operation.fingerprint,
-            request_id: self.operation.request_id.clone(),
+            request_id: self.request_id.clone(),
             ttl: self.operation.ttl.map_or(max, |ttl| ttl.clamp(MIN_TTL, max)),
         }
     }

@@ -206,7 +206,11 @@ impl Timeline {
     pub(crate) fn anchor(&self) -> Anchor {
         let reading = self.clock.read();
         let at = self.start.at.plus(reading.boot.saturating_sub(self.start.reading.boot));
-        let latest = self.latest.fetch_max(at.0, Ordering::Relaxed);
+        // Mostly it is the same millisecond still, and reading it is shared where writing is not.
+        let latest = match self.latest.load(Ordering::Relaxed) {
+            latest if latest < at.0 => self.latest.fetch_max(at.0, Ordering::Relaxed),
+            latest => latest,
+        };
         Anchor { at: Moment(at.0.max(latest)), reading }
     }
 

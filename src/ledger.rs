@@ -204,7 +204,8 @@ impl Ledger {
 
     /// The durable claim on an address that no verdict has ended.
     pub(crate) fn open_claim(&self, address: &Address) -> Option<OpenClaim> {
-        self.claims.lock().get(address, self.timeline.now()).cloned()
+        let claim = self.claims.lock().get(address).cloned()?;
+        (claim.expiry() > self.timeline.now()).then_some(claim)
     }
 
     /// Makes the prepared log the active one, if there is one: it opens with all open claims.

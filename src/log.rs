@@ -342,16 +342,6 @@ impl Log {
         self.index.read().entries.get(&hash).copied()
     }
 
-    /// Scope and key of an entry, to sort by. Not verified: whoever reads the entry does that.
-    pub(crate) fn peek_address(&self, location: Location) -> Result<([u8; 32], Vec<u8>)> {
-        let mut bytes = [0; Parts::MAX_ADDRESS_BYTES];
-        let length = bytes.len().min(location.length as usize);
-        self.read(&mut bytes[..length], location.offset)?;
-        Parts::of(&bytes[..length])
-            .map(|parts| parts.raw_address())
-            .map_err(|error| self.damaged(location, error))
-    }
-
     /// When the first entry here became durable.
     pub(crate) fn first_at(&self) -> Option<Moment> {
         self.index.read().first_at
@@ -384,6 +374,42 @@ impl Log {
             io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, "it is cut short"),
             _ => Error::io("read", &self.path, error),
         })
+    }
+}
+
+/// Reads scopes and keys of entries, to sort by; quickly, in the order of their offsets. Not verified:
+/// whoever reads the entry does that.
+pub(crate) struct Addresses<'a> {
+    log: &'a Log,
+    /// What was read last, and where it begins.
+    stretch: Vec<u8>,
+    start: u64,
+}
+
+impl<'a> Addresses<'a> {
+    /// Many small entries, and little of a large one.
+    const STRETCH: u64 = 64 * 1024;
+
+    pub(crate) fn of(log: &'a Log) -> Self {
+        Self { log, stretch: Vec::new(), start: 0 }
+    }
+
+    pub(crate) fn read(&mut self, location: Location) -> Result<([u8; 32], Vec<u8>)> {
+        let length = Parts::MAX_ADDRESS_BYTES.min(location.length as usize);
+        let parts = Parts::of(self.bytes(location.offset, length)?);
+        parts.map(|parts| parts.raw_address()).map_err(|error| self.log.damaged(location, error))
+    }
+
+    fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8]> {
+        let known = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
+        if let Some(at) = known.filter(|at| at + length <= self.stretch.len()) {
+            return Ok(&self.stretch[at..at + length]);
+        }
+        let behind = Self::STRETCH.min(self.log.size.saturating_sub(offset));
+        self.stretch.resize(length.max(usize::try_from(behind).unwrap_or(0)), 0);
+        self.log.read(&mut self.stretch, offset)?;
+        self.start = offset;
+        Ok(&self.stretch[..length])
     }
 }
 

@@ -28,22 +28,23 @@ pub struct Operation {
     pub(crate) scope: Scope,
     pub(crate) key: Key,
     pub(crate) fingerprint: Fingerprint,
-    pub(crate) request_id: RequestId,
+    /// A new one for each request, if nothing.
+    pub(crate) request_id: Option<RequestId>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) durable: bool,
 }
 
 impl Operation {
-    /// An operation with a random request id, the store's TTL, and a volatile claim.
+    /// An operation whose requests get [`random`](RequestId::random) names, with the store's TTL and a
+    /// volatile claim.
     pub fn new(scope: Scope, key: Key, fingerprint: Fingerprint) -> Self {
-        let request_id = RequestId::random();
-        Self { scope, key, fingerprint, request_id, ttl: None, durable: false }
+        Self { scope, key, fingerprint, request_id: None, ttl: None, durable: false }
     }
 
     /// Names the request, for conflicts to refer to.
     #[must_use]
     pub fn request_id(mut self, request_id: RequestId) -> Self {
-        self.request_id = request_id;
+        self.request_id = Some(request_id);
         self
     }
 

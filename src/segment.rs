@@ -212,16 +212,16 @@ impl Segment {
         guarded(&self.path, || {
             let handle = Handle::open(&self.path, &self.file)?;
             let storage = |error| failed(&self.path, error);
-            let mut expected = Some(RowKey::SENTINEL.to_owned());
+            let mut expected = Some(RowKey::SENTINEL.joined());
             let mut records = 0;
             for row in handle.table.range::<TableKey>(..).map_err(storage)? {
                 let (key, value) = row.map_err(storage)?;
                 let row = self.row(RowKey::from_redb(key.value()), value.value())?;
-                if expected != Some(row.key.to_owned()) {
+                if expected != Some(row.key.joined()) {
                     return Err(self.damaged("a row is missing"));
                 }
                 records += u64::from(row.key.part == 0 && row.key != RowKey::SENTINEL);
-                expected = row.successor.to_owned();
+                expected = row.successor.key();
             }
             if expected.is_none() && records == self.meta.records {
                 Ok(())

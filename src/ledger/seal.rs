@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::disk::DiskFile;
 use crate::entry::{self, End, Entry, Malformed, Parts};
 use crate::error::{Error, Result};
-use crate::log::{Location, Log, PAGE};
+use crate::log::{Addresses, Location, Log, PAGE};
 use crate::observe;
 use crate::segment::{self, Sealed, Segment, SegmentMeta};
 use crate::sync::atomic::Ordering;
@@ -283,9 +283,12 @@ fn sorted(logs: &[Frozen]) -> Result<Vec<Place>> {
     for (log, frozen) in logs.iter().enumerate() {
         newest.extend(frozen.log.locations().map(|(hash, location)| (hash, (log, location))));
     }
+    let mut newest: Vec<_> = newest.into_iter().collect();
+    newest.sort_unstable_by_key(|(_, (log, location))| (*log, location.offset));
+    let mut addresses: Vec<_> = logs.iter().map(|frozen| Addresses::of(&frozen.log)).collect();
     let mut places = Vec::with_capacity(newest.len());
     for (hash, (log, location)) in newest {
-        let (scope, key) = logs[log].log.peek_address(location)?;
+        let (scope, key) = addresses[log].read(location)?;
         places.push(Place { scope, key, hash, log, location });
     }
     places.sort_unstable_by(|a, b| (a.scope, &a.key).cmp(&(b.scope, &b.key)));

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Moment;
-use crate::key::Address;
+use crate::key::{Address, Key};
 
 use super::SegmentMeta;
 
@@ -38,43 +38,85 @@ impl<'a> RowKey<'a> {
         Some(Self { part: self.part.checked_add(1)?, ..*self })
     }
 
-    /// The key as bytes and a part, to be remembered beyond its row.
-    pub(super) fn to_owned(self) -> (Vec<u8>, u16) {
-        (self.bytes().collect(), self.part)
+    /// The key by itself, to be remembered beyond its row.
+    pub(super) fn joined(&self) -> Joined {
+        Joined::new(&[self.scope, self.key], self.part)
+    }
+}
+
+/// Scope and key side by side, and the part: what orders rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joined {
+    bytes: [u8; Self::MAX_LEN],
+    len: usize,
+    part: u16,
+}
+
+impl Joined {
+    const MAX_LEN: usize = 32 + Key::MAX_LEN;
+
+    fn new(pieces: &[&[u8]], part: u16) -> Self {
+        let mut joined = Self { bytes: [0; Self::MAX_LEN], len: 0, part };
+        for piece in pieces {
+            joined.bytes[joined.len..][..piece.len()].copy_from_slice(piece);
+            joined.len += piece.len();
+        }
+        joined
     }
 
-    fn bytes(&self) -> impl Iterator<Item = u8> + use<'a> {
-        self.scope.iter().chain(self.key).copied()
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl PartialEq for Joined {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Joined {}
+
+impl PartialOrd for Joined {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Joined {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes().cmp(other.bytes()).then(self.part.cmp(&other.part))
     }
 }
 
 /// The key of the row that follows, told as what it shares with this row's, and the rest.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Successor<'a> {
-    Key { own: RowKey<'a>, shared: usize, rest: &'a [u8], part: u16 },
+pub(super) enum Successor {
+    Key(Joined),
     End,
 }
 
 /// In place of the length of the rest.
 const END: u16 = u16::MAX;
 
-impl<'a> Successor<'a> {
+impl Successor {
     fn encode(own: &RowKey<'_>, next: Option<&RowKey<'_>>, out: &mut Vec<u8>) {
         let Some(next) = next else {
             out.extend_from_slice(&0_u16.to_le_bytes());
             return out.extend_from_slice(&END.to_le_bytes());
         };
-        let shared = own.bytes().zip(next.bytes()).take_while(|(a, b)| a == b).count();
-        let rest: Vec<u8> = next.bytes().skip(shared).collect();
+        let (own, next) = (own.joined(), next.joined());
+        let same = own.bytes().iter().zip(next.bytes()).take_while(|(a, b)| a == b);
+        let (shared, rest) = next.bytes().split_at(same.count());
         let length = |n: usize| u16::try_from(n).expect("keys are at most 287 bytes").to_le_bytes();
-        out.extend_from_slice(&length(shared));
+        out.extend_from_slice(&length(shared.len()));
         out.extend_from_slice(&length(rest.len()));
-        out.extend_from_slice(&rest);
+        out.extend_from_slice(rest);
         out.extend_from_slice(&next.part.to_le_bytes());
     }
 
     /// Reads a successor from the front of a row, and what is behind it.
-    fn decode(own: RowKey<'a>, bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    fn decode<'a>(own: &RowKey<'_>, bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (shared, bytes) = bytes.split_first_chunk()?;
         let (length, bytes) = bytes.split_first_chunk()?;
         let (shared, length) = (u16::from_le_bytes(*shared), u16::from_le_bytes(*length));
@@ -83,27 +125,25 @@ impl<'a> Successor<'a> {
         }
         let (rest, bytes) = bytes.split_at_checked(usize::from(length))?;
         let (part, bytes) = bytes.split_first_chunk()?;
-        let part = u16::from_le_bytes(*part);
-        Some((Self::Key { own, shared: usize::from(shared), rest, part }, bytes))
+        let own = own.joined();
+        let shared = own.bytes().get(..usize::from(shared))?;
+        let fits = shared.len() + rest.len() <= Joined::MAX_LEN;
+        let key = fits.then(|| Joined::new(&[shared, rest], u16::from_le_bytes(*part)))?;
+        Some((Self::Key(key), bytes))
     }
 
     /// Compares with a row's key. The end is beyond every key.
     pub(super) fn cmp_key(&self, key: &RowKey<'_>) -> Ordering {
         match self {
-            Self::Key { own, shared, rest, part } => {
-                let bytes = own.bytes().take(*shared).chain(rest.iter().copied());
-                bytes.cmp(key.bytes()).then(part.cmp(&key.part))
-            }
+            Self::Key(own) => own.cmp(&key.joined()),
             Self::End => Ordering::Greater,
         }
     }
 
-    /// The successor's key, to be remembered beyond this row.
-    pub(super) fn to_owned(self) -> Option<(Vec<u8>, u16)> {
+    /// The successor's key, if one follows.
+    pub(super) fn key(self) -> Option<Joined> {
         match self {
-            Self::Key { own, shared, rest, part } => {
-                Some((own.bytes().take(shared).chain(rest.iter().copied()).collect(), part))
-            }
+            Self::Key(key) => Some(key),
             Self::End => None,
         }
     }
@@ -117,7 +157,7 @@ impl<'a> Successor<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) key: RowKey<'a>,
-    pub(super) successor: Successor<'a>,
+    pub(super) successor: Successor,
     pub(super) value: &'a [u8],
 }
 
@@ -144,7 +184,7 @@ impl<'a> Row<'a> {
         if checksum(meta, &key, rest) != *stored {
             return None;
         }
-        let (successor, value) = Successor::decode(key, rest)?;
+        let (successor, value) = Successor::decode(&key, rest)?;
         Some(Self { key, successor, value })
     }
 }

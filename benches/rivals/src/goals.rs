@@ -33,7 +33,8 @@ pub fn goals(results: &Results) -> Vec<Goal> {
 }
 
 fn completes(results: &Results, goals: &mut Vec<Goal>) {
-    let rate = |kind, committers| results.completes(kind, committers, KIB).map(|it| it.per_second());
+    let rate =
+        |kind, committers| results.completes(kind, committers, KIB).map(|it| it.per_second());
     let mut compare = |committers: usize, ours, theirs: &[Kind], wanted| {
         let best = theirs
             .iter()
@@ -83,7 +84,12 @@ fn space(results: &Results, goals: &mut Vec<Goal>) {
     let payload = KIB as f64;
     goals.push(figure("bytes written per 1 KB record", "payload", space.written / payload, 3.0));
     if let Some(sealed) = space.sealed {
-        goals.push(figure("bytes on disk per sealed 1 KB record", "payload", sealed / payload, 1.5));
+        goals.push(figure(
+            "bytes on disk per sealed 1 KB record",
+            "payload",
+            sealed / payload,
+            1.5,
+        ));
     }
     let filter = space.facts.iter().find(|(name, _)| name == "filter bytes per sealed record");
     if let Some((name, bytes)) = filter {

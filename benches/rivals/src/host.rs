@@ -19,18 +19,40 @@ use crate::workload::{self, Looked, Name, Ran, Until};
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Old records, from `first` on.
-    Fill { first: u64, count: u64, body_bytes: usize },
+    Fill {
+        first: u64,
+        count: u64,
+        body_bytes: usize,
+    },
     /// New records, from `first` on.
-    Warm { first: u64, count: u64, body_bytes: usize },
+    Warm {
+        first: u64,
+        count: u64,
+        body_bytes: usize,
+    },
     /// Finish what is owed for what was recorded.
     Settle,
     /// New records for so long.
-    Run { first: u64, committers: usize, body_bytes: usize, millis: u64 },
+    Run {
+        first: u64,
+        committers: usize,
+        body_bytes: usize,
+        millis: u64,
+    },
     /// Look for keys of a range of the old ones, which may be unknown.
-    LookUp { first: u64, end: u64, count: u64 },
+    LookUp {
+        first: u64,
+        end: u64,
+        count: u64,
+    },
     Measure,
     /// Record new keys undisturbed for so long, and then beside the deletion of all that is old.
-    Expire { first: u64, committers: usize, body_bytes: usize, millis: u64 },
+    Expire {
+        first: u64,
+        committers: usize,
+        body_bytes: usize,
+        millis: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,9 +120,12 @@ impl Host {
                 self.rival.settle()?;
                 Reply::Done
             }
-            Request::Run { first, committers, body_bytes, millis } => {
-                Reply::Ran(self.run(first, committers, body_bytes, Duration::from_millis(millis))?)
-            }
+            Request::Run { first, committers, body_bytes, millis } => Reply::Ran(self.run(
+                first,
+                committers,
+                body_bytes,
+                Duration::from_millis(millis),
+            )?),
             Request::LookUp { first, end, count } => {
                 let mut session = self.rival.session(0)?;
                 Reply::LookedUp(workload::look_up(&mut *session, first..end, count)?)

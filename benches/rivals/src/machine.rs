@@ -39,7 +39,8 @@ fn versions() -> Vec<(String, String)> {
 
 fn said(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
-    output.map_or_else(|_| "none".into(), |output| {
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    })
+    output.map_or_else(
+        |_| "none".into(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
 }

@@ -169,7 +169,9 @@ fn space(plan: &Plan<'_>, guest: &mut Guest, memory_before: u64) -> Result<Space
     let end = guest.measure()?;
     let filled = plan.records as f64;
     let fact = |name: &str| before.facts.iter().find(|(fact, _)| fact == name).map(|(_, n)| *n);
-    let sealed = fact("segment records").filter(|count| *count > 0.0).map(|count| before.in_segments as f64 / count);
+    let sealed = fact("segment records")
+        .filter(|count| *count > 0.0)
+        .map(|count| before.in_segments as f64 / count);
     Ok(Space {
         kind: guest.kind,
         body_bytes: KIB,

@@ -105,7 +105,8 @@ fn goal_table(results: &Results) -> Table {
 }
 
 fn complete_table(results: &Results) -> Table {
-    let mut table = table(&["store", "body", "committers", "per second", "spread", "p50 us", "p99 us"]);
+    let mut table =
+        table(&["store", "body", "committers", "per second", "spread", "p50 us", "p99 us"]);
     for it in &results.completes {
         let rates = it.rounds.iter().map(|ran| ran.per_second());
         let (low, high) =
@@ -165,7 +166,8 @@ fn reopening_table(results: &Results) -> Table {
 }
 
 fn expiry_table(results: &Results) -> Table {
-    let mut table = table(&["store", "seconds", "p99 us before", "p99 us beside", "longest us beside"]);
+    let mut table =
+        table(&["store", "seconds", "p99 us before", "p99 us beside", "longest us beside"]);
     for it in &results.expiries {
         table.add_row([
             it.kind.name(),

@@ -106,7 +106,12 @@ pub struct Expiry {
 }
 
 impl Results {
-    pub fn completes(&self, kind: Kind, committers: usize, body_bytes: usize) -> Option<&Completes> {
+    pub fn completes(
+        &self,
+        kind: Kind,
+        committers: usize,
+        body_bytes: usize,
+    ) -> Option<&Completes> {
         let is_it = |it: &&Completes| {
             (it.kind, it.committers, it.body_bytes) == (kind, committers, body_bytes)
         };

@@ -24,9 +24,11 @@ struct Log {
 
 impl Append {
     pub fn open(directory: &Path) -> Result<Self> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(
-            directory.join("log"),
-        )?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(directory.join("log"))?;
         let end = file.metadata()?.len();
         Ok(Self(Grouped::start(Log { file, end, buffer: Vec::new() })))
     }

@@ -41,7 +41,10 @@ impl Batches for Store {
 
 impl Rival for Fjall {
     fn session(&self, _: usize) -> Result<Box<dyn Session>> {
-        Ok(Box::new(Connection { records: self.store.records.clone(), writer: self.writer.clone() }))
+        Ok(Box::new(Connection {
+            records: self.store.records.clone(),
+            writer: self.writer.clone(),
+        }))
     }
 
     fn settle(&self) -> Result<()> {

@@ -37,10 +37,12 @@ impl Postgres {
         }
         let data = directory.join("data");
         if !data.join("PG_VERSION").exists() {
-            run(command(initdb, user)
-                .arg("--pgdata")
-                .arg(&data)
-                .args(["--username=bench", "--auth=trust", "--encoding=UTF8", "--locale=C"]))?;
+            run(command(initdb, user).arg("--pgdata").arg(&data).args([
+                "--username=bench",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+            ]))?;
         }
         let mut start = command(postgres, user);
         start.arg("-D").arg(&data).arg("-k").arg(directory);

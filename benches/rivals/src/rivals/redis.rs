@@ -77,8 +77,7 @@ impl Session for Answers {
     }
 
     fn replay(&mut self, name: &Name) -> Result<bool> {
-        let answer: Option<Vec<u8>> =
-            redis::cmd("GET").arg(&name.bytes).query(&mut self.0)?;
+        let answer: Option<Vec<u8>> = redis::cmd("GET").arg(&name.bytes).query(&mut self.0)?;
         Ok(answer.is_some())
     }
 }

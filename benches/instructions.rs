@@ -1,0 +1,253 @@
+//! How many instructions the paths of a request take, counted by valgrind: the same on a quiet machine
+//! and on a busy one.
+//!
+//! ```text
+//! cargo bench --bench instructions              compares with benches/instructions.txt
+//! cargo bench --bench instructions -- --save    writes that file anew
+//! ```
+//!
+//! Fails if a path takes more than [`ALLOWED`] times what is written there. The compiler has its part in
+//! the figures: a new one may call for `--save`.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use refrain::clock::SimulatedClock;
+use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store, internals};
+
+const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
+const ALLOWED: f64 = 1.05;
+/// The rounds of two runs, whose difference is free of what starting costs.
+const ROUNDS: [u64; 2] = [500, 1_500];
+/// The least of so many counts: threads do not meet the same way twice.
+const COUNTS: usize = 3;
+const BODY_BYTES: usize = 1024;
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+type Case = fn(u64);
+const CASES: [(&str, Case); 6] = [
+    ("encode", encode),
+    ("decode", decode),
+    ("begin on an unknown key", begin_miss),
+    ("replay", replay),
+    ("begin and complete", begin_and_complete),
+    ("begin, complete and seal", seal),
+];
+
+fn encode(rounds: u64) {
+    let (scope, key, response) = (scope(), key(1), response());
+    for _ in 0..rounds {
+        black_box(internals::encode_record(scope, &key, DAY, &response));
+    }
+}
+
+fn decode(rounds: u64) {
+    let bytes = Bytes::from(internals::encode_record(scope(), &key(1), DAY, &response()));
+    for _ in 0..rounds {
+        black_box(internals::decode_record(&bytes));
+    }
+}
+
+fn begin_miss(rounds: u64) {
+    let store = store();
+    for n in 0..rounds {
+        drop(execute(&store, &operation(n)));
+    }
+}
+
+fn replay(rounds: u64) {
+    let store = store();
+    let operation = operation(0);
+    complete(&store, &operation);
+    for _ in 0..rounds {
+        match store.begin(&operation).wait() {
+            Ok(Outcome::Replay(record)) => drop(black_box(record)),
+            other => panic!("not replayed: {other:?}"),
+        }
+    }
+}
+
+fn begin_and_complete(rounds: u64) {
+    let store = store();
+    for n in 0..rounds {
+        complete(&store, &operation(n));
+    }
+}
+
+fn seal(rounds: u64) {
+    let clock = SimulatedClock::new();
+    let store = store_at(&clock);
+    for n in 0..rounds {
+        complete(&store, &operation(n));
+    }
+    clock.advance(HOUR);
+    store.reap().expect("memory takes it");
+    assert_eq!(store.stats().segment_records, rounds);
+}
+
+fn store() -> Store {
+    store_at(&SimulatedClock::new())
+}
+
+/// The machine's clock is read through a page of the kernel's, which valgrind does not have.
+fn store_at(clock: &SimulatedClock) -> Store {
+    Store::builder().clock(clock.clone()).open_in_memory().expect("memory takes it")
+}
+
+fn execute(store: &Store, operation: &Operation) -> Permit {
+    match store.begin(operation).wait() {
+        Ok(Outcome::Execute(permit)) => permit,
+        other => panic!("not to be executed: {other:?}"),
+    }
+}
+
+fn complete(store: &Store, operation: &Operation) {
+    let record = execute(store, operation).complete(&response()).wait();
+    black_box(record.expect("memory takes it"));
+}
+
+fn operation(n: u64) -> Operation {
+    Operation::new(scope(), key(n), Fingerprint::of(["POST", "/v1/calls"]))
+}
+
+fn scope() -> Scope {
+    Scope::from_api_key("sk_live_51")
+}
+
+fn key(n: u64) -> Key {
+    format!("9b8cfa7a-1c2d-4a88-b3c0-{n:012x}").parse().expect("a UUID is a key")
+}
+
+fn response() -> Response<Bytes> {
+    let response = Response::builder().header("content-type", "application/json");
+    response.body(Bytes::from(vec![b'x'; BODY_BYTES])).expect("it is one")
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    match &arguments[..] {
+        [name, rounds] if let Some(case) = find(name) => {
+            case(rounds.parse().expect("it is a number"));
+            ExitCode::SUCCESS
+        }
+        _ if has("--test") => {
+            CASES.iter().for_each(|(_, case)| case(1));
+            ExitCode::SUCCESS
+        }
+        _ => compare(has("--save")),
+    }
+}
+
+fn find(name: &str) -> Option<Case> {
+    CASES.iter().find(|(known, _)| *known == name).map(|(_, case)| *case)
+}
+
+/// Instructions of one round.
+#[derive(Clone, Copy)]
+struct Count {
+    /// Of SHA-256, which would hide the rest: valgrind's processor has no instructions for it.
+    hashing: u64,
+    rest: u64,
+}
+
+fn compare(save: bool) -> ExitCode {
+    let before = read(Path::new(FIGURES));
+    let mut lines = String::new();
+    let mut grown = false;
+    for (name, _) in CASES {
+        let Count { hashing, rest } = count(name);
+        lines.push_str(&format!("{name}: {rest} and {hashing} of SHA-256\n"));
+        println!("{name}: {rest} instructions, and {hashing} of SHA-256");
+        let Some(before) = before.get(name) else { continue };
+        for (what, now, before) in
+            [("", rest, before.rest), (" of SHA-256", hashing, before.hashing)]
+        {
+            let ratio = now as f64 / before.max(1) as f64;
+            if ratio > ALLOWED {
+                println!("    TOO MANY{what}: {ratio:.3} times the {before} before");
+                grown = true;
+            }
+        }
+    }
+    if save {
+        std::fs::write(FIGURES, lines).expect("the figures can be written");
+        return ExitCode::SUCCESS;
+    }
+    if grown || before.len() != CASES.len() {
+        println!(
+            "find out why, or say that it must be: cargo bench --bench instructions -- --save"
+        );
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn read(path: &Path) -> BTreeMap<String, Count> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let figure = |text: &str| text.parse().expect("it is a number");
+    let lines = text.lines().filter_map(|line| {
+        let (name, figures) = line.split_once(": ")?;
+        let (rest, hashing) = figures.strip_suffix(" of SHA-256")?.split_once(" and ")?;
+        Some((name.to_owned(), Count { hashing: figure(hashing), rest: figure(rest) }))
+    });
+    lines.collect()
+}
+
+fn count(name: &str) -> Count {
+    let [few, many] = ROUNDS.map(|rounds| {
+        let counts = (0..COUNTS).map(|_| run(name, rounds));
+        counts.min_by_key(|count| count.rest).expect("there is one at least")
+    });
+    let each = |few, many| (many - few) / (ROUNDS[1] - ROUNDS[0]);
+    Count { hashing: each(few.hashing, many.hashing), rest: each(few.rest, many.rest) }
+}
+
+/// Instructions of a process that runs a case, all its threads included.
+fn run(name: &str, rounds: u64) -> Count {
+    let program = std::env::current_exe().expect("it runs");
+    let directory = tempfile::tempdir().expect("there is room");
+    let profile = directory.path().join("profile");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
+        .arg(format!("--callgrind-out-file={}", profile.display()))
+        .arg(program)
+        .args([name, &rounds.to_string()])
+        .output()
+        .expect("valgrind is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    tally(&std::fs::read_to_string(profile).expect("valgrind has written it"))
+}
+
+/// Adds up a profile: under the line of a function those of its own costs, and of its calls, which count
+/// where they lead to.
+fn tally(profile: &str) -> Count {
+    let mut count = Count { hashing: 0, rest: 0 };
+    let (mut hashes, mut calls) = (false, false);
+    for line in profile.lines() {
+        if let Some(function) = line.strip_prefix("fn=") {
+            hashes = function.contains("sha256");
+        } else if line.starts_with("calls=") {
+            calls = true;
+        } else if let Some((_, cost)) = line.split_once(' ').filter(|_| is_cost(line)) {
+            let cost: u64 = cost.parse().expect("one event is counted");
+            match std::mem::take(&mut calls) {
+                true => {}
+                false if hashes => count.hashing += cost,
+                false => count.rest += cost,
+            }
+        }
+    }
+    count
+}
+
+/// Whether a line of a profile says what a place has cost.
+fn is_cost(line: &str) -> bool {
+    line.starts_with(|first: char| first.is_ascii_digit())
+}
