@@ -2,17 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use refrain_proof::machine::{Fault, Faults};
 use rustix::io::Errno;
 
 use super::*;
 
-/// While a body took the last pages, others were admitted to the same pages, and the writer had
-/// nowhere to put them.
-#[test]
-fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
-    let bench = Bench::new();
+/// A store whose last log has no more than so many pages left, which it says.
+fn nearly_full(bench: &Bench, most: usize) -> (Arc<Process>, Store, usize) {
     // Logs of this size are none that larger ones are made of.
     drop(bench.open(LOG_BYTES));
     bench.limit_room(LOG_BYTES);
@@ -33,13 +29,35 @@ fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
         }
         permits.len()
     };
-    while pages_left() > 7 {
+    while pages_left() > most {
         run(&store, &fresh(), vec![1; 3000]);
     }
     let pages = pages_left();
-    let last = execute(&store, &operation("last"));
-    // It has sealed what it can, so that it syncs nothing below.
+    // It has sealed what it can, so that it syncs nothing from now on.
     store.reap().unwrap_err();
+    (process, store, pages)
+}
+
+#[test]
+fn p11_no_more_bodies_are_left_out_than_have_no_room() {
+    let bench = Bench::new();
+    let (process, store, pages) = nearly_full(&bench, 13);
+    let first = execute(&store, &operation("first"));
+    let others = (0..4).map(|n| execute(&store, &operation(&format!("other-{n}")))).collect();
+    // Three of them fit what the first one leaves, and four do not.
+    let records = complete_together(&process, first, others, &vec![1; pages * 4096 / 4]);
+    let kept: Vec<_> = records.iter().map(|record| record.response().is_some()).collect();
+    assert_eq!(kept, [true, true, true, false]);
+    assert_eq!(store.stats().bodies_left_out, 1);
+}
+
+/// While a body took the last pages, others were admitted to the same pages, and the writer had
+/// nowhere to put them.
+#[test]
+fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
+    let bench = Bench::new();
+    let (process, store, pages) = nearly_full(&bench, 7);
+    let last = execute(&store, &operation("last"));
     let admitted = Arc::new(Mutex::new(Vec::new()));
     let (to, handle) = (Arc::clone(&admitted), store.clone());
     let mut others = (0..20).map(|n| operation(&format!("other-{n}")));
@@ -59,6 +77,7 @@ fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
     for permit in admitted {
         permit.complete(&Response::new(Bytes::new())).wait().unwrap();
     }
+    store.verify().unwrap();
 }
 
 /// For want of a page, or of a descriptor, for a moment, the background thread stopped the store.
@@ -125,6 +144,20 @@ fn p12_smaller_logs_take_the_claims_of_larger_ones() {
     }
 }
 
+/// Every opening repeats it, however long it is.
+#[test]
+fn p12_smaller_logs_take_the_last_batch_of_larger_ones() {
+    let bench = Bench::new();
+    run(&bench.open(64 * LOG_BYTES), "long", vec![7; 1024 * 1024]);
+    for _ in 0..3 {
+        let Ok(Outcome::Replay(record)) = bench.open(LOG_BYTES).begin(&operation("long")).wait()
+        else {
+            panic!("it was done")
+        };
+        assert_eq!(record.response().unwrap().body().len(), 1024 * 1024);
+    }
+}
+
 #[test]
 fn p10_after_a_failed_commit_the_store_takes_no_work_and_keeps_the_key_locked() {
     let mut failed = 0;
@@ -149,6 +182,54 @@ fn p10_after_a_failed_commit_the_store_takes_no_work_and_keeps_the_key_locked() 
         assert!(matches!(store.close(HOUR), Err(Error::Stopped { source: Some(_) })));
     }
     assert_eq!(failed, 3, "the look at its names, its write, and its sync");
+}
+
+#[test]
+fn p10_a_disk_that_fails_while_a_store_is_opened_is_not_called_damage() {
+    let bench = Bench::new();
+    let store = bench.open(LOG_BYTES);
+    run(&store, "sealed", "A");
+    bench.clock.advance(2 * HOUR);
+    store.reap().unwrap();
+    run(&store, "logged", "B");
+    store.close(HOUR).unwrap();
+    let image = bench.machine.image();
+    let mut failed = 0;
+    for at in 0.. {
+        let bench = Bench { machine: Machine::new(&image, at), ..Bench::new() };
+        bench.machine.set_faults(Faults::At { kind: Fault::Broken, at, for_good: false });
+        match bench.try_open(&bench.machine.start(), LOG_BYTES).map(drop) {
+            Err(Error::Io { .. }) => failed += 1,
+            Err(error) => panic!("operation {at}: {error:?}"),
+            Ok(()) if !bench.machine.has_failed() => break,
+            Ok(()) => {}
+        }
+    }
+    assert!(failed > 50, "only {failed}");
+}
+
+/// It is about to list what it has sealed, and the store must not change any more.
+#[test]
+fn p10_what_stops_the_store_stops_sealing() {
+    let bench = Bench::new();
+    let process = bench.machine.start();
+    let store = bench.try_open(&process, LOG_BYTES).unwrap();
+    run(&store, "k", "A");
+    // The round of the opening is over, and the next one has all to do.
+    store.reap().unwrap();
+    bench.clock.advance(2 * HOUR);
+    // The next log is to be made while the segment is, and that fails for good.
+    bench.limit_room(0);
+    let machine = bench.machine.clone();
+    process.on_sync(move || {
+        if machine.image().0.keys().any(|name| name.ends_with(".redb.tmp")) {
+            machine.set_limits(Limits { creation: Some(Errno::IO), ..Limits::default() });
+        }
+    });
+    store.reap().unwrap_err();
+    assert!(store.stats().failed);
+    let names = bench.machine.image().0;
+    assert!(!names.keys().any(|name| name.contains(".redb")), "{:?}", names.keys());
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use parking_lot::Mutex;
 use refrain::clock::SimulatedClock;
 use refrain::internals::{Disk, open_on};
-use refrain::{Error, Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
+use refrain::{Error, Fingerprint, Key, Operation, Outcome, Permit, Record, Scope, Store};
 use refrain_proof::machine::{Limits, Machine, Process};
 use refrain_proof::model::HOUR;
 use refrain_proof::platter::Image;
@@ -96,6 +97,40 @@ fn p1_a_store_that_is_closed_keeps_its_directory_while_a_permit_is_out() {
     assert!(matches!(open(), Err(Error::Locked { .. })));
     drop(running);
     drop(execute(&open().unwrap(), &operation("k")));
+}
+
+/// Completes these while the first one is synced, so that they come together.
+fn complete_together(
+    process: &Process,
+    first: Permit,
+    others: Vec<Permit>,
+    body: &[u8],
+) -> Vec<Record> {
+    let tickets = Arc::new(Mutex::new(Vec::new()));
+    let (to, mut others) = (Arc::clone(&tickets), others.into_iter());
+    let response = Response::new(Bytes::copy_from_slice(body));
+    process.on_sync(move || to.lock().extend(others.by_ref().map(|one| one.complete(&response))));
+    first.complete(&Response::new(Bytes::new())).wait().unwrap();
+    process.on_sync(|| {});
+    let tickets = std::mem::take(&mut *tickets.lock());
+    tickets.into_iter().map(|ticket| ticket.wait().unwrap()).collect()
+}
+
+/// What one sync costs is shared.
+#[test]
+fn what_comes_while_a_batch_is_synced_is_the_next_batch() {
+    let bench = Bench::new();
+    let process = bench.machine.start();
+    let store = bench.try_open(&process, LOG_BYTES).unwrap();
+    store.reap().unwrap();
+    let first = execute(&store, &operation("first"));
+    let others = (0..20).map(|n| execute(&store, &operation(&format!("key-{n}")))).collect();
+    let before = store.stats();
+    assert_eq!(complete_together(&process, first, others, &[1; 100]).len(), 20);
+    let after = store.stats();
+    assert_eq!((after.batches - before.batches, after.entries - before.entries), (2, 21));
+    let bytes = after.log_bytes_written - before.log_bytes_written;
+    assert!((21 * 100..21 * 500).contains(&bytes), "{bytes} bytes");
 }
 
 /// Many bodies at once made a batch larger than a log, and were left out though the disk was empty.
