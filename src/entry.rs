@@ -291,6 +291,7 @@ pub(crate) fn request_id(text: &str) -> Result<RequestId, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::fits;
 
     fn address() -> Address {
         Address::new(&[0; 16], Scope::from_bytes([7; 32]), "key-1".parse().unwrap())
@@ -401,6 +402,24 @@ mod tests {
         }
         let longer = [&whole[..], b"\0"].concat();
         assert_eq!(decode(&longer), Err(Malformed("entry has trailing bytes")));
+    }
+
+    #[test]
+    fn the_largest_response_fits_an_entry() {
+        let mut response = Response::new(Bytes::from(vec![7; MAX_BODY_BYTES]));
+        let value = vec![b'x'; Record::MAX_HEADER_BYTES / Record::MAX_HEADERS - "x-000".len()];
+        for n in 0..Record::MAX_HEADERS {
+            let name: HeaderName = format!("x-{n:03}").parse().unwrap();
+            response.headers_mut().insert(name, HeaderValue::from_bytes(&value).unwrap());
+        }
+        assert!(fits(&response, MAX_BODY_BYTES));
+        let completion = Completion { response: Some(response), ..completion() };
+        let encoded = Encoded::completion(&address(), &completion);
+        assert!(encoded.bytes.len() <= MAX_ENTRY_BYTES, "{}", encoded.bytes.len());
+        let Ok(Found::Record(record)) = Found::decode(&payload(&encoded), Moment(5)) else {
+            panic!("it is a record");
+        };
+        assert_eq!(record.response().unwrap().headers().len(), Record::MAX_HEADERS);
     }
 
     #[test]

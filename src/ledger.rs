@@ -304,3 +304,6 @@ fn usable(size: u64) -> u64 {
 /// How much of a file is cut off at a time when it is dropped: freeing a large one at once stalls
 /// the commits beside it.
 pub(crate) const TRUNCATE_BYTES: u64 = 8 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -189,3 +189,90 @@ fn pause(engine: &Engine) -> Result<()> {
     thread::park_timeout(PAUSE);
     keep_going(engine)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::Response;
+
+    use super::*;
+    use crate::clock::SimulatedClock;
+    use crate::commit::Command;
+    use crate::disk::{Disk, MemoryDisk};
+    use crate::ledger::{Opened, Settings, open};
+    use crate::locks::{Limits, Locks};
+    use crate::sync::{Sender, unbounded};
+    use crate::{Fingerprint, Operation, Outcome, Scope, Store};
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    /// A store that begins to close while everything is due. Whoever plays the writer has the receiver.
+    struct Closing {
+        disk: Arc<MemoryDisk>,
+        reaper: Reaper,
+        to_reaper: Sender<Message>,
+        _writer: Receiver<Command>,
+    }
+
+    impl Closing {
+        fn new() -> Self {
+            let (disk, clock) = (Arc::new(MemoryDisk::default()), SimulatedClock::new());
+            let store = Store::builder().clock(clock.clone());
+            let store = store.open_on(Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+            for name in ["frozen", "active"] {
+                let fingerprint = Fingerprint::of([name]);
+                let operation = Operation::new(Scope::new("s"), name.parse().unwrap(), fingerprint);
+                let Ok(Outcome::Execute(permit)) = store.begin(&operation).wait() else {
+                    panic!("{name} is new")
+                };
+                permit.complete(&Response::new(Bytes::new())).wait().unwrap();
+            }
+            store.close(HOUR).unwrap();
+            clock.advance(2 * HOUR);
+            let settings = Settings {
+                clock: Arc::new(clock),
+                ttl: 24 * HOUR,
+                log_bytes: 256 * 1024,
+                max_open_claims: 16,
+                max_open_claims_per_scope: 16,
+                trusted_downtime: HOUR,
+                zero_recycled: false,
+            };
+            let opened = open(Arc::clone(&disk) as Arc<dyn Disk>, settings).unwrap();
+            let Opened { ledger, frozen, mut retired, .. } = opened;
+            ledger.prepare(&mut retired).unwrap();
+            let limits = Limits { in_flight: 16, per_scope: 16, waiters: 16 };
+            let engine = Arc::new(Engine::new(ledger, Locks::new(limits)));
+            engine.start_closing();
+            let (to_writer, writer) = unbounded();
+            let (to_reaper, messages) = unbounded();
+            let (queue, waiting) = (Queue(to_writer), Vec::new());
+            let reaper = Reaper { engine, queue, messages, frozen, retired, waiting };
+            Self { disk, reaper, to_reaper, _writer: writer }
+        }
+    }
+
+    fn is_stopped(outcome: &std::result::Result<(), Trouble>) -> bool {
+        matches!(outcome, Err(Trouble { error: Error::Stopped { .. }, fatal: false }))
+    }
+
+    #[test]
+    fn a_store_that_closes_waits_for_no_rotation() {
+        let mut closing = Closing::new();
+        for message in [Message::Stop, Message::Rotated] {
+            closing.to_reaper.send(message).unwrap();
+        }
+        assert!(is_stopped(&closing.reaper.rotate_if_old()));
+        assert!(!closing.reaper.messages.is_empty(), "it was waited for");
+    }
+
+    #[test]
+    fn a_store_that_closes_seals_nothing_more() {
+        let mut closing = Closing::new();
+        assert_eq!(closing.reaper.frozen.len(), 1);
+        assert!(is_stopped(&closing.reaper.seal()));
+        assert_eq!(closing.reaper.frozen.len(), 1);
+        let names = closing.disk.names().unwrap();
+        assert!(names.iter().all(|name| !name.contains("redb")), "{names:?}");
+    }
+}

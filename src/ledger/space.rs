@@ -85,3 +85,29 @@ impl Drop for Reservation {
         self.space.0.lock().reserved -= self.bytes;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p11_what_a_batch_takes_is_nobody_elses_before_it_is_written() {
+        let space = Arc::new(Space::default());
+        space.set_active(10 * PAGE);
+        space.fall_back();
+        let own = space.reserve(0).unwrap();
+        let others = [0, PAGE + 1].map(|content| space.reserve(content).unwrap());
+        space.take(10 * PAGE, own.bytes(), |room| {
+            assert_eq!(room, 6 * PAGE, "all but the four of the others");
+            5 * PAGE + 1
+        });
+        drop(own);
+        assert!(matches!(space.reserve(0), Err(Error::Full)));
+        // Nor is it when the reaper looks for room.
+        space.fall_back();
+        assert!(matches!(space.reserve(0), Err(Error::Full)));
+        drop(others);
+        let last: Vec<_> = std::iter::from_fn(|| space.reserve(0).ok()).collect();
+        assert_eq!(last.len(), 4);
+    }
+}

@@ -242,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_entry_fits_a_batch() {
+        let entry = vec![7; MAX_ENTRY_BYTES];
+        let mut builder = BatchBuilder::new();
+        builder.push_bytes(&entry::digest(&entry), &entry);
+        let batch = decode(builder.finish(&KEY, 9, anchor())).unwrap();
+        assert!(batch.frames().map(|frame| frame.bytes.len()).eq([MAX_ENTRY_BYTES]));
+    }
+
+    #[test]
     fn golden_head_of_format_1() {
         let hex: String = bytes()[..60].iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = format!(

@@ -101,3 +101,38 @@ impl StorageBackend for Overlay {
 fn index(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Disk, MemoryDisk, read_all};
+
+    #[test]
+    fn an_overlay_reads_as_the_file_would_and_leaves_the_file_alone() {
+        let file = MemoryDisk::default().create("x").unwrap();
+        let original: Vec<u8> = (0..100).collect();
+        file.write_at(&original, 0).unwrap();
+        let overlay = Overlay::new(&file).unwrap();
+        // What the file would hold.
+        let mut whole = original.clone();
+        overlay.set_len(150).unwrap();
+        whole.resize(150, 0);
+        // Within the file, beyond it, over its end, and over what was written before.
+        for (at, length) in [(10, 20), (120, 10), (90, 25), (15, 10), (0, 1), (149, 1)] {
+            let piece = vec![200 + u8::try_from(length).unwrap(); length];
+            overlay.write(at as u64, &piece).unwrap();
+            whole[at..at + length].copy_from_slice(&piece);
+        }
+        assert_eq!(overlay.len().unwrap(), 150);
+        for from in 0..=150 {
+            for to in from..=150 {
+                let mut read = vec![99; to - from];
+                overlay.read(from as u64, &mut read).unwrap();
+                assert_eq!(read, whole[from..to], "{from}..{to}");
+            }
+            let beyond = overlay.read(from as u64, &mut vec![0; 151 - from]);
+            assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{from}..151");
+        }
+        assert_eq!(read_all(&*file, 1000).unwrap(), original);
+    }
+}

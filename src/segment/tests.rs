@@ -31,11 +31,15 @@ fn body(n: usize) -> Vec<u8> {
 }
 
 fn sealed(n: usize) -> Sealed {
+    sealed_with(n, body(n))
+}
+
+fn sealed_with(n: usize, body: Vec<u8>) -> Sealed {
     let completion = Completion {
         fingerprint: Fingerprint::of(["x"]),
         request_id: format!("req_{n}").parse().unwrap(),
         ttl: Duration::from_millis(n as u64),
-        response: Some(Response::new(body(n).into())),
+        response: Some(Response::new(body.into())),
     };
     let encoded = Encoded::completion(&address(n), &completion);
     let payload = Bytes::copy_from_slice(Parts::of(&encoded.bytes).unwrap().payload);
@@ -44,7 +48,10 @@ fn sealed(n: usize) -> Sealed {
 }
 
 fn build_of(disk: &MemoryDisk, numbers: impl Iterator<Item = usize>) -> Segment {
-    let mut entries: Vec<_> = numbers.map(sealed).collect();
+    build_from(disk, numbers.map(sealed).collect())
+}
+
+fn build_from(disk: &MemoryDisk, mut entries: Vec<Sealed>) -> Segment {
     entries.sort_by(|a, b| {
         let name = |address: &Address| (address.scope, address.key.clone());
         name(&a.address).cmp(&name(&b.address))
@@ -86,6 +93,14 @@ fn small_segments_have_working_filters() {
 }
 
 #[test]
+fn the_filter_spares_the_look_for_what_is_not_there() {
+    let segment = build_of(&MemoryDisk::default(), 0..300);
+    let taken_for_there = (300..1300).filter(|n| segment.may_hold(&address(*n))).count();
+    // One in 65,536 is.
+    assert!(taken_for_there <= 1, "{taken_for_there} of 1000");
+}
+
+#[test]
 fn nothing_to_hold_makes_no_segment() {
     let disk = MemoryDisk::default();
     let none = build(&disk, BASE, std::iter::empty(), || Ok(())).unwrap();
@@ -100,6 +115,59 @@ fn sealing_that_is_stopped_leaves_nothing_behind() {
     let stopped = build(&disk, BASE, entries, || Err(Error::Stopped { source: None }));
     assert!(matches!(stopped, Err(Error::Stopped { .. })));
     assert_eq!(disk.names().unwrap(), Vec::<String>::new());
+}
+
+/// What is not there any more cannot be read, but that is no trouble of the disk.
+#[test]
+fn p5_a_segment_that_is_cut_short_is_damaged_open_or_not() {
+    let disk = MemoryDisk::default();
+    let segment = build_of(&disk, 0..60);
+    let image = read_all(&*segment.file, 1 << 30).unwrap();
+    let mut unread = 0;
+    for cut in (0..image.len()).rev().step_by(4096) {
+        segment.file.write_at(&image, 0).unwrap();
+        let handles = Handles::default();
+        segment.find(&handles, &address(0)).unwrap();
+        segment.file.set_len(cut as u64).unwrap();
+        for n in 0..60 {
+            match segment.find(&handles, &address(n)) {
+                Ok(Some(_)) => {}
+                Err(Error::Corrupt { .. }) => unread += 1,
+                other => panic!("cut to {cut}: {other:?}"),
+            }
+        }
+        let opened = Segment::open(&disk, &segment.meta);
+        assert!(matches!(opened, Err(Error::Corrupt { .. })), "cut to {cut}: {opened:?}");
+    }
+    assert!(unread > 100, "only {unread} errors");
+}
+
+/// Each row verifies, in a file that is in part an older copy of itself.
+#[test]
+fn p5_the_parts_of_two_values_never_make_up_one() {
+    let of = |byte: u8| {
+        let entries = (0..20).map(|n| sealed_with(n, vec![byte; 9_000]));
+        build_from(&MemoryDisk::default(), entries.collect())
+    };
+    let (segment, other) = (of(1), of(2));
+    let images = [&segment, &other].map(|segment| read_all(&*segment.file, 1 << 30).unwrap());
+    let mut noticed = 0;
+    for at in (0..images[0].len()).step_by(4096) {
+        segment.file.write_at(&images[1][at..at + 4096], at as u64).unwrap();
+        let handles = Handles::default();
+        for n in 0..20 {
+            match segment.find(&handles, &address(n)) {
+                Ok(Some(Found::Record(record))) => {
+                    let body = &record.response().unwrap().body()[..];
+                    assert!(body == [1; 9_000] || body == [2; 9_000], "page at {at}");
+                }
+                Ok(other) => panic!("page at {at} made key {n} {other:?}"),
+                Err(_) => noticed += 1,
+            }
+        }
+        segment.file.write_at(&images[0][at..at + 4096], at as u64).unwrap();
+    }
+    assert!(noticed > 20, "only {noticed} errors");
 }
 
 #[test]

@@ -174,6 +174,24 @@ fn volatile_operations_have_no_checkpoints() {
 }
 
 #[test]
+fn p16_what_is_held_shows_its_request_and_never_its_key() {
+    let home = Home::new();
+    let store = home.open();
+    let named = operation("secret").request_id("req_a".parse().unwrap()).durable();
+    let outcome = begin(&store, &named);
+    let shown = format!("{outcome:?}");
+    assert!(shown.contains("req_a") && shown.contains('1') && !shown.contains("secret"), "{shown}");
+    drop(outcome);
+    let attempt = interrupted(&store, &named);
+    let shown = format!("{attempt:?}");
+    assert!(shown.contains("req_a") && shown.contains('1') && !shown.contains("secret"), "{shown}");
+    let ticket = attempt.complete(&response("private"));
+    let shown = format!("{:?}", ticket.wait().unwrap());
+    assert!(shown.contains("req_a") && shown.contains("201"), "{shown}");
+    assert!(!shown.contains("secret") && !shown.contains("private"), "{shown}");
+}
+
+#[test]
 fn p14_claims_and_checkpoints_are_bounded() {
     let home = Home::new();
     let store = home.builder().max_open_claims(2).open(home.path()).unwrap();

@@ -72,6 +72,25 @@ fn the_shortest_ttl_is_a_millisecond() {
 }
 
 #[test]
+fn settings_are_taken_up_to_their_bounds() {
+    const GIB: u64 = 1024 * 1024 * 1024;
+    let ten_years = 10 * 366 * DAY;
+    let millisecond = std::time::Duration::from_millis(1);
+    let mib = 1024 * 1024;
+    let builder = Store::builder;
+    for (within, beyond) in [
+        (builder().ttl(ten_years), builder().ttl(ten_years + millisecond)),
+        (builder().log_bytes(256 * 1024), builder().log_bytes(252 * 1024)),
+        (builder().log_bytes(4 * GIB), builder().log_bytes(4 * GIB + 1)),
+        (builder().max_response_bytes(16 * mib), builder().max_response_bytes(16 * mib + 1)),
+        (builder().max_open_claims(16 * 1024), builder().max_open_claims(16 * 1024 + 1)),
+    ] {
+        within.open_in_memory().unwrap();
+        assert!(matches!(beyond.open_in_memory(), Err(Error::Setting { .. })));
+    }
+}
+
+#[test]
 fn settings_out_of_bounds_are_refused_by_name() {
     let refused = |builder: refrain::Builder| match builder.open_in_memory() {
         Err(Error::Setting { name, .. }) => name,

@@ -102,11 +102,14 @@ fn p13_a_directory_of_somebody_else_is_left_alone() {
 fn p13_other_peoples_files_in_a_store_are_left_alone() {
     let home = Home::new();
     drop(home.open());
-    fs::write(home.file("notes.txt"), "mine").unwrap();
-    fs::write(home.file("7.log"), "mine").unwrap();
+    let names = ["notes.txt", "7.log", "7.redb", "notes.log.tmp", "notes.redb.tmp", "notes.tmp"];
+    for name in names {
+        fs::write(home.file(name), "mine").unwrap();
+    }
     drop(home.open());
-    assert_eq!(fs::read(home.file("notes.txt")).unwrap(), b"mine");
-    assert_eq!(fs::read(home.file("7.log")).unwrap(), b"mine");
+    for name in names {
+        assert_eq!(fs::read(home.file(name)).unwrap(), b"mine", "{name}");
+    }
 }
 
 #[test]

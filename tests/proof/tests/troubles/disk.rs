@@ -1,0 +1,278 @@
+//! Disks that are full, or fail, and what restarts do to them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use refrain_proof::machine::{Fault, Faults};
+use rustix::io::Errno;
+
+use super::*;
+
+/// A store whose last log has no more than so many pages left, which it says.
+fn nearly_full(bench: &Bench, most: usize) -> (Arc<Process>, Store, usize) {
+    // Logs of this size are none that larger ones are made of.
+    drop(bench.open(LOG_BYTES));
+    bench.limit_room(LOG_BYTES);
+    for _ in 0..2 {
+        // The prepared log is used up, and smaller ones follow.
+        let store = bench.open(2 * LOG_BYTES);
+        store.close(HOUR).unwrap();
+    }
+    let process = bench.machine.start();
+    let store = bench.try_open(&process, 2 * LOG_BYTES).unwrap();
+    assert!(!store.stats().next_log_ready);
+    let count = AtomicUsize::new(0);
+    let fresh = || format!("key-{}", count.fetch_add(1, Ordering::Relaxed));
+    let pages_left = || {
+        let mut permits = Vec::new();
+        while let Ok(Outcome::Execute(permit)) = store.begin(&operation(&fresh())).wait() {
+            permits.push(permit);
+        }
+        permits.len()
+    };
+    while pages_left() > most {
+        run(&store, &fresh(), vec![1; 3000]);
+    }
+    let pages = pages_left();
+    // It has sealed what it can, so that it syncs nothing from now on.
+    store.reap().unwrap_err();
+    (process, store, pages)
+}
+
+#[test]
+fn p11_no_more_bodies_are_left_out_than_have_no_room() {
+    let bench = Bench::new();
+    let (process, store, pages) = nearly_full(&bench, 13);
+    let first = execute(&store, &operation("first"));
+    let others = (0..4).map(|n| execute(&store, &operation(&format!("other-{n}")))).collect();
+    // Three of them fit what the first one leaves, and four do not.
+    let records = complete_together(&process, first, others, &vec![1; pages * 4096 / 4]);
+    let kept: Vec<_> = records.iter().map(|record| record.response().is_some()).collect();
+    assert_eq!(kept, [true, true, true, false]);
+    assert_eq!(store.stats().bodies_left_out, 1);
+}
+
+/// While a body took the last pages, others were admitted to the same pages, and the writer had
+/// nowhere to put them.
+#[test]
+fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
+    let bench = Bench::new();
+    let (process, store, pages) = nearly_full(&bench, 7);
+    let last = execute(&store, &operation("last"));
+    let admitted = Arc::new(Mutex::new(Vec::new()));
+    let (to, handle) = (Arc::clone(&admitted), store.clone());
+    let mut others = (0..20).map(|n| operation(&format!("other-{n}")));
+    process.on_sync(move || {
+        // The reaper looks for room meanwhile, and must not give this one out again.
+        handle.reap().unwrap_err();
+        for other in others.by_ref() {
+            if let Ok(Outcome::Execute(permit)) = handle.begin(&other).wait() {
+                to.lock().push(permit);
+            }
+        }
+    });
+    let body = vec![1; pages * 4096 - 1000];
+    last.complete(&Response::new(Bytes::from(body))).wait().unwrap();
+    process.on_sync(|| {});
+    let admitted = std::mem::take(&mut *admitted.lock());
+    for permit in admitted {
+        permit.complete(&Response::new(Bytes::new())).wait().unwrap();
+    }
+    store.verify().unwrap();
+}
+
+/// For want of a page, or of a descriptor, for a moment, the background thread stopped the store.
+#[test]
+fn p11_a_shortage_that_passes_stops_nothing_in_flight_and_is_made_up_for() {
+    for shortage in [Errno::NOSPC, Errno::MFILE] {
+        let bench = Bench::new();
+        let store = bench.open(LOG_BYTES);
+        run(&store, "k", "A");
+        bench.clock.advance(2 * HOUR);
+        store.reap().unwrap();
+        assert_eq!(store.stats().segments, 1);
+        let permit = execute(&store, &operation("in-flight"));
+        bench.machine.set_limits(Limits { creation: Some(shortage), ..Limits::default() });
+        bench.clock.advance(30 * HOUR);
+        store.reap().unwrap_err();
+        permit.complete(&Response::new(Bytes::from("B"))).wait().unwrap();
+        bench.machine.set_limits(Limits::default());
+        store.reap().unwrap();
+        assert_eq!((store.stats().segments, store.stats().last_trouble), (0, None), "{shortage}");
+        run(&store, "l", "C");
+        drop(store);
+        let store = bench.open(LOG_BYTES);
+        assert!(matches!(store.begin(&operation("in-flight")).wait(), Ok(Outcome::Replay(_))));
+    }
+}
+
+/// Each short run left a log, until they filled the disk: the reaper never came to seal them.
+#[test]
+fn p14_quick_restarts_do_not_pile_up_logs() {
+    let bench = Bench::new();
+    for n in 0..40 {
+        let store = bench.open(LOG_BYTES);
+        run(&store, &format!("key-{n}"), "x");
+        drop(store);
+        let names = bench.machine.image().0;
+        let logs = names.keys().filter(|name| name.ends_with(".log")).count();
+        // Three that wait, two in use, and some that the reaper had no time to remove.
+        assert!(logs <= 9, "{logs} logs after {n} restarts");
+    }
+    let store = bench.open(LOG_BYTES);
+    for n in 0..40 {
+        let outcome = store.begin(&operation(&format!("key-{n}"))).wait();
+        assert!(matches!(outcome, Ok(Outcome::Replay(_))), "{n}: {outcome:?}");
+    }
+}
+
+/// More claims than the smaller logs were made for: the first rotation found no room for them.
+#[test]
+fn p12_smaller_logs_take_the_claims_of_larger_ones() {
+    let bench = Bench::new();
+    let store = bench.open(8 * 1024 * 1024);
+    for n in 0..500 {
+        drop(execute(&store, &operation(&format!("{n:0>255}")).durable()));
+    }
+    store.close(HOUR).unwrap();
+    for round in 0..3 {
+        let store = bench.open(LOG_BYTES);
+        assert_eq!(store.stats().open_claims, 500);
+        run(&store, &format!("x-{round}"), "x");
+        bench.clock.advance(2 * HOUR);
+        store.reap().unwrap();
+        run(&store, &format!("y-{round}"), "y");
+    }
+}
+
+/// Every opening repeats it, however long it is.
+#[test]
+fn p12_smaller_logs_take_the_last_batch_of_larger_ones() {
+    let bench = Bench::new();
+    run(&bench.open(64 * LOG_BYTES), "long", vec![7; 1024 * 1024]);
+    for _ in 0..3 {
+        let Ok(Outcome::Replay(record)) = bench.open(LOG_BYTES).begin(&operation("long")).wait()
+        else {
+            panic!("it was done")
+        };
+        assert_eq!(record.response().unwrap().body().len(), 1024 * 1024);
+    }
+}
+
+#[test]
+fn p10_after_a_failed_commit_the_store_takes_no_work_and_keeps_the_key_locked() {
+    let mut failed = 0;
+    for at in 0..100 {
+        let bench = Bench::new();
+        bench.machine.set_faults(Faults::At { kind: Fault::Broken, at, for_good: false });
+        // Earlier operations belong to the opening, which is another test's business, and to what
+        // the background thread does about it.
+        let Ok(store) = bench.try_open(&bench.machine.start(), LOG_BYTES) else { continue };
+        if store.reap().is_err() {
+            continue;
+        }
+        let Ok(Outcome::Execute(permit)) = store.begin(&operation("a")).wait() else { continue };
+        if permit.complete(&Response::new(Bytes::new())).wait().is_ok() {
+            continue;
+        }
+        failed += 1;
+        let again = store.begin(&operation("a")).wait();
+        let other = store.begin(&operation("b")).wait();
+        assert!(matches!(again, Err(Error::Stopped { source: Some(_) })), "{again:?}");
+        assert!(matches!(other, Err(Error::Stopped { source: Some(_) })), "{other:?}");
+        assert!(matches!(store.close(HOUR), Err(Error::Stopped { source: Some(_) })));
+    }
+    assert_eq!(failed, 3, "the look at its names, its write, and its sync");
+}
+
+#[test]
+fn p10_a_disk_that_fails_while_a_store_is_opened_is_not_called_damage() {
+    let bench = Bench::new();
+    let store = bench.open(LOG_BYTES);
+    run(&store, "sealed", "A");
+    bench.clock.advance(2 * HOUR);
+    store.reap().unwrap();
+    run(&store, "logged", "B");
+    store.close(HOUR).unwrap();
+    let image = bench.machine.image();
+    let mut failed = 0;
+    for at in 0.. {
+        let bench = Bench { machine: Machine::new(&image, at), ..Bench::new() };
+        bench.machine.set_faults(Faults::At { kind: Fault::Broken, at, for_good: false });
+        match bench.try_open(&bench.machine.start(), LOG_BYTES).map(drop) {
+            Err(Error::Io { .. }) => failed += 1,
+            Err(error) => panic!("operation {at}: {error:?}"),
+            Ok(()) if !bench.machine.has_failed() => break,
+            Ok(()) => {}
+        }
+    }
+    assert!(failed > 50, "only {failed}");
+}
+
+/// It is about to list what it has sealed, and the store must not change any more.
+#[test]
+fn p10_what_stops_the_store_stops_sealing() {
+    let bench = Bench::new();
+    let process = bench.machine.start();
+    let store = bench.try_open(&process, LOG_BYTES).unwrap();
+    run(&store, "k", "A");
+    // The round of the opening is over, and the next one has all to do.
+    store.reap().unwrap();
+    bench.clock.advance(2 * HOUR);
+    // The next log is to be made while the segment is, and that fails for good.
+    bench.limit_room(0);
+    let machine = bench.machine.clone();
+    process.on_sync(move || {
+        if machine.image().0.keys().any(|name| name.ends_with(".redb.tmp")) {
+            machine.set_limits(Limits { creation: Some(Errno::IO), ..Limits::default() });
+        }
+    });
+    store.reap().unwrap_err();
+    assert!(store.stats().failed);
+    let names = bench.machine.image().0;
+    assert!(!names.keys().any(|name| name.contains(".redb")), "{:?}", names.keys());
+}
+
+#[test]
+fn p11_a_full_disk_refuses_new_keys_and_finishes_those_in_flight() {
+    for at in 0..40 {
+        let bench = Bench::new();
+        bench.machine.set_faults(Faults::At { kind: Fault::Full, at, for_good: true });
+        let Ok(store) = bench.try_open(&bench.machine.start(), LOG_BYTES) else { continue };
+        let mut permits = Vec::new();
+        let refused = loop {
+            match store.begin(&operation(&format!("key-{}", permits.len()))).wait() {
+                Ok(Outcome::Execute(permit)) => permits.push(permit),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, Error::Full), "{refused:?}");
+        for permit in permits {
+            permit.complete(&Response::new(Bytes::new())).wait().unwrap();
+        }
+    }
+}
+
+/// The prepared log was left alone, and opening wanted room for another: a server on a full disk
+/// could not be restarted.
+#[test]
+fn p12_a_store_on_a_full_disk_opens_again_and_again() {
+    let bench = Bench::new();
+    let mut names = vec!["roomy".to_owned()];
+    run(&bench.open(2 * LOG_BYTES), &names[0], "x");
+    // The first time there is a prepared log, and not even a smaller one could be made.
+    for room in [0, LOG_BYTES, LOG_BYTES, LOG_BYTES] {
+        bench.limit_room(room);
+        let store = bench.open(2 * LOG_BYTES);
+        for name in &names {
+            assert!(matches!(store.begin(&operation(name)).wait(), Ok(Outcome::Replay(_))));
+        }
+        names.push(format!("full-{}", names.len()));
+        run(&store, names.last().unwrap(), "x");
+        store.verify().unwrap();
+    }
+    bench.limit_room(u64::MAX);
+    let store = bench.open(2 * LOG_BYTES);
+    run(&store, "roomy-again", "x");
+    assert!(store.stats().next_log_ready);
+}
