@@ -90,6 +90,8 @@ pub(crate) struct Ledger {
     snapshot: RwLock<Arc<Snapshot>>,
     handles: Handles,
     manifest: Mutex<Manifest>,
+    /// Times that a segment was asked for a key.
+    pub(crate) segment_lookups: AtomicU64,
     /// A log that is ready to become the active one.
     next: Mutex<Option<Arc<Log>>>,
     /// Generations below this are taken, some by files that `MANIFEST` had no room to list.
@@ -149,6 +151,7 @@ impl Ledger {
             }
         }
         for segment in snapshot.segments.iter().filter(|segment| segment.may_hold(address)) {
+            self.segment_lookups.fetch_add(1, Ordering::Relaxed);
             if let Some(found) = segment.find(&self.handles, address)? {
                 return Ok(self.live(found));
             }

@@ -31,6 +31,8 @@ pub struct Stats {
     pub segment_records: u64,
     /// Memory that the segments' filters take, in bytes.
     pub filter_bytes: usize,
+    /// Times that a segment was asked for a key, since its filter could not say no.
+    pub segment_lookups: u64,
     /// Segments sealed.
     pub segments_sealed: u64,
     /// Segments dropped because all in them had expired.
@@ -64,6 +66,7 @@ impl Stats {
             segments: snapshot.segments.len(),
             segment_records: snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
             filter_bytes: snapshot.segments.iter().map(|segment| segment.filter_bytes()).sum(),
+            segment_lookups: count(&ledger.segment_lookups),
             segments_sealed: count(&counters.segments_sealed),
             segments_dropped: count(&counters.segments_dropped),
             bodies_left_out: count(&counters.bodies_left_out),

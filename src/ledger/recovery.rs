@@ -212,6 +212,7 @@ impl Found {
             snapshot: RwLock::new(Arc::new(snapshot)),
             handles: Handles::default(),
             manifest: Mutex::new(manifest),
+            segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
             unlisted: AtomicU64::default(),
             frozen_bytes: AtomicU64::new(frozen_bytes),

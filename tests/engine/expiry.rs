@@ -87,6 +87,8 @@ fn expired_segments_are_dropped_without_a_write_to_the_log() {
     seal(&store, &home);
     let before = store.stats();
     assert_eq!((before.segments, before.segment_records), (1, 100));
+    assert_eq!(replayed(&store, "key-1").as_deref(), Some("key-1"));
+    assert_eq!(store.stats().segment_lookups, before.segment_lookups + 1);
     assert_eq!(home.files(".redb").len(), 1);
     home.clock.advance(DAY);
     store.reap().unwrap();

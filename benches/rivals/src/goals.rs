@@ -77,6 +77,9 @@ fn lookups(results: &Results, goals: &mut Vec<Goal>) {
     if let Some(miss) = results.lookups(Kind::RefrainSegments, What::Miss) {
         goals.push(figure("begin on an unknown key", "us of CPU", miss.cpu_ns() / 1000.0, 1.5));
     }
+    if let Some(asked) = results.segments_asked {
+        goals.push(figure("segments asked for an unknown key", "one", asked, 0.01));
+    }
 }
 
 fn space(results: &Results, goals: &mut Vec<Goal>) {

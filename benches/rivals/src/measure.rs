@@ -23,6 +23,12 @@ pub struct Measured {
     pub facts: Vec<(String, f64)>,
 }
 
+impl Measured {
+    pub fn fact(&self, name: &str) -> Option<f64> {
+        self.facts.iter().find(|(fact, _)| fact == name).map(|(_, figure)| *figure)
+    }
+}
+
 pub fn measure(rival: &dyn Rival, directory: &Path) -> Result<Measured> {
     let processes = rival.processes();
     let mut measured = Measured { facts: rival.facts(), ..Measured::default() };

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::guest::Guest;
 use crate::host::Expired;
+use crate::measure::Measured;
 use crate::results::{Completes, Expiry, Lookups, Reopening, Results, Space, What};
 use crate::rivals::Kind;
 
@@ -168,8 +169,8 @@ fn space(plan: &Plan<'_>, guest: &mut Guest, memory_before: u64) -> Result<Space
     guest.settle()?;
     let end = guest.measure()?;
     let filled = plan.records as f64;
-    let fact = |name: &str| before.facts.iter().find(|(fact, _)| fact == name).map(|(_, n)| *n);
-    let sealed = fact("segment records")
+    let sealed = before
+        .fact("segment records")
         .filter(|count| *count > 0.0)
         .map(|count| before.in_segments as f64 / count);
     Ok(Space {
@@ -224,8 +225,12 @@ pub fn lookups(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
     }
     results.lookups = all;
     if let Some(guest) = guests.iter_mut().find(|guest| guest.kind == Kind::RefrainSegments) {
-        let measured = guest.measure()?;
-        let facts = measured.facts.iter().map(|(name, n)| format!("{name} {n:.2}"));
+        let before = guest.measure()?;
+        guest.look_up(UNKNOWN, 2 * UNKNOWN, LOOKUPS)?;
+        let after = guest.measure()?;
+        let asked = |measured: &Measured| measured.fact("segment lookups").unwrap_or_default();
+        results.segments_asked = Some((asked(&after) - asked(&before)) / LOOKUPS as f64);
+        let facts = after.facts.iter().map(|(name, n)| format!("{name} {n:.2}"));
         say(&format!("refrain: {}", facts.collect::<Vec<_>>().join(", ")));
     }
     Ok(())

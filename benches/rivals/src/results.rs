@@ -16,6 +16,8 @@ pub struct Results {
     pub completes: Vec<Completes>,
     pub space: Vec<Space>,
     pub lookups: Vec<Lookups>,
+    /// Segments that refrain asked for each key that is unknown.
+    pub segments_asked: Option<f64>,
     pub reopenings: Vec<Reopening>,
     pub expiries: Vec<Expiry>,
 }

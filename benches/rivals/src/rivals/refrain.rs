@@ -112,6 +112,7 @@ impl Rival for Refrain {
             ("segments".into(), stats.segments as f64),
             ("segment records".into(), records),
             ("log records".into(), stats.log_records as f64),
+            ("segment lookups".into(), stats.segment_lookups as f64),
             ("filter bytes per sealed record".into(), stats.filter_bytes as f64 / records.max(1.0)),
             ("entries per batch".into(), stats.entries as f64 / stats.batches.max(1) as f64),
         ]
