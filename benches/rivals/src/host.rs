@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::measure::{Measured, measure};
+use crate::measure::{Measured, cpu_time, measure};
 use crate::rivals::{Kind, Rival};
 use crate::workload::{self, Looked, Name, Ran, Until};
 
@@ -144,7 +144,10 @@ impl Host {
 
     fn run(&self, first: u64, committers: usize, body_bytes: usize, time: Duration) -> Result<Ran> {
         let until = Until::Time(time);
-        workload::run(&self.rival, Name::NEW, first, committers, body_bytes, until)
+        let before = cpu_time(&*self.rival)?;
+        let ran = workload::run(&self.rival, Name::NEW, first, committers, body_bytes, until)?;
+        let cpu = cpu_time(&*self.rival)?.saturating_sub(before);
+        Ok(Ran { cpu_us: cpu.as_secs_f64() * 1e6 / ran.records.max(1) as f64, ..ran })
     }
 
     fn expire(

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,24 @@ pub fn measure(rival: &dyn Rival, directory: &Path) -> Result<Measured> {
     measured.on_disk = blocks(directory, &|_| true)?;
     measured.in_segments = blocks(directory, &|path| path.extension() == Some("redb".as_ref()))?;
     Ok(measured)
+}
+
+/// What its processes, and this one, have had of the processors.
+pub fn cpu_time(rival: &dyn Rival) -> Result<Duration> {
+    let mut processes = rival.processes();
+    processes.push(std::process::id());
+    processes.sort_unstable();
+    processes.dedup();
+    let tick = Duration::from_secs(1) / u32::try_from(rustix::param::clock_ticks_per_second())?;
+    let mut ticks = 0;
+    for process in processes {
+        // One that has ended meanwhile had its time before.
+        let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // Behind the name, which may hold anything.
+        let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+        ticks += fields.split(' ').skip(12).take(2).flat_map(str::parse::<u32>).sum::<u32>();
+    }
+    Ok(tick * ticks)
 }
 
 fn field(process: u32, file: &str, name: &str) -> Result<u64> {

@@ -105,8 +105,16 @@ fn goal_table(results: &Results) -> Table {
 }
 
 fn complete_table(results: &Results) -> Table {
-    let mut table =
-        table(&["store", "body", "committers", "per second", "spread", "p50 us", "p99 us"]);
+    let mut table = table(&[
+        "store",
+        "body",
+        "committers",
+        "per second",
+        "spread",
+        "p50 us",
+        "p99 us",
+        "us of CPU",
+    ]);
     for it in &results.completes {
         let rates = it.rounds.iter().map(|ran| ran.per_second());
         let (low, high) =
@@ -119,6 +127,7 @@ fn complete_table(results: &Results) -> Table {
             format!("{low:.0}-{high:.0}"),
             format!("{:.0}", it.p50_us()),
             format!("{:.0}", it.p99_us()),
+            format!("{:.1}", it.cpu_us()),
         ]);
     }
     table

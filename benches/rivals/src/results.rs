@@ -45,6 +45,10 @@ impl Completes {
         median(self.rounds.iter().map(Ran::per_second))
     }
 
+    pub fn cpu_us(&self) -> f64 {
+        median(self.rounds.iter().map(|ran| ran.cpu_us))
+    }
+
     pub fn p50_us(&self) -> f64 {
         median(self.rounds.iter().map(|ran| ran.p50_us))
     }
