@@ -275,9 +275,10 @@ impl Attempt {
     /// [`Error::Full`] or [`Error::Stopped`].
     pub fn retry(self) -> Retry {
         let Self { store, held, claim, facts } = self;
-        let Facts { fingerprint, request_id, ttl } = facts;
+        // The fingerprint is the claim's, or it would be a conflict.
+        let Facts { request_id, ttl, .. } = facts;
         let attempt = claim.attempt.saturating_add(1);
-        let claim = OpenClaim { fingerprint, request_id, ttl, attempt, ..claim };
+        let claim = OpenClaim { request_id, ttl, attempt, ..claim };
         Retry(Claiming::start(store, held, claim))
     }
 

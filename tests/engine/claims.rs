@@ -121,6 +121,19 @@ fn an_interrupted_claim_expires_one_ttl_after_its_last_attempt() {
 }
 
 #[test]
+fn a_retry_is_kept_for_the_time_that_it_asks_for() {
+    let home = Home::new();
+    let store = home.open();
+    drop(execute(&store, &durable("a")));
+    let retry = durable("a").ttl(HOUR);
+    let permit = interrupted(&store, &retry).retry().wait().unwrap();
+    permit.complete(&response("a")).wait().unwrap();
+    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
+    home.clock.advance(HOUR);
+    assert_eq!(replayed(&store, "a"), None);
+}
+
+#[test]
 fn forgetting_ends_an_interrupted_claim() {
     let home = Home::new();
     let store = home.open();
