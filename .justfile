@@ -6,6 +6,7 @@ default:
 fmt:
     cargo fmt
     cargo fmt --manifest-path fuzz/Cargo.toml
+    cargo fmt --manifest-path benches/rivals/Cargo.toml
 
 # Warnings are errors.
 lint:

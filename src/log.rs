@@ -381,6 +381,8 @@ impl Log {
 /// whoever reads the entry does that.
 pub(crate) struct Addresses<'a> {
     log: &'a Log,
+    /// No entry lies behind this.
+    end: u64,
     /// What was read last, and where it begins.
     stretch: Vec<u8>,
     start: u64,
@@ -388,10 +390,10 @@ pub(crate) struct Addresses<'a> {
 
 impl<'a> Addresses<'a> {
     /// Many small entries, and little of a large one.
-    const STRETCH: u64 = 64 * 1024;
+    const STRETCH: usize = 64 * 1024;
 
-    pub(crate) fn of(log: &'a Log) -> Self {
-        Self { log, stretch: Vec::new(), start: 0 }
+    pub(crate) fn of(log: &'a Log, end: End) -> Self {
+        Self { log, end: end.offset, stretch: Vec::new(), start: 0 }
     }
 
     pub(crate) fn read(&mut self, location: Location) -> Result<([u8; 32], Vec<u8>)> {
@@ -405,10 +407,11 @@ impl<'a> Addresses<'a> {
         if let Some(at) = known.filter(|at| at + length <= self.stretch.len()) {
             return Ok(&self.stretch[at..at + length]);
         }
-        let behind = Self::STRETCH.min(self.log.size.saturating_sub(offset));
-        self.stretch.resize(length.max(usize::try_from(behind).unwrap_or(0)), 0);
-        self.log.read(&mut self.stretch, offset)?;
-        self.start = offset;
+        let behind = self.end.saturating_sub(offset).min(Self::STRETCH as u64);
+        let mut stretch = std::mem::take(&mut self.stretch);
+        stretch.resize(usize::try_from(behind).unwrap_or(Self::STRETCH).max(length), 0);
+        self.log.read(&mut stretch, offset)?;
+        (self.stretch, self.start) = (stretch, offset);
         Ok(&self.stretch[..length])
     }
 }

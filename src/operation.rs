@@ -28,15 +28,15 @@ pub struct Operation {
     pub(crate) scope: Scope,
     pub(crate) key: Key,
     pub(crate) fingerprint: Fingerprint,
-    /// A new one for each request, if nothing.
+    /// If none, each request makes one.
     pub(crate) request_id: Option<RequestId>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) durable: bool,
 }
 
 impl Operation {
-    /// An operation whose requests get [`random`](RequestId::random) names, with the store's TTL and a
-    /// volatile claim.
+    /// An operation with the store's TTL and a volatile claim. Each time it is begun its request gets a
+    /// [`random`](RequestId::random) name, unless it is given [one](Self::request_id).
     pub fn new(scope: Scope, key: Key, fingerprint: Fingerprint) -> Self {
         Self { scope, key, fingerprint, request_id: None, ttl: None, durable: false }
     }

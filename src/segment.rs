@@ -164,7 +164,7 @@ impl Segment {
             return Err(self.damaged("it has no row at or below a key"));
         };
         let (key, value) = last.map_err(storage)?;
-        let row = self.row(RowKey::from_redb(key.value()), value.value())?;
+        let row = self.row(key.value(), value.value())?;
         if row.key != wanted {
             // Both neighbours count: a damaged branch can lead to a row beyond the key.
             let between = row.key.cmp(&wanted).is_lt() && row.successor.cmp_key(&wanted).is_gt();
@@ -181,7 +181,7 @@ impl Segment {
         let (first, last) = (RowKey::of(address, 1), RowKey::of(address, u16::MAX));
         for part in table.range(first.as_redb()..=last.as_redb()).map_err(storage)? {
             let (key, value) = part.map_err(storage)?;
-            let row = self.row(RowKey::from_redb(key.value()), value.value())?;
+            let row = self.row(key.value(), value.value())?;
             if complete || Some(row.key.part) != expected.map(|next| next.part) {
                 return Err(self.damaged("a part is missing"));
             }
@@ -216,7 +216,7 @@ impl Segment {
             let mut records = 0;
             for row in handle.table.range::<TableKey>(..).map_err(storage)? {
                 let (key, value) = row.map_err(storage)?;
-                let row = self.row(RowKey::from_redb(key.value()), value.value())?;
+                let row = self.row(key.value(), value.value())?;
                 if expected != Some(row.key.joined()) {
                     return Err(self.damaged("a row is missing"));
                 }
@@ -231,8 +231,9 @@ impl Segment {
         })
     }
 
-    fn row<'a>(&self, key: RowKey<'a>, value: &'a [u8]) -> Result<Row<'a>> {
-        Row::decode(&self.meta, key, value)
+    fn row<'a>(&self, key: (&'a [u8; 32], &'a [u8], u16), value: &'a [u8]) -> Result<Row<'a>> {
+        RowKey::from_redb(key)
+            .and_then(|key| Row::decode(&self.meta, key, value))
             .ok_or_else(|| self.damaged("a row does not match its checksum"))
     }
 

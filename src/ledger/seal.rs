@@ -285,7 +285,8 @@ fn sorted(logs: &[Frozen]) -> Result<Vec<Place>> {
     }
     let mut newest: Vec<_> = newest.into_iter().collect();
     newest.sort_unstable_by_key(|(_, (log, location))| (*log, location.offset));
-    let mut addresses: Vec<_> = logs.iter().map(|frozen| Addresses::of(&frozen.log)).collect();
+    let mut addresses: Vec<_> =
+        logs.iter().map(|frozen| Addresses::of(&frozen.log, frozen.end)).collect();
     let mut places = Vec::with_capacity(newest.len());
     for (hash, (log, location)) in newest {
         let (scope, key) = addresses[log].read(location)?;

@@ -25,8 +25,9 @@ impl<'a> RowKey<'a> {
         Self { scope: address.scope.as_bytes(), key: address.key.as_bytes(), part }
     }
 
-    pub(super) fn from_redb((scope, key, part): (&'a [u8; 32], &'a [u8], u16)) -> Self {
-        Self { scope, key, part }
+    /// A key that was read: none that is longer than keys are.
+    pub(super) fn from_redb((scope, key, part): (&'a [u8; 32], &'a [u8], u16)) -> Option<Self> {
+        (key.len() <= Key::MAX_LEN).then_some(Self { scope, key, part })
     }
 
     pub(super) fn as_redb(&self) -> (&'a [u8; 32], &'a [u8], u16) {
@@ -89,12 +90,9 @@ impl Ord for Joined {
     }
 }
 
-/// The key of the row that follows, told as what it shares with this row's, and the rest.
+/// The key of the row that follows, if one does; written as what it shares with this row's, and the rest.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Successor {
-    Key(Joined),
-    End,
-}
+pub(super) struct Successor(Option<Joined>);
 
 /// In place of the length of the rest.
 const END: u16 = u16::MAX;
@@ -121,7 +119,7 @@ impl Successor {
         let (length, bytes) = bytes.split_first_chunk()?;
         let (shared, length) = (u16::from_le_bytes(*shared), u16::from_le_bytes(*length));
         if length == END {
-            return Some((Self::End, bytes));
+            return Some((Self(None), bytes));
         }
         let (rest, bytes) = bytes.split_at_checked(usize::from(length))?;
         let (part, bytes) = bytes.split_first_chunk()?;
@@ -129,23 +127,17 @@ impl Successor {
         let shared = own.bytes().get(..usize::from(shared))?;
         let fits = shared.len() + rest.len() <= Joined::MAX_LEN;
         let key = fits.then(|| Joined::new(&[shared, rest], u16::from_le_bytes(*part)))?;
-        Some((Self::Key(key), bytes))
+        Some((Self(Some(key)), bytes))
     }
 
     /// Compares with a row's key. The end is beyond every key.
     pub(super) fn cmp_key(&self, key: &RowKey<'_>) -> Ordering {
-        match self {
-            Self::Key(own) => own.cmp(&key.joined()),
-            Self::End => Ordering::Greater,
-        }
+        self.0.map_or(Ordering::Greater, |own| own.cmp(&key.joined()))
     }
 
     /// The successor's key, if one follows.
     pub(super) fn key(self) -> Option<Joined> {
-        match self {
-            Self::Key(key) => Some(key),
-            Self::End => None,
-        }
+        self.0
     }
 
     pub(super) fn is(&self, key: &RowKey<'_>) -> bool {
@@ -283,6 +275,20 @@ mod tests {
         ] {
             assert_eq!(row.successor.cmp_key(&other), order, "{other:?}");
         }
+    }
+
+    #[test]
+    fn p14_a_key_that_is_longer_than_keys_are_is_none() {
+        let (longest, longer) = ([b'k'; Key::MAX_LEN], [b'k'; Key::MAX_LEN + 1]);
+        assert!(RowKey::from_redb((&[7; 32], &longer, 0)).is_none());
+        let own = RowKey::from_redb((&[7; 32], &longest, 0)).unwrap();
+        let row = Row::encode(&META, &own, Some(&own.next_part().unwrap()), b"value");
+        assert!(Row::decode(&META, own, &row).unwrap().successor.is(&own.next_part().unwrap()));
+        // All of its own key, and one byte more.
+        let mut rest = [&287_u16.to_le_bytes()[..], &1_u16.to_le_bytes(), b"k", &[0; 2]].concat();
+        assert!(Successor::decode(&own, &rest).is_none());
+        rest[0] -= 1;
+        assert!(Successor::decode(&own, &rest).is_some());
     }
 
     #[test]

@@ -117,8 +117,13 @@ fn measure(args: &Args) -> Result<Results> {
     };
     let wants = |part| args.part.is_empty() || args.part.contains(&part);
     let machine = machine::describe(directory.path());
-    let mut results =
-        Results { machine, records: plan.records, rounds: plan.rounds, ..Results::default() };
+    let mut results = Results {
+        machine,
+        quick: args.quick,
+        records: plan.records,
+        rounds: plan.rounds,
+        ..Results::default()
+    };
     for (part, run) in [
         (Part::Stores, parts::stores as fn(&Plan<'_>, &mut Results) -> Result<()>),
         (Part::Lookups, parts::lookups),

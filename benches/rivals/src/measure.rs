@@ -11,9 +11,9 @@ use crate::rivals::Rival;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Measured {
-    /// Resident and not a file's, in all its processes.
+    /// Resident in all its processes, what they share counted once; without the pages of files.
     pub memory: u64,
-    /// Bytes that all its processes have sent to the disk.
+    /// Bytes that its processes have written, by the page; what a file system adds is not among them.
     pub written: u64,
     /// Blocks that its files have, in bytes.
     pub on_disk: u64,
@@ -35,8 +35,9 @@ pub fn measure(rival: &dyn Rival, directory: &Path) -> Result<Measured> {
     let mut measured = Measured { facts: rival.facts(), ..Measured::default() };
     for process in &processes {
         // One that has ended meanwhile takes nothing.
-        measured.memory += field(*process, "status", "RssAnon:").unwrap_or(0) * 1024;
-        measured.memory += field(*process, "status", "RssShmem:").unwrap_or(0) * 1024;
+        for name in ["Pss_Anon:", "Pss_Shmem:"] {
+            measured.memory += field(*process, "smaps_rollup", name).unwrap_or(0) * 1024;
+        }
         measured.written += field(*process, "io", "write_bytes:").unwrap_or(0);
     }
     measured.processes = processes;
@@ -54,11 +55,11 @@ pub fn cpu_time(rival: &dyn Rival) -> Result<Duration> {
     let tick = Duration::from_secs(1) / u32::try_from(rustix::param::clock_ticks_per_second())?;
     let mut ticks = 0;
     for process in processes {
-        // One that has ended meanwhile had its time before.
+        // With that of children that have ended: PostgreSQL has one for each connection.
         let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         // Behind the name, which may hold anything.
         let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
-        ticks += fields.split(' ').skip(12).take(2).flat_map(str::parse::<u32>).sum::<u32>();
+        ticks += fields.split(' ').skip(12).take(4).flat_map(str::parse::<u32>).sum::<u32>();
     }
     Ok(tick * ticks)
 }

@@ -9,6 +9,7 @@ use crate::host::Expired;
 use crate::measure::Measured;
 use crate::results::{Completes, Expiry, Lookups, Reopening, Results, Space, What};
 use crate::rivals::Kind;
+use crate::workload::mix;
 
 pub const KIB: usize = 1024;
 pub const BODIES: [usize; 3] = [200, KIB, 16 * KIB];
@@ -78,16 +79,19 @@ impl Plan<'_> {
         for &kind in kinds.iter().filter(|kind| self.wants(**kind)) {
             match Guest::start(kind, &directory) {
                 Ok(guest) => guests.push(guest),
-                Err(error) if results.skipped.iter().any(|(skipped, _)| *skipped == kind) => {
-                    drop(error);
-                }
                 Err(error) => {
                     say(&format!("skipped: {}: {error:#}", kind.name()));
+                    results.skipped.retain(|(skipped, _)| *skipped != kind);
                     results.skipped.push((kind, format!("{error:#}")));
                 }
             }
         }
         Ok(guests)
+    }
+
+    /// New records that come in before anything is measured.
+    fn warmed(&self) -> u64 {
+        WARM_RECORDS.saturating_sub(self.records)
     }
 
     fn fill(&self, guest: &mut Guest, body_bytes: usize) -> Result<()> {
@@ -96,7 +100,8 @@ impl Plan<'_> {
             guest.fill(0, self.records, body_bytes)?;
             guest.settle()?;
             if RECYCLING.contains(&guest.kind) {
-                guest.warm(WARM_RECORDS.saturating_sub(self.records), body_bytes)?;
+                guest.warm(self.warmed(), body_bytes)?;
+                guest.settle()?;
             }
         }
         Ok(())
@@ -148,9 +153,12 @@ fn completes(
         .iter()
         .map(|guest| Completes { kind: guest.kind, committers, body_bytes, rounds: Vec::new() })
         .collect();
-    for _ in 0..plan.rounds {
-        for (guest, completes) in guests.iter_mut().zip(&mut all) {
-            completes.rounds.push(guest.run(committers, body_bytes, plan.millis)?);
+    for round in 0..plan.rounds {
+        // Each after another one each time: what a store leaves to be done, its neighbour pays for.
+        let mut order: Vec<usize> = (0..guests.len()).collect();
+        order.sort_by_key(|at| mix(((round * guests.len()) + at) as u64));
+        for at in order {
+            all[at].rounds.push(guests[at].run(committers, body_bytes, plan.millis)?);
         }
     }
     Ok(all)
@@ -168,7 +176,8 @@ fn space(plan: &Plan<'_>, guest: &mut Guest, memory_before: u64) -> Result<Space
     }
     guest.settle()?;
     let end = guest.measure()?;
-    let filled = plan.records as f64;
+    let warmed = if RECYCLING.contains(&guest.kind) { plan.warmed() } else { 0 };
+    let filled = (plan.records + warmed) as f64;
     let sealed = before
         .fact("segment records")
         .filter(|count| *count > 0.0)

@@ -9,6 +9,8 @@ use crate::workload::{Looked, Ran};
 #[derive(Default, Serialize, Deserialize)]
 pub struct Results {
     pub machine: Machine,
+    /// Too little of everything to be judged.
+    pub quick: bool,
     /// Records that were there before, and rounds.
     pub records: u64,
     pub rounds: usize,

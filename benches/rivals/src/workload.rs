@@ -20,13 +20,14 @@ const STACK_BYTES: usize = 256 * 1024;
 /// One request: whose it is, and its key, as random as clients make them.
 #[derive(Clone)]
 pub struct Name {
-    /// SHA-256 of the API key, then the idempotency key.
+    /// In place of an API key's SHA-256 one byte again and again, then the idempotency key.
     pub bytes: [u8; 32 + 36],
 }
 
 impl Name {
-    /// The scope of all that is there before, and the one of what comes in beside an expiry.
+    /// The scope of all that is there before, and expires.
     pub const OLD: u8 = 0x51;
+    /// The scope of what comes in.
     pub const NEW: u8 = 0xa2;
 
     pub fn of(scope: u8, n: u64) -> Self {

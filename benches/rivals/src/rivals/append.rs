@@ -71,7 +71,7 @@ impl Session for Appending {
     }
 }
 
-/// One page for each committer, written and synced on its own.
+/// One page, which each committer writes and syncs, whatever its record.
 pub struct Overwrite(Arc<File>);
 
 impl Overwrite {

@@ -9,6 +9,9 @@ use super::{Rival, Session};
 use crate::grouped::{Batches, Grouped};
 use crate::workload::Name;
 
+/// As much as RocksDB has.
+const CACHE_BYTES: u64 = 1 << 30;
+
 pub struct Fjall {
     store: Store,
     writer: Grouped,
@@ -22,7 +25,7 @@ struct Store {
 
 impl Fjall {
     pub fn open(directory: &Path) -> Result<Self> {
-        let database = Database::builder(directory).open()?;
+        let database = Database::builder(directory).cache_size(CACHE_BYTES).open()?;
         let records = database.keyspace("records", KeyspaceCreateOptions::default)?;
         let store = Store { database, records };
         Ok(Self { writer: Grouped::start(store.clone()), store })

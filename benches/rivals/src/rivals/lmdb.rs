@@ -86,6 +86,6 @@ impl Session for Connection {
     fn replay(&mut self, name: &Name) -> Result<bool> {
         let transaction = self.store.env.read_txn()?;
         let answer = self.store.records.get(&transaction, &name.bytes)?;
-        Ok(answer.is_some_and(|answer| !answer.to_vec().is_empty()))
+        Ok(answer.is_some_and(|answer| !answer.is_empty()))
     }
 }

@@ -30,7 +30,8 @@ pub trait Rival: Send + Sync {
         Ok(())
     }
 
-    /// Deletes up to `max` of the old scope's records, and says how many; none are left at 0.
+    /// Deletes records of the old scope, up to `max` where each has to be deleted by itself; 0 says that none
+    /// are left.
     fn expire(&self, max: usize) -> Result<usize>;
 
     /// The processes that do its work.

@@ -78,6 +78,6 @@ impl Session for Connection {
 
     fn replay(&mut self, name: &Name) -> Result<bool> {
         let table = self.database.begin_read()?.open_table(RECORDS)?;
-        Ok(table.get(&name.bytes[..])?.is_some_and(|value| !value.value().to_vec().is_empty()))
+        Ok(table.get(&name.bytes[..])?.is_some_and(|value| !value.value().is_empty()))
     }
 }

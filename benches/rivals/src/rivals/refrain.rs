@@ -30,6 +30,8 @@ pub struct Refrain {
     store: Store,
     clock: Shifted,
     durable: bool,
+    /// As many as are open hold it.
+    sessions: Arc<()>,
 }
 
 /// The machine's clock, ahead by what it was told.
@@ -63,17 +65,22 @@ impl Refrain {
             _ => builder,
         };
         let store = sized(Store::builder().clock(clock.clone())).open(directory.join("store"))?;
+        let sessions = Arc::new(());
         if kind == Kind::RefrainBusy {
-            let (store, clock) = (store.clone(), clock.clone());
+            let (store, clock, sessions) =
+                (store.clone(), clock.clone(), Arc::downgrade(&sessions));
             thread::spawn(move || {
-                loop {
+                while let Some(sessions) = sessions.upgrade() {
                     thread::sleep(TICK);
-                    clock.advance(HOUR);
-                    store.reap().expect("the disk takes it");
+                    // This one's own, the store's, and those of who records: others are not to be disturbed.
+                    if Arc::strong_count(&sessions) > 2 {
+                        clock.advance(HOUR);
+                        store.reap().expect("the disk takes it");
+                    }
                 }
             });
         }
-        Ok(Self { store, clock, durable: kind == Kind::RefrainDurable })
+        Ok(Self { store, clock, durable: kind == Kind::RefrainDurable, sessions })
     }
 }
 
@@ -89,6 +96,7 @@ impl Rival for Refrain {
             old: Scope::new([Name::OLD]),
             new: Scope::new([Name::NEW]),
             fingerprint: Fingerprint::of(["POST", "/v1/calls"]),
+            _open: Arc::clone(&self.sessions),
         }))
     }
 
@@ -127,6 +135,7 @@ struct Handle {
     new: Scope,
     /// Any will do: what a server spends on fingerprints it spends with every store.
     fingerprint: Fingerprint,
+    _open: Arc<()>,
 }
 
 impl Handle {
