@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::thread::{self, Thread};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use crossbeam_channel::{Sender, unbounded};
 use std::sync::Mutex;
 
+use crate::rivals::Session;
 use crate::workload::{META_BYTES, Name};
 
 const MAX_ENTRIES: usize = 256;
@@ -63,6 +64,29 @@ impl Grouped {
             }
             thread::park();
         }
+    }
+}
+
+/// A reader of a store, for one thread.
+pub trait Reader: Send {
+    /// Whether there is an answer, which is read.
+    fn replay(&mut self, name: &Name) -> Result<bool>;
+}
+
+/// A reader of its own, and the writer that all share.
+pub struct Connection<R> {
+    pub reader: R,
+    pub writer: Grouped,
+}
+
+impl<R: Reader> Session for Connection<R> {
+    fn record(&mut self, name: &Name, body: &[u8]) -> Result<()> {
+        ensure!(!self.reader.replay(name)?, "the key is known");
+        self.writer.record(name, body)
+    }
+
+    fn replay(&mut self, name: &Name) -> Result<bool> {
+        self.reader.replay(name)
     }
 }
 

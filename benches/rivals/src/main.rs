@@ -34,7 +34,7 @@ mod workload;
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// In a few minutes: fewer records, rounds and sizes, and nothing is written.
+    /// In a few minutes: fewer records, rounds and sizes, too few to be judged.
     #[arg(long)]
     quick: bool,
     /// These stores alone.
@@ -52,9 +52,19 @@ struct Args {
     /// Where the stores lie, on the disk that is to be measured.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/stores"))]
     directory: PathBuf,
-    /// Where the report goes.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks"))]
-    report: PathBuf,
+    /// Where the report goes: to `docs/benchmarks`, unless it is about less than all.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+const REPORT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks");
+const SAVED: &str = "results.json";
+
+impl Args {
+    fn report(&self) -> Option<PathBuf> {
+        let all = !self.quick && self.only.is_empty() && self.part.is_empty();
+        self.report.clone().or_else(|| all.then(|| REPORT.into()))
+    }
 }
 
 #[derive(Subcommand)]
@@ -78,23 +88,18 @@ enum Part {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let saved = args.report.join("results.json");
     match args.command {
         Some(Command::Host { kind, directory }) => host::serve(kind, &directory),
         Some(Command::Report) => {
-            let text = std::fs::read_to_string(&saved).context("no results are kept")?;
-            report::write(&serde_json::from_str(&text)?, &args.report)
+            let directory = args.report.unwrap_or_else(|| REPORT.into());
+            let text = std::fs::read_to_string(directory.join(SAVED));
+            let text = text.with_context(|| format!("{}: no results", directory.display()))?;
+            report::write(&serde_json::from_str(&text)?, &directory)
         }
         None => {
             let results = measure(&args)?;
             report::print(&results);
-            // Part of a report would read like all of it.
-            if !args.quick && args.only.is_empty() && args.part.is_empty() {
-                std::fs::create_dir_all(&args.report)?;
-                std::fs::write(&saved, serde_json::to_string_pretty(&results)?)?;
-                report::write(&results, &args.report)?;
-            }
-            Ok(())
+            args.report().map_or(Ok(()), |directory| report::write(&results, &directory))
         }
     }
 }
@@ -132,6 +137,12 @@ fn measure(args: &Args) -> Result<Results> {
     ] {
         if wants(part) {
             run(&plan, &mut results)?;
+            // Hours may still go wrong.
+            if let Some(directory) = args.report() {
+                std::fs::create_dir_all(&directory)?;
+                let text = serde_json::to_string_pretty(&results)?;
+                std::fs::write(directory.join(SAVED), text)?;
+            }
         }
     }
     Ok(results)

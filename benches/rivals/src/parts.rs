@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::guest::Guest;
 use crate::host::Expired;
 use crate::measure::Measured;
-use crate::results::{Completes, Expiry, Lookups, Reopening, Results, Space, What};
+use crate::results::{Completes, Expiry, Reopening, Results, Space, What};
 use crate::rivals::Kind;
 use crate::workload::mix;
 
@@ -27,20 +27,8 @@ const STORES: [Kind; 8] = [
     Kind::Redis,
     Kind::Postgres,
 ];
-/// Those with as much to hold, and the limits, which hold nothing.
-const COMMITTING: [Kind; 11] = [
-    Kind::Refrain,
-    Kind::RefrainDurable,
-    Kind::Redb,
-    Kind::Rocksdb,
-    Kind::Fjall,
-    Kind::Sqlite,
-    Kind::Lmdb,
-    Kind::Redis,
-    Kind::Postgres,
-    Kind::Append,
-    Kind::Fdatasync,
-];
+/// What completes are compared with besides: the last two are limits, and hold nothing.
+const BESIDES: [Kind; 3] = [Kind::RefrainDurable, Kind::Append, Kind::Fdatasync];
 /// Those whose logs are used again, once there are old ones.
 const RECYCLING: [Kind; 3] = [Kind::Refrain, Kind::RefrainDurable, Kind::Rocksdb];
 /// As many as several logs hold, of refrain's and of RocksDB's.
@@ -73,25 +61,23 @@ impl Plan<'_> {
     }
 
     /// Starts those that there are; the others are skipped, with a reason.
-    fn start(&self, kinds: &[Kind], part: &str, results: &mut Results) -> Result<Vec<Guest>> {
+    fn start(&self, kinds: &[Kind], part: &str, results: &mut Results) -> Vec<Guest> {
         let directory = self.directory.join(part);
-        let mut guests = Vec::new();
-        for &kind in kinds.iter().filter(|kind| self.wants(**kind)) {
-            match Guest::start(kind, &directory) {
-                Ok(guest) => guests.push(guest),
+        let wanted = kinds.iter().filter(|kind| self.wants(**kind));
+        wanted
+            .filter_map(|kind| match Guest::start(*kind, &directory) {
+                Ok(guest) => Some(guest),
                 Err(error) => {
-                    say(&format!("skipped: {}: {error:#}", kind.name()));
-                    results.skipped.retain(|(skipped, _)| *skipped != kind);
-                    results.skipped.push((kind, format!("{error:#}")));
+                    skip(*kind, &error, results);
+                    None
                 }
-            }
-        }
-        Ok(guests)
+            })
+            .collect()
     }
 
-    /// New records that come in before anything is measured.
-    fn warmed(&self) -> u64 {
-        WARM_RECORDS.saturating_sub(self.records)
+    /// New records that come in before completes are measured.
+    fn warmed(&self, kind: Kind) -> u64 {
+        if RECYCLING.contains(&kind) { WARM_RECORDS.saturating_sub(self.records) } else { 0 }
     }
 
     fn fill(&self, guest: &mut Guest, body_bytes: usize) -> Result<()> {
@@ -99,10 +85,6 @@ impl Plan<'_> {
             say(&format!("{}: {} records of {body_bytes} B", guest.kind.name(), self.records));
             guest.fill(0, self.records, body_bytes)?;
             guest.settle()?;
-            if RECYCLING.contains(&guest.kind) {
-                guest.warm(self.warmed(), body_bytes)?;
-                guest.settle()?;
-            }
         }
         Ok(())
     }
@@ -112,56 +94,91 @@ pub fn say(what: &str) {
     eprintln!("-- {what}");
 }
 
+fn skip(kind: Kind, error: &anyhow::Error, results: &mut Results) {
+    say(&format!("skipped: {}: {error:#}", kind.name()));
+    results.skipped.push((kind, format!("{error:#}")));
+}
+
+/// Does something with each, and goes on without those that fail.
+fn each(
+    guests: &mut Vec<Guest>,
+    results: &mut Results,
+    mut run: impl FnMut(&mut Guest, &mut Results) -> Result<()>,
+) {
+    guests.retain_mut(|guest| match run(guest, results) {
+        Ok(()) => true,
+        Err(error) => {
+            skip(guest.kind, &error, results);
+            false
+        }
+    });
+}
+
 /// Completes per second, the space they take, reopening, and expiry: on the same records, in this order.
 pub fn stores(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
-    let mut guests = plan.start(&COMMITTING, "stores", results)?;
-    let mut before = Vec::new();
-    for guest in &mut guests {
-        before.push(guest.measure()?.memory);
+    let mut guests = plan.start(&[&STORES[..], &BESIDES].concat(), "stores", results);
+    each(&mut guests, results, |guest, results| {
+        let empty = guest.measure()?.memory;
         plan.fill(guest, KIB)?;
-    }
-    for (guest, before) in guests.iter_mut().zip(before) {
-        results.space.push(space(plan, guest, before)?);
-    }
+        if plan.warmed(guest.kind) > 0 {
+            guest.warm(plan.warmed(guest.kind), KIB)?;
+            guest.settle()?;
+        }
+        results.space.push(space(plan, guest, empty)?);
+        Ok(())
+    });
     for &body_bytes in plan.bodies {
         for committers in COMMITTERS {
             say(&format!("{committers} committers, {body_bytes} B"));
-            results.completes.extend(completes(plan, &mut guests, committers, body_bytes)?);
+            let all = completes(plan, &mut guests, committers, body_bytes, results);
+            results.completes.extend(all);
         }
     }
     guests.retain(|guest| STORES.contains(&guest.kind));
     for guest in guests {
         let kind = guest.kind;
         say(&format!("{}: kill, reopen, expire", kind.name()));
-        let mut guest = guest.kill_and_reopen()?;
-        let millis = guest.opened_in;
-        let records = plan.records;
-        results.reopenings.push(Reopening { kind, records, body_bytes: KIB, millis });
-        let expired: Expired = guest.expire(BESIDE, KIB, plan.millis)?;
-        results.expiries.push(Expiry { kind, committers: BESIDE, expired });
+        if let Err(error) = kill_and_expire(plan, guest, results) {
+            skip(kind, &error, results);
+        }
     }
+    Ok(())
+}
+
+fn kill_and_expire(plan: &Plan<'_>, guest: Guest, results: &mut Results) -> Result<()> {
+    let (kind, records) = (guest.kind, plan.records);
+    let mut guest = guest.kill_and_reopen()?;
+    let millis = guest.opened_in;
+    results.reopenings.push(Reopening { kind, records, body_bytes: KIB, millis });
+    let expired: Expired = guest.expire(BESIDE, KIB, plan.millis)?;
+    results.expiries.push(Expiry { kind, committers: BESIDE, expired });
     Ok(())
 }
 
 fn completes(
     plan: &Plan<'_>,
-    guests: &mut [Guest],
+    guests: &mut Vec<Guest>,
     committers: usize,
     body_bytes: usize,
-) -> Result<Vec<Completes>> {
+    results: &mut Results,
+) -> Vec<Completes> {
     let mut all: Vec<_> = guests
         .iter()
         .map(|guest| Completes { kind: guest.kind, committers, body_bytes, rounds: Vec::new() })
         .collect();
-    for round in 0..plan.rounds {
+    for round in 0..plan.rounds as u64 {
         // Each after another one each time: what a store leaves to be done, its neighbour pays for.
-        let mut order: Vec<usize> = (0..guests.len()).collect();
-        order.sort_by_key(|at| mix(((round * guests.len()) + at) as u64));
-        for at in order {
-            all[at].rounds.push(guests[at].run(committers, body_bytes, plan.millis)?);
-        }
+        guests.sort_by_key(|guest| mix(mix(guest.kind as u64) + round));
+        each(guests, results, |guest, _| {
+            let ran = guest.run(committers, body_bytes, plan.millis)?;
+            let its = all.iter_mut().find(|completes| completes.kind == guest.kind);
+            its.context("there is one for each")?.rounds.push(ran);
+            Ok(())
+        });
     }
-    Ok(all)
+    // One that failed has its reason instead.
+    all.retain(|completes| completes.rounds.len() == plan.rounds);
+    all
 }
 
 /// What there is after filling, and what one more record has written, all that follows included.
@@ -176,8 +193,7 @@ fn space(plan: &Plan<'_>, guest: &mut Guest, memory_before: u64) -> Result<Space
     }
     guest.settle()?;
     let end = guest.measure()?;
-    let warmed = if RECYCLING.contains(&guest.kind) { plan.warmed() } else { 0 };
-    let filled = (plan.records + warmed) as f64;
+    let filled = (plan.records + plan.warmed(guest.kind)) as f64;
     let sealed = before
         .fact("segment records")
         .filter(|count| *count > 0.0)
@@ -199,57 +215,58 @@ pub fn lookups(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
         Kind::Refrain => Kind::RefrainSegments,
         other => other,
     });
-    let mut guests = plan.start(&kinds, "lookups", results)?;
+    let mut guests = plan.start(&kinds, "lookups", results);
     let in_log = plan.records..plan.records + plan.records / 100;
-    for guest in &mut guests {
+    each(&mut guests, results, |guest, _| {
         plan.fill(guest, KIB)?;
-        guest.fill(in_log.start, in_log.end - in_log.start, KIB)?;
-    }
+        guest.fill(in_log.start, in_log.end - in_log.start, KIB)
+    });
     let places: [(What, u64, u64); 4] = [
         (What::Hit, 0, plan.records),
         (What::HitInLog, in_log.start, in_log.end),
         (What::HitInOldest, 0, plan.records / 100),
         (What::Miss, UNKNOWN, 2 * UNKNOWN),
     ];
-    let mut all: Vec<_> = guests
-        .iter()
-        .flat_map(|guest| {
-            places.map(|(what, ..)| Lookups { kind: guest.kind, what, rounds: Vec::new() })
-        })
-        .collect();
     // The first round warms.
     for round in 0..=plan.rounds {
-        let mut lookups = all.iter_mut();
-        for guest in &mut guests {
+        each(&mut guests, results, |guest, results| {
             for (what, first, end) in places {
                 let looked = guest.look_up(first, end, LOOKUPS)?;
                 let expected = if what == What::Miss { 0 } else { LOOKUPS };
-                anyhow::ensure!(looked.found == expected, "{}: {what:?}", guest.kind.name());
-                let lookups = lookups.next().context("there is one for each")?;
+                anyhow::ensure!(looked.found == expected, "{what:?}: {} found", looked.found);
                 if round > 0 {
-                    lookups.rounds.push(looked);
+                    results.lookups_of(guest.kind, what).rounds.push(looked);
                 }
             }
+            Ok(())
+        });
+    }
+    each(&mut guests, results, |guest, results| match guest.kind {
+        Kind::RefrainSegments => {
+            results.segments_asked = Some(segments_asked(guest)?);
+            Ok(())
         }
-    }
-    results.lookups = all;
-    if let Some(guest) = guests.iter_mut().find(|guest| guest.kind == Kind::RefrainSegments) {
-        let before = guest.measure()?;
-        guest.look_up(UNKNOWN, 2 * UNKNOWN, LOOKUPS)?;
-        let after = guest.measure()?;
-        let asked = |measured: &Measured| measured.fact("segment lookups").unwrap_or_default();
-        results.segments_asked = Some((asked(&after) - asked(&before)) / LOOKUPS as f64);
-        let facts = after.facts.iter().map(|(name, n)| format!("{name} {n:.2}"));
-        say(&format!("refrain: {}", facts.collect::<Vec<_>>().join(", ")));
-    }
+        _ => Ok(()),
+    });
     Ok(())
+}
+
+/// Segments that are asked for each key that is unknown.
+fn segments_asked(guest: &mut Guest) -> Result<f64> {
+    let asked = |measured: &Measured| measured.fact("segment lookups").unwrap_or_default();
+    let before = guest.measure()?;
+    guest.look_up(UNKNOWN, 2 * UNKNOWN, LOOKUPS)?;
+    let after = guest.measure()?;
+    let facts = after.facts.iter().map(|(name, n)| format!("{name} {n:.2}"));
+    say(&format!("refrain: {}", facts.collect::<Vec<_>>().join(", ")));
+    Ok((asked(&after) - asked(&before)) / LOOKUPS as f64)
 }
 
 /// Opening after a kill, with many small records.
 pub fn reopening(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
     const BODY_BYTES: usize = 200;
     for &records in plan.killed {
-        for mut guest in plan.start(&[Kind::Refrain], "killed", results)? {
+        for mut guest in plan.start(&[Kind::Refrain], "killed", results) {
             let kind = guest.kind;
             say(&format!("{}: {records} records of {BODY_BYTES} B, then kill", kind.name()));
             guest.fill(0, records, BODY_BYTES)?;
@@ -264,10 +281,11 @@ pub fn reopening(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
 
 /// The tail of latencies while files come and go, and where none does.
 pub fn stalls(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
-    let mut guests = plan.start(&[Kind::RefrainBusy, Kind::RefrainCalm], "stalls", results)?;
+    let mut guests = plan.start(&[Kind::RefrainBusy, Kind::RefrainCalm], "stalls", results);
     // The first round warms.
-    completes(&Plan { rounds: 1, ..*plan }, &mut guests, USUAL, KIB)?;
+    completes(&Plan { rounds: 1, ..*plan }, &mut guests, USUAL, KIB, results);
     say("stalls");
-    results.completes.extend(completes(plan, &mut guests, USUAL, KIB)?);
+    let all = completes(plan, &mut guests, USUAL, KIB, results);
+    results.completes.extend(all);
     Ok(())
 }

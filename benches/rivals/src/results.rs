@@ -130,6 +130,16 @@ impl Results {
         self.lookups.iter().find(|it| (it.kind, it.what) == (kind, what))
     }
 
+    /// To be added to.
+    pub fn lookups_of(&mut self, kind: Kind, what: What) -> &mut Lookups {
+        let at = self.lookups.iter().position(|it| (it.kind, it.what) == (kind, what));
+        let at = at.unwrap_or_else(|| {
+            self.lookups.push(Lookups { kind, what, rounds: Vec::new() });
+            self.lookups.len() - 1
+        });
+        &mut self.lookups[at]
+    }
+
     pub fn space(&self, kind: Kind) -> Option<&Space> {
         self.space.iter().find(|it| it.kind == kind)
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::{Rival, Session};
-use crate::grouped::{Batches, Grouped};
+use crate::grouped::{Batches, Connection, Grouped, Reader};
 use crate::workload::Name;
 
 /// As much as RocksDB has.
@@ -44,10 +44,8 @@ impl Batches for Store {
 
 impl Rival for Fjall {
     fn session(&self, _: usize) -> Result<Box<dyn Session>> {
-        Ok(Box::new(Connection {
-            records: self.store.records.clone(),
-            writer: self.writer.clone(),
-        }))
+        let (reader, writer) = (self.store.records.clone(), self.writer.clone());
+        Ok(Box::new(Connection { reader, writer }))
     }
 
     fn settle(&self) -> Result<()> {
@@ -65,18 +63,8 @@ impl Rival for Fjall {
     }
 }
 
-struct Connection {
-    records: Keyspace,
-    writer: Grouped,
-}
-
-impl Session for Connection {
-    fn record(&mut self, name: &Name, body: &[u8]) -> Result<()> {
-        anyhow::ensure!(!self.replay(name)?, "the key is known");
-        self.writer.record(name, body)
-    }
-
+impl Reader for Keyspace {
     fn replay(&mut self, name: &Name) -> Result<bool> {
-        Ok(self.records.get(&name.bytes[..])?.is_some_and(|value| !value.is_empty()))
+        Ok(self.get(&name.bytes[..])?.is_some_and(|value| !value.is_empty()))
     }
 }

@@ -8,7 +8,7 @@ use heed::types::Bytes;
 use heed::{Database, Env, EnvOpenOptions};
 
 use super::{Rival, Session};
-use crate::grouped::{Batches, Grouped};
+use crate::grouped::{Batches, Connection, Grouped, Reader};
 use crate::workload::Name;
 
 /// Of address space, not of disk.
@@ -52,7 +52,8 @@ impl Batches for Store {
 
 impl Rival for Lmdb {
     fn session(&self, _: usize) -> Result<Box<dyn Session>> {
-        Ok(Box::new(Connection { store: self.store.clone(), writer: self.writer.clone() }))
+        let (reader, writer) = (self.store.clone(), self.writer.clone());
+        Ok(Box::new(Connection { reader, writer }))
     }
 
     fn expire(&self, max: usize) -> Result<usize> {
@@ -72,20 +73,10 @@ impl Rival for Lmdb {
     }
 }
 
-struct Connection {
-    store: Store,
-    writer: Grouped,
-}
-
-impl Session for Connection {
-    fn record(&mut self, name: &Name, body: &[u8]) -> Result<()> {
-        anyhow::ensure!(!self.replay(name)?, "the key is known");
-        self.writer.record(name, body)
-    }
-
+impl Reader for Store {
     fn replay(&mut self, name: &Name) -> Result<bool> {
-        let transaction = self.store.env.read_txn()?;
-        let answer = self.store.records.get(&transaction, &name.bytes)?;
+        let transaction = self.env.read_txn()?;
+        let answer = self.records.get(&transaction, &name.bytes)?;
         Ok(answer.is_some_and(|answer| !answer.is_empty()))
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 use super::{Rival, Session};
-use crate::grouped::{Batches, Grouped};
+use crate::grouped::{Batches, Connection, Grouped, Reader};
 use crate::workload::Name;
 
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
@@ -45,8 +45,8 @@ impl Batches for Writer {
 
 impl Rival for Redb {
     fn session(&self, _: usize) -> Result<Box<dyn Session>> {
-        let (database, writer) = (Arc::clone(&self.database), self.writer.clone());
-        Ok(Box::new(Connection { database, writer }))
+        let (reader, writer) = (Arc::clone(&self.database), self.writer.clone());
+        Ok(Box::new(Connection { reader, writer }))
     }
 
     fn expire(&self, max: usize) -> Result<usize> {
@@ -65,19 +65,9 @@ impl Rival for Redb {
     }
 }
 
-struct Connection {
-    database: Arc<Database>,
-    writer: Grouped,
-}
-
-impl Session for Connection {
-    fn record(&mut self, name: &Name, body: &[u8]) -> Result<()> {
-        anyhow::ensure!(!self.replay(name)?, "the key is known");
-        self.writer.record(name, body)
-    }
-
+impl Reader for Arc<Database> {
     fn replay(&mut self, name: &Name) -> Result<bool> {
-        let table = self.database.begin_read()?.open_table(RECORDS)?;
+        let table = self.begin_read()?.open_table(RECORDS)?;
         Ok(table.get(&name.bytes[..])?.is_some_and(|value| !value.value().is_empty()))
     }
 }

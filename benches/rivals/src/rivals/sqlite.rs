@@ -6,7 +6,7 @@ use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Rival, Session};
-use crate::grouped::{Batches, Grouped};
+use crate::grouped::{self, Batches, Grouped, Reader};
 use crate::workload::Name;
 
 pub struct Sqlite {
@@ -54,8 +54,8 @@ impl Batches for Writer {
 
 impl Rival for Sqlite {
     fn session(&self, _: usize) -> Result<Box<dyn Session>> {
-        let (connection, writer) = (connect(&self.path)?, self.writer.clone());
-        Ok(Box::new(Reader { connection, writer }))
+        let (reader, writer) = (connect(&self.path)?, self.writer.clone());
+        Ok(Box::new(grouped::Connection { reader, writer }))
     }
 
     fn settle(&self) -> Result<()> {
@@ -72,20 +72,9 @@ impl Rival for Sqlite {
     }
 }
 
-struct Reader {
-    connection: Connection,
-    writer: Grouped,
-}
-
-impl Session for Reader {
-    fn record(&mut self, name: &Name, body: &[u8]) -> Result<()> {
-        anyhow::ensure!(!self.replay(name)?, "the key is known");
-        self.writer.record(name, body)
-    }
-
+impl Reader for Connection {
     fn replay(&mut self, name: &Name) -> Result<bool> {
-        let mut select =
-            self.connection.prepare_cached("SELECT answer FROM records WHERE name = ?1")?;
+        let mut select = self.prepare_cached("SELECT answer FROM records WHERE name = ?1")?;
         let answer: Option<Vec<u8>> =
             select.query_row(params![&name.bytes[..]], |row| row.get(0)).optional()?;
         Ok(answer.is_some())
