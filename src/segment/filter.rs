@@ -86,33 +86,24 @@ fn checksum(bytes: &[u8], meta: &SegmentMeta) -> [u8; CHECKSUM] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::BASE;
     use super::*;
-
-    const META: SegmentMeta = SegmentMeta {
-        uuid: [1; 16],
-        first_generation: 2,
-        generation: 3,
-        first_sequence: 4,
-        last_sequence: 5,
-        latest_expiry: 6,
-        records: 7,
-    };
 
     /// Without its checksum a filter whose bits have changed would say no to what is there.
     #[test]
     fn p5_a_filter_that_is_damaged_or_of_another_segment_is_none() {
         let filter = build(vec![1, 2, 3, 3]).unwrap();
-        let mut bytes = encode(&filter, &META);
-        assert_eq!(decode(&bytes, &META).unwrap().fingerprints, filter.fingerprints);
+        let mut bytes = encode(&filter, &BASE);
+        assert_eq!(decode(&bytes, &BASE).unwrap().fingerprints, filter.fingerprints);
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bytes, &META).is_none(), "bit {bit}");
+            assert!(decode(&bytes, &BASE).is_none(), "bit {bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         for length in 0..bytes.len() {
-            assert!(decode(&bytes[..length], &META).is_none(), "{length} bytes");
+            assert!(decode(&bytes[..length], &BASE).is_none(), "{length} bytes");
         }
-        for other in [SegmentMeta { generation: 4, ..META }, SegmentMeta { uuid: [2; 16], ..META }]
+        for other in [SegmentMeta { generation: 4, ..BASE }, SegmentMeta { uuid: [2; 16], ..BASE }]
         {
             assert!(decode(&bytes, &other).is_none(), "{other:?}");
         }

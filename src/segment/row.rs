@@ -235,17 +235,8 @@ impl<'a> Head<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::BASE;
     use super::*;
-
-    const META: SegmentMeta = SegmentMeta {
-        uuid: [1; 16],
-        first_generation: 2,
-        generation: 2,
-        first_sequence: 3,
-        last_sequence: 4,
-        latest_expiry: 5,
-        records: 6,
-    };
 
     fn key<'a>(key: &'a [u8], part: u16) -> RowKey<'a> {
         RowKey { scope: &[7; 32], key, part }
@@ -253,17 +244,17 @@ mod tests {
 
     #[test]
     fn golden_row_of_format_1() {
-        let row = Row::encode(&META, &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
+        let row = Row::encode(&BASE, &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
         let hex: String = row[CHECKSUM..].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "2200010064020076616c7565");
-        let last = Row::encode(&META, &key(b"abc", 0), None, b"");
+        let last = Row::encode(&BASE, &key(b"abc", 0), None, b"");
         assert_eq!(last[CHECKSUM..], [0, 0, 0xff, 0xff]);
     }
 
     #[test]
     fn a_row_knows_its_successor() {
-        let row = Row::encode(&META, &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
-        let row = Row::decode(&META, key(b"abc", 0), &row).unwrap();
+        let row = Row::encode(&BASE, &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
+        let row = Row::decode(&BASE, key(b"abc", 0), &row).unwrap();
         assert_eq!(row.value, b"value");
         assert!(row.successor.is(&key(b"abd", 2)));
         for (other, order) in [
@@ -282,8 +273,8 @@ mod tests {
         let (longest, longer) = ([b'k'; Key::MAX_LEN], [b'k'; Key::MAX_LEN + 1]);
         assert!(RowKey::from_redb((&[7; 32], &longer, 0)).is_none());
         let own = RowKey::from_redb((&[7; 32], &longest, 0)).unwrap();
-        let row = Row::encode(&META, &own, Some(&own.next_part().unwrap()), b"value");
-        assert!(Row::decode(&META, own, &row).unwrap().successor.is(&own.next_part().unwrap()));
+        let row = Row::encode(&BASE, &own, Some(&own.next_part().unwrap()), b"value");
+        assert!(Row::decode(&BASE, own, &row).unwrap().successor.is(&own.next_part().unwrap()));
         // All of its own key, and one byte more.
         let mut rest = [&287_u16.to_le_bytes()[..], &1_u16.to_le_bytes(), b"k", &[0; 2]].concat();
         assert!(Successor::decode(&own, &rest).is_none());
@@ -293,16 +284,16 @@ mod tests {
 
     #[test]
     fn p5_a_row_under_another_key_or_from_another_file_does_not_verify() {
-        let row = Row::encode(&META, &key(b"abc", 0), None, b"value");
-        assert!(Row::decode(&META, key(b"abc", 0), &row).is_some());
-        assert!(Row::decode(&META, key(b"abd", 0), &row).is_none());
-        assert!(Row::decode(&META, key(b"abc", 1), &row).is_none());
-        let other = SegmentMeta { generation: 3, ..META };
+        let row = Row::encode(&BASE, &key(b"abc", 0), None, b"value");
+        assert!(Row::decode(&BASE, key(b"abc", 0), &row).is_some());
+        assert!(Row::decode(&BASE, key(b"abd", 0), &row).is_none());
+        assert!(Row::decode(&BASE, key(b"abc", 1), &row).is_none());
+        let other = SegmentMeta { generation: 4, ..BASE };
         assert!(Row::decode(&other, key(b"abc", 0), &row).is_none());
         for bit in 0..row.len() * 8 {
             let mut damaged = row.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(Row::decode(&META, key(b"abc", 0), &damaged).is_none(), "bit {bit}");
+            assert!(Row::decode(&BASE, key(b"abc", 0), &damaged).is_none(), "bit {bit}");
         }
     }
 }

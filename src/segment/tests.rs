@@ -11,7 +11,7 @@ use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 
 const UUID: [u8; 16] = [5; 16];
-const BASE: SegmentMeta = SegmentMeta {
+pub(super) const BASE: SegmentMeta = SegmentMeta {
     uuid: UUID,
     first_generation: 3,
     generation: 3,
