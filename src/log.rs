@@ -315,6 +315,11 @@ impl Log {
         *self.end.lock() = Some(end);
     }
 
+    /// Whether overwriting this log's blocks would be worth it.
+    pub(crate) fn is_mostly_written(&self) -> bool {
+        self.end.lock().is_some_and(|end| end.offset > self.size / 2)
+    }
+
     /// Enters what has become durable, oldest first.
     pub(crate) fn publish(&self, changes: &[Change]) {
         if changes.is_empty() {
@@ -413,7 +418,7 @@ impl Tail {
             .and_then(|()| self.log.file.sync())
             .map_err(|error| Error::io("append to", &self.log.path, error))?;
         self.sequence += 1;
-        self.end += (bytes.len() as u64).next_multiple_of(PAGE);
+        self.end += bytes.len() as u64;
         self.log.set_end(self.end());
         Ok(offset)
     }

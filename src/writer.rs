@@ -11,7 +11,6 @@
 //! One batch is in flight at a time, and the writer blocks on nothing but the disk.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::commit::{Command, Committed, Pending, Queue};
 use crate::engine::{Engine, Message};
@@ -21,14 +20,12 @@ use crate::observe::{self, Stopwatch};
 use crate::settler::{Settlement, Settler};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Instant, Receiver, Sender, now, unbounded};
+use crate::sync::{Receiver, Sender, unbounded};
 
 /// A batch holds at most this many entries,
 const MAX_BATCH_ENTRIES: usize = 256;
 /// and this many bytes, or an eighth of a log; one larger entry is a batch of its own.
 const MAX_BATCH_BYTES: u64 = 1024 * 1024;
-/// How long a short queue is given to fill while other operations are in flight.
-const GATHER: Duration = Duration::from_micros(50);
 
 /// Starts the writer and its settler.
 pub(crate) fn start(
@@ -99,7 +96,6 @@ impl Writer {
     fn collect(&mut self) -> Next {
         let max_bytes = MAX_BATCH_BYTES.min(self.engine.ledger.settings.log_bytes / 8);
         let mut bytes = 0;
-        let mut gather_until = None;
         if let Some(pending) = self.overflow.take() {
             bytes = pending.encoded.bytes.len() as u64;
             self.pending.push(pending);
@@ -107,15 +103,12 @@ impl Writer {
         while self.pending.len() < MAX_BATCH_ENTRIES {
             let command = match self.receiver.try_recv() {
                 Ok(command) => command,
-                Err(_) if self.pending.is_empty() => match self.receiver.recv() {
+                // Whoever comes while this batch is written has the next one.
+                Err(_) if !self.pending.is_empty() => break,
+                Err(_) => match self.receiver.recv() {
                     Ok(command) => command,
                     Err(_) => return Next::Stop,
                 },
-                Err(_) if self.worth_waiting(&mut gather_until) => {
-                    thread::yield_now();
-                    continue;
-                }
-                Err(_) => break,
             };
             match command {
                 Command::Commit(pending) => {
@@ -131,13 +124,6 @@ impl Writer {
             }
         }
         Next::GoOn
-    }
-
-    /// Whether others are in flight who may commit within the gathering time.
-    fn worth_waiting(&self, until: &mut Option<Instant>) -> bool {
-        let now = now();
-        self.engine.locks.in_flight() > self.pending.len()
-            && now < *until.get_or_insert(now + GATHER)
     }
 
     /// Makes what was collected durable and has it settled, or stops the store.

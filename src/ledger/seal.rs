@@ -214,19 +214,20 @@ impl Ledger {
     }
 
     /// Removes the retired files that nobody reads any more, a piece at a time. One log is kept to
-    /// be recycled while none is prepared.
+    /// be the next: a commit that overwrites blocks is quicker than one that is the first to write
+    /// them. While none is prepared any will do, since its blocks are at least there.
     pub(crate) fn free(
         &self,
         retired: &mut Vec<Retired>,
         mut pace: impl FnMut() -> Result<()>,
     ) -> Result<()> {
         let mut kept = Vec::new();
-        let mut spare = !self.has_next();
+        let (mut has_spare, prepared) = (false, self.has_next());
         while let Some(file) = retired.pop() {
-            if spare && file.is_recyclable(self.settings.log_bytes) {
-                spare = false;
-                kept.push(file);
-            } else if file.is_read() {
+            let spare = file.is_recyclable(self.settings.log_bytes)
+                && (!prepared || file.is_mostly_written());
+            if (spare && !has_spare) || file.is_read() {
+                has_spare |= spare;
                 kept.push(file);
             } else {
                 let (name, file) = file.parts();
@@ -341,6 +342,10 @@ impl Retired {
 
     fn is_recyclable(&self, size: u64) -> bool {
         matches!(self, Self::Log(log) if log.size == size) && !self.is_read()
+    }
+
+    fn is_mostly_written(&self) -> bool {
+        matches!(self, Self::Log(log) if log.is_mostly_written())
     }
 }
 

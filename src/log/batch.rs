@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::clock::{Anchor, Moment, Reading, millis};
 use crate::entry::{self, Encoded, MAX_ENTRY_BYTES};
 
+use super::PAGE_BYTES;
 use super::header::field;
 
 const MAGIC: [u8; 4] = *b"btch";
@@ -188,6 +189,7 @@ impl BatchBuilder {
         self.count = 0;
     }
 
+    /// The batch as whole pages: of a page that is written in part the rest would have to be read.
     pub(super) fn finish(&mut self, key: &[u8; 32], sequence: u64, anchor: Anchor) -> &[u8] {
         let head = BatchHead {
             length: u32::try_from(self.buffer.len()).expect("batches are bounded"),
@@ -197,6 +199,7 @@ impl BatchBuilder {
             entries: self.entries.clone().finalize().into(),
         };
         head.encode(key, &mut self.buffer[..BatchHead::LEN]);
+        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE_BYTES), 0);
         &self.buffer
     }
 }
@@ -221,7 +224,8 @@ mod tests {
         let mut builder = BatchBuilder::new();
         builder.push(&Encoded::new(None, &Entry::Start(None)));
         builder.push(&Encoded::new(None, &Entry::Checkpoint(b"x")));
-        builder.finish(&KEY, 9, anchor()).to_vec()
+        let length = builder.buffer.len();
+        builder.finish(&KEY, 9, anchor())[..length].to_vec()
     }
 
     fn decode(bytes: &[u8]) -> Option<Batch> {
@@ -246,7 +250,8 @@ mod tests {
         let entry = vec![7; MAX_ENTRY_BYTES];
         let mut builder = BatchBuilder::new();
         builder.push_bytes(&entry::digest(&entry), &entry);
-        let batch = decode(builder.finish(&KEY, 9, anchor())).unwrap();
+        let length = builder.buffer.len();
+        let batch = decode(&builder.finish(&KEY, 9, anchor())[..length]).unwrap();
         assert!(batch.frames().map(|frame| frame.bytes.len()).eq([MAX_ENTRY_BYTES]));
     }
 

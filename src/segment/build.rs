@@ -24,7 +24,7 @@ use super::{
 
 /// Rows of one durable transaction: enough to be quick, few enough that commits beside it are not
 /// held up.
-const ROWS_PER_COMMIT: usize = 256;
+const ROWS_PER_COMMIT: usize = 512;
 /// redb rounds a value that does not fit a page up to a power of two pages, so longer payloads are
 /// split into parts of which two fit a page.
 const WHOLE_BYTES: usize = 3700;
