@@ -222,6 +222,25 @@ fn segments_say_which_batches_they_hold_and_none_is_missing_between_them() {
     }
 }
 
+/// Blocks that were written before are written more quickly.
+#[test]
+fn full_logs_take_turns_in_three_files() {
+    let bench = Bench::default();
+    let mut opened = bench.open();
+    let mut files = Vec::new();
+    for _ in 0..9 {
+        opened.fill();
+        opened.rotate();
+        // In the reaper's order.
+        opened.prepare();
+        assert_eq!(opened.seal(), 1);
+        opened.ledger.free(&mut opened.retired, || Ok(())).unwrap();
+        files.push(opened.tail.log.file.identity());
+    }
+    assert_eq!(files[..3], files[3..6]);
+    assert_eq!(files[..3], files[6..]);
+}
+
 /// At once it would hold up the commits beside it.
 #[test]
 fn a_file_that_is_dropped_gives_its_blocks_back_a_piece_at_a_time() {
