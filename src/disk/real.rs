@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -67,8 +67,8 @@ impl RealDisk {
     }
 
     fn leads_to(&self, name: &str, identity: (u64, u64)) -> io::Result<bool> {
-        match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(identity_of(&stat) == identity),
+        match identity_at(&self.directory, Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(found == identity),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -129,8 +129,8 @@ impl Disk for RealDisk {
     }
 
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
-        let directory = match statat(CWD, &self.path, AtFlags::empty()) {
-            Ok(stat) => identity_of(&stat) == self.identity,
+        let directory = match identity_at(CWD, &self.path, AtFlags::empty()) {
+            Ok(found) => found == self.identity,
             Err(Errno::NOENT) => false,
             Err(error) => return Err(error.into()),
         };
@@ -184,12 +184,30 @@ impl DiskFile for RealFile {
     }
 }
 
+/// Which file a path leads to.
+///
+/// Linux is asked for nothing else: to ask for a file's times makes the next write to it note a new
+/// one, and the sync behind that waits for the file system's journal.
+fn identity_at(at: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<(u64, u64)> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::statx(at.as_fd(), path, flags, rustix::fs::StatxFlags::INO) {
+        // It is older than that call, or runs where the call is forbidden.
+        Err(Errno::NOSYS | Errno::PERM) => {}
+        found => {
+            return found.map(|file| {
+                (rustix::fs::makedev(file.stx_dev_major, file.stx_dev_minor), file.stx_ino)
+            });
+        }
+    }
+    Ok(identity_of(&statat(at, path, flags)?))
+}
+
 #[expect(clippy::unnecessary_cast, reason = "the types differ between systems")]
 fn identity_of(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
 }
 
-fn try_flock(file: impl std::os::fd::AsFd) -> io::Result<bool> {
+fn try_flock(file: impl AsFd) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
