@@ -14,7 +14,7 @@ pub fn describe(directory: &Path) -> Machine {
         processor: model.unwrap_or("unknown").trim_start_matches([' ', '\t', ':']).to_owned(),
         cores: std::thread::available_parallelism().map_or(0, Into::into),
         kernel: kernel.trim().to_owned(),
-        file_system: said("stat", &["-f", "-c", "%T", &directory.to_string_lossy()]),
+        file_system: said("findmnt", &["-no", "FSTYPE", "-T", &directory.to_string_lossy()]),
         versions: versions(),
     }
 }
@@ -32,9 +32,16 @@ fn versions() -> Vec<(String, String)> {
         .into();
     versions.push(("SQLite".into(), rusqlite::version().into()));
     versions.push(("RocksDB".into(), said("pkg-config", &["--modversion", "rocksdb"])));
-    versions.push(("Redis".into(), said("redis-server", &["--version"])));
-    versions.push(("PostgreSQL".into(), said("psql", &["--version"])));
+    versions.push(("Redis".into(), number(&said("redis-server", &["--version"]))));
+    versions.push(("PostgreSQL".into(), number(&said("psql", &["--version"]))));
     versions
+}
+
+/// The version in what a server says about itself.
+fn number(said: &str) -> String {
+    let words = said.split_whitespace().map(|word| word.trim_start_matches("v="));
+    let mut numbers = words.filter(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+    numbers.next().unwrap_or("none").to_owned()
 }
 
 fn said(program: &str, args: &[&str]) -> String {

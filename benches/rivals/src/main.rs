@@ -108,7 +108,7 @@ fn measure(args: &Args) -> Result<Results> {
     std::fs::create_dir_all(&args.directory)?;
     let directory = tempfile::tempdir_in(&args.directory)?;
     open_to_servers(directory.path())?;
-    let (quick, full) = ((30_000, 3, 300, 30_000), (1_000_000, 5, 2_000, 300_000));
+    let (quick, full) = ((30_000, 3, 300, 30_000), (1_000_000, 5, 1_000, 200_000));
     let (records, rounds, millis, counted) = if args.quick { quick } else { full };
     let plan = Plan {
         directory: directory.path(),

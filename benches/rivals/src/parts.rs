@@ -33,6 +33,8 @@ const BESIDES: [Kind; 3] = [Kind::RefrainDurable, Kind::Append, Kind::Fdatasync]
 const RECYCLING: [Kind; 3] = [Kind::Refrain, Kind::RefrainDurable, Kind::Rocksdb];
 /// As many as several logs hold, of refrain's and of RocksDB's.
 const WARM_RECORDS: u64 = 450_000;
+/// What a run of larger bodies takes of the time: what they write stays on the disk.
+const LARGE_SHARE: u64 = 4;
 /// Committers beside an expiry.
 const BESIDE: usize = 8;
 /// Lookups of a round.
@@ -78,6 +80,14 @@ impl Plan<'_> {
     /// New records that come in before completes are measured.
     fn warmed(&self, kind: Kind) -> u64 {
         if RECYCLING.contains(&kind) { WARM_RECORDS.saturating_sub(self.records) } else { 0 }
+    }
+
+    /// Makes room on the disk for the next part.
+    fn remove(&self, part: &str) -> Result<()> {
+        match std::fs::remove_dir_all(self.directory.join(part)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     fn fill(&self, guest: &mut Guest, body_bytes: usize) -> Result<()> {
@@ -142,7 +152,7 @@ pub fn stores(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
             skip(kind, &error, results);
         }
     }
-    Ok(())
+    plan.remove("stores")
 }
 
 fn kill_and_expire(plan: &Plan<'_>, guest: Guest, results: &mut Results) -> Result<()> {
@@ -166,11 +176,12 @@ fn completes(
         .iter()
         .map(|guest| Completes { kind: guest.kind, committers, body_bytes, rounds: Vec::new() })
         .collect();
+    let millis = if body_bytes > KIB { plan.millis / LARGE_SHARE } else { plan.millis };
     for round in 0..plan.rounds as u64 {
         // Each after another one each time: what a store leaves to be done, its neighbour pays for.
         guests.sort_by_key(|guest| mix(mix(guest.kind as u64) + round));
         each(guests, results, |guest, _| {
-            let ran = guest.run(committers, body_bytes, plan.millis)?;
+            let ran = guest.run(committers, body_bytes, millis)?;
             let its = all.iter_mut().find(|completes| completes.kind == guest.kind);
             its.context("there is one for each")?.rounds.push(ran);
             Ok(())
@@ -248,7 +259,8 @@ pub fn lookups(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
         }
         _ => Ok(()),
     });
-    Ok(())
+    drop(guests);
+    plan.remove("lookups")
 }
 
 /// Segments that are asked for each key that is unknown.
@@ -274,7 +286,7 @@ pub fn reopening(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
             let millis = guest.opened_in;
             results.reopenings.push(Reopening { kind, records, body_bytes: BODY_BYTES, millis });
         }
-        std::fs::remove_dir_all(plan.directory.join("killed"))?;
+        plan.remove("killed")?;
     }
     Ok(())
 }

@@ -60,14 +60,17 @@ pub fn write(results: &Results, directory: &Path) -> Result<()> {
 }
 
 const METHOD: &str = "\
-Each store runs in a process of its own, which is killed for the reopenings. A record is a key of 68 bytes, \
-84 bytes about it, and a body; each committer waits until its record is durable before it begins the next. \
-RocksDB commits for many by itself, and its log files are recycled; PostgreSQL and Redis have a connection for each committer, over \
-a Unix socket; redb, fjall, SQLite and LMDB have one thread that commits for all who wait. A store in \
-the same process is asked for the key before it records; a server does both in one step. `append` is a \
-file that grows, with one write and one fdatasync for all who wait; `fdatasync` writes a page and syncs it \
-for each. Neither keeps an index. Expiry deletes a thousand records at a time, found by their keys; refrain drops
-files. A reopening finds the pages of files in memory.
+Each store runs in a process of its own, which is killed for the reopenings. A record is a key of 68 bytes, 84 bytes
+about it, and a body; each committer waits until its record is durable before it begins the next. RocksDB commits for
+many by itself, and its log files are recycled; PostgreSQL and Redis have a connection for each committer, over a Unix
+socket; redb, fjall, SQLite and LMDB have one thread that commits for all who wait. A store in the same process is
+asked for the key before it records; a server does both in one step. `append` is a file that grows, with one write and
+one fdatasync for all who wait; `fdatasync` writes a page and syncs it for each. Neither keeps an index.
+
+Lookups of one thread: a hit is any record, the newest and the oldest are one in a hundred each, the newest of refrain's in its log.
+Replays are compared with RocksDB's hits among all its records. Bytes written are those of the whole process,
+what follows later included. Expiry deletes a thousand records at a time, found by their keys; refrain drops files.
+A reopening finds the pages of files in memory.
 ";
 
 const COMPLETES: &str = "Completes per second";
