@@ -76,6 +76,13 @@ impl Key {
     /// The longest key, in characters.
     pub const MAX_LEN: usize = 255;
 
+    /// Makes a new one, a random UUID.
+    #[cfg(feature = "client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().to_string().into())
+    }
+
     /// Parses the bytes of a header value.
     ///
     /// # Errors

@@ -62,13 +62,16 @@
 //! # Modules
 //!
 //! The engine is at the root. [`clock`] simulates time for tests, [`error`], [`key`] and [`record`]
-//! hold what is rarely named, and `server`, behind the feature of that name, is the layer for HTTP
-//! servers.
+//! hold what is rarely named. `server` and `client`, behind the features of those names, are the layers
+//! for HTTP servers and clients.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod begin;
 mod builder;
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+pub mod client;
 pub mod clock;
 mod commit;
 mod disk;

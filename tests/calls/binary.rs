@@ -1,36 +1,39 @@
-//! The binary of the reference server.
+//! The binaries of the examples: the reference server, and others.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Where it lies, built from what the sources are now.
+/// The reference server.
+pub(crate) fn path() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| example("calls", "server"))
+}
+
+/// Where an example lies, built from what the sources are now.
 ///
 /// `cargo test --test calls` builds no examples, so the tests ask cargo for it, with their own
 /// profile and target directory; there is nothing to do if cargo has built it already.
-pub(crate) fn path() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap();
-        if let Some(cargo) = std::env::var_os("CARGO") {
-            build(Command::new(cargo), profile);
-        }
-        profile.join("examples/calls")
-    })
+pub(crate) fn example(name: &str, feature: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        build(Command::new(cargo), name, feature, profile);
+    }
+    profile.join("examples").join(name)
 }
 
-fn build(mut cargo: Command, profile: &Path) {
+fn build(mut cargo: Command, example: &str, feature: &str, profile: &Path) {
     let name = match profile.file_name().unwrap().to_str().unwrap() {
         "debug" => "dev",
         other => other,
     };
     let built = cargo
-        .args(["build", "--quiet", "--example", "calls", "--features", "server"])
+        .args(["build", "--quiet", "--example", example, "--features", feature])
         .args(["--profile", name, "--target-dir"])
         .arg(profile.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .unwrap();
-    assert!(built.success(), "cargo cannot build the reference server");
+    assert!(built.success(), "cargo cannot build the example {example}");
 }

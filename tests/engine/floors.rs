@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 14] = [
     &["settler"],
     &["writer", "reaper"],
     &FACE,
-    &["server"],
+    &["server", "client"],
     &["internals", "schedules"],
 ];
 const FACE: [&str; 6] = ["operation", "permit", "begin", "builder", "stats", "store"];

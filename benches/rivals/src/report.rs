@@ -190,7 +190,7 @@ fn expiry_table(results: &Results) -> Table {
     for it in &results.expiries {
         table.add_row([
             it.kind.name(),
-            format!("{:.2}", it.expired.seconds),
+            format!("{}{:.2}", if it.expired.complete { "" } else { "over " }, it.expired.seconds),
             format!("{:.0}", it.expired.undisturbed.p99_us),
             format!("{:.0}", it.expired.beside.p99_us),
             format!("{:.0}", it.expired.beside.max_us),

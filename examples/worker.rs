@@ -1,0 +1,140 @@
+//! A worker that places a call for each of its jobs, and may be killed at any moment.
+//!
+//! ```text
+//! cargo run --release --example calls --features server -- --listen 127.0.0.1:8080 --store DIR
+//! cargo run --release --example worker --features client -- --server http://127.0.0.1:8080 \
+//!     --journal DIR --results FILE invoice-41 invoice-42
+//! ```
+//!
+//! Started again with the same jobs it goes on where it was. The results have what is known; the journal
+//! has the key and the request of each job of which nothing is known yet, and the server runs each key
+//! once.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{Parser, ValueEnum};
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use refrain::client::{Body, Call, ClientLayer, Entry, Failure, Journal};
+use tower::{Layer, ServiceExt};
+
+/// Places a call for each job, once.
+#[derive(Parser)]
+#[command(name = "worker", version)]
+struct Options {
+    /// Where the reference server listens.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    server: Uri,
+    /// The directory of the journal. It is made if it is missing; its parent must exist.
+    #[arg(long)]
+    journal: PathBuf,
+    /// The file of what became of each job.
+    #[arg(long)]
+    results: PathBuf,
+    /// How long an answer may take.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Stops at this step of each job for ever, to be killed there.
+    #[arg(long, value_enum)]
+    stop_at: Option<Step>,
+    /// The jobs' names.
+    #[arg(required = true)]
+    jobs: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// The key is in the journal, and nothing was sent.
+    Keyed,
+    /// The answer is there, and only this process has it.
+    Answered,
+    /// The answer is in the results, and the job in the journal still.
+    Recorded,
+}
+
+type Sender = refrain::client::Client<Client<HttpConnector, Body>>;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let journal = Journal::open(&options.journal)?;
+    // One connection for each attempt: a worker's calls are far between.
+    let hyper = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+    let layer = ClientLayer::new().attempt_timeout(options.timeout).max_attempts(10);
+    let client = layer.layer(hyper);
+    for job in &options.jobs {
+        if options.is_known(job)? {
+            journal.done(job).await?;
+            continue;
+        }
+        let order = r#"{"caller_id": "+14155551234", "destination": "+14155556789"}"#;
+        let entry = journal.key_for(job, order).await?;
+        options.reach(Step::Keyed).await;
+        let outcome = place(&options, client.clone(), &entry).await?;
+        options.reach(Step::Answered).await;
+        // First what the answer is for, and only then is the job done.
+        options.record(job, &outcome)?;
+        options.reach(Step::Recorded).await;
+        entry.done().await?;
+    }
+    Ok(())
+}
+
+impl Options {
+    fn is_known(&self, job: &str) -> std::io::Result<bool> {
+        match std::fs::read_to_string(&self.results) {
+            Ok(results) => Ok(results.lines().any(|line| line.split(':').next() == Some(job))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns once it is durable.
+    fn record(&self, job: &str, outcome: &str) -> std::io::Result<()> {
+        let mut results = File::options().append(true).create(true).open(&self.results)?;
+        results.write_all(format!("{job}: {outcome}\n").as_bytes())?;
+        results.sync_all()
+    }
+
+    async fn reach(&self, step: Step) {
+        if self.stop_at == Some(step) {
+            // Whoever kills it reads this first.
+            let _ = writeln!(std::io::stdout(), "stopped");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Sends the job's request under its key, and says what the server did.
+async fn place(options: &Options, client: Sender, entry: &Entry) -> Result<String, Box<dyn Error>> {
+    let uri = format!("{}v1/calls", options.server);
+    let request = Request::post(uri)
+        .header("authorization", "Bearer YOUR_API_KEY")
+        .header("content-type", "application/json")
+        .header("idempotency-key", entry.key().as_str())
+        .body(Full::new(Bytes::clone(entry.request())))?;
+    match client.oneshot(request).await {
+        Ok(response) => {
+            let call = response.extensions().get::<Call>().cloned().unwrap_or_default();
+            let status = response.status();
+            let body =
+                response.into_body().collect().await.map_err(|error| error as Box<dyn Error>)?;
+            let replayed = if call.is_replay() { ", replayed" } else { "" };
+            let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            Ok(format!("{status}{replayed} {body}"))
+        }
+        // It may have been placed or not, and sending it once more would not tell.
+        Err(error) if matches!(error.failure(), Failure::Interrupted { .. }) => {
+            Ok(format!("unknown: {error}"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

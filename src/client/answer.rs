@@ -1,0 +1,238 @@
+//! What a server says with an answer: whether it is a replay, what it refuses, and when to ask again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use http::{Response, StatusCode};
+use serde::Deserialize;
+
+use crate::key::RequestId;
+
+use super::error::Failure;
+
+/// As servers spell it: the contract's, Stripe's, and others'.
+const REPLAYED: [HeaderName; 3] = [
+    HeaderName::from_static("idempotency-replay"),
+    HeaderName::from_static("idempotent-replayed"),
+    HeaderName::from_static("idempotency-replayed"),
+];
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
+
+pub(super) fn is_replay(headers: &HeaderMap) -> bool {
+    let says_so = |name| headers.get(name).is_some_and(|value| value.as_bytes() == b"true");
+    REPLAYED.iter().any(says_so)
+}
+
+/// An answer that is none to the call.
+pub(super) struct Refused {
+    pub(super) failure: Failure,
+    /// Whether another attempt may be answered otherwise, and does no harm.
+    pub(super) passes: bool,
+}
+
+/// Reads an answer to a request, under a key or not. `None` if it is the answer to the call, whatever
+/// its status.
+pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused> {
+    let (status, headers) = (response.status(), response.headers());
+    if status.is_success() || status.is_redirection() {
+        return None;
+    }
+    let retry_after = retry_after(headers);
+    let later = Failure::Later { status, retry_after };
+    let worded = keyed.then(|| worded(response)).flatten();
+    let should_retry = headers.get(SHOULD_RETRY).map(|value| value.as_bytes() == b"true");
+    let passes = match (&worded, should_retry) {
+        (_, Some(should_retry)) => should_retry,
+        (Some(failure), None) => matches!(failure, Failure::InProgress { .. }),
+        (None, None) => is_passing(status) || (keyed && is_busy(status) && retry_after.is_some()),
+    };
+    match worded {
+        Some(failure) => Some(Refused { failure, passes }),
+        None if passes => Some(Refused { failure: later, passes }),
+        None => None,
+    }
+}
+
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 425 | 429 | 502..=504)
+}
+
+/// Under a key, and with a time after which to ask again: the key is in use.
+fn is_busy(status: StatusCode) -> bool {
+    status == StatusCode::CONFLICT
+}
+
+/// When to ask again: a number of seconds, or a date, seen from the answer's own date.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    let now = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+/// What of an error's body is read, in any of the dialects.
+#[derive(Default, Deserialize)]
+struct Worded {
+    #[serde(default)]
+    error: Envelope,
+    /// Of a problem (RFC 9457).
+    title: Option<String>,
+    detail: Option<String>,
+}
+
+/// The contract's, and Stripe's.
+#[derive(Default, Deserialize)]
+struct Envelope {
+    r#type: Option<String>,
+    code: Option<String>,
+    #[serde(default)]
+    fields: Fields,
+}
+
+#[derive(Default, Deserialize)]
+struct Fields {
+    conflicts_with: Option<String>,
+    in_progress_request_id: Option<String>,
+    interrupted_request_id: Option<String>,
+    original_request_id: Option<String>,
+}
+
+/// What a dialect has words for.
+fn worded(response: &Response<Bytes>) -> Option<Failure> {
+    let content_type = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let worded: Worded = match media_type {
+        "application/json" | "application/problem+json" => {
+            serde_json::from_slice(response.body()).ok()?
+        }
+        _ => return None,
+    };
+    if media_type == "application/problem+json" {
+        problem(&worded)
+    } else {
+        enveloped(&worded.error)
+    }
+}
+
+fn enveloped(error: &Envelope) -> Option<Failure> {
+    let id = |field: &Option<String>| field.as_ref().and_then(|id| id.parse::<RequestId>().ok());
+    let fields = &error.fields;
+    let kind = error.r#type.as_deref();
+    Some(match error.code.as_deref() {
+        Some("idempotency_conflict") => {
+            Failure::Conflict { original_request_id: id(&fields.conflicts_with) }
+        }
+        // Stripe has no code for it.
+        None if kind == Some("idempotency_error") => {
+            Failure::Conflict { original_request_id: None }
+        }
+        Some("idempotency_in_progress" | "idempotency_key_in_use") => {
+            Failure::InProgress { holder_request_id: id(&fields.in_progress_request_id) }
+        }
+        Some("idempotency_interrupted") => {
+            Failure::Interrupted { original_request_id: id(&fields.interrupted_request_id) }
+        }
+        Some("idempotency_result_unavailable") => {
+            Failure::ResultUnavailable { original_request_id: id(&fields.original_request_id) }
+        }
+        Some("idempotency_outcome_unknown") => Failure::OutcomeUnknown,
+        _ => return None,
+    })
+}
+
+/// By the titles of the IETF's draft, and by those of this crate's dialect of it for what it does not
+/// name.
+fn problem(problem: &Worded) -> Option<Failure> {
+    let id = || {
+        let detail = problem.detail.as_deref()?;
+        let (_, rest) = detail.rsplit_once("(request ")?;
+        rest.split(')').next()?.parse::<RequestId>().ok()
+    };
+    Some(match problem.title.as_deref()? {
+        "Idempotency-Key is already used" => Failure::Conflict { original_request_id: id() },
+        "A request is outstanding for this Idempotency-Key" => {
+            Failure::InProgress { holder_request_id: id() }
+        }
+        "A request with this Idempotency-Key was interrupted" => {
+            Failure::Interrupted { original_request_id: id() }
+        }
+        "The result of this Idempotency-Key was not kept" => {
+            Failure::ResultUnavailable { original_request_id: id() }
+        }
+        "The outcome of the request is unknown" => Failure::OutcomeUnknown,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, headers: &[(&str, &str)], body: &'static str) -> Response<Bytes> {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        response.body(Bytes::from(body)).unwrap()
+    }
+
+    fn passes(response: &Response<Bytes>, keyed: bool) -> Option<bool> {
+        refusal(response, keyed).map(|refused| refused.passes)
+    }
+
+    #[test]
+    fn an_answer_is_one_whatever_its_status() {
+        for status in [200, 201, 204, 302, 400, 401, 404, 409, 422, 500, 501] {
+            assert_eq!(passes(&response(status, &[], ""), true), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_tried_again() {
+        for status in [425, 429, 502, 503, 504] {
+            for keyed in [true, false] {
+                assert_eq!(passes(&response(status, &[], "<html>"), keyed), Some(true), "{status}");
+            }
+        }
+        // A key in use, by a server whose words are not known.
+        let busy = response(409, &[("retry-after", "1")], "");
+        assert_eq!((passes(&busy, true), passes(&busy, false)), (Some(true), None));
+    }
+
+    #[test]
+    fn a_server_that_says_whether_to_retry_is_believed() {
+        let told =
+            |status, told| passes(&response(status, &[("stripe-should-retry", told)], ""), true);
+        assert_eq!((told(500, "true"), told(409, "true")), (Some(true), Some(true)));
+        assert_eq!((told(503, "false"), told(429, "false")), (None, None));
+    }
+
+    #[test]
+    fn retry_after_is_a_number_or_a_date() {
+        let after = |headers: &[(&str, &str)]| retry_after(response(503, headers, "").headers());
+        let date = ("date", "Tue, 24 Nov 2026 10:00:00 GMT");
+        assert_eq!(after(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
+        let at = ("retry-after", "Tue, 24 Nov 2026 10:01:00 GMT");
+        assert_eq!(after(&[at, date]), Some(Duration::from_secs(60)));
+        assert_eq!(
+            after(&[("retry-after", "Tue, 24 Nov 2026 09:00:00 GMT"), date]),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(
+            (after(&[at]), after(&[("retry-after", "soon")]), after(&[])),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn all_spellings_of_a_replay_are_read() {
+        for name in ["Idempotency-Replay", "Idempotent-Replayed", "Idempotency-Replayed"] {
+            assert!(is_replay(response(200, &[(name, "true")], "").headers()), "{name}");
+            assert!(!is_replay(response(200, &[(name, "false")], "").headers()), "{name}");
+        }
+    }
+}

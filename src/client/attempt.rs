@@ -1,0 +1,226 @@
+//! One attempt: a request is sent, and its answer collected and read.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
+use tokio::time::{Instant, timeout_at};
+use tower_service::Service;
+
+use super::answer::{is_replay, refusal, retry_after};
+use super::body::{Body, BoxError, Whole, fits};
+use super::error::{Failure, Stop};
+
+/// A request on its way, for the first time or again.
+pub(super) struct Outgoing {
+    pub(super) parts: Parts,
+    pub(super) content: Content,
+    /// Which attempt this is, from 1 on.
+    pub(super) attempt: u32,
+}
+
+pub(super) enum Content {
+    /// It can be sent again.
+    Whole(Whole),
+    /// It cannot, for the reason given.
+    Once(Body, Stop),
+}
+
+impl Outgoing {
+    /// The same request once more, if that does no harm.
+    pub(super) fn again(&self) -> Option<Self> {
+        let Content::Whole(whole) = &self.content else { return None };
+        let content = Content::Whole(whole.clone());
+        Some(Self { parts: self.parts.clone(), content, attempt: self.attempt })
+    }
+}
+
+/// The answer to a call.
+pub(super) struct Answered {
+    pub(super) response: Answer,
+    pub(super) attempts: u32,
+    pub(super) replayed: bool,
+}
+
+pub(super) enum Answer {
+    Whole(Response<Whole>),
+    Passing(Response<Body>),
+}
+
+/// An attempt that ended without one.
+pub(super) struct Lost {
+    pub(super) failure: Failure,
+    pub(super) attempts: u32,
+    pub(super) replayed: bool,
+    /// Whether another attempt may end otherwise.
+    pub(super) passes: bool,
+    pub(super) retry_after: Option<Duration>,
+    /// Why there is no other.
+    pub(super) stop: Stop,
+    pub(super) response: Option<Response<Bytes>>,
+}
+
+/// Sends each request to the inner service once.
+#[derive(Clone)]
+pub(super) struct Attempts<S> {
+    pub(super) inner: S,
+    pub(super) keyed: bool,
+    pub(super) timeout: Duration,
+    /// When the call's time is over.
+    pub(super) ends: Instant,
+    pub(super) max_response_bytes: usize,
+}
+
+impl<S, R> Service<Outgoing> for Attempts<S>
+where
+    S: Service<Request<Body>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Answered;
+    type Error = Box<Lost>;
+    type Future = Pin<Box<dyn Future<Output = Result<Answered, Box<Lost>>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Lost>>> {
+        // A service that is not ready any more stays so, as tower has it.
+        self.inner.poll_ready(cx).map_err(|error| Lost::transport(0, error.into(), Stop::Final))
+    }
+
+    fn call(&mut self, outgoing: Outgoing) -> Self::Future {
+        let Outgoing { parts, content, attempt } = outgoing;
+        let (body, stop) = match content {
+            Content::Whole(whole) => (whole.into(), Stop::Final),
+            Content::Once(body, stop) => (body, stop),
+        };
+        let started = Instant::now();
+        let until = (started + self.timeout).min(self.ends);
+        let sent = self.inner.call(Request::from_parts(parts, body));
+        let (keyed, max) = (self.keyed, self.max_response_bytes);
+        Box::pin(async move {
+            let exchange = async {
+                let response = sent.await.map_err(Into::into)?;
+                receive(response, max).await
+            };
+            match timeout_at(until, exchange).await {
+                Ok(Ok(answer)) => read(answer, keyed, attempt, stop),
+                Ok(Err(error)) => Err(Lost::transport(attempt, error, stop)),
+                Err(_) => {
+                    let within = until.duration_since(started);
+                    Err(Lost::passing(attempt, Failure::TimedOut { within }, stop))
+                }
+            }
+        })
+    }
+}
+
+impl Lost {
+    fn transport(attempts: u32, error: BoxError, stop: Stop) -> Box<Self> {
+        Self::passing(attempts, Failure::Transport(error), stop)
+    }
+
+    fn passing(attempts: u32, failure: Failure, stop: Stop) -> Box<Self> {
+        Box::new(Self {
+            failure,
+            attempts,
+            replayed: false,
+            passes: true,
+            retry_after: None,
+            stop,
+            response: None,
+        })
+    }
+}
+
+/// Takes the answer for one to the call, or for a refusal.
+fn read(answer: Answer, keyed: bool, attempts: u32, stop: Stop) -> Result<Answered, Box<Lost>> {
+    let headers = match &answer {
+        Answer::Whole(response) => response.headers(),
+        Answer::Passing(response) => response.headers(),
+    };
+    let replayed = is_replay(headers);
+    let Answer::Whole(response) = answer else {
+        return Ok(Answered { response: answer, attempts, replayed });
+    };
+    let plain = response.map(|whole| (whole.data.clone(), whole));
+    let (parts, (data, whole)) = plain.into_parts();
+    let seen = Response::from_parts(parts, data);
+    match refusal(&seen, keyed) {
+        None => {
+            let response = Answer::Whole(seen.map(|_| whole));
+            Ok(Answered { response, attempts, replayed })
+        }
+        Some(refused) => Err(Box::new(Lost {
+            failure: refused.failure,
+            attempts,
+            replayed,
+            passes: refused.passes,
+            retry_after: retry_after(seen.headers()),
+            stop: if refused.passes { stop } else { Stop::Final },
+            response: Some(seen),
+        })),
+    }
+}
+
+/// Collects an answer, so that one that breaks off is noticed here; what is longer passes on.
+async fn receive<R>(response: Response<R>, max: usize) -> Result<Answer, BoxError>
+where
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let (parts, body) = response.into_parts();
+    let is_stream = parts.status == StatusCode::SWITCHING_PROTOCOLS
+        || parts.headers.get(CONTENT_TYPE).is_some_and(|value| {
+            value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream")
+        });
+    let too_long = body.size_hint().lower() > max as u64;
+    if is_stream || too_long {
+        return Ok(Answer::Passing(Response::from_parts(parts, Body::passing(body))));
+    }
+    Ok(match collect(body, max).await? {
+        Ok(whole) => Answer::Whole(Response::from_parts(parts, whole)),
+        Err(passing) => Answer::Passing(Response::from_parts(parts, passing)),
+    })
+}
+
+/// The whole body, or one that begins with what was read.
+async fn collect<R>(body: R, max: usize) -> Result<Result<Whole, Body>, BoxError>
+where
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    if fits(&body, max) {
+        return super::body::collect(body, max).await.map(Ok);
+    }
+    let mut body = Box::pin(body);
+    let mut read = Vec::new();
+    let mut whole = Whole::default();
+    let mut len = 0;
+    while let Some(frame) = body.frame().await.transpose().map_err(Into::into)? {
+        match frame.into_data() {
+            Ok(data) => {
+                len += data.len();
+                read.push(data);
+            }
+            Err(frame) => whole.trailers = frame.into_trailers().ok(),
+        }
+        if len > max {
+            let begun = stream::iter(read.into_iter().map(|data| Ok(Frame::data(data))));
+            let rest = BodyStream::new(body).map(|frame| frame.map_err(Into::into));
+            return Ok(Err(Body::passing(StreamBody::new(begun.chain(rest)))));
+        }
+    }
+    whole.data = match <[Bytes; 1]>::try_from(read) {
+        Ok([only]) => only,
+        Err(pieces) => pieces.concat().into(),
+    };
+    Ok(Ok(whole))
+}

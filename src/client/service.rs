@@ -1,0 +1,229 @@
+//! From a request to a call: its key, its body, and whom it is shared with.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body::Body as HttpBody;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tower::ServiceExt;
+use tower::retry::Retry;
+use tower_service::Service;
+
+use crate::key::{Fingerprint, Key};
+
+use super::Options;
+use super::attempt::{Answer, Answered, Attempts, Content, Lost, Outgoing};
+use super::body::{Body, BoxError, Whole, collect, fits};
+use super::call::{Call, CallId};
+use super::error::{Error, Failure, Stop};
+use super::memory::{Landed, Memory};
+use super::policy::Patience;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A service that gives each mutation a key and retries it safely: what a
+/// [`ClientLayer`](super::ClientLayer) makes of another.
+#[derive(Clone, Debug)]
+pub struct Client<S> {
+    inner: S,
+    options: Options,
+    memory: Arc<Memory>,
+}
+
+impl<S> Client<S> {
+    pub(super) fn new(inner: S, options: Options, memory: Arc<Memory>) -> Self {
+        Self { inner, options, memory }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Client<S>
+where
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        // Each attempt waits for its own.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Self { inner, options, memory } = self.clone();
+        Box::pin(async move { run(inner, options, &memory, request).await })
+    }
+}
+
+async fn run<S, B, R>(
+    inner: S,
+    options: Options,
+    memory: &Memory,
+    request: Request<B>,
+) -> Result<Response<Body>, Error>
+where
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let (mut parts, body) = request.into_parts();
+    let (key, named) = key(&mut parts, memory, options.quote_keys)?;
+    let content = match content(&parts.method, key.as_ref(), body, options.max_request_bytes).await
+    {
+        Ok(content) => content,
+        Err(error) => return Err(Error::unsent(key, Failure::RequestBody(error))),
+    };
+    let shared = match (&key, &content) {
+        (Some(key), Content::Whole(whole)) if named => {
+            let same = sameness(&parts, whole);
+            let outgoing = Outgoing {
+                parts: parts.clone(),
+                content: Content::Whole(whole.clone()),
+                attempt: 1,
+            };
+            let call = one(inner.clone(), options.clone(), Some(key.clone()), outgoing);
+            memory.share(key, same, async move { land(call.await) })
+        }
+        _ => None,
+    };
+    if let Some(flight) = shared {
+        match flight.await {
+            Landed::Whole(response) => return Ok(response.map(Body::from)),
+            Landed::Failed(error) => return Err(error),
+            Landed::Passing(response) => {
+                if let Some(response) = response.lock().take() {
+                    return Ok(response);
+                }
+            }
+        }
+    }
+    let answered = one(inner, options, key, Outgoing { parts, content, attempt: 1 }).await?;
+    Ok(match answered {
+        Answer::Whole(response) => response.map(Body::from),
+        Answer::Passing(response) => response,
+    })
+}
+
+fn land(outcome: Result<Answer, Error>) -> Landed {
+    match outcome {
+        Ok(Answer::Whole(response)) => Landed::Whole(Box::new(response)),
+        Ok(Answer::Passing(response)) => Landed::Passing(Arc::new(Mutex::new(Some(response)))),
+        Err(error) => Landed::Failed(error),
+    }
+}
+
+/// One call, with all its attempts.
+async fn one<S, R>(
+    inner: S,
+    options: Options,
+    key: Option<Key>,
+    outgoing: Outgoing,
+) -> Result<Answer, Error>
+where
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let ends = Instant::now() + options.deadline;
+    let attempts = Attempts {
+        inner,
+        keyed: key.is_some(),
+        timeout: options.attempt_timeout,
+        ends,
+        max_response_bytes: options.max_response_bytes,
+    };
+    match Retry::new(Patience::new(&options, ends), attempts).oneshot(outgoing).await {
+        Ok(Answered { mut response, attempts, replayed }) => {
+            let call = Call { key, attempts, replayed };
+            match &mut response {
+                Answer::Whole(response) => response.extensions_mut().insert(call),
+                Answer::Passing(response) => response.extensions_mut().insert(call),
+            };
+            Ok(response)
+        }
+        Err(lost) => {
+            let Lost { failure, attempts, replayed, stop, response, .. } = *lost;
+            Err(Error::new(Call { key, attempts, replayed }, failure, stop, response))
+        }
+    }
+}
+
+/// The request's key, set in its headers, and whether the caller named the call.
+fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, bool), Error> {
+    if !is_mutation(&parts.method) {
+        return Ok((None, false));
+    }
+    if let Some(key) = given(&parts.headers)? {
+        return Ok((Some(key), true));
+    }
+    let id = parts.extensions.get::<CallId>();
+    let key = id.map_or_else(Key::random, |id| memory.key_of(id));
+    let value = if quote { format!("\"{}\"", key.as_str()) } else { key.as_str().to_owned() };
+    let value = HeaderValue::from_str(&value).expect("keys are header values");
+    let named = id.is_some();
+    parts.headers.insert(IDEMPOTENCY_KEY, value);
+    Ok((Some(key), named))
+}
+
+fn given(headers: &HeaderMap) -> Result<Option<Key>, Error> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Error::unsent(None, Failure::KeyRepeated));
+    }
+    match Key::from_header(value.as_bytes()) {
+        Ok(key) => Ok(Some(key)),
+        Err(invalid) => Err(Error::unsent(None, Failure::KeyInvalid(invalid))),
+    }
+}
+
+fn is_mutation(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
+}
+
+/// The body, held if it may be sent again.
+async fn content<B>(
+    method: &Method,
+    key: Option<&Key>,
+    body: B,
+    max: usize,
+) -> Result<Content, BoxError>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    if !method.is_safe() && key.is_none() {
+        return Ok(Content::Once(Body::passing(body), Stop::NotIdempotent));
+    }
+    if !fits(&body, max) {
+        return Ok(Content::Once(Body::passing(body), Stop::BodyNotRepeatable));
+    }
+    collect(body, max).await.map(Content::Whole)
+}
+
+/// What two calls must have in common to be one: all that the server sees.
+fn sameness(parts: &Parts, whole: &Whole) -> Fingerprint {
+    let uri = parts.uri.to_string();
+    let headers =
+        parts.headers.iter().flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+    let request = [parts.method.as_str().as_bytes(), uri.as_bytes(), &whole.data];
+    Fingerprint::of(request.into_iter().chain(headers))
+}
