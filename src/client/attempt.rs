@@ -12,6 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use tokio::time::{Instant, timeout_at};
+use tower::ServiceExt;
 use tower_service::Service;
 
 use super::answer::{is_replay, refusal, retry_after};
@@ -80,8 +81,8 @@ pub(super) struct Attempts<S> {
 
 impl<S, R> Service<Outgoing> for Attempts<S>
 where
-    S: Service<Request<Body>, Response = Response<R>>,
-    S::Future: Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
     S::Error: Into<BoxError>,
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
@@ -90,9 +91,9 @@ where
     type Error = Box<Lost>;
     type Future = Pin<Box<dyn Future<Output = Result<Answered, Box<Lost>>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Lost>>> {
-        // A service that is not ready any more stays so, as tower has it.
-        self.inner.poll_ready(cx).map_err(|error| Lost::transport(0, error.into(), Stop::Final))
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Box<Lost>>> {
+        // To wait for the inner service is part of the attempt.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, outgoing: Outgoing) -> Self::Future {
@@ -103,7 +104,7 @@ where
         };
         let started = Instant::now();
         let until = (started + self.timeout).min(self.ends);
-        let sent = self.inner.call(Request::from_parts(parts, body));
+        let sent = self.inner.clone().oneshot(Request::from_parts(parts, body));
         let (keyed, max) = (self.keyed, self.max_response_bytes);
         Box::pin(async move {
             let exchange = async {

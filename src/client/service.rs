@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
 use tower::retry::Retry;
 use tower_service::Service;
@@ -84,10 +84,14 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let (key, named) = key(&mut parts, memory, options.quote_keys)?;
-    let content = match content(&parts.method, key.as_ref(), body, options.max_request_bytes).await
-    {
-        Ok(content) => content,
-        Err(error) => return Err(Error::unsent(key, Failure::RequestBody(error))),
+    let content = content(&parts.method, key.as_ref(), body, options.max_request_bytes);
+    let content = match timeout(options.deadline, content).await {
+        Ok(Ok(content)) => content,
+        Ok(Err(error)) => return Err(Error::unsent(key, Failure::RequestBody(error))),
+        Err(_) => {
+            let within = options.deadline;
+            return Err(Error::unsent(key, Failure::TimedOut { within }));
+        }
     };
     let shared = match (&key, &content) {
         (Some(key), Content::Whole(whole)) if named => {
