@@ -91,7 +91,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 impl Options {
     fn is_known(&self, job: &str) -> std::io::Result<bool> {
         match std::fs::read_to_string(&self.results) {
-            Ok(results) => Ok(results.lines().any(|line| line.split(':').next() == Some(job))),
+            // A line without its end is of a process that was killed as it wrote.
+            Ok(results) => Ok(results.split_inclusive('\n').any(|line| {
+                line.ends_with('\n')
+                    && line.strip_prefix(job).is_some_and(|rest| rest.starts_with(": "))
+            })),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }

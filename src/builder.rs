@@ -74,7 +74,7 @@ impl Builder {
     }
 
     /// The size of a log, 128 MiB by default, rounded up to 4 KiB; 256 KiB at least. A store that runs
-    /// has two, and up to five more that wait to be sealed; restarts in quick succession leave three
+    /// has two or three, and up to five more that wait to be sealed; restarts in quick succession leave three
     /// more. Larger logs make fewer, larger segments.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.settings.log_bytes = bytes.next_multiple_of(PAGE);

@@ -85,6 +85,8 @@ pub use service::Client;
 
 use memory::Memory;
 
+/// The longest that a call, or an attempt, may be given.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a deposit into the budget counts.
 const BUDGET_TTL: Duration = Duration::from_secs(10);
 /// Retries a second that are there for a client that makes few calls,
@@ -143,7 +145,7 @@ impl ClientLayer {
             max_response_bytes: 1024 * 1024,
             quote_keys: false,
         };
-        Self { options, memory: Arc::new(Memory::new(Duration::from_secs(300), 1024)) }
+        Self { options, memory: Arc::new(Memory::new(Duration::from_secs(300), 65_536)) }
     }
 
     /// How often a call is sent at most, the first time included: 5, and at least 1.
@@ -152,16 +154,16 @@ impl ClientLayer {
         self
     }
 
-    /// How long an attempt may take until its answer is there whole: 30 s. It covers what a server waits
+    /// How long an attempt may take until its answer is there whole: 30 s, and a day at most. It covers what a server waits
     /// for another request with the key.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.options.attempt_timeout = timeout;
+        self.options.attempt_timeout = timeout.min(A_DAY);
         self
     }
 
-    /// How long a call may take, all its attempts and pauses together: 2 minutes.
+    /// How long a call may take, all its attempts and pauses together: 2 minutes, and a day at most.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.options.deadline = deadline;
+        self.options.deadline = deadline.min(A_DAY);
         self
     }
 
@@ -205,8 +207,9 @@ impl ClientLayer {
         self
     }
 
-    /// For how long a [`CallId`] is one call, and how many are remembered: 5 minutes, and 1024. The
-    /// oldest are forgotten first. As many calls at most are shared at once.
+    /// For how long a [`CallId`] is one call, and how many are remembered: 5 minutes, and 65,536. Over
+    /// that the oldest is forgotten, and if it is asked for again it is another call. As many calls at
+    /// most are shared at once.
     ///
     /// The layer forgets what it knew, and shares nothing with those it was cloned from.
     pub fn call_ids(mut self, window: Duration, max: usize) -> Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use http::{Response, StatusCode};
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::key::RequestId;
 
@@ -42,10 +42,14 @@ pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused
     let later = Failure::Later { status, retry_after };
     let worded = keyed.then(|| worded(response)).flatten();
     let should_retry = headers.get(SHOULD_RETRY).map(|value| value.as_bytes() == b"true");
-    let passes = match (&worded, should_retry) {
-        (_, Some(should_retry)) => should_retry,
-        (Some(failure), None) => matches!(failure, Failure::InProgress { .. }),
-        (None, None) => is_passing(status) || (keyed && is_busy(status) && retry_after.is_some()),
+    let passes = match &worded {
+        // What the words say goes, but for a server that wants no retry.
+        Some(failure) => {
+            matches!(failure, Failure::InProgress { .. }) && should_retry != Some(false)
+        }
+        None => should_retry.unwrap_or_else(|| {
+            is_passing(status) || (keyed && is_busy(status) && retry_after.is_some())
+        }),
     };
     match worded {
         Some(failure) => Some(Refused { failure, passes }),
@@ -74,70 +78,37 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// What of an error's body is read, in any of the dialects.
-#[derive(Default, Deserialize)]
-struct Worded {
-    #[serde(default)]
-    error: Envelope,
-    /// Of a problem (RFC 9457).
-    title: Option<String>,
-    detail: Option<String>,
-}
-
-/// The contract's, and Stripe's.
-#[derive(Default, Deserialize)]
-struct Envelope {
-    r#type: Option<String>,
-    code: Option<String>,
-    #[serde(default)]
-    fields: Fields,
-}
-
-#[derive(Default, Deserialize)]
-struct Fields {
-    conflicts_with: Option<String>,
-    in_progress_request_id: Option<String>,
-    interrupted_request_id: Option<String>,
-    original_request_id: Option<String>,
-}
-
-/// What a dialect has words for.
+/// What a dialect has words for. Whatever else is in the body does not matter.
 fn worded(response: &Response<Bytes>) -> Option<Failure> {
     let content_type = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let worded: Worded = match media_type {
-        "application/json" | "application/problem+json" => {
-            serde_json::from_slice(response.body()).ok()?
-        }
-        _ => return None,
-    };
-    if media_type == "application/problem+json" {
-        problem(&worded)
-    } else {
-        enveloped(&worded.error)
+    let body = || serde_json::from_slice::<Value>(response.body()).ok();
+    match media_type.to_ascii_lowercase().as_str() {
+        "application/json" => enveloped(&body()?["error"]),
+        "application/problem+json" => problem(&body()?),
+        _ => None,
     }
 }
 
-fn enveloped(error: &Envelope) -> Option<Failure> {
-    let id = |field: &Option<String>| field.as_ref().and_then(|id| id.parse::<RequestId>().ok());
-    let fields = &error.fields;
-    let kind = error.r#type.as_deref();
-    Some(match error.code.as_deref() {
+/// The contract's envelope, and Stripe's.
+fn enveloped(error: &Value) -> Option<Failure> {
+    let id = |field: &str| error["fields"][field].as_str()?.parse::<RequestId>().ok();
+    Some(match error["code"].as_str() {
         Some("idempotency_conflict") => {
-            Failure::Conflict { original_request_id: id(&fields.conflicts_with) }
+            Failure::Conflict { original_request_id: id("conflicts_with") }
         }
         // Stripe has no code for it.
-        None if kind == Some("idempotency_error") => {
+        None if error["type"] == "idempotency_error" => {
             Failure::Conflict { original_request_id: None }
         }
         Some("idempotency_in_progress" | "idempotency_key_in_use") => {
-            Failure::InProgress { holder_request_id: id(&fields.in_progress_request_id) }
+            Failure::InProgress { holder_request_id: id("in_progress_request_id") }
         }
         Some("idempotency_interrupted") => {
-            Failure::Interrupted { original_request_id: id(&fields.interrupted_request_id) }
+            Failure::Interrupted { original_request_id: id("interrupted_request_id") }
         }
         Some("idempotency_result_unavailable") => {
-            Failure::ResultUnavailable { original_request_id: id(&fields.original_request_id) }
+            Failure::ResultUnavailable { original_request_id: id("original_request_id") }
         }
         Some("idempotency_outcome_unknown") => Failure::OutcomeUnknown,
         _ => return None,
@@ -146,13 +117,12 @@ fn enveloped(error: &Envelope) -> Option<Failure> {
 
 /// By the titles of the IETF's draft, and by those of this crate's dialect of it for what it does not
 /// name.
-fn problem(problem: &Worded) -> Option<Failure> {
+fn problem(problem: &Value) -> Option<Failure> {
     let id = || {
-        let detail = problem.detail.as_deref()?;
-        let (_, rest) = detail.rsplit_once("(request ")?;
+        let (_, rest) = problem["detail"].as_str()?.rsplit_once("(request ")?;
         rest.split(')').next()?.parse::<RequestId>().ok()
     };
-    Some(match problem.title.as_deref()? {
+    Some(match problem["title"].as_str()? {
         "Idempotency-Key is already used" => Failure::Conflict { original_request_id: id() },
         "A request is outstanding for this Idempotency-Key" => {
             Failure::InProgress { holder_request_id: id() }
@@ -209,6 +179,13 @@ mod tests {
             |status, told| passes(&response(status, &[("stripe-should-retry", told)], ""), true);
         assert_eq!((told(500, "true"), told(409, "true")), (Some(true), Some(true)));
         assert_eq!((told(503, "false"), told(429, "false")), (None, None));
+        // But what it has words for is not to be done again, whatever it says besides.
+        let conflict =
+            r#"{"error": {"code": "idempotency_conflict", "fields": null, "more": [1]}}"#;
+        let headers =
+            [("content-type", "Application/JSON; charset=utf-8"), ("stripe-should-retry", "true")];
+        let refused = refusal(&response(409, &headers, conflict), true).unwrap();
+        assert!(matches!(refused.failure, Failure::Conflict { .. }) && !refused.passes);
     }
 
     #[test]

@@ -141,34 +141,33 @@ impl Lost {
     }
 }
 
-/// Takes the answer for one to the call, or for a refusal.
+/// Takes the answer for one to the call, or for a refusal: that by its head alone where its body is not
+/// held.
 fn read(answer: Answer, keyed: bool, attempts: u32, stop: Stop) -> Result<Answered, Box<Lost>> {
-    let headers = match &answer {
-        Answer::Whole(response) => response.headers(),
-        Answer::Passing(response) => response.headers(),
+    let seen = match &answer {
+        Answer::Whole(response) => seen(response, response.body().data.clone()),
+        Answer::Passing(response) => seen(response, Bytes::new()),
     };
-    let replayed = is_replay(headers);
-    let Answer::Whole(response) = answer else {
+    let replayed = is_replay(seen.headers());
+    let Some(refused) = refusal(&seen, keyed) else {
         return Ok(Answered { response: answer, attempts, replayed });
     };
-    let plain = response.map(|whole| (whole.data.clone(), whole));
-    let (parts, (data, whole)) = plain.into_parts();
-    let seen = Response::from_parts(parts, data);
-    match refusal(&seen, keyed) {
-        None => {
-            let response = Answer::Whole(seen.map(|_| whole));
-            Ok(Answered { response, attempts, replayed })
-        }
-        Some(refused) => Err(Box::new(Lost {
-            failure: refused.failure,
-            attempts,
-            replayed,
-            passes: refused.passes,
-            retry_after: retry_after(seen.headers()),
-            stop: if refused.passes { stop } else { Stop::Final },
-            response: Some(seen),
-        })),
-    }
+    Err(Box::new(Lost {
+        failure: refused.failure,
+        attempts,
+        replayed,
+        passes: refused.passes,
+        retry_after: retry_after(seen.headers()),
+        stop: if refused.passes { stop } else { Stop::Final },
+        response: Some(seen),
+    }))
+}
+
+fn seen<B>(response: &Response<B>, body: Bytes) -> Response<Bytes> {
+    let mut seen = Response::new(body);
+    *seen.status_mut() = response.status();
+    *seen.headers_mut() = response.headers().clone();
+    seen
 }
 
 /// Collects an answer, so that one that breaks off is noticed here; what is longer passes on.

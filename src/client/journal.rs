@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::begin::Outcome;
-use crate::clock::{Clock, SystemClock};
+use crate::builder::Builder;
+use crate::clock::{Clock, Reading, SystemClock};
 use crate::key::{Fingerprint, InvalidKey, Key, Scope};
 use crate::operation::Operation;
 use crate::permit::{Attempt, Permit};
@@ -19,8 +20,8 @@ const LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// What a claim keeps: so many pieces, so long.
 const PIECES: usize = 16;
 const PIECE_BYTES: usize = 16 * 1024;
-/// In front of the request: format, time of the first key, length.
-const HEAD: usize = 1 + 8 + 4;
+/// In front of the request: format, when its key was handed out first, length.
+const HEAD: usize = 1 + (8 + 8 + 16) + 4;
 const FORMAT: u8 = 1;
 const LABEL: &str = "job";
 
@@ -60,6 +61,7 @@ pub struct Journal {
 #[derive(Debug)]
 #[must_use]
 pub struct JournalBuilder {
+    store: Builder,
     clock: Arc<dyn Clock>,
     window: Duration,
     max_jobs: usize,
@@ -118,7 +120,7 @@ impl Journal {
     /// The longest request that an entry keeps.
     pub const MAX_REQUEST_BYTES: usize = PIECES * PIECE_BYTES - HEAD;
 
-    /// Opens a journal, or makes one, for servers whose window is 24 hours.
+    /// Opens a journal, or makes one, for servers whose window is 24 hours. Its files take some 192 MiB.
     ///
     /// # Errors
     ///
@@ -130,8 +132,9 @@ impl Journal {
     /// A journal with other limits.
     pub fn builder() -> JournalBuilder {
         JournalBuilder {
+            store: Store::builder().ttl(TEN_YEARS).log_bytes(LOG_BYTES),
             clock: Arc::new(SystemClock::new()),
-            window: Duration::from_secs(24 * 60 * 60),
+            window: Duration::from_secs(23 * 60 * 60),
             max_jobs: 4096,
         }
     }
@@ -199,24 +202,22 @@ impl Journal {
             permit.release().await?;
             return Err(JournalError::TooLarge { len, max });
         }
-        let first_sent = self.now();
-        let kept = Kept { first_sent, request };
+        let kept = Kept { first_sent: self.clock.read(), request };
         for piece in kept.pieces() {
-            permit.checkpoint(piece).await?;
+            if let Err(error) = permit.checkpoint(piece).await {
+                // What is there of it takes room that another job may need.
+                permit.release().await?;
+                return Err(error.into());
+            }
         }
         Entry::new(permit, kept)
     }
 
     async fn resume(&self, attempt: Attempt, kept: Kept) -> Result<Entry, JournalError> {
-        if self.now().saturating_sub(kept.first_sent) >= self.window {
-            let first_sent = SystemTime::UNIX_EPOCH + kept.first_sent;
-            return Err(JournalError::WindowPassed { first_sent });
+        if kept.age(&self.clock.read()) >= self.window {
+            return Err(JournalError::WindowPassed { first_sent: kept.first_sent() });
         }
         Entry::new(attempt.retry().await?, kept)
-    }
-
-    fn now(&self) -> Duration {
-        self.clock.read().wall
     }
 }
 
@@ -226,21 +227,23 @@ enum Begun {
 }
 
 impl JournalBuilder {
-    /// For how long the server answers a retry from its record, counted from the first time that the job's
-    /// key was handed out: 24 hours. Shorter is safer, longer is not.
+    /// Until how long after a job's key was first handed out it is handed out again: 23 hours. That must be
+    /// less than what the server keeps its records for, by as long as a call may take with all its
+    /// attempts.
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// How many jobs may be in the journal at once: 4096.
+    /// How many jobs may be in the journal at once: 4096, and 8192 at most.
     pub fn max_jobs(mut self, max: usize) -> Self {
         self.max_jobs = max;
         self
     }
 
     /// Another clock, for tests.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
+    pub fn clock(mut self, clock: impl Clock + Clone) -> Self {
+        self.store = self.store.clock(clock.clone());
         self.clock = Arc::new(clock);
         self
     }
@@ -251,15 +254,13 @@ impl JournalBuilder {
     ///
     /// Those of [`Store::open`].
     pub fn open(self, path: impl AsRef<Path>) -> crate::error::Result<Journal> {
-        let store = Store::builder()
-            .ttl(TEN_YEARS)
-            .log_bytes(LOG_BYTES)
-            .max_open_claims(self.max_jobs)
-            .max_open_claims_per_scope(self.max_jobs)
-            .max_in_flight(self.max_jobs)
-            .max_in_flight_per_scope(self.max_jobs)
+        let Self { store, clock, window, max_jobs } = self;
+        let store = store
+            .max_open_claims(max_jobs)
+            .max_open_claims_per_scope(max_jobs)
+            .max_in_flight(max_jobs)
+            .max_in_flight_per_scope(max_jobs)
             .open(path)?;
-        let Self { clock, window, .. } = self;
         Ok(Journal { store, clock, window, scope: Scope::new("refrain journal") })
     }
 }
@@ -267,7 +268,7 @@ impl JournalBuilder {
 impl Entry {
     fn new(permit: Permit, kept: Kept) -> Result<Self, JournalError> {
         let key = permit.downstream_key(LABEL)?;
-        let first_sent = SystemTime::UNIX_EPOCH + kept.first_sent;
+        let first_sent = kept.first_sent();
         Ok(Self { permit, key, request: kept.request, first_sent })
     }
 
@@ -307,12 +308,25 @@ impl Entry {
 
 /// What a claim's checkpoints say.
 struct Kept {
-    /// Since the Unix epoch.
-    first_sent: Duration,
+    first_sent: Reading,
     request: Bytes,
 }
 
 impl Kept {
+    fn first_sent(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.first_sent.wall
+    }
+
+    /// While the machine is up, whatever is done to its wall clock; over a reboot that is all there is.
+    fn age(&self, now: &Reading) -> Duration {
+        let then = &self.first_sent;
+        if now.boot_id == then.boot_id {
+            now.boot.saturating_sub(then.boot)
+        } else {
+            now.wall.saturating_sub(then.wall)
+        }
+    }
+
     /// `None` if they break off.
     fn of(pieces: &[Bytes]) -> Result<Option<Self>, JournalError> {
         let mut bytes = pieces.iter().fold(BytesMut::new(), |mut all, piece| {
@@ -326,16 +340,23 @@ impl Kept {
         if format != FORMAT {
             return Err(JournalError::Newer { found: format });
         }
-        let first_sent = Duration::from_millis(bytes.get_u64_le());
+        let wall = Duration::from_millis(bytes.get_u64_le());
+        let boot = Duration::from_millis(bytes.get_u64_le());
+        let mut boot_id = [0; 16];
+        bytes.copy_to_slice(&mut boot_id);
         let len = bytes.get_u32_le() as usize;
         let whole = bytes.len() == len;
+        let first_sent = Reading { boot_id, boot, wall };
         Ok(whole.then(|| Self { first_sent, request: bytes.freeze() }))
     }
 
     fn pieces(&self) -> impl Iterator<Item = Bytes> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut bytes = BytesMut::with_capacity(HEAD + self.request.len());
         bytes.put_u8(FORMAT);
-        bytes.put_u64_le(u64::try_from(self.first_sent.as_millis()).unwrap_or(u64::MAX));
+        bytes.put_u64_le(millis(self.first_sent.wall));
+        bytes.put_u64_le(millis(self.first_sent.boot));
+        bytes.put_slice(&self.first_sent.boot_id);
         bytes.put_u32_le(u32::try_from(self.request.len()).expect("it was measured"));
         bytes.put_slice(&self.request);
         let bytes = bytes.freeze();

@@ -55,6 +55,14 @@ impl fmt::Debug for Memory {
     }
 }
 
+impl State {
+    fn forget_oldest(&mut self) {
+        if let Some((_, id)) = self.ids.pop_front() {
+            self.keys.remove(&id);
+        }
+    }
+}
+
 impl Memory {
     pub(super) fn new(window: Duration, max: usize) -> Self {
         Self { window, max, state: Mutex::default() }
@@ -64,19 +72,19 @@ impl Memory {
     pub(super) fn key_of(&self, id: &CallId) -> Key {
         let now = Instant::now();
         let mut state = self.state.lock();
-        while let Some((since, _)) = state.ids.front() {
-            if now.duration_since(*since) < self.window && state.ids.len() < self.max {
-                break;
-            }
-            if let Some((_, forgotten)) = state.ids.pop_front() {
-                state.keys.remove(&forgotten);
-            }
+        while let Some((since, _)) = state.ids.front()
+            && now.duration_since(*since) >= self.window
+        {
+            state.forget_oldest();
         }
         if let Some(key) = state.keys.get(id) {
             return key.clone();
         }
         let key = Key::random();
         if self.max > 0 {
+            if state.ids.len() >= self.max {
+                state.forget_oldest();
+            }
             state.keys.insert(id.clone(), key.clone());
             state.ids.push_back((now, id.clone()));
         }
@@ -94,6 +102,8 @@ impl Memory {
         let mut state = self.state.lock();
         if let Some((other, flight)) = state.flights.get(key)
             && let Some(flight) = flight.upgrade()
+            // One that has landed is over, though someone has yet to look.
+            && flight.peek().is_none()
         {
             return (*other == request).then_some(flight);
         }

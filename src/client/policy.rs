@@ -43,7 +43,8 @@ impl Patience {
         if lost.attempts >= self.max_attempts {
             return Err(Stop::Attempts);
         }
-        let earliest = Instant::now() + lost.retry_after.unwrap_or_default();
+        let earliest = Instant::now().checked_add(lost.retry_after.unwrap_or_default());
+        let Some(earliest) = earliest else { return Err(Stop::Deadline) };
         let at = self.backoff.next_backoff().deadline().max(earliest);
         if at >= self.ends {
             return Err(Stop::Deadline);

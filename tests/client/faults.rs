@@ -13,6 +13,8 @@ use crate::server::{Home, within};
 
 const CALLS: usize = 1000;
 const AT_ONCE: usize = 16;
+/// Of an attempt: what is delayed comes too late.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Three in ten, of all kinds, in an order without a pattern.
 fn fault(number: usize) -> Fault {
@@ -23,10 +25,15 @@ fn fault(number: usize) -> Fault {
     match (mixed / 10) % 5 {
         0 => Fault::DropBefore,
         1 => Fault::DropAfter,
-        2 => Fault::Delay(Duration::from_millis(20)),
+        2 => Fault::Delay(3 * TIMEOUT),
         3 => Fault::Truncate,
         _ => Fault::Reset,
     }
+}
+
+/// Each calls somebody else.
+fn destination(number: usize) -> String {
+    format!("+1415556{number:04}")
 }
 
 #[tokio::test]
@@ -34,21 +41,21 @@ async fn each_call_is_answered_and_was_run_once() {
     let home = Home::new();
     let server = home.start(&[]);
     let proxy = Proxy::start(server.address, fault).await;
-    let (sender, places) = (sender(), Arc::new(Semaphore::new(AT_ONCE)));
+    let (sender, places) = (sender(TIMEOUT), Arc::new(Semaphore::new(AT_ONCE)));
     let calls: Vec<_> = (0..CALLS)
-        .map(|_| {
+        .map(|number| {
             let (sender, places, address) = (sender.clone(), Arc::clone(&places), proxy.address);
             tokio::spawn(async move {
                 let _place = places.acquire().await.unwrap();
-                place(&sender, address).await.unwrap()
+                place(&sender, address, &destination(number)).await.unwrap()
             })
         })
         .collect();
     let mut ids = HashMap::new();
     let (mut replays, mut attempts) = (0, 0);
-    for call in calls {
+    for (number, call) in calls.into_iter().enumerate() {
         let placed = within(call).await.unwrap();
-        assert_eq!(placed.status, 201);
+        assert_eq!((placed.status, placed.destination), (201, destination(number)));
         replays += usize::from(placed.call.is_replay());
         attempts += placed.call.attempts() as usize;
         let key = placed.call.key().unwrap().as_str().to_owned();

@@ -5,16 +5,14 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::sync::Notify;
 
 use crate::binary;
 use crate::proxy::{Fault, Proxy};
-use crate::server::{Home, within};
+use crate::server::{Home, PAUSE, within};
 
 struct Office {
     home: Home,
@@ -97,23 +95,25 @@ async fn a_worker_that_is_killed_in_mid_request_runs_each_job_once() {
     for fault in [Fault::DropBefore, Fault::DropAfter, Fault::Truncate, Fault::Reset] {
         let office = Office::new();
         let server = office.home.start(&[]);
-        let (seen, met) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
-        let tell = Arc::clone(&seen);
-        let first = move |number| {
-            met.fetch_add(1, Ordering::Relaxed);
-            if number == 0 {
-                tell.notify_one();
-                fault
-            } else {
-                // What is sent again after the fault, in the time before the kill.
-                Fault::DropBefore
-            }
-        };
-        let proxy = Proxy::start(server.address, first).await;
+        let proxy = Proxy::start(server.address, move |number| {
+            // What is sent again before the kill gets nowhere.
+            if number == 0 { fault } else { Fault::DropBefore }
+        })
+        .await;
         let worker = office.worker(proxy.address, &[], &["invoice-42"]).spawn().unwrap();
-        within(seen.notified()).await;
+        let delivered = fault != Fault::DropBefore;
+        within(async {
+            let done = || {
+                proxy.faults.load(Ordering::Relaxed) > 0 && delivered != office.runs().is_empty()
+            };
+            while !done() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        })
+        .await;
         kill(worker);
         finish(office.worker(server.address, &[], &["invoice-42"]));
+        assert_eq!(office.results().contains("replayed"), delivered, "{fault:?}");
         let runs = office.runs();
         assert_eq!((runs.len(), runs.values().max()), (1, Some(&1)), "{fault:?}: {runs:?}");
     }

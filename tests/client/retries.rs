@@ -90,6 +90,11 @@ async fn patience_ends_with_the_last_error_and_the_key() {
     let error = fails(&through(&network), post("{}")).await;
     assert_eq!((error.call().attempts(), error.stop()), (1, Stop::Deadline));
 
+    // Longer than there is time.
+    let network = Network::of([later(503, "18446744073709551615")]);
+    let error = fails(&layer().deadline(Duration::MAX).layer(network), post("{}")).await;
+    assert_eq!((error.call().attempts(), error.stop()), (1, Stop::Deadline));
+
     let spent = TpsBudget::new(10 * SECOND, 0, 0.0);
     let network = Network::of([Fate::Fail]);
     let error = fails(&layer().budget(spent).layer(network.clone()), post("{}")).await;
@@ -188,11 +193,23 @@ async fn a_body_that_cannot_be_held_is_sent_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_long_answer_passes_on_as_it_comes() {
-    let network = Network::of([Fate::Answer(answer(200, "longer"))]);
+    // But not if its head says that it is none.
+    let network =
+        Network::of([Fate::Answer(answer(503, "longer")), Fate::Answer(answer(200, "longer"))]);
     let client = layer().max_response_bytes(4).layer(network);
     let response = send(&client, post("{}")).await.unwrap();
-    assert_eq!(call_of(&response).attempts(), 1);
+    assert_eq!(call_of(&response).attempts(), 2);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "longer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_wait_for_the_service_is_part_of_an_attempt() {
+    let busy = tower::limit::ConcurrencyLimit::new(Network::of([Fate::Hang]), 1);
+    let client = layer().attempt_timeout(4 * SECOND).deadline(10 * SECOND).layer(busy);
+    let (first, second) =
+        tokio::join!(client.clone().oneshot(post("{}")), client.clone().oneshot(post("{}")));
+    let attempts = |response| call_of(&response).attempts();
+    assert_eq!(attempts(first.unwrap()) + attempts(second.unwrap()), 4, "both timed out once");
 }
 
 #[tokio::test]

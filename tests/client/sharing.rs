@@ -87,7 +87,9 @@ async fn an_id_is_one_key_within_the_window() {
     tokio::time::advance(window).await;
     let second = key("a").await;
     assert_ne!(second, first);
-    // No more are remembered than the layer is told.
+    // A known one costs no other its place, and no more are remembered than the layer is told.
+    let other = key("b").await;
+    assert_eq!((key("a").await, key("b").await), (second.clone(), other));
     key("c").await;
     key("d").await;
     assert_ne!(key("a").await, second);

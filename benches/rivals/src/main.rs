@@ -40,7 +40,7 @@ struct Args {
     /// These stores alone.
     #[arg(long, value_enum)]
     only: Vec<Kind>,
-    /// These parts alone.
+    /// These parts alone; a report that is there keeps the others.
     #[arg(long, value_enum)]
     part: Vec<Part>,
     /// Records that are there before.
@@ -61,6 +61,17 @@ const REPORT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks
 const SAVED: &str = "results.json";
 
 impl Args {
+    /// What the report has of other parts, if some parts alone are measured.
+    fn earlier(&self) -> Result<Results> {
+        match &self.report {
+            Some(directory) if !self.part.is_empty() && directory.join(SAVED).exists() => {
+                let text = std::fs::read_to_string(directory.join(SAVED))?;
+                Ok(serde_json::from_str(&text)?)
+            }
+            _ => Ok(Results::default()),
+        }
+    }
+
     fn report(&self) -> Option<PathBuf> {
         let all = !self.quick && self.only.is_empty() && self.part.is_empty();
         self.report.clone().or_else(|| all.then(|| REPORT.into()))
@@ -77,8 +88,10 @@ enum Command {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Completes per second, space, reopening and expiry.
+    /// Completes per second, reopening and expiry.
     Stores,
+    /// What records take, of memory and of the disk.
+    Space,
     Lookups,
     /// Opening after a kill, with many small records.
     Reopening,
@@ -127,15 +140,17 @@ fn measure(args: &Args) -> Result<Results> {
         quick: args.quick,
         records: plan.records,
         rounds: plan.rounds,
-        ..Results::default()
+        ..args.earlier()?
     };
     for (part, run) in [
         (Part::Stores, parts::stores as fn(&Plan<'_>, &mut Results) -> Result<()>),
+        (Part::Space, parts::space),
         (Part::Lookups, parts::lookups),
         (Part::Reopening, parts::reopening),
         (Part::Stalls, parts::stalls),
     ] {
         if wants(part) {
+            results.forget(part);
             run(&plan, &mut results)?;
             // Hours may still go wrong.
             if let Some(directory) = args.report() {

@@ -13,7 +13,7 @@ use crate::rivals::Rival;
 pub struct Measured {
     /// Resident in all its processes, what they share counted once; without the pages of files.
     pub memory: u64,
-    /// Bytes that its processes have written, by the page; what a file system adds is not among them.
+    /// Bytes that the disk has been given, by everybody, what the file system adds among them.
     pub written: u64,
     /// Blocks that its files have, in bytes.
     pub on_disk: u64,
@@ -38,12 +38,28 @@ pub fn measure(rival: &dyn Rival, directory: &Path) -> Result<Measured> {
         for name in ["Pss_Anon:", "Pss_Shmem:"] {
             measured.memory += field(*process, "smaps_rollup", name).unwrap_or(0) * 1024;
         }
-        measured.written += field(*process, "io", "write_bytes:").unwrap_or(0);
     }
+    measured.written = written(directory)?;
     measured.processes = processes;
     measured.on_disk = blocks(directory, &|_| true)?;
     measured.in_segments = blocks(directory, &|path| path.extension() == Some("redb".as_ref()))?;
     Ok(measured)
+}
+
+/// What the disk of a directory has been given, once nothing of it is in memory alone.
+///
+/// Not what processes have written: where a page is part of a larger folio, Linux counts all of that.
+fn written(directory: &Path) -> Result<u64> {
+    const SECTOR: u64 = 512;
+    /// Behind the reads, the merged ones, their sectors, their time, the writes, and the merged ones.
+    const SECTORS_WRITTEN: usize = 6;
+    rustix::fs::sync();
+    let device = directory.metadata()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let path = format!("/sys/dev/block/{major}:{minor}/stat");
+    let stat = std::fs::read_to_string(&path).with_context(|| format!("{path}: no such disk"))?;
+    let sectors = stat.split_whitespace().nth(SECTORS_WRITTEN).context("no such field")?;
+    Ok(sectors.parse::<u64>()? * SECTOR)
 }
 
 /// What its processes, and this one, have had of the processors.

@@ -90,6 +90,15 @@ impl Plan<'_> {
         }
     }
 
+    fn fill_and_warm(&self, guest: &mut Guest) -> Result<()> {
+        self.fill(guest, KIB)?;
+        if self.warmed(guest.kind) > 0 {
+            guest.warm(self.warmed(guest.kind), KIB)?;
+            guest.settle()?;
+        }
+        Ok(())
+    }
+
     fn fill(&self, guest: &mut Guest, body_bytes: usize) -> Result<()> {
         if !matches!(guest.kind, Kind::Append | Kind::Fdatasync) {
             say(&format!("{}: {} records of {body_bytes} B", guest.kind.name(), self.records));
@@ -124,19 +133,10 @@ fn each(
     });
 }
 
-/// Completes per second, the space they take, reopening, and expiry: on the same records, in this order.
+/// Completes per second, reopening, and expiry: on the same records, in this order.
 pub fn stores(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
     let mut guests = plan.start(&[&STORES[..], &BESIDES].concat(), "stores", results);
-    each(&mut guests, results, |guest, results| {
-        let empty = guest.measure()?.memory;
-        plan.fill(guest, KIB)?;
-        if plan.warmed(guest.kind) > 0 {
-            guest.warm(plan.warmed(guest.kind), KIB)?;
-            guest.settle()?;
-        }
-        results.space.push(space(plan, guest, empty)?);
-        Ok(())
-    });
+    each(&mut guests, results, |guest, _| plan.fill_and_warm(guest));
     for &body_bytes in plan.bodies {
         for committers in COMMITTERS {
             say(&format!("{committers} committers, {body_bytes} B"));
@@ -192,8 +192,24 @@ fn completes(
     all
 }
 
+/// What records take, of each store alone: what another writes meanwhile would count.
+pub fn space(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
+    for kind in [&STORES[..], &BESIDES].concat() {
+        let mut guests = plan.start(&[kind], "space", results);
+        each(&mut guests, results, |guest, results| {
+            let empty = guest.measure()?.memory;
+            plan.fill_and_warm(guest)?;
+            results.space.push(taken(plan, guest, empty)?);
+            Ok(())
+        });
+        drop(guests);
+        plan.remove("space")?;
+    }
+    Ok(())
+}
+
 /// What there is after filling, and what one more record has written, all that follows included.
-fn space(plan: &Plan<'_>, guest: &mut Guest, memory_before: u64) -> Result<Space> {
+fn taken(plan: &Plan<'_>, guest: &mut Guest, memory_before: u64) -> Result<Space> {
     let before = guest.measure()?;
     guest.run(USUAL, KIB, plan.millis)?;
     guest.settle()?;

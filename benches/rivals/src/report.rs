@@ -68,8 +68,8 @@ asked for the key before it records; a server does both in one step. `append` is
 one fdatasync for all who wait; `fdatasync` writes a page and syncs it for each. Neither keeps an index.
 
 Lookups of one thread: a hit is any record, the newest and the oldest are one in a hundred each, the newest of refrain's in its log.
-Replays are compared with RocksDB's hits among all its records. Bytes written are those of the whole process,
-what follows later included. Expiry deletes a thousand records at a time, found by their keys; refrain drops files.
+Replays are compared with RocksDB's hits among all its records. Bytes written are what the disk was given
+while the store was alone, the file system's journal and all that follows later included. Expiry deletes a thousand records at a time, found by their keys; refrain drops files.
 A reopening finds the pages of files in memory.
 ";
 

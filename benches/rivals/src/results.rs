@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Part;
 use crate::host::Expired;
+use crate::parts::KIB;
 use crate::rivals::Kind;
 use crate::workload::{Looked, Ran};
 
@@ -22,6 +24,24 @@ pub struct Results {
     pub segments_asked: Option<f64>,
     pub reopenings: Vec<Reopening>,
     pub expiries: Vec<Expiry>,
+}
+
+impl Results {
+    /// A part is measured anew.
+    pub fn forget(&mut self, part: Part) {
+        let is_stall = |kind| matches!(kind, Kind::RefrainBusy | Kind::RefrainCalm);
+        match part {
+            Part::Stores => {
+                self.completes.retain(|it| is_stall(it.kind));
+                self.reopenings.retain(|it| it.body_bytes != KIB);
+                self.expiries.clear();
+            }
+            Part::Space => self.space.clear(),
+            Part::Lookups => self.lookups.clear(),
+            Part::Reopening => self.reopenings.retain(|it| it.body_bytes == KIB),
+            Part::Stalls => self.completes.retain(|it| !is_stall(it.kind)),
+        }
+    }
 }
 
 #[derive(Default, Serialize, Deserialize)]
