@@ -70,12 +70,17 @@ fn order(server: &Uri) -> Request<Full<Bytes>> {
 
 async fn tell(what: &str, response: Response<Body>) -> Result<(), BoxError> {
     let call = response.extensions().get::<Call>().cloned().unwrap_or_default();
+    let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
     writeln!(
         std::io::stdout(),
         "{what}: {} attempts, {}: {}",
         call.attempts(),
-        if call.is_replay() { "a replay" } else { "placed" },
+        match status.as_u16() {
+            _ if call.is_replay() => "a replay",
+            201 => "placed",
+            _ => "not placed",
+        },
         String::from_utf8_lossy(&body),
     )?;
     Ok(())

@@ -8,12 +8,13 @@
 //!
 //! Started again with the same jobs it goes on where it was. The results have what is known; the journal
 //! has the key and the request of each job of which nothing is known yet, and the server runs each key
-//! once.
+//! once. While the server is away it tries for some half a minute, in silence.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,8 +64,20 @@ enum Step {
 type Sender = refrain::client::Client<Client<HttpConnector, Body>>;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse();
+async fn main() -> ExitCode {
+    match work(&Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes = std::iter::successors(error.source(), |&cause| cause.source());
+            let causes: String = causes.map(|cause| format!(": {cause}")).collect();
+            // Who has closed the other end does not want to know.
+            let _ = writeln!(std::io::stderr(), "{error}{causes}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
     let journal = Journal::open(&options.journal)?;
     // One connection for each attempt: a worker's calls are far between.
     let hyper = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
@@ -78,7 +91,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let order = r#"{"caller_id": "+14155551234", "destination": "+14155556789"}"#;
         let entry = journal.key_for(job, order).await?;
         options.reach(Step::Keyed).await;
-        let outcome = place(&options, client.clone(), &entry).await?;
+        let outcome = place(options, client.clone(), &entry).await?;
         options.reach(Step::Answered).await;
         // First what the answer is for, and only then is the job done.
         options.record(job, &outcome)?;
@@ -104,7 +117,12 @@ impl Options {
     /// Returns once it is durable.
     fn record(&self, job: &str, outcome: &str) -> std::io::Result<()> {
         let mut results = File::options().append(true).create(true).open(&self.results)?;
-        results.write_all(format!("{job}: {outcome}\n").as_bytes())?;
+        // On a line of its own, whatever a process that was killed left behind.
+        let end = match std::fs::read(&self.results)?.last() {
+            None | Some(b'\n') => "",
+            Some(_) => "\n",
+        };
+        results.write_all(format!("{end}{job}: {outcome}\n").as_bytes())?;
         results.sync_all()
     }
 

@@ -136,7 +136,7 @@ impl ClientLayer {
     /// A layer with the limits that are named at its options.
     pub fn new() -> Self {
         let options = Options {
-            max_attempts: 5,
+            max_attempts: 8,
             attempt_timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(120),
             backoff: (Duration::from_millis(100), Duration::from_secs(5)),
@@ -148,7 +148,7 @@ impl ClientLayer {
         Self { options, memory: Arc::new(Memory::new(Duration::from_secs(300), 65_536)) }
     }
 
-    /// How often a call is sent at most, the first time included: 5, and at least 1.
+    /// How often a call is sent at most, the first time included: 8, and at least 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.options.max_attempts = attempts.max(1);
         self
@@ -172,10 +172,10 @@ impl ClientLayer {
     ///
     /// # Panics
     ///
-    /// If `longest` is zero, or below `shortest`.
+    /// If `longest` is zero, or below `shortest`. A day is the longest.
     pub fn backoff(mut self, shortest: Duration, longest: Duration) -> Self {
         assert!(shortest <= longest && !longest.is_zero(), "the longest pause is the longest");
-        self.options.backoff = (shortest, longest);
+        self.options.backoff = (shortest.min(A_DAY), longest.min(A_DAY));
         self
     }
 

@@ -116,7 +116,7 @@ impl fmt::Display for Stop {
             }
             Self::NotIdempotent => "it is not tried again, since it has no key",
             Self::Attempts => "all its attempts were made",
-            Self::Deadline => "its time is over",
+            Self::Deadline => "its time would be over before the next",
             Self::Budget => "the budget of retries is spent",
         })
     }

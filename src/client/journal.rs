@@ -84,13 +84,13 @@ pub struct Entry {
 #[non_exhaustive]
 pub enum JournalError {
     /// A job's name is 1 to 255 visible ASCII characters.
-    #[error("the job's name is no key")]
-    InvalidJob(#[source] InvalidKey),
+    #[error("the job's name is no key, 1 to 255 visible ASCII characters without spaces: {0}")]
+    InvalidJob(InvalidKey),
     /// This process has the job's entry out already.
     #[error("the job is being done")]
     InUse,
     /// The server may have forgotten the key, and would run the request again under it, or under any
-    /// other. Find out what became of the job, end its entry with [`Journal::done`], and then ask for a new
+    /// other; to ask again does not change that. Find out what became of the job, end its entry with [`Journal::done`], and then ask for a new
     /// key if it must be sent again.
     #[error("the server's window for the job's key has passed")]
     WindowPassed {
@@ -139,8 +139,9 @@ impl Journal {
         }
     }
 
-    /// The key of a job, and its request: those of the journal if it has the job, and otherwise a new key
-    /// for `request`.
+    /// The key of a job, and its request: those of the journal if it has the job, whatever `request` is
+    /// now, and otherwise a new key for `request`. A job's name is 1 to 255 visible ASCII characters,
+    /// without spaces.
     ///
     /// # Durability
     ///

@@ -7,19 +7,20 @@ use tokio::time::{Instant, sleep_until};
 use tower::retry::Policy;
 use tower::retry::backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff};
 use tower::retry::budget::Budget;
-use tower::util::rng::HasherRng;
+use tower::util::rng::{HasherRng, Rng};
 
 use super::Options;
 use super::attempt::{Answered, Lost, Outgoing};
 use super::error::Stop;
 
-/// A pause is up to half as long again.
+/// A pause is up to this much longer.
 const JITTER: f64 = 0.5;
 
 /// The patience of one call.
 #[derive(Clone)]
 pub(super) struct Patience {
     backoff: ExponentialBackoff,
+    chance: HasherRng,
     budget: Arc<dyn Budget + Send + Sync>,
     max_attempts: u32,
     ends: Instant,
@@ -28,11 +29,13 @@ pub(super) struct Patience {
 impl Patience {
     pub(super) fn new(options: &Options, ends: Instant) -> Self {
         let (shortest, longest) = options.backoff;
-        // Each call has randomness of its own: a clone of it would pause as long as the others.
-        let maker = ExponentialBackoffMaker::new(shortest, longest, JITTER, HasherRng::new());
+        // What it would add by chance it adds to fractions of seconds alone.
+        let maker = ExponentialBackoffMaker::new(shortest, longest, 0.0, HasherRng::new());
         let backoff = maker.expect("the layer has seen to the order").make_backoff();
         let budget = Arc::clone(&options.budget);
-        Self { backoff, budget, max_attempts: options.max_attempts, ends }
+        // Each call has its own chance: a clone of one would pause as long as the others.
+        let chance = HasherRng::new();
+        Self { backoff, chance, budget, max_attempts: options.max_attempts, ends }
     }
 
     /// When the next attempt may begin, or why there is none.
@@ -43,9 +46,11 @@ impl Patience {
         if lost.attempts >= self.max_attempts {
             return Err(Stop::Attempts);
         }
-        let earliest = Instant::now().checked_add(lost.retry_after.unwrap_or_default());
-        let Some(earliest) = earliest else { return Err(Stop::Deadline) };
-        let at = self.backoff.next_backoff().deadline().max(earliest);
+        let now = Instant::now();
+        let told = now.checked_add(lost.retry_after.unwrap_or_default());
+        let Some(told) = told else { return Err(Stop::Deadline) };
+        let pause = self.backoff.next_backoff().deadline().duration_since(now);
+        let at = (now + pause + pause.mul_f64(JITTER * self.chance.next_f64())).max(told);
         if at >= self.ends {
             return Err(Stop::Deadline);
         }

@@ -215,7 +215,8 @@ impl Ledger {
 
     /// Removes the retired files that nobody reads any more, a piece at a time. One log is kept to
     /// be the next: a commit that overwrites blocks is quicker than one that is the first to write
-    /// them. While none is prepared any will do, since its blocks are at least there.
+    /// them. While none is prepared any will do, since its blocks are at least there. Where old bodies
+    /// are to be overwritten, none lies about with them.
     pub(crate) fn free(
         &self,
         retired: &mut Vec<Retired>,
@@ -224,8 +225,8 @@ impl Ledger {
         let mut kept = Vec::new();
         let (mut has_spare, prepared) = (false, self.has_next());
         while let Some(file) = retired.pop() {
-            let spare = file.is_recyclable(self.settings.log_bytes)
-                && (!prepared || file.is_mostly_written());
+            let is_worth_it = file.is_mostly_written() && !self.settings.zero_recycled;
+            let spare = file.is_recyclable(self.settings.log_bytes) && (!prepared || is_worth_it);
             if (spare && !has_spare) || file.is_read() {
                 has_spare |= spare;
                 kept.push(file);

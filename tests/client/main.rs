@@ -14,12 +14,14 @@ mod calls;
 #[allow(dead_code, reason = "it is another test's")]
 #[path = "../calls/client.rs"]
 mod client;
+mod examples;
 mod faults;
 mod jobs;
 mod journal;
 mod keys;
 mod kit;
 mod proxy;
+mod reqwest;
 mod retries;
 #[allow(dead_code, reason = "it is another test's")]
 #[path = "../calls/server.rs"]
