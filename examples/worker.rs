@@ -147,8 +147,7 @@ async fn place(options: &Options, client: Sender, entry: &Entry) -> Result<Strin
         Ok(response) => {
             let call = response.extensions().get::<Call>().cloned().unwrap_or_default();
             let status = response.status();
-            let body =
-                response.into_body().collect().await.map_err(|error| error as Box<dyn Error>)?;
+            let body = response.into_body().collect().await?;
             let replayed = if call.is_replay() { ", replayed" } else { "" };
             let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
             Ok(format!("{status}{replayed} {body}"))

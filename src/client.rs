@@ -17,7 +17,7 @@
 //! use http::{Request, Response};
 //! use http_body_util::Full;
 //! use refrain::client::{Call, ClientLayer};
-//! use tower::{Layer, Service, ServiceExt, service_fn};
+//! use tower::{Layer, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,10 +26,10 @@
 //!     assert!(request.headers().contains_key("idempotency-key"));
 //!     Ok::<_, std::io::Error>(Response::new(Full::new(Bytes::from("placed"))))
 //! });
-//! let mut client = ClientLayer::new().layer(transport);
+//! let client = ClientLayer::new().layer(transport);
 //!
 //! let request = Request::post("http://127.0.0.1:8080/v1/calls").body(Full::new(Bytes::from("{}")))?;
-//! let response = client.ready().await?.call(request).await?;
+//! let response = client.oneshot(request).await?;
 //! let call = response.extensions().get::<Call>().ok_or("each response has one")?;
 //! assert_eq!((call.attempts(), call.is_replay()), (1, false));
 //! # Ok(())
@@ -74,7 +74,7 @@ mod policy;
 mod reqwest;
 mod service;
 
-pub use body::{Body, BoxError};
+pub use body::{Body, BodyError, BoxError};
 pub use call::{Call, CallId};
 pub use error::{Error, Failure, Stop};
 pub use journal::{Entry, Journal, JournalBuilder, JournalError};

@@ -19,8 +19,13 @@ pub struct Body(Inner);
 #[derive(Debug)]
 enum Inner {
     Whole(Whole),
-    Passing(UnsyncBoxBody<Bytes, BoxError>),
+    Passing(UnsyncBoxBody<Bytes, BodyError>),
 }
+
+/// A body that was passed on broke off; the source says why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read body")]
+pub struct BodyError(#[source] BoxError);
 
 /// A body that is held whole, with its trailers.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +40,7 @@ impl Body {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Inner::Passing(body.map_err(Into::into).boxed_unsync()))
+        Self(Inner::Passing(body.map_err(|error| BodyError(error.into())).boxed_unsync()))
     }
 
     /// The bytes, if they are held whole and no trailers follow.
@@ -56,12 +61,12 @@ impl From<Whole> for Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Inner::Whole(whole) if !whole.data.is_empty() => {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut whole.data)))))
