@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use clap::ValueEnum;
 use plotters::coord::ranged1d::IntoSegmentedCoord;
 use plotters::prelude::*;
 
@@ -35,9 +36,8 @@ pub fn write(results: &Results, directory: &Path) -> Result<()> {
 
 /// One line a store, over the number of committers.
 fn completes(results: &Results, path: &Path) -> Result<()> {
-    let mut kinds: Vec<Kind> = results.completes.iter().map(|it| it.kind).collect();
-    kinds.dedup();
-    kinds.retain(|kind| results.completes(*kind, COMMITTERS[0], KIB).is_some());
+    let measured = |kind: &&Kind| results.completes(**kind, COMMITTERS[0], KIB).is_some();
+    let kinds: Vec<Kind> = Kind::value_variants().iter().filter(measured).copied().collect();
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     let failed = |error: &dyn std::fmt::Display| anyhow!("{}: {error}", path.display());
     area.fill(&WHITE).map_err(|error| failed(&error))?;
@@ -46,7 +46,7 @@ fn completes(results: &Results, path: &Path) -> Result<()> {
         .margin(16)
         .x_label_area_size(36)
         .y_label_area_size(72)
-        .build_cartesian_2d((1_f64..300_f64).log_scale(), (100_f64..400_000_f64).log_scale())
+        .build_cartesian_2d((1_f64..300_f64).log_scale(), (200_f64..400_000_f64).log_scale())
         .map_err(|error| failed(&error))?;
     chart
         .configure_mesh()
@@ -71,7 +71,8 @@ fn completes(results: &Results, path: &Path) -> Result<()> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE)
         .border_style(OTHER)
         .draw()
         .map_err(|error| failed(&error))?;
@@ -82,7 +83,6 @@ fn bars(title: &str, values: &[(String, f64)], path: &Path) -> Result<()> {
     if values.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = values.iter().map(|(name, _)| &name[..]).collect();
     let highest = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     let failed = |error: &dyn std::fmt::Display| anyhow!("{}: {error}", path.display());
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
@@ -92,14 +92,26 @@ fn bars(title: &str, values: &[(String, f64)], path: &Path) -> Result<()> {
         .margin(16)
         .x_label_area_size(36)
         .y_label_area_size(72)
-        .build_cartesian_2d(names[..].into_segmented(), 0_f64..highest * 1.1)
+        .build_cartesian_2d((0..values.len()).into_segmented(), 0_f64..highest * 1.1)
         .map_err(|error| failed(&error))?;
-    chart.configure_mesh().disable_x_mesh().draw().map_err(|error| failed(&error))?;
-    let bars = names.iter().zip(values).map(|(name, (_, value))| {
+    let name = |at: &SegmentValue<usize>| match at {
+        SegmentValue::CenterOf(at) => values.get(*at).map_or_else(String::new, |it| it.0.clone()),
+        SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
+    };
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(values.len())
+        .x_label_formatter(&name)
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .light_line_style(WHITE.mix(0.0))
+        .draw()
+        .map_err(|error| failed(&error))?;
+    let bars = values.iter().enumerate().map(|(at, (name, value))| {
         let color = if name.starts_with("refrain") { REFRAIN } else { OTHER };
-        let (from, to) = (SegmentValue::Exact(name), SegmentValue::Exact(name));
+        let (from, to) = (SegmentValue::Exact(at), SegmentValue::Exact(at + 1));
         let mut bar = Rectangle::new([(from, 0.0), (to, *value)], color.filled());
-        bar.set_margin(0, 0, 18, 18);
+        bar.set_margin(0, 0, 12, 12);
         bar
     });
     chart.draw_series(bars).map_err(|error| failed(&error))?;
