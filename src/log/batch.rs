@@ -11,6 +11,8 @@ use super::PAGE_BYTES;
 use super::header::field;
 
 const MAGIC: [u8; 4] = *b"btch";
+/// Behind a batch, up to the end of its last page.
+static PADDING: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 /// The longest batch: one entry of the largest size, or many that are smaller.
 const MAX_BATCH_BYTES: usize = MAX_ENTRY_BYTES + 64 * 1024;
 
@@ -199,7 +201,8 @@ impl BatchBuilder {
             entries: self.entries.clone().finalize().into(),
         };
         head.encode(key, &mut self.buffer[..BatchHead::LEN]);
-        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE_BYTES), 0);
+        let padding = self.buffer.len().next_multiple_of(PAGE_BYTES) - self.buffer.len();
+        self.buffer.extend_from_slice(&PADDING[..padding]);
         &self.buffer
     }
 }
