@@ -85,6 +85,8 @@ async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
     let client = layer.layer(hyper);
     for job in &options.jobs {
         if options.is_known(job)? {
+            // Whoever wrote it may have been killed before it was durable.
+            File::open(&options.results)?.sync_all()?;
             journal.done(job).await?;
             continue;
         }
@@ -103,7 +105,8 @@ async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
 
 impl Options {
     fn is_known(&self, job: &str) -> std::io::Result<bool> {
-        match std::fs::read_to_string(&self.results) {
+        match std::fs::read(&self.results).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        {
             // A line without its end is of a process that was killed as it wrote.
             Ok(results) => Ok(results.split_inclusive('\n').any(|line| {
                 line.ends_with('\n')
@@ -123,7 +126,12 @@ impl Options {
             Some(_) => "\n",
         };
         results.write_all(format!("{end}{job}: {outcome}\n").as_bytes())?;
-        results.sync_all()
+        results.sync_all()?;
+        // Its name too, if it is new.
+        match self.results.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+            _ => File::open(".")?.sync_all(),
+        }
     }
 
     async fn reach(&self, step: Step) {
@@ -149,13 +157,17 @@ async fn place(options: &Options, client: Sender, entry: &Entry) -> Result<Strin
             let status = response.status();
             let body = response.into_body().collect().await?;
             let replayed = if call.is_replay() { ", replayed" } else { "" };
-            let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            // On one line.
+            let body = String::from_utf8_lossy(&body.to_bytes()).escape_debug().to_string();
             Ok(format!("{status}{replayed} {body}"))
         }
         // It may have been placed or not, and sending it once more would not tell.
-        Err(error) if matches!(error.failure(), Failure::Interrupted { .. }) => {
-            Ok(format!("unknown: {error}"))
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => match error.failure() {
+            Failure::Interrupted { .. } | Failure::OutcomeUnknown => {
+                Ok(format!("unknown: {error}"))
+            }
+            Failure::ResultUnavailable { .. } => Ok(format!("placed: {error}")),
+            _ => Err(error.into()),
+        },
     }
 }

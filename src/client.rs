@@ -96,7 +96,8 @@ const BUDGET_SHARE: f32 = 0.2;
 
 /// Makes a service keep the client's half of the contract; see the [module](self).
 ///
-/// Services from clones of one layer share its memory of calls, and its budget of retries.
+/// Services from one layer and its clones share its memory of calls, and its budget of retries. So give
+/// each service that adds a host or credentials of its own a layer of its own.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientLayer {
@@ -167,8 +168,8 @@ impl ClientLayer {
         self
     }
 
-    /// The shortest pause before the second attempt, and the longest before any: 100 ms and 5 s. Each is
-    /// twice the one before, and up to half as long again at random. `Retry-After` lengthens a pause.
+    /// The pause before the second attempt, and the longest: 100 ms and 5 s. Each is twice the one before.
+    /// To each comes up to half as much by chance. `Retry-After` lengthens a pause.
     ///
     /// # Panics
     ///
@@ -207,7 +208,7 @@ impl ClientLayer {
         self
     }
 
-    /// For how long a [`CallId`] is one call, and how many are remembered: 5 minutes, and 65,536. Over
+    /// For how long from its first use a [`CallId`] is one call, and how many are remembered: 5 minutes, and 65,536. Over
     /// that the oldest is forgotten, and if it is asked for again it is another call. As many calls at
     /// most are shared at once.
     ///

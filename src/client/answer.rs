@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
@@ -47,6 +47,8 @@ pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused
         Some(failure) => {
             matches!(failure, Failure::InProgress { .. }) && should_retry != Some(false)
         }
+        // It may say that the call was run.
+        None if keyed && is_unreadable(headers) => false,
         None => should_retry.unwrap_or_else(|| {
             is_passing(status) || (keyed && is_busy(status) && retry_after.is_some())
         }),
@@ -56,6 +58,11 @@ pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused
         None if passes => Some(Refused { failure: later, passes }),
         None => None,
     }
+}
+
+/// Who accepts encodings decodes answers inside the layer.
+fn is_unreadable(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONTENT_ENCODING)
 }
 
 fn is_passing(status: StatusCode) -> bool {

@@ -19,6 +19,9 @@ use super::answer::{is_replay, refusal, retry_after};
 use super::body::{Body, BoxError, Whole, fits};
 use super::error::{Failure, Stop};
 
+/// Of an error's body this much is held, however little of other bodies.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+
 /// A request on its way, for the first time or again.
 pub(super) struct Outgoing {
     pub(super) parts: Parts,
@@ -181,6 +184,9 @@ where
         || parts.headers.get(CONTENT_TYPE).is_some_and(|value| {
             value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream")
         });
+    // What refuses must be read: what it says decides whether there may be another attempt.
+    let is_refusal = parts.status.is_client_error() || parts.status.is_server_error();
+    let max = if is_refusal { max.max(MAX_REFUSAL_BYTES) } else { max };
     let too_long = body.size_hint().lower() > max as u64;
     if is_stream || too_long {
         return Ok(Answer::Passing(Response::from_parts(parts, Body::passing(body))));

@@ -16,10 +16,9 @@ use super::call::Call;
 ///
 /// Whatever the server said stays in [`response`](Self::response). It is cheap to clone, since all who
 /// share a call get it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     call: Call,
     failure: Failure,
@@ -156,6 +155,19 @@ impl Error {
     /// The server's last answer, if that was it: its body as far as it is held.
     pub fn response(&self) -> Option<&Response<Bytes>> {
         self.0.response.as_ref()
+    }
+}
+
+/// Without headers and body: a server may repeat the key there.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { call, failure, stop, response } = &*self.0;
+        f.debug_struct("Error")
+            .field("call", call)
+            .field("failure", failure)
+            .field("stop", stop)
+            .field("status", &response.as_ref().map(Response::status))
+            .finish()
     }
 }
 

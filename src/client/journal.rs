@@ -206,8 +206,9 @@ impl Journal {
         let kept = Kept { first_sent: self.clock.read(), request };
         for piece in kept.pieces() {
             if let Err(error) = permit.checkpoint(piece).await {
-                // What is there of it takes room that another job may need.
-                permit.release().await?;
+                // What is there of it takes room that another job may need. If that cannot be given back,
+                // the error at hand is the one to tell.
+                let _ = permit.release().await;
                 return Err(error.into());
             }
         }
@@ -273,7 +274,8 @@ impl Entry {
         Ok(Self { permit, key, request: kept.request, first_sent })
     }
 
-    /// The key to send the request under, each time.
+    /// The key to send the request under, each time, until the journal's window has passed since
+    /// [`first_sent`](Self::first_sent); after that look what became of the job.
     pub fn key(&self) -> &Key {
         &self.key
     }
@@ -321,11 +323,9 @@ impl Kept {
     /// While the machine is up, whatever is done to its wall clock; over a reboot that is all there is.
     fn age(&self, now: &Reading) -> Duration {
         let then = &self.first_sent;
-        if now.boot_id == then.boot_id {
-            now.boot.saturating_sub(then.boot)
-        } else {
-            now.wall.saturating_sub(then.wall)
-        }
+        let boot = now.boot.checked_sub(then.boot).filter(|_| now.boot_id == then.boot_id);
+        // A clock that is behind what it said before says nothing.
+        boot.or_else(|| now.wall.checked_sub(then.wall)).unwrap_or(Duration::MAX)
     }
 
     /// `None` if they break off.

@@ -1,16 +1,18 @@
 //! From a request to a call: its key, its body, and whom it is shared with.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 use tower::retry::Retry;
 use tower_service::Service;
@@ -84,13 +86,15 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let (key, named) = key(&mut parts, memory, options.quote_keys)?;
+    let ends = Instant::now() + options.deadline;
     let content = content(&parts.method, key.as_ref(), body, options.max_request_bytes);
-    let content = match timeout(options.deadline, content).await {
+    let content = match timeout_at(ends, content).await {
         Ok(Ok(content)) => content,
         Ok(Err(error)) => return Err(Error::unsent(key, Failure::RequestBody(error))),
         Err(_) => {
-            let within = options.deadline;
-            return Err(Error::unsent(key, Failure::TimedOut { within }));
+            let late = Failure::TimedOut { within: options.deadline };
+            let call = Call { key, ..Call::default() };
+            return Err(Error::new(call, late, Stop::Deadline, None));
         }
     };
     let shared = match (&key, &content) {
@@ -101,8 +105,8 @@ where
                 content: Content::Whole(whole.clone()),
                 attempt: 1,
             };
-            let call = one(inner.clone(), options.clone(), Some(key.clone()), outgoing);
-            memory.share(key, same, async move { land(call.await) })
+            let call = one(inner.clone(), options.clone(), Some(key.clone()), outgoing, ends);
+            memory.share(key, same, land(key.clone(), call))
         }
         _ => None,
     };
@@ -117,18 +121,25 @@ where
             }
         }
     }
-    let answered = one(inner, options, key, Outgoing { parts, content, attempt: 1 }).await?;
+    let outgoing = Outgoing { parts, content, attempt: 1 };
+    let answered = one(inner, options, key, outgoing, ends).await?;
     Ok(match answered {
         Answer::Whole(response) => response.map(Body::from),
         Answer::Passing(response) => response,
     })
 }
 
-fn land(outcome: Result<Answer, Error>) -> Landed {
-    match outcome {
-        Ok(Answer::Whole(response)) => Landed::Whole(Box::new(response)),
-        Ok(Answer::Passing(response)) => Landed::Passing(Arc::new(Mutex::new(Some(response)))),
-        Err(error) => Landed::Failed(error),
+/// A call's end, for all who share it: a panic too, or they would wait for ever.
+async fn land(key: Key, call: impl Future<Output = Result<Answer, Error>>) -> Landed {
+    match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(Ok(Answer::Whole(response))) => Landed::Whole(Box::new(response)),
+        Ok(Ok(Answer::Passing(response))) => Landed::Passing(Arc::new(Mutex::new(Some(response)))),
+        Ok(Err(error)) => Landed::Failed(error),
+        Err(_) => {
+            let panicked = Failure::Transport("the service that sends panicked".into());
+            let call = Call { key: Some(key), attempts: 1, replayed: false };
+            Landed::Failed(Error::new(call, panicked, Stop::Final, None))
+        }
     }
 }
 
@@ -138,6 +149,7 @@ async fn one<S, R>(
     options: Options,
     key: Option<Key>,
     outgoing: Outgoing,
+    ends: Instant,
 ) -> Result<Answer, Error>
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
@@ -146,7 +158,6 @@ where
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    let ends = Instant::now() + options.deadline;
     let attempts = Attempts {
         inner,
         keyed: key.is_some(),
@@ -226,8 +237,9 @@ where
 /// What two calls must have in common to be one: all that the server sees.
 fn sameness(parts: &Parts, whole: &Whole) -> Fingerprint {
     let uri = parts.uri.to_string();
-    let headers =
-        parts.headers.iter().flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
-    let request = [parts.method.as_str().as_bytes(), uri.as_bytes(), &whole.data];
-    Fingerprint::of(request.into_iter().chain(headers))
+    let headers = parts.headers.len().to_le_bytes();
+    let request = [parts.method.as_str().as_bytes(), uri.as_bytes(), &whole.data, &headers];
+    let fields = parts.headers.iter().chain(whole.trailers.iter().flatten());
+    let fields = fields.flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+    Fingerprint::of(request.into_iter().chain(fields))
 }
