@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
+use clap::ValueEnum;
 use comfy_table::{Table, presets};
 
 use crate::goals::goals;
@@ -80,6 +81,7 @@ const SPACE: &str = "Space for a record";
 fn tables(results: &Results) -> Vec<(&'static str, Table)> {
     let tables = [
         ("What should hold", goal_table(results)),
+        ("refrain's completes per second, of 1 KB, beside each other's", ratio_table(results)),
         (COMPLETES, complete_table(results)),
         (LOOKUPS, lookup_table(results)),
         (SPACE, space_table(results)),
@@ -110,6 +112,22 @@ fn goal_table(results: &Results) -> Table {
                 false => "short".into(),
             },
         ]);
+    }
+    table
+}
+
+/// How many times theirs refrain's are.
+fn ratio_table(results: &Results) -> Table {
+    let committers = COMMITTERS.map(|committers| committers.to_string());
+    let mut table = table(&[&["beside"][..], &committers.each_ref().map(|it| &it[..])].concat());
+    for kind in Kind::value_variants().iter().filter(|kind| **kind != Kind::Refrain) {
+        let ratios = COMMITTERS.map(|committers| {
+            let rate = |kind| Some(results.completes(kind, committers, KIB)?.per_second());
+            Some(format!("{:.1}", rate(Kind::Refrain)? / rate(*kind)?))
+        });
+        if let [Some(a), Some(b), Some(c), Some(d)] = ratios {
+            table.add_row([kind.name(), a, b, c, d]);
+        }
     }
     table
 }
