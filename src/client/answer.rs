@@ -181,6 +181,12 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_may_say_that_the_call_was_run() {
+        let encoded = response(503, &[("content-encoding", "gzip")], "?");
+        assert_eq!((passes(&encoded, true), passes(&encoded, false)), (None, Some(true)));
+    }
+
+    #[test]
     fn a_server_that_says_whether_to_retry_is_believed() {
         let told =
             |status, told| passes(&response(status, &[("stripe-should-retry", told)], ""), true);

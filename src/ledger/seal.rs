@@ -216,7 +216,7 @@ impl Ledger {
     /// Removes the retired files that nobody reads any more, a piece at a time. One log is kept to
     /// be the next: a commit that overwrites blocks is quicker than one that is the first to write
     /// them. While none is prepared any will do, since its blocks are at least there. Where old bodies
-    /// are to be overwritten, none lies about with them.
+    /// are to be overwritten, none is kept longer than that.
     pub(crate) fn free(
         &self,
         retired: &mut Vec<Retired>,

@@ -105,6 +105,19 @@ async fn what_cannot_be_kept_is_refused_and_leaves_nothing() {
     journal.done("never-heard-of").await.unwrap();
 }
 
+/// It may be any time then.
+#[tokio::test]
+async fn after_a_reboot_into_the_past_no_key_is_handed_out() {
+    let desk = Desk::new();
+    let journal = desk.open();
+    drop(journal.key_for("invoice-42", "").await.unwrap());
+    desk.clock.reboot(HOUR);
+    assert!(journal.key_for("invoice-42", "").await.is_ok());
+    desk.clock.set_wall(Duration::from_secs(1));
+    let error = journal.key_for("invoice-42", "").await.unwrap_err();
+    assert!(matches!(error, JournalError::WindowPassed { .. }), "{error}");
+}
+
 /// A claim without all that belongs to it is of a key that nobody has.
 #[tokio::test]
 async fn an_entry_that_broke_off_is_another() {

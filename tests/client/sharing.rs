@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use refrain::client::{Body, CallId};
-use tower::Layer;
+use tower::{Layer, ServiceExt};
 
 use crate::kit::*;
 
@@ -41,6 +41,21 @@ async fn an_error_is_shared_too() {
     let (first, second) = tokio::join!(call(), call());
     assert_eq!(first.unwrap_err().to_string(), second.unwrap_err().to_string());
     assert_eq!(network.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn a_panic_is_shared_too_and_leaves_nobody_waiting() {
+    let service = tower::service_fn(|_: Request<Body>| async {
+        tokio::task::yield_now().await;
+        if true {
+            panic!("this is the test's");
+        }
+        Ok::<http::Response<Full<Bytes>>, BoxError>(http::Response::default())
+    });
+    let client = layer().layer(service);
+    let call = || client.clone().oneshot(keyed("mine", "{}"));
+    let (first, second) = tokio::join!(call(), call());
+    assert_eq!(first.unwrap_err().to_string(), second.unwrap_err().to_string());
 }
 
 #[tokio::test(start_paused = true)]
