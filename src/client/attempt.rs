@@ -9,14 +9,14 @@ use futures_util::{StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame};
+use http_body::Frame;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 use tower_service::Service;
 
 use super::answer::{is_replay, refusal, retry_after};
-use super::body::{Body, BoxError, Whole, fits};
+use super::body::{AnyBody, Body, BoxError, Whole, fits};
 use super::error::{Failure, Stop};
 
 /// Of an error's body this much is held, however little of other bodies.
@@ -82,13 +82,27 @@ pub(super) struct Attempts<S> {
     pub(super) max_response_bytes: usize,
 }
 
+/// What requests are sent through.
+pub(super) trait Transport<R>:
+    Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S, R> Transport<R> for S where
+    S: Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
 impl<S, R> Service<Outgoing> for Attempts<S>
 where
-    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
+    S: Transport<R> + Service<Request<Body>, Response = Response<R>>,
+    R: AnyBody,
 {
     type Response = Answered;
     type Error = Box<Lost>;
@@ -174,11 +188,7 @@ fn seen<B>(response: &Response<B>, body: Bytes) -> Response<Bytes> {
 }
 
 /// Collects an answer, so that one that breaks off is noticed here; what is longer passes on.
-async fn receive<R>(response: Response<R>, max: usize) -> Result<Answer, BoxError>
-where
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
-{
+async fn receive(response: Response<impl AnyBody>, max: usize) -> Result<Answer, BoxError> {
     let (parts, body) = response.into_parts();
     let is_stream = parts.status == StatusCode::SWITCHING_PROTOCOLS
         || parts.headers.get(CONTENT_TYPE).is_some_and(|value| {
@@ -198,11 +208,7 @@ where
 }
 
 /// The whole body, or one that begins with what was read.
-async fn collect<R>(body: R, max: usize) -> Result<Result<Whole, Body>, BoxError>
-where
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
-{
+async fn collect(body: impl AnyBody, max: usize) -> Result<Result<Whole, Body>, BoxError> {
     if fits(&body, max) {
         return super::body::collect(body, max).await.map(Ok);
     }

@@ -27,6 +27,14 @@ enum Inner {
 #[error("cannot read body")]
 pub struct BodyError(#[source] BoxError);
 
+/// A body of either direction.
+pub(super) trait AnyBody:
+    HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static
+{
+}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static> AnyBody for B {}
+
 /// A body that is held whole, with its trailers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Whole {
@@ -35,11 +43,7 @@ pub(super) struct Whole {
 }
 
 impl Body {
-    pub(super) fn passing<B>(body: B) -> Self
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    pub(super) fn passing(body: impl AnyBody) -> Self {
         Self(Inner::Passing(body.map_err(|error| BodyError(error.into())).boxed_unsync()))
     }
 
@@ -101,11 +105,7 @@ pub(super) fn fits(body: &impl HttpBody, max: usize) -> bool {
 }
 
 /// Collects a body that [`fits`].
-pub(super) async fn collect<B>(body: B, max: usize) -> Result<Whole, BoxError>
-where
-    B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
+pub(super) async fn collect(body: impl AnyBody, max: usize) -> Result<Whole, BoxError> {
     let collected = Limited::new(body, max).collect().await?;
     let trailers = collected.trailers().cloned();
     Ok(Whole { data: collected.to_bytes(), trailers })

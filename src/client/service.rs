@@ -20,8 +20,8 @@ use tower_service::Service;
 use crate::key::{Fingerprint, Key};
 
 use super::Options;
-use super::attempt::{Answer, Answered, Attempts, Content, Lost, Outgoing};
-use super::body::{Body, BoxError, Whole, collect, fits};
+use super::attempt::{Answer, Answered, Attempts, Content, Lost, Outgoing, Transport};
+use super::body::{AnyBody, Body, BoxError, Whole, collect, fits};
 use super::call::{Call, CallId};
 use super::error::{Error, Failure, Stop};
 use super::memory::{Landed, Memory};
@@ -76,13 +76,9 @@ async fn run<S, B, R>(
     request: Request<B>,
 ) -> Result<Response<Body>, Error>
 where
-    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
+    S: Transport<R>,
+    B: AnyBody,
+    R: AnyBody,
 {
     let (mut parts, body) = request.into_parts();
     let (key, named) = key(&mut parts, memory, options.quote_keys)?;
@@ -152,11 +148,8 @@ async fn one<S, R>(
     ends: Instant,
 ) -> Result<Answer, Error>
 where
-    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
+    S: Transport<R>,
+    R: AnyBody,
 {
     let attempts = Attempts {
         inner,
@@ -222,8 +215,7 @@ async fn content<B>(
     max: usize,
 ) -> Result<Content, BoxError>
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: AnyBody,
 {
     if !method.is_safe() && key.is_none() {
         return Ok(Content::Once(Body::passing(body), Stop::NotIdempotent));
