@@ -152,7 +152,7 @@ fn measure(args: &Args) -> Result<Results> {
         if wants(part) {
             results.forget(part);
             run(&plan, &mut results)?;
-            // Hours may still go wrong.
+            // The next part may go wrong.
             if let Some(directory) = args.report() {
                 std::fs::create_dir_all(&directory)?;
                 let text = serde_json::to_string_pretty(&results)?;
