@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::engine::ledger::OpenClaim;
 use crate::error::Result;
 use crate::key::{Address, RequestId};
-use crate::ledger::OpenClaim;
-use crate::locks::{Acquired, Held, Waited, Waiter};
 use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
 use crate::permit::{Attempt, Claiming, Facts, Permit};
 use crate::record::Record;
 use crate::store::Inner;
+use crate::table::{Acquired, Held, Waited, Waiter};
 use crate::ticket::{block_on, block_on_timeout};
 
 /// Time is counted in milliseconds.
@@ -113,7 +113,7 @@ impl Begin {
     fn start(&self) -> State {
         let engine = &self.store.engine;
         let acquired =
-            engine.check().and_then(|()| engine.locks.acquire(&self.address, &self.request_id));
+            engine.check().and_then(|()| engine.table.acquire(&self.address, &self.request_id));
         match acquired {
             Ok(Acquired::Held(held)) => self.decide(held),
             Ok(Acquired::Waiting(waiter)) => State::Waiting(waiter),
@@ -155,7 +155,7 @@ impl Begin {
     fn execute(&self, held: Held) -> State {
         // A key may have been passed on just before the store stopped: nothing runs that could not
         // be recorded.
-        if let Err(error) = self.store.engine.locks.check() {
+        if let Err(error) = self.store.engine.table.check() {
             return State::Ready(Err(error));
         }
         let ledger = &self.store.engine.ledger;

@@ -17,13 +17,13 @@ use http::Response;
 use http::{HeaderName, request};
 
 use crate::clock::{Moment, SimulatedClock};
-pub use crate::disk::{Disk, DiskFile};
-use crate::disk::{MemoryDisk, read_all};
-use crate::entry::{self, Encoded, Found, Parts};
+pub use crate::engine::disk::{Disk, DiskFile};
+use crate::engine::disk::{MemoryDisk, read_all};
+use crate::engine::entry::{self, Encoded, Found, Parts};
+use crate::engine::ledger::{self, Opened, Settings};
+use crate::engine::log::{BatchBuilder, Tail};
 use crate::error::{Error, Result};
 use crate::key::{Address, Fingerprint, Key, Scope};
-use crate::ledger::{self, Opened, Settings};
-use crate::log::{BatchBuilder, Tail};
 use crate::record::{Completion, Record};
 #[cfg(feature = "server")]
 use crate::server::Fingerprinting;

@@ -68,43 +68,33 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod begin;
-mod builder;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub mod client;
 pub mod clock;
-mod commit;
-mod disk;
 mod engine;
-mod entry;
 pub mod error;
 #[doc(hidden)]
 pub mod internals;
 pub mod key;
-mod ledger;
-mod locks;
-mod log;
 mod observe;
 mod operation;
 mod permit;
-mod reaper;
 pub mod record;
 #[cfg(test)]
 #[cfg(shuttle)]
 mod schedules;
-mod segment;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
-mod settler;
 mod stats;
 mod store;
 mod sync;
+mod table;
 mod ticket;
-mod writer;
 
 pub use begin::{Begin, Outcome};
-pub use builder::Builder;
+pub use engine::builder::Builder;
 pub use error::{Error, Result};
 pub use key::{Fingerprint, Key, RequestId, Scope};
 pub use operation::Operation;

@@ -12,15 +12,15 @@ use http::Response;
 use sha2::{Digest, Sha256};
 
 use crate::clock::millis;
-use crate::commit::{Claimed, Effect};
-use crate::entry::{Claim, Encoded, Entry};
+use crate::engine::commit::{Claimed, Effect};
+use crate::engine::entry::{Claim, Encoded, Entry};
+use crate::engine::ledger::{OpenClaim, Reservation};
 use crate::error::{Error, Result};
 use crate::key::{Fingerprint, Key, RequestId, Scope};
-use crate::ledger::{OpenClaim, Reservation};
-use crate::locks::Held;
 use crate::observe;
 use crate::record::{Completion, Record, fits};
 use crate::store::Inner;
+use crate::table::Held;
 use crate::ticket::{Slot, Ticket, block_on};
 
 /// The right to run an operation, and the duty to say how it ended.

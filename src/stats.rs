@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::engine::Engine;
+use crate::engine::core::Engine;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How a store is doing. Counters start at zero when it is opened.
@@ -52,11 +52,11 @@ pub struct Stats {
 
 impl Stats {
     pub(crate) fn of(engine: &Engine) -> Self {
-        let Engine { ledger, locks, counters, .. } = engine;
+        let Engine { ledger, table, counters, .. } = engine;
         let snapshot = ledger.snapshot();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Self {
-            in_flight: locks.in_flight(),
+            in_flight: table.in_flight(),
             open_claims: ledger.claims.lock().len(),
             batches: count(&counters.batches),
             entries: count(&counters.entries),

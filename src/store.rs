@@ -5,24 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::begin::Begin;
-use crate::builder::Builder;
-use crate::commit::{Effect, Queue};
-use crate::disk::Disk;
-use crate::engine::{Engine, Message, Waiting};
-use crate::entry::{Encoded, Entry};
+use crate::engine::builder::Builder;
+use crate::engine::commit::{Effect, Queue};
+use crate::engine::core::{Engine, Message, Waiting};
+use crate::engine::disk::Disk;
+use crate::engine::entry::{Encoded, Entry};
+use crate::engine::ledger::{self, Opened, Settings};
+use crate::engine::reaper::Reaper;
+use crate::engine::writer;
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
-use crate::ledger::{self, Opened, Settings};
-use crate::locks::{Acquired, Limits, Locks};
 use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
-use crate::reaper::Reaper;
 use crate::record::Record;
 use crate::stats::Stats;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Mutex, Sender, unbounded};
+use crate::table::{Acquired, Limits, Table};
 use crate::ticket::Ticket;
-use crate::writer;
 
 /// Idempotency records in a directory, with a table of keys in flight in front.
 ///
@@ -111,7 +111,7 @@ impl Store {
         }
         let path = ledger.disk.path().to_owned();
         let failed = |error| Error::io("start the threads of", &path, error);
-        let engine = Arc::new(Engine::new(ledger, Locks::new(limits)));
+        let engine = Arc::new(Engine::new(ledger, Table::new(limits)));
         let (reaper, messages) = unbounded();
         let (queue, writer) = writer::start(&engine, tail, reaper.clone()).map_err(failed)?;
         let reaper_thread = Reaper {
@@ -181,7 +181,7 @@ impl Store {
         engine.check()?;
         let ledger = &engine.ledger;
         let address = Address::new(&ledger.uuid, scope, key.clone());
-        let held = match engine.locks.acquire(&address, &crate::RequestId::random())? {
+        let held = match engine.table.acquire(&address, &crate::RequestId::random())? {
             Acquired::Held(held) => held,
             Acquired::Waiting(waiter) => {
                 // Whatever the outcome was just now, the key was in flight when asked.
@@ -259,13 +259,13 @@ impl Handle {
     fn close(&self, timeout: Duration) -> Result<usize> {
         let Inner { engine, queue, reaper, .. } = &*self.inner;
         engine.start_closing();
-        let idle = engine.locks.wait_idle(timeout);
-        engine.locks.stop(&engine.stopped());
+        let idle = engine.table.wait_idle(timeout);
+        engine.table.stop(&engine.stopped());
         if idle {
             // One that was let in just before may have come after it.
-            engine.locks.wait_idle(timeout);
+            engine.table.wait_idle(timeout);
         }
-        let stragglers = engine.locks.in_flight();
+        let stragglers = engine.table.in_flight();
         if let Some(threads) = self.threads.lock().take() {
             queue.stop();
             // If the reaper is gone, it has nothing to be told.
@@ -275,7 +275,7 @@ impl Handle {
             let _ = threads.reaper.join();
             // A permit that is still out may act: the directory stays locked until it is gone. Nobody
             // gets one any more, so this is the last word.
-            if !engine.has_failed() && engine.locks.in_flight() == 0 {
+            if !engine.has_failed() && engine.table.in_flight() == 0 {
                 let disk = &engine.ledger.disk;
                 disk.unlock().map_err(|error| Error::io("unlock", disk.path(), error))?;
             }

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::begin::Outcome;
-use crate::builder::Builder;
 use crate::clock::{Clock, Reading, SystemClock};
+use crate::engine::builder::Builder;
 use crate::key::{Fingerprint, InvalidKey, Key, Scope};
 use crate::operation::Operation;
 use crate::permit::{Attempt, Permit};

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::clock::Moment;
-use crate::disk::{Disk, MemoryDisk, read_all};
-use crate::entry::{Encoded, Entry, Found, Parts};
+use crate::engine::disk::{Disk, MemoryDisk, read_all};
+use crate::engine::entry::{Encoded, Entry, Found, Parts};
+use crate::engine::segment::{self, Handles, Sealed, Segment, SegmentMeta};
 use crate::error::{Error, Result};
 use crate::key::{Address, Scope};
 use crate::record::Record;
-use crate::segment::{self, Handles, Sealed, Segment, SegmentMeta};
 
 use super::{DAY, encode, replace};
 

@@ -12,7 +12,7 @@ use http::Response;
 use super::history::{Event, History};
 use super::medium::Medium;
 use crate::clock::SimulatedClock;
-use crate::ledger::write_lock;
+use crate::engine::ledger::write_lock;
 use crate::permit::Attempt;
 use crate::{Error, Fingerprint, Operation, Outcome, Permit, Result, Scope, Store};
 

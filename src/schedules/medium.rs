@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use crate::disk::{Disk, DiskFile, MemoryDisk};
+use crate::engine::disk::{Disk, DiskFile, MemoryDisk};
 
 #[derive(Debug, Default)]
 pub(super) struct Medium {

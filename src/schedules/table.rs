@@ -8,9 +8,9 @@ use shuttle::future::block_on;
 use shuttle::thread;
 
 use super::{explore, join};
-use crate::commit::deliver;
+use crate::engine::commit::deliver;
 use crate::key::Address;
-use crate::locks::{Acquired, Limits, Locks, Waited};
+use crate::table::{Acquired, Limits, Table, Waited};
 use crate::ticket::Ticket;
 use crate::{Error, Scope};
 
@@ -55,13 +55,13 @@ fn p15_a_value_is_taken_or_comes_back_and_never_both() {
 #[test]
 fn p8_whoever_waits_for_the_last_to_leave_is_woken() {
     explore(|| {
-        let locks = Locks::new(Limits { in_flight: 9, per_scope: 9, waiters: 9 });
+        let table = Table::new(Limits { in_flight: 9, per_scope: 9, waiters: 9 });
         let leaving = ["a", "b"].map(|key| {
             let address = Address::new(&[0; 16], Scope::new("s"), key.parse().unwrap());
-            let acquired = locks.acquire(&address, &"r".parse().unwrap()).unwrap();
+            let acquired = table.acquire(&address, &"r".parse().unwrap()).unwrap();
             thread::spawn(move || drop(acquired))
         });
-        assert!(locks.wait_idle(Duration::MAX));
+        assert!(table.wait_idle(Duration::MAX));
         join(leaving);
     });
 }
@@ -70,17 +70,17 @@ fn p8_whoever_waits_for_the_last_to_leave_is_woken() {
 #[test]
 fn p14_the_limits_of_the_table_hold() {
     const LIMITS: Limits = Limits { in_flight: 3, per_scope: 2, waiters: 1 };
-    fn acquire(locks: &Arc<Locks>, scope: &str, key: &str) -> Option<Acquired> {
+    fn acquire(table: &Arc<Table>, scope: &str, key: &str) -> Option<Acquired> {
         let address = Address::new(&[0; 16], Scope::new(scope), key.parse().unwrap());
-        locks.acquire(&address, &"r".parse().unwrap()).ok()
+        table.acquire(&address, &"r".parse().unwrap()).ok()
     }
     explore(|| {
-        let locks = Locks::new(LIMITS);
+        let table = Table::new(LIMITS);
         let inside = Arc::new([const { AtomicUsize::new(0) }; 2]);
         let threads = [("s", 0), ("s", 0), ("s", 0), ("t", 1)].map(|(scope, which)| {
-            let (locks, inside) = (Arc::clone(&locks), Arc::clone(&inside));
+            let (table, inside) = (Arc::clone(&table), Arc::clone(&inside));
             thread::spawn(move || {
-                let Some(acquired) = acquire(&locks, scope, "k") else { return };
+                let Some(acquired) = acquire(&table, scope, "k") else { return };
                 let counts = &*inside;
                 assert!(counts[which].fetch_add(1, Ordering::Relaxed) < LIMITS.per_scope);
                 thread::yield_now();
@@ -89,12 +89,12 @@ fn p14_the_limits_of_the_table_hold() {
             })
         });
         join(threads);
-        assert_eq!(locks.in_flight(), 0);
+        assert_eq!(table.in_flight(), 0);
         let room = [("s", "a"), ("s", "b"), ("t", "a")];
-        let room = room.map(|(scope, key)| acquire(&locks, scope, key).expect("all have left"));
-        assert!(acquire(&locks, "t", "b").is_none());
+        let room = room.map(|(scope, key)| acquire(&table, scope, key).expect("all have left"));
+        assert!(acquire(&table, "t", "b").is_none());
         drop(room);
-        assert_eq!(locks.in_flight(), 0);
+        assert_eq!(table.in_flight(), 0);
     });
 }
 
@@ -102,11 +102,11 @@ fn p14_the_limits_of_the_table_hold() {
 #[test]
 fn p8_nobody_waits_in_a_table_that_has_stopped() {
     explore(|| {
-        let locks = Locks::new(Limits { in_flight: 9, per_scope: 9, waiters: 9 });
+        let table = Table::new(Limits { in_flight: 9, per_scope: 9, waiters: 9 });
         let threads = ["a", "a", "b"].map(|key| {
-            let locks = Arc::clone(&locks);
+            let table = Arc::clone(&table);
             let address = Address::new(&[0; 16], Scope::new("s"), key.parse().unwrap());
-            thread::spawn(move || match locks.acquire(&address, &"r".parse().unwrap()) {
+            thread::spawn(move || match table.acquire(&address, &"r".parse().unwrap()) {
                 Ok(Acquired::Held(held)) => held.keep(),
                 Ok(Acquired::Waiting(mut waiter)) => {
                     let waited = block_on(std::future::poll_fn(|cx| waiter.poll(cx)));
@@ -115,8 +115,8 @@ fn p8_nobody_waits_in_a_table_that_has_stopped() {
                 Err(error) => assert!(matches!(error, Error::Stopped { .. })),
             })
         });
-        locks.stop(&Error::Stopped { source: None });
+        table.stop(&Error::Stopped { source: None });
         join(threads);
-        assert_eq!(locks.in_flight(), 0);
+        assert_eq!(table.in_flight(), 0);
     });
 }

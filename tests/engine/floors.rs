@@ -9,10 +9,10 @@ const FLOORS: [&[&str]; 14] = [
     &["error", "clock"],
     &["observe"],
     &["record", "ticket"],
-    &["entry", "locks"],
+    &["entry", "table"],
     &["log", "segment"],
     &["ledger"],
-    &["engine"],
+    &["core"],
     &["commit"],
     &["settler"],
     &["writer", "reaper"],
@@ -34,9 +34,10 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }
 
-/// The first part of a file's path is its module.
+/// The first part of a file's path is its module, or the part behind `engine/`.
 fn module_of(path: &Path) -> String {
-    path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
+    let mut parts = path.iter().skip_while(|part| *part == "engine");
+    parts.next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
 #[test]
@@ -46,7 +47,7 @@ fn every_module_names_only_lower_floors() {
     for path in sources(&src) {
         let relative = path.strip_prefix(&src).unwrap();
         let module = module_of(relative);
-        if module == "lib" || relative.ends_with("tests.rs") {
+        if module == "lib" || module == "engine" || relative.ends_with("tests.rs") {
             continue;
         }
         let code = fs::read_to_string(&path).unwrap();
@@ -54,6 +55,7 @@ fn every_module_names_only_lower_floors() {
         let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
         for line in code {
             for part in line.split("crate::").skip(1) {
+                let part = part.strip_prefix("engine::").unwrap_or(part);
                 let name: String = part.chars().take_while(|c| c.is_alphanumeric()).collect();
                 if name == module || name.is_empty() || name.starts_with(char::is_uppercase) {
                     continue;

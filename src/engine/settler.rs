@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::commit::{Committed, Queue};
-use crate::engine::{Engine, Message};
-use crate::ledger::Frozen;
+use crate::engine::commit::{Committed, Queue};
+use crate::engine::core::{Engine, Message};
+use crate::engine::ledger::Frozen;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Sender, unbounded};

@@ -10,10 +10,10 @@ use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-use crate::disk::{Disk, read_all, remove_leftover};
-use crate::entry::End;
+use crate::engine::disk::{Disk, read_all, remove_leftover};
+use crate::engine::entry::End;
+use crate::engine::segment::SegmentMeta;
 use crate::error::{Error, Result};
-use crate::segment::SegmentMeta;
 
 use super::Trouble;
 
@@ -134,7 +134,7 @@ fn checksum_of(magic: &[u8; 8], format: u32, content: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::MemoryDisk;
+    use crate::engine::disk::MemoryDisk;
 
     fn manifest() -> Manifest {
         Manifest {

@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Timeline;
-use crate::disk::{Disk, remove_leftover};
-use crate::entry::{Encoded, End, Entry};
+use crate::engine::disk::{Disk, remove_leftover};
+use crate::engine::entry::{Encoded, End, Entry};
+use crate::engine::log::{Batch, BatchBuilder, Log, PAGE, PAGE_BYTES, Tail, log_name};
+use crate::engine::segment::{Handles, Segment};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
-use crate::log::{Batch, BatchBuilder, Log, PAGE, PAGE_BYTES, Tail, log_name};
-use crate::segment::{Handles, Segment};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Mutex, RwLock};
 
@@ -241,13 +241,13 @@ impl Ledger {
         for generation in &names.segments {
             if !manifest.segments.iter().any(|segment| segment.generation == *generation) {
                 // It is in nobody's way, and the next opening tries again.
-                let _ = self.disk.remove(&crate::segment::segment_name(*generation));
+                let _ = self.disk.remove(&crate::engine::segment::segment_name(*generation));
             }
         }
         for generation in &names.logs {
             let used = unused.iter().any(|log| log.generation == *generation);
             if !used && !manifest.logs.contains(generation) {
-                let _ = self.disk.remove(&crate::log::log_name(*generation));
+                let _ = self.disk.remove(&crate::engine::log::log_name(*generation));
             }
         }
         unused.into_iter().map(Retired::Log).collect()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::clock::{Anchor, Moment, Reading, millis};
-use crate::entry::{self, Encoded, MAX_ENTRY_BYTES};
+use crate::engine::entry::{self, Encoded, MAX_ENTRY_BYTES};
 
 use super::PAGE_BYTES;
 use super::header::field;
@@ -210,7 +210,7 @@ impl BatchBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Entry;
+    use crate::engine::entry::Entry;
 
     const KEY: [u8; 32] = [3; 32];
 

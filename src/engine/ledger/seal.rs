@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::disk::DiskFile;
-use crate::entry::{self, End, Entry, Malformed, Parts};
+use crate::engine::disk::DiskFile;
+use crate::engine::entry::{self, End, Entry, Malformed, Parts};
+use crate::engine::log::{Addresses, Location, Log, PAGE};
+use crate::engine::segment::{self, Sealed, Segment, SegmentMeta};
 use crate::error::{Error, Result};
-use crate::log::{Addresses, Location, Log, PAGE};
 use crate::observe;
-use crate::segment::{self, Sealed, Segment, SegmentMeta};
 use crate::sync::atomic::Ordering;
 
 use super::recovery::needed_for;

@@ -12,12 +12,12 @@
 
 use std::sync::Arc;
 
-use crate::commit::{Command, Committed, Pending, Queue};
-use crate::engine::{Engine, Message};
+use crate::engine::commit::{Command, Committed, Pending, Queue};
+use crate::engine::core::{Engine, Message};
+use crate::engine::log::{BatchBuilder, Frame, Tail};
+use crate::engine::settler::{Settlement, Settler};
 use crate::error::{Error, Result};
-use crate::log::{BatchBuilder, Frame, Tail};
 use crate::observe::{self, Stopwatch};
-use crate::settler::{Settlement, Settler};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Receiver, Sender, unbounded};

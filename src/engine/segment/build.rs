@@ -10,8 +10,8 @@ use redb::{Builder, Database, Table};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Moment;
-use crate::disk::{Disk, DiskFile, remove_leftover};
-use crate::entry;
+use crate::engine::disk::{Disk, DiskFile, remove_leftover};
+use crate::engine::entry;
 use crate::error::{Error, Result};
 use crate::key::Address;
 

@@ -5,7 +5,7 @@
 //!   whom it was passed. It is never absent in between, so nobody else can slip in.
 //! - A waiter's slot is filled, and its place in the queue given up, under the shard's mutex. So
 //!   giving up is atomic: either the grant has arrived, or it never will.
-//! - After [`Locks::stop`] no waiter is queued and none joins.
+//! - After [`Table::stop`] no waiter is queued and none joins.
 //! - Wakers run outside the mutexes. A shard's mutex may take a slot's, never the reverse.
 
 use std::collections::{HashMap, VecDeque, hash_map};
@@ -36,7 +36,7 @@ pub(crate) struct Limits {
 }
 
 #[derive(Debug)]
-pub(crate) struct Locks {
+pub(crate) struct Table {
     shards: Box<[Mutex<HashMap<Address, Entry>>]>,
     scopes: Box<[Mutex<HashMap<Scope, usize>>]>,
     in_flight: AtomicUsize,
@@ -78,7 +78,7 @@ pub(crate) enum Acquired {
     Waiting(Waiter),
 }
 
-impl Locks {
+impl Table {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -174,36 +174,36 @@ impl Locks {
 /// One operation's share of the limits.
 #[derive(Debug)]
 struct Place {
-    locks: Arc<Locks>,
+    table: Arc<Table>,
     scope: Scope,
     /// Its key stays locked, and goes on counting for its scope.
     is_kept: bool,
 }
 
 impl Place {
-    fn take(locks: &Arc<Locks>, scope: Scope) -> Result<Self> {
-        let max = locks.limits.in_flight;
-        let room = max.saturating_sub(locks.kept.load(Ordering::Acquire));
-        locks
+    fn take(table: &Arc<Table>, scope: Scope) -> Result<Self> {
+        let max = table.limits.in_flight;
+        let room = max.saturating_sub(table.kept.load(Ordering::Acquire));
+        table
             .in_flight
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < room).then_some(n + 1))
             .map(|n| observe::in_flight(n + 1))
             .map_err(|_| Error::limit(Limit::InFlight, max))?;
         // From here on dropping the place gives the share back.
-        let place = Self { locks: Arc::clone(locks), scope, is_kept: false };
+        let place = Self { table: Arc::clone(table), scope, is_kept: false };
         let mut scopes = place.shard().lock();
         let count = scopes.entry(scope).or_insert(0);
         *count += 1;
-        let over = *count > locks.limits.per_scope;
+        let over = *count > table.limits.per_scope;
         drop(scopes);
         if over {
-            return Err(Error::limit(Limit::InFlightPerScope, locks.limits.per_scope));
+            return Err(Error::limit(Limit::InFlightPerScope, table.limits.per_scope));
         }
         Ok(place)
     }
 
     fn shard(&self) -> &Mutex<HashMap<Scope, usize>> {
-        &self.locks.scopes[usize::from(self.scope.as_bytes()[0]) % SHARDS]
+        &self.table.scopes[usize::from(self.scope.as_bytes()[0]) % SHARDS]
     }
 }
 
@@ -218,12 +218,12 @@ impl Drop for Place {
                 count.remove();
             }
         }
-        let before = self.locks.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let before = self.table.in_flight.fetch_sub(1, Ordering::AcqRel);
         observe::in_flight(before - 1);
         if before == 1 {
             // Under the mutex, so that whoever is about to wait has either seen zero or is waiting.
-            drop(self.locks.idle.lock());
-            self.locks.idled.notify_all();
+            drop(self.table.idle.lock());
+            self.table.idled.notify_all();
         }
     }
 }
@@ -246,7 +246,7 @@ impl Held {
     pub(crate) fn settle(mut self, record: &Record) {
         let Some(place) = self.place.take() else { return };
         let mut wakers = Wakers::default();
-        let mut shard = place.locks.shard(&self.address).lock();
+        let mut shard = place.table.shard(&self.address).lock();
         if let Some(entry) = shard.remove(&self.address) {
             for waiter in entry.waiters {
                 wakers.note(waiter.slot.fill(Grant::Record(record.clone())));
@@ -262,7 +262,7 @@ impl Held {
     pub(crate) fn keep(mut self) {
         if let Some(place) = &mut self.place {
             place.is_kept = true;
-            place.locks.kept.fetch_add(1, Ordering::AcqRel);
+            place.table.kept.fetch_add(1, Ordering::AcqRel);
         }
         self.place = None;
     }
@@ -271,11 +271,11 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            let locks = Arc::clone(&place.locks);
+            let table = Arc::clone(&place.table);
             // Before the next one wakes, so that it is not counted beside this one. Whoever waits for
             // idleness may go on before the key is free, which nobody asks for any more then.
             drop(place);
-            locks.pass_on(&self.address);
+            table.pass_on(&self.address);
         }
     }
 }
@@ -324,7 +324,7 @@ impl Waiter {
 
     fn leave(&self) -> Left {
         let place = self.place.as_ref().expect("a waiter leaves once");
-        let mut shard = place.locks.shard(&self.address).lock();
+        let mut shard = place.table.shard(&self.address).lock();
         if let Some(grant) = self.slot.close() {
             return Left::Granted(grant);
         }

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::entry::MAX_BARE_ENTRY_BYTES;
+use crate::engine::entry::MAX_BARE_ENTRY_BYTES;
+use crate::engine::log::{BatchBuilder, Frame, PAGE, PAGE_BYTES};
 use crate::error::{Error, Result};
-use crate::log::{BatchBuilder, Frame, PAGE, PAGE_BYTES};
 use crate::sync::Mutex;
 
 const _: () = assert!(BatchBuilder::HEAD + Frame::HEAD + MAX_BARE_ENTRY_BYTES <= PAGE_BYTES);

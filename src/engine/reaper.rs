@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::commit::Queue;
-use crate::engine::{Engine, Message, Waiting};
+use crate::engine::commit::Queue;
+use crate::engine::core::{Engine, Message, Waiting};
+use crate::engine::ledger::{Frozen, Retired, Trouble, reap_interval};
 use crate::error::{Error, Result};
-use crate::ledger::{Frozen, Retired, Trouble, reap_interval};
 use crate::observe::{self, Stopwatch};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
@@ -197,11 +197,11 @@ mod tests {
 
     use super::*;
     use crate::clock::SimulatedClock;
-    use crate::commit::Command;
-    use crate::disk::{Disk, MemoryDisk};
-    use crate::ledger::{Opened, Settings, open};
-    use crate::locks::{Limits, Locks};
+    use crate::engine::commit::Command;
+    use crate::engine::disk::{Disk, MemoryDisk};
+    use crate::engine::ledger::{Opened, Settings, open};
     use crate::sync::{Sender, unbounded};
+    use crate::table::{Limits, Table};
     use crate::{Fingerprint, Operation, Outcome, Scope, Store};
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -242,7 +242,7 @@ mod tests {
             let Opened { ledger, frozen, mut retired, .. } = opened;
             ledger.prepare(&mut retired).unwrap();
             let limits = Limits { in_flight: 16, per_scope: 16, waiters: 16 };
-            let engine = Arc::new(Engine::new(ledger, Locks::new(limits)));
+            let engine = Arc::new(Engine::new(ledger, Table::new(limits)));
             engine.start_closing();
             let (to_writer, writer) = unbounded();
             let (to_reaper, messages) = unbounded();

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::disk::Disk;
-use crate::entry::{self, End, Entry, Malformed, Parts};
+use crate::engine::disk::Disk;
+use crate::engine::entry::{self, End, Entry, Malformed, Parts};
+use crate::engine::log::{Batch, Change, Location, Log, PAGE};
 use crate::error::{Error, Result};
 use crate::key::Address;
-use crate::log::{Batch, Change, Location, Log, PAGE};
 use crate::sync::thread;
 
 use super::OpenClaim;

@@ -1,6 +1,6 @@
 //! The names in a store's directory.
 
-use crate::disk::Disk;
+use crate::engine::disk::Disk;
 use crate::error::{Error, Result};
 
 use super::manifest::{LOCK, MANIFEST};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::Response;
 
 use super::*;
-use crate::disk::{MemoryDisk, read_all};
-use crate::entry::{Encoded, Parts};
+use crate::engine::disk::{MemoryDisk, read_all};
+use crate::engine::entry::{Encoded, Parts};
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
-use crate::disk::{Disk, MemoryDisk, RealDisk};
-use crate::entry::MAX_BODY_BYTES;
+use crate::engine::disk::{Disk, MemoryDisk, RealDisk};
+use crate::engine::entry::MAX_BODY_BYTES;
+use crate::engine::ledger::Settings;
+use crate::engine::log::PAGE;
 use crate::error::{Error, Result};
-use crate::ledger::Settings;
-use crate::locks::Limits;
-use crate::log::PAGE;
 use crate::store::Store;
+use crate::table::Limits;
 use crate::ticket::poll_until;
 
 /// How often a store that waits for the lock tries again.

@@ -25,15 +25,15 @@ fn record() -> Record {
     Record::new(completion, Moment(0))
 }
 
-fn held(locks: &Arc<Locks>, id: &str) -> Held {
-    match locks.acquire(&address("s", "k"), &request(id)).unwrap() {
+fn held(table: &Arc<Table>, id: &str) -> Held {
+    match table.acquire(&address("s", "k"), &request(id)).unwrap() {
         Acquired::Held(held) => held,
         Acquired::Waiting(_) => panic!("the key is held by another"),
     }
 }
 
-fn waiter(locks: &Arc<Locks>, id: &str) -> Waiter {
-    match locks.acquire(&address("s", "k"), &request(id)).unwrap() {
+fn waiter(table: &Arc<Table>, id: &str) -> Waiter {
+    match table.acquire(&address("s", "k"), &request(id)).unwrap() {
         Acquired::Waiting(waiter) => waiter,
         Acquired::Held(_) => panic!("the key is free"),
     }
@@ -43,9 +43,9 @@ fn waiter(locks: &Arc<Locks>, id: &str) -> Waiter {
 #[test]
 fn p8_giving_up_while_the_key_is_settled_ends_in_one_or_the_other() {
     for _ in 0..2000 {
-        let locks = Locks::new(ROOMY);
-        let first = held(&locks, "first");
-        let waiters: Vec<_> = (0..4).map(|_| waiter(&locks, "later")).collect();
+        let table = Table::new(ROOMY);
+        let first = held(&table, "first");
+        let waiters: Vec<_> = (0..4).map(|_| waiter(&table, "later")).collect();
         let barrier = std::sync::Barrier::new(2);
         std::thread::scope(|threads| {
             threads.spawn(|| {
@@ -61,45 +61,45 @@ fn p8_giving_up_while_the_key_is_settled_ends_in_one_or_the_other() {
                 }
             }
         });
-        assert_eq!(locks.in_flight(), 0);
+        assert_eq!(table.in_flight(), 0);
     }
 }
 
 #[test]
 fn p14_keys_that_stay_locked_count_for_the_limit() {
-    let locks = Locks::new(Limits { in_flight: 1, ..ROOMY });
-    held(&locks, "first").keep();
-    assert_eq!(locks.in_flight(), 0);
-    let other = locks.acquire(&address("s", "other"), &request("other"));
+    let table = Table::new(Limits { in_flight: 1, ..ROOMY });
+    held(&table, "first").keep();
+    assert_eq!(table.in_flight(), 0);
+    let other = table.acquire(&address("s", "other"), &request("other"));
     assert!(matches!(other, Err(Error::Limit { limit: Limit::InFlight, .. })));
     // First of all for their scope, so that no other is kept out.
-    let locks = Locks::new(Limits { in_flight: 2, per_scope: 1, ..ROOMY });
-    held(&locks, "first").keep();
-    let same = locks.acquire(&address("s", "other"), &request("other"));
+    let table = Table::new(Limits { in_flight: 2, per_scope: 1, ..ROOMY });
+    held(&table, "first").keep();
+    let same = table.acquire(&address("s", "other"), &request("other"));
     assert!(matches!(same, Err(Error::Limit { limit: Limit::InFlightPerScope, .. })));
-    assert!(locks.acquire(&address("t", "k"), &request("other")).is_ok());
+    assert!(table.acquire(&address("t", "k"), &request("other")).is_ok());
 }
 
 #[test]
 fn p8_every_waiter_gets_the_record() {
-    let locks = Locks::new(ROOMY);
-    let first = held(&locks, "first");
-    let waiters: Vec<_> = (0..3).map(|_| waiter(&locks, "later")).collect();
+    let table = Table::new(ROOMY);
+    let first = held(&table, "first");
+    let waiters: Vec<_> = (0..3).map(|_| waiter(&table, "later")).collect();
     first.settle(&record());
     for waiter in waiters {
         assert!(matches!(waiter.give_up(), Ok(Waited::Record(_))));
     }
-    assert_eq!(locks.in_flight(), 0);
-    held(&locks, "next");
+    assert_eq!(table.in_flight(), 0);
+    held(&table, "next");
 }
 
 #[test]
 fn p8_a_released_key_passes_to_the_first_waiter_without_a_gap() {
-    let locks = Locks::new(ROOMY);
-    let first = held(&locks, "first");
-    let (second, third) = (waiter(&locks, "second"), waiter(&locks, "third"));
+    let table = Table::new(ROOMY);
+    let first = held(&table, "first");
+    let (second, third) = (waiter(&table, "second"), waiter(&table, "third"));
     drop(first);
-    let fourth = waiter(&locks, "fourth");
+    let fourth = waiter(&table, "fourth");
     assert_eq!(third.give_up().unwrap_err(), request("second"));
     let Ok(Waited::Held(second)) = second.give_up() else { panic!("not promoted") };
     drop(second);
@@ -108,54 +108,54 @@ fn p8_a_released_key_passes_to_the_first_waiter_without_a_gap() {
 
 #[test]
 fn p15_a_promoted_waiter_that_is_cancelled_passes_the_key_on() {
-    let locks = Locks::new(ROOMY);
-    let first = held(&locks, "first");
-    let (second, third) = (waiter(&locks, "second"), waiter(&locks, "third"));
+    let table = Table::new(ROOMY);
+    let first = held(&table, "first");
+    let (second, third) = (waiter(&table, "second"), waiter(&table, "third"));
     drop(first);
     drop(second);
     assert!(matches!(third.give_up(), Ok(Waited::Held(_))));
-    assert_eq!(locks.in_flight(), 0);
+    assert_eq!(table.in_flight(), 0);
 }
 
 #[test]
 fn p14_every_limit_refuses_at_once_and_gives_its_share_back() {
-    let locks = Locks::new(Limits { in_flight: 3, per_scope: 2, waiters: 1 });
-    let first = held(&locks, "first");
-    let second = waiter(&locks, "second");
-    let ask = |scope, key| locks.acquire(&address(scope, key), &request("r")).map(drop);
+    let table = Table::new(Limits { in_flight: 3, per_scope: 2, waiters: 1 });
+    let first = held(&table, "first");
+    let second = waiter(&table, "second");
+    let ask = |scope, key| table.acquire(&address(scope, key), &request("r")).map(drop);
     let limit = |result: Result<()>| match result {
         Err(Error::Limit { limit, .. }) => limit,
         other => panic!("{other:?}"),
     };
     assert_eq!(limit(ask("s", "other")), Limit::InFlightPerScope);
-    let third = locks.acquire(&address("t", "k"), &request("third")).unwrap();
+    let third = table.acquire(&address("t", "k"), &request("third")).unwrap();
     assert_eq!(limit(ask("u", "k")), Limit::InFlight);
     drop(third);
     drop(second);
-    let second = waiter(&locks, "second");
+    let second = waiter(&table, "second");
     drop((first, second));
-    assert_eq!(locks.in_flight(), 0);
-    assert!(locks.scopes.iter().all(|shard| shard.lock().is_empty()));
+    assert_eq!(table.in_flight(), 0);
+    assert!(table.scopes.iter().all(|shard| shard.lock().is_empty()));
 }
 
 #[test]
 fn p14_waiters_per_key_are_bounded() {
-    let locks = Locks::new(Limits { waiters: 1, ..ROOMY });
-    let _first = held(&locks, "first");
-    let _second = waiter(&locks, "second");
-    let third = locks.acquire(&address("s", "k"), &request("third"));
+    let table = Table::new(Limits { waiters: 1, ..ROOMY });
+    let _first = held(&table, "first");
+    let _second = waiter(&table, "second");
+    let third = table.acquire(&address("s", "k"), &request("third"));
     assert!(matches!(third, Err(Error::Limit { limit: Limit::WaitersPerKey, max: 1 })));
 }
 
 #[test]
 fn stopping_ends_every_wait_and_keeps_held_keys() {
-    let locks = Locks::new(ROOMY);
-    let first = held(&locks, "first");
-    let second = waiter(&locks, "second");
-    locks.stop(&Error::Stopped { source: None });
+    let table = Table::new(ROOMY);
+    let first = held(&table, "first");
+    let second = waiter(&table, "second");
+    table.stop(&Error::Stopped { source: None });
     assert!(matches!(second.give_up(), Ok(Waited::Stopped(_))));
     first.keep();
-    let again = locks.acquire(&address("s", "k"), &request("again"));
+    let again = table.acquire(&address("s", "k"), &request("again"));
     assert!(matches!(again, Err(Error::Stopped { .. })));
-    assert!(locks.wait_idle(Duration::ZERO));
+    assert!(table.wait_idle(Duration::ZERO));
 }

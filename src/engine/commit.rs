@@ -9,15 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::engine::Engine;
-use crate::entry::{Encoded, Entry};
+use crate::engine::core::Engine;
+use crate::engine::entry::{Encoded, Entry};
+use crate::engine::ledger::{OpenClaim, Reservation};
+use crate::engine::log::{Change, Location, Log, check_of};
 use crate::error::{Error, Result};
 use crate::key::Address;
-use crate::ledger::{OpenClaim, Reservation};
-use crate::locks::Held;
-use crate::log::{Change, Location, Log, check_of};
 use crate::record::{Completion, Record};
 use crate::sync::Sender;
+use crate::table::Held;
 use crate::ticket::Slot;
 
 /// The callers' end of the writer.

@@ -5,7 +5,7 @@ use http::Response;
 
 use super::*;
 use crate::clock::SimulatedClock;
-use crate::disk::MemoryDisk;
+use crate::engine::disk::MemoryDisk;
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 

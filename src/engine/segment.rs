@@ -16,8 +16,8 @@ use redb::{Builder, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, TableDefi
 use xorf::{BinaryFuse16, Filter};
 
 use crate::clock::Moment;
-use crate::disk::{Disk, DiskFile};
-use crate::entry::{self, Found};
+use crate::engine::disk::{Disk, DiskFile};
+use crate::engine::entry::{self, Found};
 use crate::error::{Error, Result};
 use crate::key::Address;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
-use crate::disk::DiskFile;
+use crate::engine::disk::DiskFile;
 
 #[derive(Debug)]
 pub(super) struct Backend(pub(super) Arc<dyn DiskFile>);
@@ -105,7 +105,7 @@ fn index(offset: u64) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Disk, MemoryDisk, read_all};
+    use crate::engine::disk::{Disk, MemoryDisk, read_all};
 
     #[test]
     fn an_overlay_reads_as_the_file_would_and_leaves_the_file_alone() {

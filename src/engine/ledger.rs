@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Anchor, Clock, Timeline};
-use crate::disk::{Disk, DiskFile};
-use crate::entry::{Encoded, Entry, Found};
+use crate::engine::disk::{Disk, DiskFile};
+use crate::engine::entry::{Encoded, Entry, Found};
+use crate::engine::log::{BatchBuilder, Frame, Log, PAGE, Tail};
+use crate::engine::segment::{Handles, Segment};
 use crate::error::{Error, Result};
 use crate::key::Address;
-use crate::log::{BatchBuilder, Frame, Log, PAGE, Tail};
 use crate::record::Record;
-use crate::segment::{Handles, Segment};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::{Moment, millis};
-use crate::entry::{Claim, Encoded, Entry, Malformed, request_id};
+use crate::engine::entry::{Claim, Encoded, Entry, Malformed, request_id};
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, Fingerprint, RequestId, Scope};
 

@@ -1,6 +1,6 @@
 //! Scopes and keys of a log's entries, without the rest.
 
-use crate::entry::{End, Parts};
+use crate::engine::entry::{End, Parts};
 use crate::error::Result;
 
 use super::{Location, Log};

@@ -1,0 +1,133 @@
+//! What the threads of a store share: the ledger, the in-flight table, and whether they go on.
+
+use std::sync::Arc;
+
+use crate::engine::ledger::{Frozen, Ledger};
+use crate::error::{Error, Result};
+use crate::observe;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, OnceLock, thread};
+use crate::table::Table;
+use crate::ticket::Slot;
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) ledger: Ledger,
+    pub(crate) table: Arc<Table>,
+    pub(crate) counters: Counters,
+    failure: OnceLock<Arc<Error>>,
+    closing: AtomicBool,
+}
+
+/// What has happened since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) batches: AtomicU64,
+    pub(crate) entries: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) bodies_left_out: AtomicU64,
+    pub(crate) segments_sealed: AtomicU64,
+    pub(crate) segments_dropped: AtomicU64,
+    /// Why sealing or preparing a log did not work the last time, if it did not.
+    pub(crate) last_trouble: Mutex<Option<Error>>,
+}
+
+impl Engine {
+    pub(crate) fn new(ledger: Ledger, table: Arc<Table>) -> Self {
+        Self {
+            ledger,
+            table,
+            counters: Counters::default(),
+            failure: OnceLock::new(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Stops the store for good: what was being written has an unknown outcome, so nothing more is
+    /// acknowledged, no key is freed, and only a new process may open the store again.
+    pub(crate) fn fail(&self, error: Error) {
+        self.failure.get_or_init(|| {
+            observe::failed(&error);
+            Arc::new(error)
+        });
+        self.table.stop(&self.stopped());
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
+    pub(crate) fn start_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// What a call on a stopped store gets.
+    pub(crate) fn stopped(&self) -> Error {
+        Error::Stopped { source: self.failure.get().map(Arc::clone) }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.has_failed() || self.is_closing() { Err(self.stopped()) } else { Ok(()) }
+    }
+
+    /// Stops the store if the thread that holds the guard panics.
+    pub(crate) fn guard(self: &Arc<Self>, thread: &'static str) -> PanicGuard {
+        PanicGuard { engine: Arc::clone(self), thread }
+    }
+}
+
+/// What the reaper is told.
+pub(crate) enum Message {
+    Frozen(Frozen),
+    /// The writer has done what it was asked; the log that it froze, if any, came before.
+    Rotated,
+    /// Do all that is due, and say so.
+    Reap(Waiting),
+    Stop,
+}
+
+/// Who waits for a round of the reaper. Dropped, it is told that the store has stopped.
+pub(crate) struct Waiting {
+    engine: Arc<Engine>,
+    slot: Option<Arc<Slot<Result<()>>>>,
+}
+
+impl Waiting {
+    pub(crate) fn new(engine: &Arc<Engine>, slot: Arc<Slot<Result<()>>>) -> Self {
+        Self { engine: Arc::clone(engine), slot: Some(slot) }
+    }
+
+    pub(crate) fn answer(mut self, outcome: Result<()>) {
+        self.fill(outcome);
+    }
+
+    fn fill(&mut self, outcome: Result<()>) {
+        let waker = self.slot.take().and_then(|slot| slot.fill(outcome).ok().flatten());
+        waker.into_iter().for_each(std::task::Waker::wake);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.fill(Err(self.engine.stopped()));
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct PanicGuard {
+    engine: Arc<Engine>,
+    thread: &'static str,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let path = self.engine.ledger.disk.path();
+            self.engine.fail(Error::corrupt(path, format!("the {} thread panicked", self.thread)));
+        }
+    }
+}
