@@ -215,7 +215,8 @@ fn read_back(store: &Store, options: &Options) -> Result<()> {
     let began = now();
     for draw in 0..SAMPLE {
         let n = random.hash_one(draw) % options.records;
-        let record = store.get(scope(), &key(n))?.ok_or_else(|| format!("record {n} is gone"))?;
+        let record =
+            store.get(scope(), &key(n)).wait()?.ok_or_else(|| format!("record {n} is gone"))?;
         if record.response().map(Response::body) != Some(&options.body(n)) {
             return Err(format!("record {n} has another body").into());
         }

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::engine::ledger::OpenClaim;
-use crate::error::Result;
+use crate::attempt::Attempt;
+use crate::backend::{Answer, Asked, Backend, Claim, Rules};
+use crate::error::{Error, Result};
 use crate::key::{Address, RequestId};
 use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
-use crate::permit::{Attempt, Claiming, Facts, Permit};
+use crate::permit::Permit;
 use crate::record::Record;
-use crate::store::Inner;
-use crate::table::{Acquired, Held, Waited, Waiter};
-use crate::ticket::{block_on, block_on_timeout};
+use crate::table::{Acquired, Hold, Table, Waited, Waiter};
+use crate::ticket::{Ticket, block_on, block_on_timeout};
 
 /// Time is counted in milliseconds.
 const MIN_TTL: Duration = Duration::from_millis(1);
@@ -35,7 +35,8 @@ pub enum Outcome {
     },
     /// An earlier run was interrupted; find out what it did.
     Interrupted(Attempt),
-    /// Another request runs it still; the caller gave up waiting.
+    /// Another request still runs it: one in this process, and the caller gave up waiting, or one on
+    /// another node.
     InFlight {
         /// The request that holds the key.
         holder: RequestId,
@@ -44,34 +45,38 @@ pub enum Outcome {
 
 /// A wait for an [`Outcome`]: a future, with [`wait`](Self::wait) for threads without a runtime.
 ///
-/// Dropping it gives up the wait. A key that had been granted passes on to the next in line, and a
-/// durable claim that was just made is taken back, since nothing was run.
+/// Dropping it gives up the wait. A key that had arrived is handed on to the next in line, and a
+/// durable claim that was just made is taken back, because nothing was run.
 #[must_use = "the outcome says what to do"]
 pub struct Begin {
-    store: Arc<Inner>,
+    backend: Arc<dyn Backend>,
+    table: Arc<Table>,
     operation: Operation,
     address: Address,
     request_id: RequestId,
+    rules: Rules,
     state: State,
     given_up: bool,
-    /// Since when another request was waited for, if one was.
+    /// Measures the wait for another request, if there was one.
     waited: Option<Stopwatch>,
 }
 
 enum State {
     Ready(Result<Outcome>),
     Waiting(Waiter),
-    Claiming(Claiming),
+    Asking(Ticket<Answer>),
     Done,
 }
 
 impl Begin {
-    pub(crate) fn new(store: Arc<Inner>, operation: Operation) -> Self {
+    pub(crate) fn new(backend: Arc<dyn Backend>, table: Arc<Table>, operation: Operation) -> Self {
         let Operation { scope, ref key, ref request_id, .. } = operation;
-        let address = Address::new(&store.engine.ledger.uuid, scope, key.clone());
+        let address = table.address(scope, key.clone());
         let request_id = request_id.clone().unwrap_or_else(RequestId::random);
+        let rules = backend.rules();
         let (state, given_up, waited) = (State::Done, false, None);
-        let mut begin = Self { store, operation, address, request_id, state, given_up, waited };
+        let mut begin =
+            Self { backend, table, operation, address, request_id, rules, state, given_up, waited };
         begin.state = begin.start();
         begin.waited = matches!(begin.state, State::Waiting(_)).then(Stopwatch::start);
         begin
@@ -87,7 +92,7 @@ impl Begin {
     }
 
     /// Blocks this thread until the outcome is known, and gives up the wait for another request
-    /// after `timeout`: the outcome is then [`Outcome::InFlight`], unless it has just arrived.
+    /// after `timeout`: the outcome is then [`Outcome::InFlight`], unless another has just arrived.
     ///
     /// # Errors
     ///
@@ -111,40 +116,56 @@ impl Begin {
     }
 
     fn start(&self) -> State {
-        let engine = &self.store.engine;
-        let acquired =
-            engine.check().and_then(|()| engine.table.acquire(&self.address, &self.request_id));
+        let acquired = self
+            .check_ttl()
+            .and_then(|()| self.backend.check())
+            .and_then(|()| self.table.acquire(&self.address, &self.request_id));
         match acquired {
-            Ok(Acquired::Held(held)) => self.decide(held),
+            Ok(Acquired::Held(hold)) => self.ask(hold),
             Ok(Acquired::Waiting(waiter)) => State::Waiting(waiter),
             Err(error) => State::Ready(Err(error)),
         }
     }
 
-    /// Decides with the key in hand, so that nobody else can change what is known about it.
-    fn decide(&self, held: Held) -> State {
-        let ledger = &self.store.engine.ledger;
-        if let Some(claim) = ledger.open_claim(&self.address) {
-            return State::Ready(Ok(self.interrupted(held, claim)));
+    fn check_ttl(&self) -> Result<()> {
+        let max = self.rules.ttl;
+        match self.operation.ttl {
+            Some(asked) if asked < MIN_TTL || asked > max => Err(Error::Ttl { asked, max }),
+            _ => Ok(()),
         }
-        match ledger.find(&self.address) {
-            Ok(Some(record)) => {
-                held.settle(&record);
-                State::Ready(Ok(self.answer(record)))
+    }
+
+    /// Asks the backend with the key in hand, so that nothing else in this process can change what
+    /// is known about it.
+    fn ask(&self, hold: Hold) -> State {
+        State::Asking(self.backend.claim(self.asked(), hold))
+    }
+
+    fn asked(&self) -> Asked {
+        let Operation { fingerprint, ttl, durable, .. } = self.operation;
+        Asked::new(fingerprint, self.request_id.clone(), ttl.unwrap_or(self.rules.ttl), durable)
+    }
+
+    fn outcome(&self, answer: Answer) -> Result<Outcome> {
+        match answer {
+            Answer::Claimed(granted) => {
+                Ok(Outcome::Execute(Permit::new(granted.into_claim(), self.rules)))
             }
-            Ok(None) => self.execute(held),
-            Err(error) => State::Ready(Err(error)),
+            Answer::Recorded(record) => Ok(self.replay(record)),
+            Answer::Interrupted(claim) => self.interrupted(claim),
+            Answer::Elsewhere { holder } => Ok(Outcome::InFlight { holder }),
         }
     }
 
-    fn interrupted(&self, held: Held, claim: OpenClaim) -> Outcome {
-        if claim.fingerprint != self.operation.fingerprint {
-            return Outcome::Conflict { original: claim.request_id };
+    fn interrupted(&self, claim: Box<dyn Claim>) -> Result<Outcome> {
+        let past = claim.past();
+        if past.fingerprint != self.operation.fingerprint {
+            return Ok(Outcome::Conflict { original: past.request_id.clone() });
         }
-        Outcome::Interrupted(Attempt::new(Arc::clone(&self.store), held, claim, self.facts()))
+        Attempt::new(claim, self.asked(), self.rules).map(Outcome::Interrupted)
     }
 
-    fn answer(&self, record: Record) -> Outcome {
+    fn replay(&self, record: Record) -> Outcome {
         if record.fingerprint() == self.operation.fingerprint {
             Outcome::Replay(record)
         } else {
@@ -152,40 +173,7 @@ impl Begin {
         }
     }
 
-    fn execute(&self, held: Held) -> State {
-        // A key may have been passed on just before the store stopped: nothing runs that could not
-        // be recorded.
-        if let Err(error) = self.store.engine.table.check() {
-            return State::Ready(Err(error));
-        }
-        let ledger = &self.store.engine.ledger;
-        let store = Arc::clone(&self.store);
-        let facts = self.facts();
-        if !self.operation.durable {
-            let room = ledger.space.reserve(0);
-            return State::Ready(
-                room.map(|room| Outcome::Execute(Permit::volatile(store, held, room, facts))),
-            );
-        }
-        let Facts { fingerprint, request_id, ttl } = facts;
-        let claim = OpenClaim::first(fingerprint, request_id, ttl, ledger.timeline.now());
-        State::Claiming(Claiming::start(store, held, claim))
-    }
-
-    fn has_expired(&self, record: &Record) -> bool {
-        record.expiry() <= self.store.engine.ledger.timeline.now()
-    }
-
-    fn facts(&self) -> Facts {
-        let max = self.store.engine.ledger.settings.ttl;
-        Facts {
-            fingerprint: self.operation.fingerprint,
-            request_id: self.request_id.clone(),
-            ttl: self.operation.ttl.map_or(max, |ttl| ttl.clamp(MIN_TTL, max)),
-        }
-    }
-
-    /// Tells those who watch.
+    /// Counts the outcome for metrics.
     fn report(&self, outcome: &Result<Outcome>) {
         let name = match outcome {
             Ok(Outcome::Execute(_)) => "new",
@@ -204,8 +192,8 @@ impl Begin {
     /// Goes on after a wait for another request.
     fn resume(&self, waited: Waited) -> State {
         match waited {
-            Waited::Record(record) => State::Ready(Ok(self.answer(record))),
-            Waited::Held(held) => self.decide(held),
+            Waited::Record(record) => State::Ready(Ok(self.replay(record))),
+            Waited::Held(hold) => self.ask(hold),
             Waited::Stopped(error) => State::Ready(Err(error)),
         }
     }
@@ -218,8 +206,8 @@ impl Future for Begin {
         loop {
             let given_up = self.given_up;
             self.state = match std::mem::replace(&mut self.state, State::Done) {
-                // It was there when it was asked for, and has expired since.
-                State::Ready(Ok(Outcome::Replay(record))) if self.has_expired(&record) => {
+                // The record was live when it was found, and has expired since.
+                State::Ready(Ok(Outcome::Replay(record))) if !self.backend.is_live(&record) => {
                     self.start()
                 }
                 State::Ready(outcome) => {
@@ -237,10 +225,12 @@ impl Future for Begin {
                         return Poll::Pending;
                     }
                 },
-                State::Claiming(mut claiming) => match claiming.poll(cx) {
-                    Poll::Ready(permit) => State::Ready(permit.map(Outcome::Execute)),
+                State::Asking(mut ticket) => match Pin::new(&mut ticket).poll(cx) {
+                    Poll::Ready(answer) => {
+                        State::Ready(answer.and_then(|answer| self.outcome(answer)))
+                    }
                     Poll::Pending => {
-                        self.state = State::Claiming(claiming);
+                        self.state = State::Asking(ticket);
                         return Poll::Pending;
                     }
                 },

@@ -1,9 +1,30 @@
 //! The embedded backend: a log that acknowledges, and segments that keep.
+//!
+//! ```text
+//!  Embedded::claim ──► ledger: what is known? ──► Claim ──verdict──► queue ──► writer ──► settler
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{Answer, Asked, Backend, Cursor, Past, Rules};
+use crate::error::{Error, Result};
+use crate::key::{Key, Scope};
+use crate::observe::{self, Stopwatch};
+use crate::record::Record;
+use crate::stats::Stats;
+use crate::store::Store;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Mutex, Sender, unbounded};
+use crate::table::{Hold, Limits, Table};
+use crate::ticket::Ticket;
 
 pub(crate) mod builder;
+pub(crate) mod claim;
 pub(crate) mod commit;
 pub(crate) mod core;
-pub(crate) mod disk;
+pub mod disk;
 pub(crate) mod entry;
 pub(crate) mod ledger;
 pub(crate) mod log;
@@ -11,3 +32,232 @@ pub(crate) mod reaper;
 pub(crate) mod segment;
 pub(crate) mod settler;
 pub(crate) mod writer;
+
+use claim::Desk;
+use commit::Effect;
+use core::{Engine, Message, Waiting};
+use disk::Disk;
+use entry::{Encoded, Entry};
+use ledger::{Opened, Settings};
+use reaper::Reaper;
+
+/// A store's directory, open, with the threads that serve it.
+struct Embedded {
+    desk: Desk,
+    rules: Rules,
+    reaper: Sender<Message>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    writer: JoinHandle<()>,
+    reaper: JoinHandle<()>,
+}
+
+/// Opens the store on a disk, and starts its threads.
+pub(crate) fn start(
+    disk: Arc<dyn Disk>,
+    settings: Settings,
+    limits: Limits,
+    max_response_bytes: usize,
+) -> Result<Store> {
+    let took = Stopwatch::start();
+    let rules = Rules { ttl: settings.ttl, max_response_bytes };
+    let Opened { ledger, tail, mut frozen, mut retired } = ledger::open(disk, settings)?;
+    ledger.seal_small(&mut frozen, &mut retired)?;
+    // So that the first key finds its room reserved. A full disk still has the rest of the active
+    // log, and the reaper tries again.
+    match ledger.prepare(&mut retired) {
+        Err(trouble) if trouble.fatal => return Err(trouble.error),
+        _ => {}
+    }
+    let path = ledger.disk.path().to_owned();
+    let failed = |error| Error::io("start the threads of", &path, error);
+    let table = Table::seeded(limits, ledger.uuid);
+    let engine = Arc::new(Engine::new(ledger, Arc::clone(&table)));
+    let (reaper, messages) = unbounded();
+    let (queue, writer) = writer::start(&engine, tail, reaper.clone()).map_err(failed)?;
+    let reaper_thread = Reaper {
+        engine: Arc::clone(&engine),
+        queue: queue.clone(),
+        messages,
+        frozen,
+        retired,
+        waiting: Vec::new(),
+    };
+    let reaper_thread = reaper_thread.start().map_err(failed)?;
+    let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
+    let snapshot = engine.ledger.snapshot();
+    observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
+    let desk = Desk { engine, queue };
+    Ok(Store::new(table, Embedded { desk, rules, reaper, threads }))
+}
+
+impl Backend for Embedded {
+    /// Looks up with the key in hand, so that nobody else can change what is known about it.
+    fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
+        let ledger = &self.desk.engine.ledger;
+        if let Some(claim) = ledger.open_claim(hold.address()) {
+            let claim = self.desk.interrupted(claim, hold);
+            return Ticket::ready(Ok(Answer::Interrupted(Box::new(claim))));
+        }
+        match ledger.find(hold.address()) {
+            Ok(Some(record)) => {
+                hold.answer(&record);
+                Ticket::ready(Ok(Answer::Recorded(record)))
+            }
+            Ok(None) => self.desk.claim(asked, hold),
+            Err(error) => Ticket::ready(Err(error)),
+        }
+    }
+
+    fn find(&self, scope: Scope, key: &Key) -> Ticket<Option<Record>> {
+        let engine = &self.desk.engine;
+        let found = engine
+            .check()
+            .and_then(|()| engine.ledger.find(&engine.table.address(scope, key.clone())));
+        Ticket::ready(found)
+    }
+
+    fn forget(&self, hold: Hold) -> Ticket<()> {
+        self.try_forget(hold).unwrap_or_else(|error| Ticket::ready(Err(error)))
+    }
+
+    fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
+        let engine = &self.desk.engine;
+        let listed = engine.check().map(|()| {
+            let now = engine.ledger.timeline.now();
+            let claims = engine.ledger.claims.lock();
+            let mut pasts: Vec<Past> = claims
+                .iter()
+                .filter(|(address, claim)| {
+                    let place = Cursor { scope: address.scope, key: address.key.clone() };
+                    claim.expiry() > now
+                        && after.as_ref().is_none_or(|after| *after < place)
+                        && !engine.table.is_held(address)
+                })
+                .map(|(address, claim)| claim.past(address))
+                .collect();
+            drop(claims);
+            pasts.sort_unstable_by_key(Past::cursor);
+            pasts.truncate(max);
+            pasts
+        });
+        Ticket::ready(listed)
+    }
+
+    fn is_live(&self, record: &Record) -> bool {
+        record.expiry() > self.desk.engine.ledger.timeline.now()
+    }
+
+    fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    fn check(&self) -> Result<()> {
+        self.desk.engine.check()
+    }
+
+    fn stats(&self) -> Stats {
+        stats_of(&self.desk.engine)
+    }
+
+    fn verify(&self) -> Ticket<()> {
+        let engine = &self.desk.engine;
+        Ticket::ready(engine.check().and_then(|()| engine.ledger.verify()))
+    }
+
+    fn reap(&self) -> Ticket<()> {
+        let (ticket, promise) = Ticket::new();
+        // If the reaper is gone, dropping the message answers it.
+        let _ = self.reaper.send(Message::Reap(Waiting::new(&self.desk.engine, promise)));
+        ticket
+    }
+
+    fn close(&self, within: Duration) -> Ticket<usize> {
+        let engine = &self.desk.engine;
+        engine.start_closing();
+        let stragglers = engine.table.close(within, &engine.stopped());
+        let stopped = self.stop_threads();
+        if engine.has_failed() {
+            return Ticket::ready(Err(engine.stopped()));
+        }
+        Ticket::ready(stopped.map(|()| stragglers))
+    }
+}
+
+impl Embedded {
+    fn try_forget(&self, hold: Hold) -> Result<Ticket<()>> {
+        let ledger = &self.desk.engine.ledger;
+        let address = hold.address();
+        let record = ledger.find(address)?.map(|record| record.expiry());
+        let claim = ledger.open_claim(address).map(|claim| claim.expiry());
+        let Some(until) = record.max(claim) else { return Ok(Ticket::ready(Ok(()))) };
+        let room = ledger.space.reserve(0)?;
+        let encoded = Encoded::new(Some(address), &Entry::Forget(until.0));
+        let (ticket, promise) = Ticket::new();
+        self.desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
+        Ok(ticket)
+    }
+
+    fn stop_threads(&self) -> Result<()> {
+        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
+        let engine = &self.desk.engine;
+        self.desk.queue.stop();
+        // If the reaper is gone, it needs no message.
+        let _ = self.reaper.send(Message::Stop);
+        // A panic in a thread has stopped the store, which is reported by the caller.
+        let _ = threads.writer.join();
+        let _ = threads.reaper.join();
+        // A permit that is still out may act: the directory stays locked until that permit is gone. No
+        // request gets a new one, so the count is final.
+        if !engine.has_failed() && engine.table.in_flight() == 0 {
+            let disk = &engine.ledger.disk;
+            disk.unlock().map_err(|error| Error::io("unlock", disk.path(), error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        let engine = &self.desk.engine;
+        if engine.has_failed() {
+            // The page cache may hold what the disk does not, so this process must never reopen the
+            // store: the lock goes with the process.
+            std::mem::forget(Arc::clone(&engine.ledger.disk));
+        }
+    }
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded").field("path", &self.desk.engine.ledger.disk.path()).finish()
+    }
+}
+
+fn stats_of(engine: &Engine) -> Stats {
+    let Engine { ledger, table, counters, .. } = engine;
+    let snapshot = ledger.snapshot();
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Stats {
+        in_flight: table.in_flight(),
+        open_claims: ledger.claims.lock().len(),
+        batches: count(&counters.batches),
+        entries: count(&counters.entries),
+        log_bytes_written: count(&counters.bytes),
+        logs: snapshot.logs.len(),
+        log_records: snapshot.logs.iter().map(|log| log.len()).sum(),
+        segments: snapshot.segments.len(),
+        segment_records: snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
+        filter_bytes: snapshot.segments.iter().map(|segment| segment.filter_bytes()).sum(),
+        segment_lookups: count(&ledger.segment_lookups),
+        segments_sealed: count(&counters.segments_sealed),
+        segments_dropped: count(&counters.segments_dropped),
+        bodies_left_out: count(&counters.bodies_left_out),
+        next_log_ready: ledger.has_next(),
+        clock_jump: ledger.timeline.jump(),
+        last_trouble: counters.last_trouble.lock().as_ref().map(ToString::to_string),
+        failed: engine.has_failed(),
+    }
+}

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::key::RequestId;
 
-/// A shorthand for results whose error is [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+/// A result whose error is [`Error`] unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why the store could not do what it was asked.
 ///
@@ -19,14 +20,25 @@ pub enum Error {
     /// Another process, or another handle in this one, has the store open. Stop it, or give the
     /// builder a [`lock_wait`](crate::Builder::lock_wait).
     #[error("store {} is open elsewhere", path.display())]
+    #[non_exhaustive]
     Locked {
         /// The store's directory.
+        path: PathBuf,
+    },
+
+    /// The directory holds no store, and none was to be created. Check the path and the mount, or
+    /// open the store with [`Builder::open`](crate::Builder::open) to create one.
+    #[error("there is no store in {}", path.display())]
+    #[non_exhaustive]
+    Missing {
+        /// The directory that was looked in.
         path: PathBuf,
     },
 
     /// The directory or the file is not this store's. Nothing was written or removed; choose
     /// another directory, or move the file away.
     #[error("{} does not belong to this store: {reason}", file.display())]
+    #[non_exhaustive]
     Foreign {
         /// The file or directory.
         file: PathBuf,
@@ -36,6 +48,7 @@ pub enum Error {
 
     /// A later version of this crate wrote the file. Nothing was written; upgrade.
     #[error("{} has format {found}, and this version reads up to {supported}", file.display())]
+    #[non_exhaustive]
     Newer {
         /// The file.
         file: PathBuf,
@@ -49,6 +62,7 @@ pub enum Error {
     /// absence. Restore the file, or move the store away and start an empty one, knowing that keys
     /// are then forgotten.
     #[error("{} is damaged: {reason}", file.display())]
+    #[non_exhaustive]
     Corrupt {
         /// The file.
         file: PathBuf,
@@ -63,6 +77,7 @@ pub enum Error {
 
     /// A limit was reached. Retry later, or raise it with the [`Builder`](crate::Builder).
     #[error("{limit} limit of {max} reached")]
+    #[non_exhaustive]
     Limit {
         /// Which limit.
         limit: Limit,
@@ -74,6 +89,7 @@ pub enum Error {
     /// source says which) and only a new process may reopen it. Whether the operation at hand was
     /// recorded is unknown until then.
     #[error("store is stopped")]
+    #[non_exhaustive]
     Stopped {
         /// What failed, or nothing if the store was closed.
         source: Option<Arc<Error>>,
@@ -81,6 +97,7 @@ pub enum Error {
 
     /// The key is in flight, so what is known about it cannot be changed now.
     #[error("key is in flight for request {request_id}")]
+    #[non_exhaustive]
     InFlight {
         /// The request that holds it.
         request_id: RequestId,
@@ -97,6 +114,7 @@ pub enum Error {
 
     /// The operating system refused. What was being done is in the message, why in the source.
     #[error("cannot {action} {}", file.display())]
+    #[non_exhaustive]
     Io {
         /// What was being done.
         action: &'static str,
@@ -106,8 +124,33 @@ pub enum Error {
         source: Arc<io::Error>,
     },
 
+    /// An operation asks for a TTL that the store cannot keep. Ask for a shorter one, or open the
+    /// store with a longer [`ttl`](crate::Builder::ttl).
+    #[error("operation ttl of {asked:?} is outside 1 ms to {max:?}")]
+    #[non_exhaustive]
+    Ttl {
+        /// The operation's TTL.
+        asked: Duration,
+        /// The store's, which is the longest.
+        max: Duration,
+    },
+
+    /// The claim was lost to another node while this one was cut off. Nothing was recorded under it;
+    /// the other node's outcome stands.
+    #[error("the claim was lost to another node")]
+    Fenced,
+
+    /// The backend cannot be reached. Nothing was claimed; retry later.
+    #[error("the store cannot be reached")]
+    #[non_exhaustive]
+    Unavailable {
+        /// The backend's own error.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
     /// A setting of the builder is out of bounds.
     #[error("setting {name} must be {allowed}")]
+    #[non_exhaustive]
     Setting {
         /// The builder's method.
         name: &'static str,
@@ -153,6 +196,16 @@ impl std::fmt::Display for Limit {
 impl Error {
     pub(crate) fn io(action: &'static str, file: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { action, file: file.into(), source: Arc::new(source) }
+    }
+
+    /// The error of a store that was closed, for backends.
+    pub fn stopped() -> Self {
+        Self::Stopped { source: None }
+    }
+
+    /// The error of a backend that cannot be reached, for backends.
+    pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable { source: source.into().into() }
     }
 
     pub(crate) fn corrupt(file: impl Into<PathBuf>, reason: impl Into<String>) -> Self {

@@ -38,12 +38,44 @@ impl Scope {
         Self(hasher.finalize().into())
     }
 
-    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+    /// The scope of a principal with a number: the primary key of a tenant or of a user. Distinct
+    /// from the scope of the same number as text.
+    ///
+    /// ```
+    /// use refrain::Scope;
+    ///
+    /// assert_eq!(Scope::from_id(42_i64), Scope::from_id(42_u32));
+    /// assert_ne!(Scope::from_id(42_i64), Scope::new("42"));
+    /// ```
+    pub fn from_id(id: impl Into<i128>) -> Self {
+        let mut hasher = Sha256::new_with_prefix(b"refrain id\0");
+        hasher.update(id.into().to_le_bytes());
+        Self(hasher.finalize().into())
+    }
+
+    /// Restores a scope from the bytes that [`as_bytes`](Self::as_bytes) gave.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+    /// The 32 bytes of the digest.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl FromStr for Scope {
+    type Err = InvalidDigest;
+
+    fn from_str(hex: &str) -> Result<Self, InvalidDigest> {
+        read_hex(hex).map(Self)
     }
 }
 
@@ -206,12 +238,29 @@ impl Fingerprint {
         Self(hasher.finalize().into())
     }
 
-    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+    /// Restores a fingerprint from the bytes that [`as_bytes`](Self::as_bytes) gave.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+    /// The 32 bytes of the digest.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = InvalidDigest;
+
+    fn from_str(hex: &str) -> Result<Self, InvalidDigest> {
+        read_hex(hex).map(Self)
     }
 }
 
@@ -220,6 +269,28 @@ impl fmt::Debug for Fingerprint {
         let [a, b, c, d, ..] = self.0;
         write!(f, "Fingerprint({a:02x}{b:02x}{c:02x}{d:02x}..)")
     }
+}
+
+/// A value is not the hexadecimal form of a [`Scope`] or a [`Fingerprint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 64 hexadecimal digits")]
+pub struct InvalidDigest;
+
+fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+fn read_hex(text: &str) -> Result<[u8; 32], InvalidDigest> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(InvalidDigest) };
+    if pairs.len() != 32 {
+        return Err(InvalidDigest);
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = [0; 32];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high).zip(digit(*low)).map(|(h, l)| h << 4 | l).ok_or(InvalidDigest)?;
+    }
+    Ok(bytes)
 }
 
 /// The server's name for one request: 1 to 128 characters of `A-Z a-z 0-9 . _ -`.
@@ -324,6 +395,19 @@ impl std::hash::Hash for Address {
     }
 }
 
+/// The key that an operation hands to the next service under a label. The seed names the operation,
+/// so its key's next use gets another.
+pub(crate) fn downstream_key(seed: &[u8; 24], scope: Scope, key: &Key, label: &str) -> Key {
+    let mut hasher = Sha256::new_with_prefix(seed);
+    hasher.update(scope.0);
+    hasher.update((key.as_bytes().len() as u64).to_le_bytes());
+    hasher.update(key.as_bytes());
+    hasher.update(label);
+    let digest: [u8; 32] = hasher.finalize().into();
+    let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    hex.parse().expect("hexadecimal digits are a key")
+}
+
 /// Random bytes from the operating system.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -390,6 +474,18 @@ mod tests {
             for b in &parts[i + 1..] {
                 assert_ne!(Fingerprint::of(*a), Fingerprint::of(*b), "{a:?} {b:?}");
             }
+        }
+    }
+
+    #[test]
+    fn scopes_and_fingerprints_survive_their_hexadecimal_form() {
+        let scope = Scope::from_api_key("sk_live_51");
+        assert_eq!(scope.to_string().parse(), Ok(scope));
+        let fingerprint = Fingerprint::of(["POST"]);
+        assert_eq!(fingerprint.to_string().to_uppercase().parse(), Ok(fingerprint));
+        assert_eq!(Scope::from_bytes(*scope.as_bytes()), scope);
+        for bad in ["", "abc", &"g".repeat(64), &"a".repeat(66), &"é".repeat(32)] {
+            assert_eq!(bad.parse::<Scope>(), Err(InvalidDigest), "{bad:?}");
         }
     }
 

@@ -67,6 +67,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod attempt;
+pub mod backend;
 mod begin;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
@@ -93,12 +95,14 @@ mod sync;
 mod table;
 mod ticket;
 
+pub use attempt::Attempt;
 pub use begin::{Begin, Outcome};
 pub use engine::builder::Builder;
+pub use engine::disk;
 pub use error::{Error, Result};
 pub use key::{Fingerprint, Key, RequestId, Scope};
 pub use operation::Operation;
-pub use permit::{Attempt, Permit, Retry};
+pub use permit::Permit;
 pub use record::Record;
 pub use stats::Stats;
 pub use store::Store;

@@ -48,8 +48,9 @@ impl Operation {
         self
     }
 
-    /// Keeps the record for a shorter time than the store's TTL, which it cannot exceed; a
-    /// millisecond at least.
+    /// Sets how long the record is kept: from a millisecond to the store's TTL, which is the
+    /// default. [`Store::begin`](crate::Store::begin) refuses any other with
+    /// [`Error::Ttl`](crate::Error::Ttl).
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
@@ -62,5 +63,43 @@ impl Operation {
     pub fn durable(mut self) -> Self {
         self.durable = true;
         self
+    }
+
+    /// Claims the key in memory alone, which is the default: the opposite of
+    /// [`durable`](Self::durable).
+    #[must_use]
+    pub fn volatile(mut self) -> Self {
+        self.durable = false;
+        self
+    }
+
+    /// Whose key it is.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// The client's key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The use that the key is put to.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The name given to the request, if it has been given one.
+    pub fn given_request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
+    }
+
+    /// The TTL given to the record; without one the store's counts.
+    pub fn given_ttl(&self) -> Option<Duration> {
+        self.ttl
+    }
+
+    /// Whether the claim is made durable before the work starts.
+    pub fn is_durable(&self) -> bool {
+        self.durable
     }
 }

@@ -1,4 +1,4 @@
-//! A completed key: what it was used for, what was answered, and until when that holds.
+//! A completed key: its use, its response, and the time until which they hold.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,13 +27,20 @@ impl Record {
     /// The most bytes of header names and values, trailers included, that are stored.
     pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-    pub(crate) fn new(completion: Completion, completed_at: Moment) -> Self {
+    /// A record that became durable at this time, for backends.
+    ///
+    /// Times are kept in milliseconds.
+    pub fn new(completion: Completion, completed_at: SystemTime) -> Self {
+        Self::at(completion, Moment::from_system_time(completed_at))
+    }
+
+    pub(crate) fn at(completion: Completion, completed_at: Moment) -> Self {
         Self(Arc::new(Inner { completion, completed_at }))
     }
 
     /// The stored response, byte for byte; its [`Trailers`] are an extension of it.
     ///
-    /// `None` when the operation was done but its answer was not kept: it was over a limit, was
+    /// `None` when the operation was done but its response was not kept: it was over a limit, was
     /// streamed, or did not fit on a full disk. The operation must not run again all the same.
     pub fn response(&self) -> Option<&Response<Bytes>> {
         self.0.completion.response.as_ref()
@@ -44,17 +51,17 @@ impl Record {
         &self.0.completion.request_id
     }
 
-    /// What the key was used for.
+    /// The use that the key was put to.
     pub fn fingerprint(&self) -> Fingerprint {
         self.0.completion.fingerprint
     }
 
-    /// When the record became durable, by the store's clock. The TTL counts from here.
+    /// The time at which the record became durable, by the store's clock. The TTL counts from here.
     pub fn completed_at(&self) -> SystemTime {
         self.0.completed_at.to_system_time()
     }
 
-    /// From when on the record is no longer replayed.
+    /// The time from which on the record is no longer replayed.
     pub fn expires_at(&self) -> SystemTime {
         self.expiry().to_system_time()
     }
@@ -82,16 +89,30 @@ impl fmt::Debug for Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers(pub HeaderMap);
 
-/// What a verdict says about a key, before the commit gives it a time.
+/// A verdict that an operation is done, before its commit gives it a time: a [`Record`] without one.
 #[derive(Clone)]
-pub(crate) struct Completion {
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) request_id: RequestId,
-    pub(crate) ttl: Duration,
-    pub(crate) response: Option<Response<Bytes>>,
+pub struct Completion {
+    /// The use that the key was put to.
+    pub fingerprint: Fingerprint,
+    /// The request that was answered.
+    pub request_id: RequestId,
+    /// The time for which the record is kept, counted from its commit.
+    pub ttl: Duration,
+    /// The response, or nothing if it was not kept.
+    pub response: Option<Response<Bytes>>,
 }
 
-/// Whether a response is within the limits for storing it.
+/// Shows neither headers nor body.
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion")
+            .field("request_id", &self.request_id)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns whether a response is within the limits for storing it.
 pub(crate) fn fits(response: &Response<Bytes>, max_body: usize) -> bool {
     let trailers = response.extensions().get::<Trailers>().map(|Trailers(map)| map);
     let maps = || std::iter::once(response.headers()).chain(trailers);

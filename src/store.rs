@@ -1,33 +1,22 @@
 //! The public face: a [`Store`].
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::{Backend, Cursor, Past, Rules};
 use crate::begin::Begin;
-use crate::engine::builder::Builder;
-use crate::engine::commit::{Effect, Queue};
-use crate::engine::core::{Engine, Message, Waiting};
-use crate::engine::disk::Disk;
-use crate::engine::entry::{Encoded, Entry};
-use crate::engine::ledger::{self, Opened, Settings};
-use crate::engine::reaper::Reaper;
-use crate::engine::writer;
 use crate::error::{Error, Result};
-use crate::key::{Address, Key, Scope};
-use crate::observe::{self, Stopwatch};
+use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 use crate::record::Record;
 use crate::stats::Stats;
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Mutex, Sender, unbounded};
-use crate::table::{Acquired, Limits, Table};
+use crate::table::{Acquired, Table};
 use crate::ticket::Ticket;
 
-/// Idempotency records in a directory, with a table of keys in flight in front.
+/// Idempotency records, with a table of keys in flight in front.
 ///
-/// A handle: clones share the store, and it is closed with the last one. Permits and tickets may
-/// outlive it; what they ask for then is answered with [`Error::Stopped`].
+/// A handle: clones share the store, and the last one closes it. Permits and tickets may outlive the
+/// store; they are then answered with [`Error::Stopped`].
 ///
 /// ```
 /// use bytes::Bytes;
@@ -50,117 +39,52 @@ use crate::ticket::Ticket;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Store(Arc<Handle>);
+pub struct Store(Arc<Face>);
 
 #[derive(Debug)]
-struct Handle {
-    inner: Arc<Inner>,
-    threads: Mutex<Option<Threads>>,
-}
-
-#[derive(Debug)]
-struct Threads {
-    writer: JoinHandle<()>,
-    reaper: JoinHandle<()>,
-}
-
-/// What permits and tickets keep of a store.
-pub(crate) struct Inner {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) queue: Queue,
-    pub(crate) max_response_bytes: usize,
-    reaper: Sender<Message>,
-}
-
-impl std::fmt::Debug for Inner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.engine.ledger.disk.path()).finish()
-    }
+struct Face {
+    backend: Arc<dyn Backend>,
+    table: Arc<Table>,
 }
 
 impl Store {
-    /// Opens the store in a directory with the default settings, or creates one if the directory is
-    /// empty or missing.
+    /// A store over a backend of the caller's, with the table that stands in front of it.
     ///
-    /// # Errors
-    ///
-    /// See [`Builder::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::builder().open(path)
-    }
-
-    /// Chooses other settings.
-    pub fn builder() -> Builder {
-        Builder::new()
-    }
-
-    pub(crate) fn start(
-        disk: Arc<dyn Disk>,
-        settings: Settings,
-        limits: Limits,
-        max_response_bytes: usize,
-    ) -> Result<Self> {
-        let took = Stopwatch::start();
-        let Opened { ledger, tail, mut frozen, mut retired } = ledger::open(disk, settings)?;
-        ledger.seal_small(&mut frozen, &mut retired)?;
-        // So that the first key finds its room reserved. On a full disk there is still the rest of
-        // the active log, and the reaper tries again.
-        match ledger.prepare(&mut retired) {
-            Err(trouble) if trouble.fatal => return Err(trouble.error),
-            _ => {}
-        }
-        let path = ledger.disk.path().to_owned();
-        let failed = |error| Error::io("start the threads of", &path, error);
-        let engine = Arc::new(Engine::new(ledger, Table::new(limits)));
-        let (reaper, messages) = unbounded();
-        let (queue, writer) = writer::start(&engine, tail, reaper.clone()).map_err(failed)?;
-        let reaper_thread = Reaper {
-            engine: Arc::clone(&engine),
-            queue: queue.clone(),
-            messages,
-            frozen,
-            retired,
-            waiting: Vec::new(),
-        };
-        let reaper_thread = reaper_thread.start().map_err(failed)?;
-        let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
-        let snapshot = engine.ledger.snapshot();
-        observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
-        let inner = Arc::new(Inner { engine, queue, max_response_bytes, reaper });
-        Ok(Self(Arc::new(Handle { inner, threads })))
+    /// [`Store::open`] and [`Store::builder`] make one over the embedded engine.
+    pub fn new(table: Arc<Table>, backend: impl Backend) -> Self {
+        Self(Arc::new(Face { backend: Arc::new(backend), table }))
     }
 
     /// Asks for a key.
     ///
-    /// If it is free and unknown, the caller gets to execute. If it has a live record, the caller
-    /// replays or refuses. If another request holds it, this waits for that one's verdict; see
-    /// [`Begin::wait_timeout`] and [`Begin::give_up`].
+    /// If the key is free and unknown, the caller gets to execute. If it has a live record, the
+    /// caller replays or refuses. If another request holds it, this waits for that request's verdict;
+    /// see [`Begin::wait_timeout`] and [`Begin::give_up`].
     ///
-    /// Looking up may read from the disk, on this thread.
+    /// The embedded engine may read from the disk on this thread.
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] and [`Error::Full`] at once, before anything is claimed;
+    /// [`Error::Limit`], [`Error::Full`] and [`Error::Ttl`] at once, before anything is claimed;
     /// [`Error::Corrupt`] if what is stored under the key cannot be read: never take that for
-    /// absence; [`Error::Stopped`].
+    /// absence; [`Error::Unavailable`]; [`Error::Stopped`].
     ///
     /// # Durability
     ///
     /// The claim of a [`durable`](Operation::durable) operation is on disk when this returns a
     /// permit.
     pub fn begin(&self, operation: &Operation) -> Begin {
-        Begin::new(Arc::clone(&self.0.inner), operation.clone())
+        let Face { backend, table } = &*self.0;
+        Begin::new(Arc::clone(backend), Arc::clone(table), operation.clone())
     }
 
-    /// The live record of a key, if it has one.
+    /// Finds the live record of a key.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] if what is stored under the key cannot be read; [`Error::Stopped`].
-    pub fn get(&self, scope: Scope, key: &Key) -> Result<Option<Record>> {
-        let Inner { engine, .. } = &*self.0.inner;
-        engine.check()?;
-        engine.ledger.find(&Address::new(&engine.ledger.uuid, scope, key.clone()))
+    pub fn get(&self, scope: Scope, key: &Key) -> Ticket<Option<Record>> {
+        self.0.backend.find(scope, key)
     }
 
     /// Forgets what is known about a key, an interrupted run included: the next request runs.
@@ -171,79 +95,79 @@ impl Store {
     ///
     /// # Durability
     ///
-    /// The record is gone for good once the ticket is settled.
+    /// The record is gone for good once the ticket is ready.
     pub fn forget(&self, scope: Scope, key: &Key) -> Ticket<()> {
         self.try_forget(scope, key).unwrap_or_else(|error| Ticket::ready(Err(error)))
     }
 
     fn try_forget(&self, scope: Scope, key: &Key) -> Result<Ticket<()>> {
-        let Inner { engine, queue, .. } = &*self.0.inner;
-        engine.check()?;
-        let ledger = &engine.ledger;
-        let address = Address::new(&ledger.uuid, scope, key.clone());
-        let held = match engine.table.acquire(&address, &crate::RequestId::random())? {
-            Acquired::Held(held) => held,
-            Acquired::Waiting(waiter) => {
-                // Whatever the outcome was just now, the key was in flight when asked.
-                return match waiter.give_up() {
-                    Err(request_id) => Err(Error::InFlight { request_id }),
-                    Ok(_) => self.try_forget(scope, key),
-                };
-            }
-        };
-        let record = ledger.find(&address)?.map(|record| record.expiry());
-        let claim = ledger.open_claim(&address).map(|claim| claim.expiry());
-        let Some(until) = record.max(claim) else { return Ok(Ticket::ready(Ok(()))) };
-        let room = ledger.space.reserve(0)?;
-        let encoded = Encoded::new(Some(&address), &Entry::Forget(until.0));
-        let (ticket, outcome) = Ticket::new();
-        queue.commit(encoded, room, Effect::Forget { held, until, outcome });
-        Ok(ticket)
+        let Face { backend, table } = &*self.0;
+        backend.check()?;
+        let address = table.address(scope, key.clone());
+        match table.acquire(&address, &RequestId::random())? {
+            Acquired::Held(hold) => Ok(backend.forget(hold)),
+            // Whatever has arrived just now, the key was in flight when asked.
+            Acquired::Waiting(waiter) => match waiter.give_up() {
+                Err(request_id) => Err(Error::InFlight { request_id }),
+                Ok(_) => self.try_forget(scope, key),
+            },
+        }
     }
 
-    /// Reads every file that the store consists of and verifies it, which takes as long as reading
-    /// them does.
+    /// Lists interrupted runs that nobody judges at the moment, in the order of scope and key: at
+    /// most `max`, from behind `after` on.
     ///
-    /// That is `LOCK` and `MANIFEST`, as they were written last; each log, from its header through
-    /// all its batches to where it ends; and each segment: its description, its filter, every row
-    /// in order, and redb's pages by redb's own checksums. Each file must be the one that is open.
-    /// What nothing ever reads is not looked at: the rest of a batch's last page, what a log holds
-    /// behind its end, and what redb has free.
+    /// Runs that a request is judging, or that have expired, are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] or [`Error::Unavailable`].
+    pub fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
+        self.0.backend.interrupted(after, max)
+    }
+
+    /// The limits that operations keep to.
+    pub fn rules(&self) -> Rules {
+        self.0.backend.rules()
+    }
+
+    /// Reads everything that the store keeps and verifies it, which takes as long as reading does.
+    ///
+    /// The embedded engine reads on this thread: `LOCK` and `MANIFEST`, as they were written last;
+    /// each log, from its header through all its batches to its end; and each segment: its
+    /// description, its filter, every row in order, and redb's pages by redb's own checksums. Each
+    /// file must be the one that is open. Bytes that no read ever reaches are not looked at: the rest
+    /// of a batch's last page, a log behind its end, and redb's free pages.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] names the first damage found; [`Error::Stopped`].
     pub fn verify(&self) -> Result<()> {
-        self.0.inner.engine.check()?;
-        self.0.inner.engine.ledger.verify()
+        self.0.backend.verify().wait()
     }
 
     /// Does at once what the background thread would do in time: rotates and seals what is due, and
     /// drops the files whose last record has expired.
     ///
-    /// Tests that simulate the clock call it; expiry itself needs no reaping.
+    /// For tests that simulate the clock; expiry itself needs no reaping.
     ///
     /// # Errors
     ///
-    /// What is in the way, such as a full disk, in which case nothing is lost; [`Error::Stopped`].
+    /// The obstacle, such as a full disk, in which case nothing is lost; [`Error::Stopped`].
     pub fn reap(&self) -> Result<()> {
-        let (ticket, done) = Ticket::new();
-        let Inner { engine, reaper, .. } = &*self.0.inner;
-        // If the reaper is gone, dropping the message answers it.
-        let _ = reaper.send(Message::Reap(Waiting::new(engine, done)));
-        ticket.wait()
+        self.0.backend.reap().wait()
     }
 
-    /// How the store is doing. Cheap.
+    /// Returns the store's figures. Cheap.
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.0.inner.engine)
+        self.0.backend.stats()
     }
 
     /// Takes no more work, waits up to `timeout` for operations in flight to end, commits what they
-    /// left, and lets go of the directory. An operation that was let in just before the others had ended
-    /// is waited for as long again.
+    /// left, and lets go of the directory. An operation that was let in just before the others had
+    /// ended is waited for as long again.
     ///
-    /// Says how many operations had not ended; what they ask for later is answered with
+    /// Returns the number of operations that had not ended; their later calls are answered with
     /// [`Error::Stopped`], and the directory stays locked until the last of their permits is dropped.
     /// Dropping the last handle does the same without waiting.
     ///
@@ -251,47 +175,13 @@ impl Store {
     ///
     /// [`Error::Stopped`] with its source if the store had failed.
     pub fn close(&self, timeout: Duration) -> Result<usize> {
-        self.0.close(timeout)
+        self.0.backend.close(timeout).wait()
     }
 }
 
-impl Handle {
-    fn close(&self, timeout: Duration) -> Result<usize> {
-        let Inner { engine, queue, reaper, .. } = &*self.inner;
-        engine.start_closing();
-        let idle = engine.table.wait_idle(timeout);
-        engine.table.stop(&engine.stopped());
-        if idle {
-            // One that was let in just before may have come after it.
-            engine.table.wait_idle(timeout);
-        }
-        let stragglers = engine.table.in_flight();
-        if let Some(threads) = self.threads.lock().take() {
-            queue.stop();
-            // If the reaper is gone, it has nothing to be told.
-            let _ = reaper.send(Message::Stop);
-            // A panic in a thread has stopped the store, which is reported below.
-            let _ = threads.writer.join();
-            let _ = threads.reaper.join();
-            // A permit that is still out may act: the directory stays locked until it is gone. Nobody
-            // gets one any more, so this is the last word.
-            if !engine.has_failed() && engine.table.in_flight() == 0 {
-                let disk = &engine.ledger.disk;
-                disk.unlock().map_err(|error| Error::io("unlock", disk.path(), error))?;
-            }
-        }
-        if engine.has_failed() { Err(engine.stopped()) } else { Ok(stragglers) }
-    }
-}
-
-impl Drop for Handle {
+impl Drop for Face {
     fn drop(&mut self) {
-        // Whoever wants to know calls `close`.
-        let _ = self.close(Duration::ZERO);
-        if self.inner.engine.has_failed() {
-            // The page cache may hold what the disk does not, so this process must never reopen the
-            // store: the lock goes with the process.
-            std::mem::forget(Arc::clone(&self.inner.engine.ledger.disk));
-        }
+        // A program that needs the outcome calls `close`.
+        drop(self.backend.close(Duration::ZERO));
     }
 }

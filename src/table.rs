@@ -1,10 +1,13 @@
-//! The in-flight table: one entry per key in flight, its waiters in order of arrival.
+//! The in-flight table: one entry for each key in flight, with its waiters in order of arrival.
+//!
+//! It stands in front of every backend, so requests of one process that share a key meet here before
+//! the backend is asked.
 //!
 //! Invariants:
-//! - An entry exists exactly while someone is responsible for the key: a [`Held`], or a waiter to
-//!   whom it was passed. It is never absent in between, so nobody else can slip in.
-//! - A waiter's slot is filled, and its place in the queue given up, under the shard's mutex. So
-//!   giving up is atomic: either the grant has arrived, or it never will.
+//! - An entry exists exactly while someone is responsible for the key: a [`Hold`], or a waiter to
+//!   whom the key was handed on. The entry is never absent in between, so no other request slips in.
+//! - A waiter's slot is filled, and the waiter leaves the queue, under the shard's mutex. So giving
+//!   up is atomic: either the key or the record has arrived, or neither ever will.
 //! - After [`Table::stop`] no waiter is queued and none joins.
 //! - Wakers run outside the mutexes. A shard's mutex may take a slot's, never the reverse.
 
@@ -14,33 +17,52 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::error::{Error, Limit, Result};
-use crate::key::{Address, RequestId, Scope};
+use crate::key::{Address, Key, RequestId, Scope, random_bytes};
 use crate::observe;
 use crate::record::Record;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, OnceLock};
 use crate::ticket::Slot;
 
-/// Where schedules are chosen, few: an empty shard is no place to meet.
+/// Few under chosen schedules, because threads never meet in an empty shard.
 const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
 
-/// How much may be in flight.
+/// Limits of a [`Table`]: the number of operations in flight.
+///
+/// ```
+/// use refrain::backend::Limits;
+///
+/// let limits = Limits { waiters: 8, ..Limits::default() };
+/// assert_eq!(limits.in_flight, 4096);
+/// ```
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// In the whole store, waiting operations included.
-    pub(crate) in_flight: usize,
-    /// In one scope, waiting operations included.
-    pub(crate) per_scope: usize,
-    /// Waiting for one key.
-    pub(crate) waiters: usize,
+pub struct Limits {
+    /// Operations in flight in the whole store, waiting ones included; 4096 by default.
+    pub in_flight: usize,
+    /// Operations in flight in one scope, waiting ones included; 1024 by default.
+    pub per_scope: usize,
+    /// Operations waiting for one key; 1024 by default.
+    pub waiters: usize,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self { in_flight: 4096, per_scope: 1024, waiters: 1024 }
+    }
+}
+
+/// The keys in flight in this process, and the requests that wait for them.
+///
+/// A [`Store`](crate::Store) takes a key here before it asks its backend. The backend keeps a handle
+/// too if it may fail while requests wait: [`stop`](Self::stop) ends their waits.
 #[derive(Debug)]
-pub(crate) struct Table {
-    shards: Box<[Mutex<HashMap<Address, Entry>>]>,
+pub struct Table {
+    /// Clients do not know it, so they cannot aim at one shard.
+    seed: [u8; 16],
+    shards: Box<[Mutex<HashMap<Address, InFlight>>]>,
     scopes: Box<[Mutex<HashMap<Scope, usize>>]>,
     in_flight: AtomicUsize,
-    /// Keys that stay locked for the rest of the process, which count as in flight for the limit.
+    /// Keys kept for the rest of the process. They count towards the limit.
     kept: AtomicUsize,
     limits: Limits,
     stopped: OnceLock<Error>,
@@ -49,7 +71,7 @@ pub(crate) struct Table {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct InFlight {
     holder: RequestId,
     waiters: VecDeque<Queued>,
 }
@@ -57,30 +79,37 @@ struct Entry {
 #[derive(Debug)]
 struct Queued {
     request_id: RequestId,
-    slot: Arc<Slot<Grant>>,
+    slot: Arc<Slot<Handover>>,
 }
 
-/// How a wait ends.
+/// The message that ends a wait.
 #[derive(Debug)]
-pub(crate) enum Grant {
+enum Handover {
     /// The key has this record now.
     Record(Record),
     /// The key is the waiter's.
-    Promoted,
+    Key,
     /// The store stopped.
     Stopped(Error),
 }
 
-/// What asking for a key gives.
+/// A key, or a place in its queue.
 #[derive(Debug)]
 pub(crate) enum Acquired {
-    Held(Held),
+    Held(Hold),
     Waiting(Waiter),
 }
 
 impl Table {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+    /// An empty table.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Self::seeded(limits, random_bytes())
+    }
+
+    /// An empty table whose addresses are those of a backend with this seed.
+    pub(crate) fn seeded(limits: Limits, seed: [u8; 16]) -> Arc<Self> {
         Arc::new(Self {
+            seed,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             scopes: (0..SHARDS).map(|_| Mutex::default()).collect(),
             in_flight: AtomicUsize::new(0),
@@ -90,6 +119,11 @@ impl Table {
             idle: Mutex::new(()),
             idled: Condvar::new(),
         })
+    }
+
+    /// The address that the table and its backend know a key by.
+    pub(crate) fn address(&self, scope: Scope, key: Key) -> Address {
+        Address::new(&self.seed, scope, key)
     }
 
     /// Takes the key if it is free, and queues for it otherwise.
@@ -103,8 +137,8 @@ impl Table {
         self.check()?;
         match shard.entry(address.clone()) {
             hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Entry { holder: request_id.clone(), waiters: VecDeque::new() });
-                Ok(Acquired::Held(Held { address: address.clone(), place: Some(place) }))
+                vacant.insert(InFlight { holder: request_id.clone(), waiters: VecDeque::new() });
+                Ok(Acquired::Held(Hold { address: address.clone(), place: Some(place) }))
             }
             hash_map::Entry::Occupied(mut occupied) => {
                 let waiters = &mut occupied.get_mut().waiters;
@@ -120,48 +154,67 @@ impl Table {
     }
 
     /// Admits nothing more, and ends every wait with `error`. Keys that are held stay held.
-    pub(crate) fn stop(&self, error: &Error) {
+    pub fn stop(&self, error: &Error) {
         let error = self.stopped.get_or_init(|| error.clone());
         for shard in &self.shards {
             let mut wakers = Wakers::default();
             for entry in shard.lock().values_mut() {
                 for waiter in entry.waiters.drain(..) {
-                    wakers.note(waiter.slot.fill(Grant::Stopped(error.clone())));
+                    wakers.note(waiter.slot.fill(Handover::Stopped(error.clone())));
                 }
             }
             wakers.wake();
         }
     }
 
-    /// Whether keys are still granted.
+    /// Fails once the table has been stopped.
     pub(crate) fn check(&self) -> Result<()> {
         self.stopped.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// Operations that have not ended, waiting ones included.
-    pub(crate) fn in_flight(&self) -> usize {
+    /// Whether a request holds the key.
+    pub(crate) fn is_held(&self, address: &Address) -> bool {
+        self.shard(address).lock().contains_key(address)
+    }
+
+    /// The number of operations that have not ended, waiting ones included.
+    pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    /// Waits until nothing is in flight, and says whether that was so in time.
+    /// Blocks this thread until nothing is in flight or `timeout` is over, stops the table with
+    /// `error`, and returns the number of operations that have not ended.
+    ///
+    /// An operation that was let in just before the others had ended is waited for as long again.
+    pub fn close(&self, timeout: Duration, error: &Error) -> usize {
+        let idle = self.wait_idle(timeout);
+        self.stop(error);
+        if idle {
+            // One that was let in just before may have come after it.
+            self.wait_idle(timeout);
+        }
+        self.in_flight()
+    }
+
+    /// Blocks until nothing is in flight, and returns whether that was so in time.
     pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
         let mut guard = self.idle.lock();
         let busy = |_: &mut ()| self.in_flight() > 0;
         !self.idled.wait_while_for(&mut guard, busy, timeout).timed_out()
     }
 
-    fn shard(&self, address: &Address) -> &Mutex<HashMap<Address, Entry>> {
+    fn shard(&self, address: &Address) -> &Mutex<HashMap<Address, InFlight>> {
         // The low half is the filters'.
         let [.., shard] = address.hash.to_le_bytes();
         &self.shards[usize::from(shard) % SHARDS]
     }
 
-    /// Passes the key to the first waiter that still wants it, or frees it.
-    fn pass_on(&self, address: &Address) {
+    /// Hands the key on to the first waiter that still wants it, or frees it.
+    fn hand_on(&self, address: &Address) {
         let mut shard = self.shard(address).lock();
         let Some(entry) = shard.get_mut(address) else { return };
         while let Some(next) = entry.waiters.pop_front() {
-            if let Ok(waker) = next.slot.fill(Grant::Promoted) {
+            if let Ok(waker) = next.slot.fill(Handover::Key) {
                 entry.holder = next.request_id;
                 drop(shard);
                 return waker.into_iter().for_each(Waker::wake);
@@ -176,7 +229,7 @@ impl Table {
 struct Place {
     table: Arc<Table>,
     scope: Scope,
-    /// Its key stays locked, and goes on counting for its scope.
+    /// Whether its key stays in flight for good, and goes on counting for its scope.
     is_kept: bool,
 }
 
@@ -189,7 +242,7 @@ impl Place {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < room).then_some(n + 1))
             .map(|n| observe::in_flight(n + 1))
             .map_err(|_| Error::limit(Limit::InFlight, max))?;
-        // From here on dropping the place gives the share back.
+        // From here on, dropping the place gives the share back.
         let place = Self { table: Arc::clone(table), scope, is_kept: false };
         let mut scopes = place.shard().lock();
         let count = scopes.entry(scope).or_insert(0);
@@ -221,45 +274,60 @@ impl Drop for Place {
         let before = self.table.in_flight.fetch_sub(1, Ordering::AcqRel);
         observe::in_flight(before - 1);
         if before == 1 {
-            // Under the mutex, so that whoever is about to wait has either seen zero or is waiting.
+            // Under the mutex, so that a thread about to wait has either seen zero or is waiting.
             drop(self.table.idle.lock());
             self.table.idled.notify_all();
         }
     }
 }
 
-/// Responsibility for a key. Dropping it passes the key on.
+/// A key held in this process: no other request here is let near it.
+///
+/// It travels with the claim on the key, and the one who makes the verdict durable frees it, only
+/// then: with [`answer`](Self::answer) for a record, or by dropping it, which hands the key on to the
+/// first waiter.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub struct Hold {
     address: Address,
     place: Option<Place>,
 }
 
-impl Held {
+impl Hold {
+    /// Whose key it is.
+    pub fn scope(&self) -> Scope {
+        self.address.scope
+    }
+
+    /// The client's key.
+    pub fn key(&self) -> &Key {
+        &self.address.key
+    }
+
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Frees the key and hands the record to all who waited for it.
+    /// Frees the key and gives the record to all who waited for it.
     ///
-    /// The record is in the index before, so that whoever finds the key free finds the record.
-    pub(crate) fn settle(mut self, record: &Record) {
+    /// The backend must find the record already, so that a request that finds the key free finds the
+    /// record.
+    pub fn answer(mut self, record: &Record) {
         let Some(place) = self.place.take() else { return };
         let mut wakers = Wakers::default();
         let mut shard = place.table.shard(&self.address).lock();
         if let Some(entry) = shard.remove(&self.address) {
             for waiter in entry.waiters {
-                wakers.note(waiter.slot.fill(Grant::Record(record.clone())));
+                wakers.note(waiter.slot.fill(Handover::Record(record.clone())));
             }
         }
         drop(shard);
-        // Before anybody wakes, so that whoever goes on finds the share free.
+        // Before anyone wakes, so that the woken find the share free.
         drop(place);
         wakers.wake();
     }
 
-    /// Leaves the key locked for the rest of the process, since its outcome is unknown.
-    pub(crate) fn keep(mut self) {
+    /// Keeps the key in flight for as long as the process lives, because its outcome is unknown.
+    pub fn keep(mut self) {
         if let Some(place) = &mut self.place {
             place.is_kept = true;
             place.table.kept.fetch_add(1, Ordering::AcqRel);
@@ -268,65 +336,65 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Hold {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             let table = Arc::clone(&place.table);
-            // Before the next one wakes, so that it is not counted beside this one. Whoever waits for
-            // idleness may go on before the key is free, which nobody asks for any more then.
+            // Before the next one wakes, so that the two are not counted together. A thread that waits
+            // for idleness may go on before the key is free; nobody asks for the key by then.
             drop(place);
-            table.pass_on(&self.address);
+            table.hand_on(&self.address);
         }
     }
 }
 
-/// A wait for a key. Dropping it leaves the queue, and passes on a key that had arrived.
+/// A wait for a key. Dropping it leaves the queue, and hands on a key that had arrived.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     address: Address,
     place: Option<Place>,
-    slot: Arc<Slot<Grant>>,
+    slot: Arc<Slot<Handover>>,
 }
 
-/// How a wait ended, with the key itself if it was granted.
+/// The end of a wait, with the key itself if the key was handed on.
 #[derive(Debug)]
 pub(crate) enum Waited {
     Record(Record),
-    Held(Held),
+    Held(Hold),
     Stopped(Error),
 }
 
 impl Waiter {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Waited> {
-        self.slot.poll(cx).map(|grant| self.accept(grant))
+        self.slot.poll(cx).map(|handover| self.accept(handover))
     }
 
-    /// Ends the wait now: with the grant if it has arrived, or with the holder's request id.
-    pub(crate) fn give_up(mut self) -> std::result::Result<Waited, RequestId> {
+    /// Ends the wait now: with what has arrived, or with the holder's request id.
+    pub(crate) fn give_up(mut self) -> Result<Waited, RequestId> {
         match self.leave() {
-            Left::Granted(grant) => Ok(self.accept(grant)),
+            Left::Answered(handover) => Ok(self.accept(handover)),
             Left::Empty(holder) => {
-                // It has left, and must not do so again when it is dropped.
+                // The waiter has left, and must not leave again when it is dropped.
                 self.place = None;
                 Err(holder)
             }
         }
     }
 
-    fn accept(&mut self, grant: Grant) -> Waited {
+    fn accept(&mut self, handover: Handover) -> Waited {
         let place = self.place.take();
-        match grant {
-            Grant::Record(record) => Waited::Record(record),
-            Grant::Promoted => Waited::Held(Held { address: self.address.clone(), place }),
-            Grant::Stopped(error) => Waited::Stopped(error),
+        match handover {
+            Handover::Record(record) => Waited::Record(record),
+            Handover::Key => Waited::Held(Hold { address: self.address.clone(), place }),
+            Handover::Stopped(error) => Waited::Stopped(error),
         }
     }
 
     fn leave(&self) -> Left {
         let place = self.place.as_ref().expect("a waiter leaves once");
         let mut shard = place.table.shard(&self.address).lock();
-        if let Some(grant) = self.slot.close() {
-            return Left::Granted(grant);
+        if let Some(handover) = self.slot.close() {
+            return Left::Answered(handover);
         }
         let entry = shard.get_mut(&self.address).expect("a queued waiter has its entry");
         entry.waiters.retain(|queued| !Arc::ptr_eq(&queued.slot, &self.slot));
@@ -335,7 +403,7 @@ impl Waiter {
 }
 
 enum Left {
-    Granted(Grant),
+    Answered(Handover),
     Empty(RequestId),
 }
 
@@ -344,18 +412,18 @@ impl Drop for Waiter {
         if self.place.is_none() {
             return;
         }
-        if let Left::Granted(grant) = self.leave() {
-            drop(self.accept(grant));
+        if let Left::Answered(handover) = self.leave() {
+            drop(self.accept(handover));
         }
     }
 }
 
-/// Wakers collected under a mutex, to be run outside it.
+/// Wakers collected under a mutex and run outside it.
 #[derive(Default)]
 struct Wakers(Vec<Waker>);
 
 impl Wakers {
-    fn note(&mut self, filled: std::result::Result<Option<Waker>, Grant>) {
+    fn note(&mut self, filled: Result<Option<Waker>, Handover>) {
         self.0.extend(filled.ok().flatten());
     }
 

@@ -1,36 +1,70 @@
-//! A place in the next commit: a value that one thread owes another.
+//! A value that one thread owes another: the [`Ticket`] waits for it, the [`Promise`] fills it.
 //!
-//! A [`Ticket`] is a future, and has [`wait`](Ticket::wait) for threads without a runtime; both are
-//! the same poll. [`Slot`] is the cell behind it, filled once and closed at most once.
+//! A ticket is a future, and has [`wait`](Ticket::wait) for threads without a runtime; both are the
+//! same poll. [`Slot`] is the cell between the two ends, filled once and closed at most once.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Mutex, now, thread_local};
 
-/// The outcome of a commit that is under way.
+/// A value that is on its way: the outcome of a commit, or of a question to the store.
 ///
-/// Await it in a task, or [`wait`](Self::wait) for it on a thread. Dropping it does not undo the
-/// commit; it only forgets to look.
+/// Await it in a task, or [`wait`](Self::wait) for it on a thread. Dropping a ticket does not undo
+/// the commit; the outcome is discarded.
 #[must_use = "the commit is durable only once its ticket says so"]
-#[derive(Debug)]
-pub struct Ticket<T>(Arc<Slot<Result<T>>>);
+pub struct Ticket<T>(Source<T>);
+
+enum Source<T> {
+    /// Known from the start, or taken already.
+    Ready(Option<Result<T>>),
+    Promised(Arc<Slot<Result<T>>>),
+    Mapped(Box<dyn FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send>),
+}
 
 impl<T> Ticket<T> {
-    /// A ticket, and the slot that settles it.
-    pub(crate) fn new() -> (Self, Arc<Slot<Result<T>>>) {
+    /// Returns a ticket and the promise that fills it, for backends.
+    ///
+    /// ```
+    /// use refrain::Ticket;
+    ///
+    /// let (ticket, promise) = Ticket::new();
+    /// promise.fulfil(Ok(7));
+    /// assert_eq!(ticket.wait()?, 7);
+    /// # Ok::<(), refrain::Error>(())
+    /// ```
+    pub fn new() -> (Self, Promise<T>) {
         let slot = Arc::new(Slot::new());
-        (Self(Arc::clone(&slot)), slot)
+        (Self(Source::Promised(Arc::clone(&slot))), Promise(Some(slot)))
     }
 
-    /// A ticket that is settled already.
-    pub(crate) fn ready(outcome: Result<T>) -> Self {
-        Self(Arc::new(Slot(Mutex::new(State::Filled(outcome)))))
+    /// Returns a ticket whose outcome is known. It allocates nothing.
+    pub fn ready(outcome: Result<T>) -> Self {
+        Self(Source::Ready(Some(outcome)))
+    }
+
+    /// Converts the value once it is there.
+    pub(crate) fn map<U>(mut self, convert: impl FnOnce(T) -> U + Send + 'static) -> Ticket<U>
+    where
+        T: Send + 'static,
+    {
+        if let Source::Ready(outcome) = &mut self.0 {
+            let outcome = outcome.take().expect("nobody has polled it");
+            return Ticket::ready(outcome.map(convert));
+        }
+        let mut convert = Some(convert);
+        Ticket(Source::Mapped(Box::new(move |cx| {
+            Pin::new(&mut self).poll(cx).map(|outcome| {
+                let convert = convert.take().expect("polled after the outcome was taken");
+                outcome.map(convert)
+            })
+        })))
     }
 
     /// Blocks this thread until the outcome is known.
@@ -48,16 +82,65 @@ impl<T> Ticket<T> {
     /// # Errors
     ///
     /// The ticket itself, if time ran out; the commit goes on.
-    pub fn wait_timeout(mut self, timeout: Duration) -> std::result::Result<Result<T>, Self> {
+    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<T>, Self> {
         block_on_timeout(&mut self, timeout).ok_or(self)
     }
 }
 
+/// The value of a ticket is moved out of it and never pinned.
+impl<T> Unpin for Ticket<T> {}
+
 impl<T> Future for Ticket<T> {
     type Output = Result<T>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        self.0.poll(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        match &mut self.0 {
+            Source::Ready(outcome) => {
+                Poll::Ready(outcome.take().expect("polled after the outcome was taken"))
+            }
+            Source::Promised(slot) => slot.poll(cx),
+            Source::Mapped(poll) => poll(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Ticket<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
+}
+
+/// The other end of a [`Ticket`]: the duty to fill it.
+///
+/// Dropped unfulfilled, as by a thread that ends, it answers
+/// [`Error::Stopped`](crate::Error::Stopped), so nobody waits for ever.
+#[must_use = "a promise that is dropped answers that the store has stopped"]
+pub struct Promise<T>(Option<Arc<Slot<Result<T>>>>);
+
+impl<T> Promise<T> {
+    /// Fills the ticket and wakes its owner. Where nobody holds the ticket any more, the value is
+    /// dropped on this thread.
+    pub fn fulfil(mut self, outcome: Result<T>) {
+        self.fill(outcome);
+    }
+
+    fn fill(&mut self, outcome: Result<T>) {
+        let waker = self.0.take().and_then(|slot| slot.fill(outcome).ok().flatten());
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            self.fill(Err(Error::Stopped { source: None }));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Promise").finish_non_exhaustive()
     }
 }
 
@@ -84,7 +167,7 @@ impl<T> Slot<T> {
     /// # Errors
     ///
     /// The value itself, if nobody will take it.
-    pub(crate) fn fill(&self, value: T) -> std::result::Result<Option<Waker>, T> {
+    pub(crate) fn fill(&self, value: T) -> Result<Option<Waker>, T> {
         let mut state = self.0.lock();
         match &*state {
             State::Closed => Err(value),
@@ -196,20 +279,35 @@ mod tests {
 
     #[test]
     fn a_value_crosses_threads() {
-        let (ticket, slot) = Ticket::new();
+        let (ticket, promise) = Ticket::new();
         let waiter = thread::Builder::new().spawn(move || ticket.wait()).unwrap();
-        if let Ok(Some(waker)) = slot.fill(Ok(7)) {
-            waker.wake();
-        }
+        promise.fulfil(Ok(7));
         assert_eq!(waiter.join().unwrap().unwrap(), 7);
     }
 
     #[test]
     fn a_timed_out_ticket_can_be_waited_for_again() {
-        let (ticket, slot) = Ticket::new();
+        let (ticket, promise) = Ticket::new();
         let ticket = ticket.wait_timeout(Duration::ZERO).unwrap_err();
-        assert!(slot.fill(Ok(7)).is_ok());
+        promise.fulfil(Ok(7));
         assert_eq!(ticket.wait().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_broken_promise_is_answered() {
+        let (ticket, promise) = Ticket::<u8>::new();
+        drop(promise);
+        assert!(matches!(ticket.wait(), Err(Error::Stopped { source: None })));
+    }
+
+    #[test]
+    fn a_converted_ticket_waits_as_the_first_did() {
+        let (ticket, promise) = Ticket::new();
+        let ticket = ticket.map(|n: u8| n.to_string());
+        let ticket = ticket.wait_timeout(Duration::ZERO).unwrap_err();
+        promise.fulfil(Ok(7));
+        assert_eq!(ticket.wait().unwrap(), "7");
+        assert_eq!(Ticket::ready(Ok(7)).map(|n| n + 1).wait().unwrap(), 8);
     }
 
     #[test]

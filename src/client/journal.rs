@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::attempt::Attempt;
 use crate::begin::Outcome;
 use crate::clock::{Clock, Reading, SystemClock};
 use crate::engine::builder::Builder;
 use crate::key::{Fingerprint, InvalidKey, Key, Scope};
 use crate::operation::Operation;
-use crate::permit::{Attempt, Permit};
+use crate::permit::Permit;
 use crate::store::Store;
 
 /// As long as a store keeps anything: entries are to end by [`Entry::done`].

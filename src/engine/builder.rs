@@ -1,4 +1,4 @@
-//! Settings of a store, each a limit with a name.
+//! Opening an embedded store, and its settings: each a limit with a name.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,25 +7,51 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::engine::disk::{Disk, MemoryDisk, RealDisk};
 use crate::engine::entry::MAX_BODY_BYTES;
-use crate::engine::ledger::Settings;
+use crate::engine::ledger::{LOCK, Settings};
 use crate::engine::log::PAGE;
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::table::Limits;
 use crate::ticket::poll_until;
 
-/// How often a store that waits for the lock tries again.
+/// The pause between two attempts to lock the directory.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 const LOG_BYTES: std::ops::RangeInclusive<u64> = 256 * 1024..=4 * 1024 * 1024 * 1024;
-/// What is not set is as large as this, and smaller where the logs are.
+/// Defaults, which are smaller where the logs are small.
 const DEFAULT_OPEN_CLAIMS: usize = 4096;
 const DEFAULT_RESPONSE_BYTES: usize = 1024 * 1024;
-/// The parts of a log that durable claims may take, at 1 KiB each, and that one response may.
+/// The fraction of a log that durable claims may take, at 1 KiB each, and that one response may.
 const LOG_SHARE: u64 = 8;
 const CLAIM_BYTES: usize = 1024;
 const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
-/// Opens a [`Store`] with other settings than the defaults.
+impl Store {
+    /// Opens the store in a directory with the default settings, or creates one if the directory is
+    /// empty or missing.
+    ///
+    /// # Errors
+    ///
+    /// See [`Builder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(path)
+    }
+
+    /// Opens the store in a directory with the default settings, and never creates one.
+    ///
+    /// # Errors
+    ///
+    /// See [`Builder::open_existing`].
+    pub fn open_existing(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open_existing(path)
+    }
+
+    /// Chooses other settings for a store in a directory.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+/// Settings for a [`Store`] in a directory, and the calls that open it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,86 +85,89 @@ impl Builder {
                 trusted_downtime: Duration::from_secs(7 * 24 * 60 * 60),
                 zero_recycled: false,
             },
-            limits: Limits { in_flight: 4096, per_scope: 1024, waiters: 1024 },
+            limits: Limits::default(),
             max_response_bytes: None,
             max_open_claims: None,
             lock_wait: Duration::ZERO,
         }
     }
 
-    /// How long a record is replayed, from the commit of its response on. 24 hours by default; no
-    /// operation's own TTL exceeds it.
+    /// Sets the time for which a record is replayed, counted from the commit of its response: 24
+    /// hours by default, from a millisecond to ten years. No operation's own TTL exceeds it.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.settings.ttl = ttl;
         self
     }
 
-    /// The size of a log, 128 MiB by default, rounded up to 4 KiB; 256 KiB at least. A store that runs
-    /// has two or three, and up to five more that wait to be sealed; restarts in quick succession leave three
-    /// more. Larger logs make fewer, larger segments.
+    /// Sets the size of a log in bytes: 128 MiB by default, from 256 KiB to 4 GiB, rounded up to
+    /// 4 KiB.
+    ///
+    /// A running store has two or three logs, and up to five more that wait to be sealed; restarts in
+    /// quick succession leave three more. Larger logs make fewer, larger segments.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.settings.log_bytes = bytes.next_multiple_of(PAGE);
         self
     }
 
-    /// Operations in flight in the store, waiting ones included; 4096 by default. Each reserves up
-    /// to 8 KiB of a log.
+    /// Limits the operations in flight in the store, waiting ones included: 4096 by default. Each
+    /// reserves up to 8 KiB of a log.
     pub fn max_in_flight(mut self, max: usize) -> Self {
         self.limits.in_flight = max;
         self
     }
 
-    /// Operations in flight in one scope, waiting ones included; 1024 by default.
+    /// Limits the operations in flight in one scope, waiting ones included: 1024 by default.
     pub fn max_in_flight_per_scope(mut self, max: usize) -> Self {
         self.limits.per_scope = max;
         self
     }
 
-    /// Operations that wait for one key; 1024 by default.
+    /// Limits the operations that wait for one key: 1024 by default.
     pub fn max_waiters_per_key(mut self, max: usize) -> Self {
         self.limits.waiters = max;
         self
     }
 
-    /// Durable claims without a verdict, interrupted ones included; 4096 by default, and at most one
-    /// for each 8 KiB of a log.
+    /// Limits the durable claims without a verdict, interrupted ones included: 4096 by default, and at
+    /// most one for each 8 KiB of a log.
     pub fn max_open_claims(mut self, max: usize) -> Self {
         self.max_open_claims = Some(max);
         self
     }
 
-    /// Durable claims of one scope without a verdict, interrupted ones included; 1024 by default. An
-    /// interrupted one counts until it is judged, or has expired.
+    /// Limits the durable claims of one scope without a verdict, interrupted ones included: 1024 by
+    /// default. An interrupted claim counts until it is judged or has expired.
     pub fn max_open_claims_per_scope(mut self, max: usize) -> Self {
         self.settings.max_open_claims_per_scope = max;
         self
     }
 
-    /// The longest response body that is stored: 1 MiB by default, 16 MiB at most, and never more
-    /// than an eighth of a log. A longer one is recorded as done without its response.
+    /// Sets the longest response body that is stored, in bytes: 1 MiB by default, 16 MiB at most, and
+    /// never more than an eighth of a log. An operation with a longer one is recorded as done without
+    /// its response.
     pub fn max_response_bytes(mut self, max: usize) -> Self {
         self.max_response_bytes = Some(max);
         self
     }
 
-    /// How long opening waits for another process to let go of the store, as in a rolling deploy;
-    /// not at all by default.
+    /// Sets the time that opening waits for another process to let go of the store, as in a rolling
+    /// deploy. Zero by default.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
         self
     }
 
-    /// How long the machine may have been off without it being reported as a jump of the clock;
-    /// seven days by default.
+    /// Sets the longest time that the machine may be off before it is reported as a jump of the wall
+    /// clock: seven days by default.
     pub fn trusted_downtime(mut self, downtime: Duration) -> Self {
         self.settings.trusted_downtime = downtime;
         self
     }
 
-    /// Overwrites a log's old bytes before its blocks are used again. Without it expired bodies stay
-    /// on disk until new entries overwrite them.
-    pub fn zero_recycled_logs(mut self) -> Self {
-        self.settings.zero_recycled = true;
+    /// Whether a log's old bytes are overwritten with zeros before its blocks are used again; false
+    /// by default. Expired bodies then stay on disk until new entries overwrite them.
+    pub fn zero_recycled_logs(mut self, zero: bool) -> Self {
+        self.settings.zero_recycled = zero;
         self
     }
 
@@ -161,7 +190,7 @@ impl Builder {
     pub fn open(mut self, path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
         // Before the directory is made.
-        self.settle()?;
+        self.check()?;
         let disk = poll_until(self.lock_wait, LOCK_POLL, || RealDisk::open(path).transpose());
         match disk {
             Some(Ok(disk)) => self.open_on(Arc::new(disk)),
@@ -170,9 +199,26 @@ impl Builder {
         }
     }
 
-    /// Opens an empty store that lives in memory: for tests of what is built on it.
+    /// Opens the store in a directory that holds one, and never creates one: a mistyped path or a
+    /// volume that is not mounted is an error, and not an empty store in which every key runs again.
     ///
-    /// It behaves as one on disk does, except that nothing survives it.
+    /// # Errors
+    ///
+    /// [`Error::Missing`]; else as for [`open`](Self::open).
+    pub fn open_existing(self, path: impl AsRef<Path>) -> Result<Store> {
+        let path = path.as_ref();
+        match std::fs::symlink_metadata(path.join(LOCK)) {
+            Ok(_) => self.open(path),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::Missing { path: path.into() })
+            }
+            Err(error) => Err(Error::io("look for", path.join(LOCK), error)),
+        }
+    }
+
+    /// Opens an empty store in memory: for tests of programs that use a store.
+    ///
+    /// It behaves as a store on disk does, except that nothing survives it.
     ///
     /// # Errors
     ///
@@ -181,13 +227,18 @@ impl Builder {
         self.open_on(Arc::new(MemoryDisk::default()))
     }
 
-    pub(crate) fn open_on(mut self, disk: Arc<dyn Disk>) -> Result<Store> {
-        let max_response_bytes = self.settle()?;
-        Store::start(disk, self.settings, self.limits, max_response_bytes)
+    /// Opens the store on a [`Disk`] of the caller's: for tests that simulate what a file system does.
+    ///
+    /// # Errors
+    ///
+    /// See [`open`](Self::open).
+    pub fn open_on(mut self, disk: Arc<dyn Disk>) -> Result<Store> {
+        let max_response_bytes = self.check()?;
+        super::start(disk, self.settings, self.limits, max_response_bytes)
     }
 
-    /// Checks the settings, and makes those that are not set fit the others.
-    fn settle(&mut self) -> Result<usize> {
+    /// Checks the settings, and fits the ones that are not set to the others.
+    fn check(&mut self) -> Result<usize> {
         let refuse = |name, allowed: String| Err(Error::Setting { name, allowed });
         let Settings { ttl, log_bytes, .. } = self.settings;
         if ttl < Duration::from_millis(1) || ttl > MAX_TTL {

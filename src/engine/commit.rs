@@ -1,8 +1,8 @@
-//! One entry on its way into the log, and what follows once it is durable.
+//! One entry on its way into the log, and its effect once it is durable.
 //!
-//! Settling publishes to the index first, then frees keys and wakes who waits: whoever finds a key
-//! free finds its record. The queue needs no bound of its own, since each command in it belongs to
-//! an operation in flight, and those are bounded.
+//! Settling a batch publishes it to the index first, then frees keys and wakes their waiters: a
+//! request that finds a key free finds its record. The queue needs no bound of its own, because each
+//! command in it belongs to an operation in flight, and those are bounded.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use bytes::Bytes;
 
 use crate::clock::Moment;
 use crate::engine::core::Engine;
-use crate::engine::entry::{Encoded, Entry};
+use crate::engine::entry::Encoded;
 use crate::engine::ledger::{OpenClaim, Reservation};
 use crate::engine::log::{Change, Location, Log, check_of};
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::record::{Completion, Record};
 use crate::sync::Sender;
-use crate::table::Held;
-use crate::ticket::Slot;
+use crate::table::Hold;
+use crate::ticket::Promise;
 
 /// The callers' end of the writer.
 #[derive(Debug, Clone)]
@@ -26,45 +26,45 @@ pub(crate) struct Queue(pub(crate) Sender<Command>);
 
 pub(crate) enum Command {
     Commit(Box<Pending>),
-    /// Freeze the active log, if a next one is prepared; the reaper hears of it.
+    /// Freeze the active log, if the next one is prepared, and tell the reaper.
     Rotate,
     /// Commit what is queued, and end.
     Stop,
 }
 
-/// An entry on its way into the log, with what follows once it is durable.
+/// An entry on its way into the log, with its effect once it is durable.
 pub(crate) struct Pending {
     pub(crate) encoded: Encoded,
-    /// Nothing once it is settled.
+    /// Taken when the batch is settled.
     effect: Option<Effect>,
-    /// Given back when the entry has its place, or never gets one.
+    /// Given back once the entry has its place in the log, or never gets one.
     pub(crate) room: Reservation,
 }
 
-/// Where the outcome of a commit goes.
-pub(crate) type Outcome<T> = Arc<Slot<Result<T>>>;
+/// Consumes a claim that has become durable, or the error that prevented it.
+pub(crate) type Granting = Box<dyn FnOnce(Result<Claimed>) + Send>;
 
 pub(crate) enum Effect {
-    Complete { held: Held, completion: Completion, outcome: Outcome<Record> },
-    Claim { held: Held, claim: OpenClaim, verdict_room: Reservation, outcome: Outcome<Claimed> },
-    Interrupt { held: Held, claim: OpenClaim, outcome: Outcome<()> },
-    Release { held: Held, outcome: Outcome<()> },
-    Checkpoint { address: Address, data: Bytes, outcome: Outcome<()> },
-    Forget { held: Held, until: Moment, outcome: Outcome<()> },
+    Complete { hold: Hold, completion: Completion, promise: Promise<Record> },
+    Claim { hold: Hold, claim: OpenClaim, verdict_room: Reservation, granting: Granting },
+    Interrupt { hold: Hold, claim: OpenClaim, promise: Promise<()> },
+    Release { hold: Hold, promise: Promise<()> },
+    Checkpoint { address: Address, data: Bytes, promise: Promise<()> },
+    Forget { hold: Hold, until: Moment, promise: Promise<()> },
 }
 
-/// A key whose claim is durable, with room for the verdict.
+/// A key whose claim is durable, with room reserved for its verdict.
 #[derive(Debug)]
 pub(crate) struct Claimed {
-    pub(crate) held: Held,
+    pub(crate) hold: Hold,
     pub(crate) claim: OpenClaim,
     pub(crate) room: Reservation,
 }
 
 impl Queue {
-    /// Queues an entry. If the writer is gone, its outcome says so.
+    /// Queues an entry. If the writer is gone, the entry fails.
     pub(crate) fn commit(&self, encoded: Encoded, room: Reservation, effect: Effect) {
-        // Dropping what cannot be sent settles it.
+        // Dropping an unsent command fails it.
         let pending = Pending { encoded, effect: Some(effect), room };
         let _ = self.0.send(Command::Commit(Box::new(pending)));
     }
@@ -76,17 +76,6 @@ impl Queue {
 
     pub(crate) fn stop(&self) {
         let _ = self.0.send(Command::Stop);
-    }
-
-    /// Takes back a claim whose permit nobody took. A first attempt ran nothing, so the key becomes
-    /// free; a later one leaves it interrupted, since nobody knows what the earlier ones did.
-    pub(crate) fn release_unused(&self, claimed: Claimed) {
-        let Claimed { held, claim, room } = claimed;
-        if claim.attempt > 1 {
-            return;
-        }
-        let encoded = Encoded::new(Some(held.address()), &Entry::Release);
-        self.commit(encoded, room, Effect::Release { held, outcome: Arc::new(Slot::new()) });
     }
 }
 
@@ -102,35 +91,35 @@ impl Committed {
         let mut claims = engine.ledger.claims.lock();
         for (pending, _) in &mut self.items {
             match pending.effect.as_mut() {
-                Some(Effect::Claim { held, claim, .. } | Effect::Interrupt { held, claim, .. }) => {
+                Some(Effect::Claim { hold, claim, .. } | Effect::Interrupt { hold, claim, .. }) => {
                     claim.claimed_at = self.at;
                     if claim.attempt == 1 {
                         claim.first_sequence = sequence;
-                        claims.insert_admitted(held.address().clone(), claim.clone());
+                        claims.insert_admitted(hold.address().clone(), claim.clone());
                     } else {
-                        claims.insert(held.address().clone(), claim.clone());
+                        claims.insert(hold.address().clone(), claim.clone());
                     }
                 }
                 Some(Effect::Checkpoint { address, data, .. }) => {
                     claims.checkpoint(address, data.clone());
                 }
                 Some(
-                    Effect::Complete { held, .. }
-                    | Effect::Release { held, .. }
-                    | Effect::Forget { held, .. },
-                ) => claims.remove(held.address()),
+                    Effect::Complete { hold, .. }
+                    | Effect::Release { hold, .. }
+                    | Effect::Forget { hold, .. },
+                ) => claims.remove(hold.address()),
                 None => {}
             }
         }
     }
 
     /// Publishes, then frees keys and wakes.
-    pub(crate) fn settle(self, queue: &Queue) {
+    pub(crate) fn settle(self) {
         let changes: Vec<Change> =
             self.items.iter().filter_map(|(pending, place)| pending.change(*place)).collect();
         self.log.publish(&changes);
         for (pending, _) in self.items {
-            pending.succeed(self.at, queue);
+            pending.succeed(self.at);
         }
     }
 }
@@ -143,12 +132,12 @@ impl Pending {
 
     fn change(&self, location: Location) -> Option<Change> {
         match self.effect.as_ref()? {
-            Effect::Complete { held, .. } => {
-                Some(Change { hash: held.address().hash, location, hides_until: None })
+            Effect::Complete { hold, .. } => {
+                Some(Change { hash: hold.address().hash, location, hides_until: None })
             }
-            Effect::Forget { held, until, .. } => {
+            Effect::Forget { hold, until, .. } => {
                 let hides_until = Some(*until);
-                Some(Change { hash: held.address().hash, location, hides_until })
+                Some(Change { hash: hold.address().hash, location, hides_until })
             }
             Effect::Claim { .. }
             | Effect::Interrupt { .. }
@@ -157,91 +146,71 @@ impl Pending {
         }
     }
 
-    /// Records the operation without its response, and says how many bytes that saves.
+    /// Records the operation without its response, and returns the bytes that this saves.
     pub(crate) fn leave_body_out(&mut self) -> usize {
-        let Some(Effect::Complete { held, completion, .. }) = &mut self.effect else { return 0 };
+        let Some(Effect::Complete { hold, completion, .. }) = &mut self.effect else { return 0 };
         if completion.response.take().is_none() {
             return 0;
         }
-        let bare = Encoded::completion(held.address(), completion);
+        let bare = Encoded::completion(hold.address(), completion);
         std::mem::replace(&mut self.encoded, bare).bytes.len() - self.encoded.bytes.len()
     }
 
-    fn succeed(mut self, at: Moment, queue: &Queue) {
+    fn succeed(mut self, at: Moment) {
         match self.effect.take() {
-            Some(Effect::Complete { held, completion, outcome }) => {
-                let record = Record::new(completion, at);
-                held.settle(&record);
-                deliver(&outcome, Ok(record));
+            Some(Effect::Complete { hold, completion, promise }) => {
+                let record = Record::at(completion, at);
+                hold.answer(&record);
+                promise.fulfil(Ok(record));
             }
-            Some(Effect::Claim { held, claim, verdict_room, outcome }) => {
-                let claimed = Claimed { held, claim, room: verdict_room };
-                if let Some(Ok(claimed)) = deliver(&outcome, Ok(claimed)) {
-                    queue.release_unused(claimed);
-                }
+            Some(Effect::Claim { hold, claim, verdict_room, granting }) => {
+                granting(Ok(Claimed { hold, claim, room: verdict_room }));
             }
             Some(
-                Effect::Release { held, outcome }
-                | Effect::Interrupt { held, outcome, .. }
-                | Effect::Forget { held, outcome, .. },
+                Effect::Release { hold, promise }
+                | Effect::Interrupt { hold, promise, .. }
+                | Effect::Forget { hold, promise, .. },
             ) => {
-                drop(held);
-                deliver(&outcome, Ok(()));
+                drop(hold);
+                promise.fulfil(Ok(()));
             }
-            Some(Effect::Checkpoint { outcome, .. }) => {
-                deliver(&outcome, Ok(()));
-            }
+            Some(Effect::Checkpoint { promise, .. }) => promise.fulfil(Ok(())),
             None => {}
         }
     }
 
-    /// The outcome is unknown: the key stays locked, and whoever waits is told.
+    /// Fails the entry, whose outcome is unknown: the key stays in flight, and its owner is told.
     pub(crate) fn fail(mut self, error: &Error) {
         self.fail_with(error);
     }
 
     fn fail_with(&mut self, error: &Error) {
         match self.effect.take() {
-            Some(Effect::Complete { held, outcome, .. }) => {
-                held.keep();
-                deliver(&outcome, Err(error.clone()));
+            Some(Effect::Complete { hold, promise, .. }) => {
+                hold.keep();
+                promise.fulfil(Err(error.clone()));
             }
-            Some(Effect::Claim { held, outcome, .. }) => {
-                held.keep();
-                deliver(&outcome, Err(error.clone()));
+            Some(Effect::Claim { hold, granting, .. }) => {
+                hold.keep();
+                granting(Err(error.clone()));
             }
             Some(
-                Effect::Release { held, outcome }
-                | Effect::Interrupt { held, outcome, .. }
-                | Effect::Forget { held, outcome, .. },
+                Effect::Release { hold, promise }
+                | Effect::Interrupt { hold, promise, .. }
+                | Effect::Forget { hold, promise, .. },
             ) => {
-                held.keep();
-                deliver(&outcome, Err(error.clone()));
+                hold.keep();
+                promise.fulfil(Err(error.clone()));
             }
-            Some(Effect::Checkpoint { outcome, .. }) => {
-                deliver(&outcome, Err(error.clone()));
-            }
+            Some(Effect::Checkpoint { promise, .. }) => promise.fulfil(Err(error.clone())),
             None => {}
         }
     }
 }
 
-/// A command that the writer never saw, because it is gone, is settled all the same.
+/// Fails a command that never reached the writer because the writer is gone.
 impl Drop for Pending {
     fn drop(&mut self) {
         self.fail_with(&Error::Stopped { source: None });
-    }
-}
-
-/// Fills the slot and wakes who waits for it; the value comes back if nobody will take it.
-pub(crate) fn deliver<T>(outcome: &Slot<Result<T>>, value: Result<T>) -> Option<Result<T>> {
-    match outcome.fill(value) {
-        Ok(waker) => {
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-            None
-        }
-        Err(value) => Some(value),
     }
 }

@@ -1,4 +1,5 @@
-//! What the threads of a store share: the ledger, the in-flight table, and whether they go on.
+//! The state that the threads of a store share: the ledger, the in-flight table, and whether to go
+//! on.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::observe;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, OnceLock, thread};
 use crate::table::Table;
-use crate::ticket::Slot;
+use crate::ticket::Promise;
 
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -19,7 +20,7 @@ pub(crate) struct Engine {
     closing: AtomicBool,
 }
 
-/// What has happened since the store was opened.
+/// Counts of events since the store was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) batches: AtomicU64,
@@ -28,7 +29,7 @@ pub(crate) struct Counters {
     pub(crate) bodies_left_out: AtomicU64,
     pub(crate) segments_sealed: AtomicU64,
     pub(crate) segments_dropped: AtomicU64,
-    /// Why sealing or preparing a log did not work the last time, if it did not.
+    /// The error of the reaper's latest round, if it had one.
     pub(crate) last_trouble: Mutex<Option<Error>>,
 }
 
@@ -65,7 +66,7 @@ impl Engine {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// What a call on a stopped store gets.
+    /// The error of every call on a stopped store.
     pub(crate) fn stopped(&self) -> Error {
         Error::Stopped { source: self.failure.get().map(Arc::clone) }
     }
@@ -80,25 +81,25 @@ impl Engine {
     }
 }
 
-/// What the reaper is told.
+/// A message to the reaper.
 pub(crate) enum Message {
     Frozen(Frozen),
-    /// The writer has done what it was asked; the log that it froze, if any, came before.
+    /// The writer has rotated as it was asked to; the log that it froze, if any, was sent before.
     Rotated,
-    /// Do all that is due, and say so.
+    /// Do all that is due, and answer.
     Reap(Waiting),
     Stop,
 }
 
-/// Who waits for a round of the reaper. Dropped, it is told that the store has stopped.
+/// A caller that waits for a round of the reaper. Dropped, it answers that the store has stopped.
 pub(crate) struct Waiting {
     engine: Arc<Engine>,
-    slot: Option<Arc<Slot<Result<()>>>>,
+    promise: Option<Promise<()>>,
 }
 
 impl Waiting {
-    pub(crate) fn new(engine: &Arc<Engine>, slot: Arc<Slot<Result<()>>>) -> Self {
-        Self { engine: Arc::clone(engine), slot: Some(slot) }
+    pub(crate) fn new(engine: &Arc<Engine>, promise: Promise<()>) -> Self {
+        Self { engine: Arc::clone(engine), promise: Some(promise) }
     }
 
     pub(crate) fn answer(mut self, outcome: Result<()>) {
@@ -106,8 +107,9 @@ impl Waiting {
     }
 
     fn fill(&mut self, outcome: Result<()>) {
-        let waker = self.slot.take().and_then(|slot| slot.fill(outcome).ok().flatten());
-        waker.into_iter().for_each(std::task::Waker::wake);
+        if let Some(promise) = self.promise.take() {
+            promise.fulfil(outcome);
+        }
     }
 }
 

@@ -201,9 +201,7 @@ impl Found {
     /// Decodes an indexed payload; a record shares the payload's memory.
     pub(crate) fn decode(payload: &Bytes, at: Moment) -> Result<Self, Malformed> {
         match decode(payload)? {
-            Entry::Completion(stored) => {
-                Ok(Self::Record(Record::new(stored.restore(payload)?, at)))
-            }
+            Entry::Completion(stored) => Ok(Self::Record(Record::at(stored.restore(payload)?, at))),
             Entry::Forget(_) => Ok(Self::Forgotten),
             _ => Err(Malformed("entry is neither a completion nor a forget")),
         }

@@ -37,9 +37,10 @@ mod seal;
 mod space;
 
 pub(crate) use claims::{Claims, OpenClaim};
+pub(crate) use manifest::LOCK;
 #[cfg(all(test, shuttle))]
 pub(crate) use manifest::write_lock;
-use manifest::{LOCK, MANIFEST, Manifest, read_lock};
+use manifest::{MANIFEST, Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
 pub(crate) use seal::{Frozen, Retired, reap_interval};
 pub(crate) use space::{Reservation, Space};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::commit::{Committed, Queue};
+use crate::engine::commit::Committed;
 use crate::engine::core::{Engine, Message};
 use crate::engine::ledger::Frozen;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -36,14 +36,13 @@ struct Helper {
 
 #[derive(Clone)]
 struct Settling {
-    queue: Queue,
     reaper: Sender<Message>,
 }
 
 impl Settling {
     fn settle(&self, settlement: Settlement) {
         match settlement {
-            Settlement::Batch(committed) => committed.settle(&self.queue),
+            Settlement::Batch(committed) => committed.settle(),
             // If the reaper is gone, the store is closing, and the next opening takes over.
             Settlement::Frozen(frozen) => drop(self.reaper.send(Message::Frozen(frozen))),
             Settlement::Rotated => drop(self.reaper.send(Message::Rotated)),
@@ -52,14 +51,10 @@ impl Settling {
 }
 
 impl Settler {
-    pub(crate) fn start(
-        engine: Arc<Engine>,
-        queue: Queue,
-        reaper: Sender<Message>,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn start(engine: Arc<Engine>, reaper: Sender<Message>) -> std::io::Result<Self> {
         let (work, receiver) = unbounded::<Settlement>();
         let outstanding = Arc::new(AtomicUsize::new(0));
-        let inline = Settling { queue, reaper };
+        let inline = Settling { reaper };
         let (settling, done) = (inline.clone(), Arc::clone(&outstanding));
         let thread = thread::Builder::new().name("refrain-settler".into()).spawn(move || {
             let _guard = engine.guard("settler");

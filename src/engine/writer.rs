@@ -35,7 +35,7 @@ pub(crate) fn start(
 ) -> std::io::Result<(Queue, JoinHandle<()>)> {
     let (sender, receiver) = unbounded();
     let queue = Queue(sender);
-    let settler = Settler::start(Arc::clone(engine), queue.clone(), reaper)?;
+    let settler = Settler::start(Arc::clone(engine), reaper)?;
     let writer = Writer {
         engine: Arc::clone(engine),
         receiver,

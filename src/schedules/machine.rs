@@ -11,9 +11,9 @@ use http::Response;
 
 use super::history::{Event, History};
 use super::medium::Medium;
+use crate::attempt::Attempt;
 use crate::clock::SimulatedClock;
 use crate::engine::ledger::write_lock;
-use crate::permit::Attempt;
 use crate::{Error, Fingerprint, Operation, Outcome, Permit, Result, Scope, Store};
 
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -8,20 +8,17 @@ use shuttle::future::block_on;
 use shuttle::thread;
 
 use super::{explore, join};
-use crate::engine::commit::deliver;
 use crate::key::Address;
 use crate::table::{Acquired, Limits, Table, Waited};
-use crate::ticket::Ticket;
+use crate::ticket::{Slot, Ticket};
 use crate::{Error, Scope};
 
 /// A ticket may move between a thread and a task, and be waited for more than once.
 #[test]
 fn p8_a_ticket_reaches_its_owner_however_it_is_waited_for() {
     explore(|| {
-        let (ticket, slot) = Ticket::new();
-        let settling = thread::spawn(move || {
-            assert!(deliver(&slot, Ok(7)).is_none(), "nobody gave it up");
-        });
+        let (ticket, promise) = Ticket::new();
+        let settling = thread::spawn(move || promise.fulfil(Ok(7)));
         let ticket = match ticket.wait_timeout(Duration::from_secs(1)) {
             Ok(outcome) => Ticket::ready(outcome),
             Err(ticket) => ticket,
@@ -35,12 +32,11 @@ fn p8_a_ticket_reaches_its_owner_however_it_is_waited_for() {
 #[test]
 fn p15_a_value_is_taken_or_comes_back_and_never_both() {
     explore(|| {
-        let (ticket, slot) = Ticket::new();
+        let slot = Arc::new(Slot::new());
         let (taken, filled) = (Arc::clone(&slot), Arc::new(AtomicUsize::new(0)));
-        drop(ticket);
         let returned = Arc::clone(&filled);
         let settling = thread::spawn(move || {
-            if deliver(&slot, Ok(7)).is_some() {
+            if slot.fill(7).is_err() {
                 returned.fetch_add(1, Ordering::Relaxed);
             }
         });

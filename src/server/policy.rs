@@ -11,8 +11,8 @@ use http::header::{HeaderMap, HeaderName};
 use http::response::Parts;
 use http::{Response, StatusCode, request};
 
+use crate::attempt::Attempt;
 use crate::key::{Key, RequestId};
-use crate::permit::Attempt;
 
 use super::dialect::is_grpc;
 

@@ -12,12 +12,13 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
+use crate::attempt::Attempt;
 use crate::begin::Outcome;
 use crate::error::Result;
 use crate::key::{Key, RequestId};
 use crate::observe;
 use crate::operation::Operation;
-use crate::permit::{Attempt, Permit};
+use crate::permit::Permit;
 use crate::record::Record;
 use crate::store::Store;
 

@@ -22,10 +22,10 @@ fn record() -> Record {
         ttl: Duration::from_secs(1),
         response: None,
     };
-    Record::new(completion, Moment(0))
+    Record::at(completion, Moment(0))
 }
 
-fn held(table: &Arc<Table>, id: &str) -> Held {
+fn held(table: &Arc<Table>, id: &str) -> Hold {
     match table.acquire(&address("s", "k"), &request(id)).unwrap() {
         Acquired::Held(held) => held,
         Acquired::Waiting(_) => panic!("the key is held by another"),
@@ -41,7 +41,7 @@ fn waiter(table: &Arc<Table>, id: &str) -> Waiter {
 
 /// A waiter that gave up while the key was settled left twice, and panicked.
 #[test]
-fn p8_giving_up_while_the_key_is_settled_ends_in_one_or_the_other() {
+fn p8_giving_up_while_the_key_is_answered_ends_in_one_or_the_other() {
     for _ in 0..2000 {
         let table = Table::new(ROOMY);
         let first = held(&table, "first");
@@ -50,7 +50,7 @@ fn p8_giving_up_while_the_key_is_settled_ends_in_one_or_the_other() {
         std::thread::scope(|threads| {
             threads.spawn(|| {
                 barrier.wait();
-                first.settle(&record());
+                first.answer(&record());
             });
             barrier.wait();
             for waiter in waiters {
@@ -85,7 +85,7 @@ fn p8_every_waiter_gets_the_record() {
     let table = Table::new(ROOMY);
     let first = held(&table, "first");
     let waiters: Vec<_> = (0..3).map(|_| waiter(&table, "later")).collect();
-    first.settle(&record());
+    first.answer(&record());
     for waiter in waiters {
         assert!(matches!(waiter.give_up(), Ok(Waited::Record(_))));
     }

@@ -150,7 +150,7 @@ fn a_key_in_flight_is_not_forgotten() {
     let _permit = execute(&store, &operation("a"));
     let refused = store.forget(scope(), &key("a")).wait();
     assert!(
-        matches!(refused, Err(Error::InFlight { request_id }) if request_id.as_str() == "req_a")
+        matches!(refused, Err(Error::InFlight { request_id, .. }) if request_id.as_str() == "req_a")
     );
 }
 

@@ -105,7 +105,7 @@ impl Victim {
             Err(_) => failed += 1,
         }
         for absent in ["a", "key-", "key-30a", "zzz"] {
-            match store.get(scope(), &key(absent)) {
+            match store.get(scope(), &key(absent)).wait() {
                 Ok(None) => {}
                 Ok(Some(record)) => panic!("{what}: {absent} became {record:?}"),
                 Err(_) => failed += 1,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use refrain::Error;
+
 use crate::kit::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -118,17 +120,25 @@ fn an_idle_store_seals_its_log_and_then_drops_it() {
 }
 
 #[test]
-fn an_operation_may_expire_earlier_than_the_store_but_not_later() {
+fn an_operation_may_expire_earlier_than_the_store() {
     let home = Home::new();
     let store = home.open();
-    for (name, ttl) in [("brief", HOUR), ("long", 30 * DAY)] {
-        let permit = execute(&store, &operation(name).ttl(ttl));
-        permit.complete(&response(name)).wait().unwrap();
-    }
+    let permit = execute(&store, &operation("brief").ttl(HOUR));
+    permit.complete(&response("brief")).wait().unwrap();
     home.clock.advance(HOUR);
     assert_eq!(replayed(&store, "brief"), None);
-    home.clock.advance(DAY - HOUR);
-    assert_eq!(replayed(&store, "long"), None);
+}
+
+/// A longer TTL was cut to the store's without a word.
+#[test]
+fn an_operation_that_asks_for_more_than_the_stores_ttl_is_refused() {
+    let store = Home::new().open();
+    for asked in [30 * DAY, DAY + Duration::from_millis(1), Duration::ZERO] {
+        let refused = store.begin(&operation("long").ttl(asked)).wait();
+        assert!(matches!(refused, Err(Error::Ttl { max: DAY, .. })), "{refused:?}");
+    }
+    assert_eq!(store.stats().in_flight, 0);
+    drop(execute(&store, &operation("long").ttl(DAY)));
 }
 
 #[test]

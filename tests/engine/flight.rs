@@ -97,7 +97,7 @@ fn closing_waits_for_operations_in_flight_and_reports_stragglers() {
     let permit = execute(&store, &operation("a"));
     let waiting = store.begin(&operation("a"));
     assert_eq!(store.close(Duration::ZERO).unwrap(), 2);
-    assert!(matches!(waiting.wait(), Err(Error::Stopped { source: None })));
+    assert!(matches!(waiting.wait(), Err(Error::Stopped { source: None, .. })));
     assert!(matches!(permit.complete(&response("a")).wait(), Err(Error::Stopped { .. })));
     assert!(matches!(store.begin(&operation("b")).wait(), Err(Error::Stopped { .. })));
     assert!(matches!(store.reap(), Err(Error::Stopped { .. })));

@@ -6,7 +6,6 @@ mod claims;
 mod damage;
 mod expiry;
 mod flight;
-mod floors;
 mod kit;
 mod limits;
 mod opening;

@@ -122,7 +122,7 @@ fn p13_files_of_a_newer_format_are_refused() {
         bytes[8] = 2;
         fs::write(&file, bytes).unwrap();
         match refused(&home) {
-            Error::Newer { found: 2, supported: 1, file: named } => {
+            Error::Newer { found: 2, supported: 1, file: named, .. } => {
                 assert_eq!(named.file_name(), file.file_name());
             }
             other => panic!("{ending}: {other:?}"),
@@ -190,9 +190,9 @@ fn p13_a_store_that_is_moved_away_while_open_stops() {
     fs::rename(home.path(), home.directory.path().join("moved")).unwrap();
     drop(home.open());
     let failed = execute(&store, &operation("b")).complete(&response("b")).wait();
-    assert!(matches!(failed, Err(Error::Stopped { source: Some(_) })), "{failed:?}");
+    assert!(matches!(failed, Err(Error::Stopped { source: Some(_), .. })), "{failed:?}");
     let after = store.begin(&operation("a")).wait();
-    assert!(matches!(after, Err(Error::Stopped { source: Some(_) })), "{after:?}");
+    assert!(matches!(after, Err(Error::Stopped { source: Some(_), .. })), "{after:?}");
     assert!(store.stats().failed);
     drop(store);
     // A store that failed is not opened again by the same process.

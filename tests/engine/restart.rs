@@ -96,8 +96,8 @@ fn p6_another_scope_does_not_see_the_record() {
         refrain::Fingerprint::of(["POST", "/v1/calls", "a"]),
     );
     assert!(matches!(begin(&store, &same), Outcome::Execute(_)));
-    assert!(store.get(elsewhere, &key("a")).unwrap().is_none());
-    assert!(store.get(scope(), &key("a")).unwrap().is_some());
+    assert!(store.get(elsewhere, &key("a")).wait().unwrap().is_none());
+    assert!(store.get(scope(), &key("a")).wait().unwrap().is_some());
 }
 
 #[test]

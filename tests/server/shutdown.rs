@@ -94,7 +94,7 @@ fn closing_waits_for_a_handler_whose_client_is_gone() {
     let closing = std::thread::Builder::new().name("closing".into());
     let closing = closing.spawn(move || handle.close(Duration::from_secs(60))).unwrap();
     let (scope, key) = (Scope::from_api_key("x"), "x".parse().unwrap());
-    while store.get(scope, &key).is_ok() {
+    while store.get(scope, &key).wait().is_ok() {
         std::thread::yield_now();
     }
     leave.add_permits(1);

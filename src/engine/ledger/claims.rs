@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::backend::Past;
 use crate::clock::{Moment, millis};
 use crate::engine::entry::{Claim, Encoded, Entry, Malformed, request_id};
 use crate::error::{Error, Limit, Result};
@@ -86,6 +87,18 @@ impl OpenClaim {
             .chain(checkpoints)
             .map(|entry| Encoded::new(Some(address), &entry))
             .collect()
+    }
+
+    /// The run as its callers see it.
+    pub(crate) fn past(&self, address: &Address) -> Past {
+        Past {
+            scope: address.scope,
+            key: address.key.clone(),
+            fingerprint: self.fingerprint,
+            request_id: self.request_id.clone(),
+            attempt: self.attempt,
+            checkpoints: self.checkpoints.clone(),
+        }
     }
 
     /// From when on nobody asks about it any more.

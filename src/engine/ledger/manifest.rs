@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 use super::Trouble;
 
-pub(super) const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
 pub(super) const MANIFEST: &str = "MANIFEST";
 
 const FORMAT: u32 = 1;

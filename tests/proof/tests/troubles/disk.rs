@@ -177,9 +177,9 @@ fn p10_after_a_failed_commit_the_store_takes_no_work_and_keeps_the_key_locked() 
         failed += 1;
         let again = store.begin(&operation("a")).wait();
         let other = store.begin(&operation("b")).wait();
-        assert!(matches!(again, Err(Error::Stopped { source: Some(_) })), "{again:?}");
-        assert!(matches!(other, Err(Error::Stopped { source: Some(_) })), "{other:?}");
-        assert!(matches!(store.close(HOUR), Err(Error::Stopped { source: Some(_) })));
+        assert!(matches!(again, Err(Error::Stopped { source: Some(_), .. })), "{again:?}");
+        assert!(matches!(other, Err(Error::Stopped { source: Some(_), .. })), "{other:?}");
+        assert!(matches!(store.close(HOUR), Err(Error::Stopped { source: Some(_), .. })));
     }
     assert_eq!(failed, 3, "the look at its names, its write, and its sync");
 }

@@ -80,7 +80,7 @@ fn p4_what_was_forgotten_twice_does_not_come_back() {
     store.forget(scope, &key).wait().unwrap();
     bench.clock.advance(2 * HOUR);
     store.reap().unwrap();
-    assert!(store.get(scope, &key).unwrap().is_none());
+    assert!(store.get(scope, &key).wait().unwrap().is_none());
 }
 
 /// The store let go of its directory while a handler still ran, and the next process ran the same

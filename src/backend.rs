@@ -1,0 +1,263 @@
+//! The seam behind a [`Store`](crate::Store): a [`Backend`] keeps the records, and its [`Claim`]s
+//! carry the verdicts.
+//!
+//! The store's face is the same over every backend, so a program chooses one at run time and a handler
+//! never knows which. Requests of one process that share a key meet in the [`Table`], in front of the
+//! backend: the backend sees one request for a key at a time from each process.
+//!
+//! ```text
+//!  begin ──► table: is the key held here? ──yes──► wait for the holder
+//!                     │ no
+//!                     ▼
+//!             Backend::claim(asked, hold) ──► Answer: claimed, recorded, interrupted, elsewhere
+//!                     │ claimed
+//!                     ▼
+//!             Claim::complete / release ──► durable, published, and only then: hold freed
+//! ```
+//!
+//! Answers are [`Ticket`]s: a backend that knows the answer at once returns [`Ticket::ready`], and one
+//! that has to ask a disk or a database keeps the [`Promise`] of [`Ticket::new`] and fulfils it from a
+//! thread or a task of its own.
+//!
+//! **Open to change until 1.0.** The shape of this module follows its second and third backend.
+
+use std::any::Any;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+
+use crate::error::Result;
+use crate::key::{Fingerprint, Key, RequestId, Scope};
+use crate::record::Record;
+use crate::stats::Stats;
+
+pub use crate::record::Completion;
+pub use crate::table::{Hold, Limits, Table};
+pub use crate::ticket::{Promise, Ticket};
+
+/// The keeper of a store's records.
+///
+/// What it answers must be durable by its own rules: an answer that says *claimed* for a durable
+/// operation, or a verdict's ticket that is ready, is a promise to the client. A backend that cannot
+/// tell fails; it never takes damage or silence for absence.
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// Claims a key for an operation, or says what is known about the key.
+    ///
+    /// `hold` is the key, held in this process. The claim carries it, and frees it once the verdict
+    /// is durable. Where there is no claim to carry it, it is freed here: by
+    /// [`answer`](Hold::answer) for a record that was found, or by dropping it.
+    ///
+    /// # Errors
+    ///
+    /// Any; the key is then free, and nothing was claimed.
+    fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer>;
+
+    /// Finds the live record of a key.
+    fn find(&self, scope: Scope, key: &Key) -> Ticket<Option<Record>>;
+
+    /// Forgets all that is known about a key, an interrupted run included, and frees the hold.
+    ///
+    /// # Durability
+    ///
+    /// The record is gone for good once the ticket is ready.
+    fn forget(&self, hold: Hold) -> Ticket<()>;
+
+    /// Lists interrupted runs in the order of their scope and key, from behind `after` on: at most
+    /// `max` of them.
+    fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>>;
+
+    /// Whether a record may still be replayed, by the backend's clock.
+    fn is_live(&self, record: &Record) -> bool;
+
+    /// The limits that callers keep to.
+    fn rules(&self) -> Rules;
+
+    /// Fails if the store takes no more work.
+    fn check(&self) -> Result<()>;
+
+    /// The store's figures. Cheap: no disk and no network is asked.
+    fn stats(&self) -> Stats;
+
+    /// Reads all that is kept and verifies it. A backend with nothing to verify says so by being
+    /// ready at once.
+    fn verify(&self) -> Ticket<()> {
+        Ticket::ready(Ok(()))
+    }
+
+    /// Does at once what background work would do in time, such as removing expired records.
+    fn reap(&self) -> Ticket<()> {
+        Ticket::ready(Ok(()))
+    }
+
+    /// Takes no more work, waits up to `within` for operations in flight, and lets go of what the
+    /// backend holds. Called more than once, also by the last handle as it is dropped (then with no
+    /// time to wait). The value is the number of operations that have not ended; see
+    /// [`Table::close`].
+    fn close(&self, within: Duration) -> Ticket<usize>;
+}
+
+/// A request to claim a key: what the operation says about itself, its key apart.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Asked {
+    /// The use that the key is put to.
+    pub fingerprint: Fingerprint,
+    /// The request that asks.
+    pub request_id: RequestId,
+    /// The time for which the record will be kept, within the backend's [`Rules`].
+    pub ttl: Duration,
+    /// Whether the claim must be durable before the answer is ready.
+    pub durable: bool,
+}
+
+impl Asked {
+    pub(crate) fn new(
+        fingerprint: Fingerprint,
+        request_id: RequestId,
+        ttl: Duration,
+        durable: bool,
+    ) -> Self {
+        Self { fingerprint, request_id, ttl, durable }
+    }
+}
+
+/// The state of a key that was asked for. Complete: each calls for something else.
+#[derive(Debug)]
+pub enum Answer {
+    /// The key was free and unknown, and is the caller's.
+    Claimed(Granted),
+    /// The key has a live record, whatever its fingerprint.
+    Recorded(Record),
+    /// An earlier run was interrupted: the claim of that run, with the key in hand.
+    Interrupted(Box<dyn Claim>),
+    /// Another node has the key.
+    Elsewhere {
+        /// The request that holds it there.
+        holder: RequestId,
+    },
+}
+
+/// A new claim, under which nothing has run yet.
+///
+/// Dropped, as by a request that was cancelled while its claim became durable, the claim is released,
+/// because nothing ran.
+#[derive(Debug)]
+pub struct Granted(Option<Box<dyn Claim>>);
+
+impl Granted {
+    /// Wraps a claim on its way to the caller.
+    pub fn new(claim: Box<dyn Claim>) -> Self {
+        Self(Some(claim))
+    }
+
+    /// Takes the claim, under which the caller runs.
+    pub fn into_claim(mut self) -> Box<dyn Claim> {
+        self.0.take().expect("a claim is taken once, with its wrapper")
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Some(claim) = self.0.take() {
+            // Nobody is left to wait for it.
+            drop(claim.release());
+        }
+    }
+}
+
+/// A key that was claimed for one run.
+///
+/// Each method that takes the claim is a verdict. A claim that is dropped without one frees its key if
+/// it was volatile, and leaves the key interrupted if it was durable.
+pub trait Claim: Any + fmt::Debug + Send {
+    /// The facts about the run under this claim, its checkpoints included.
+    fn past(&self) -> &Past;
+
+    /// Records the response, or with `None` that the operation is done and its response was not
+    /// kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`](crate::Error::Stopped) if the outcome is unknown, and
+    /// [`Error::Fenced`](crate::Error::Fenced) if another node has taken the key over, in which case
+    /// nothing was recorded.
+    ///
+    /// # Durability
+    ///
+    /// The record survives a power cut once the ticket is ready.
+    fn complete(self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record>;
+
+    /// Frees the key, durably if the claim was, because nothing happened.
+    fn release(self: Box<Self>) -> Ticket<()>;
+
+    /// Makes the key interrupted, durably, because nobody knows what happened.
+    ///
+    /// # Errors
+    ///
+    /// The key then stays claimed for as long as the process lives.
+    fn interrupt(self: Box<Self>) -> Ticket<()>;
+
+    /// Gives the key up without a verdict, where what follows is not for this process to say: a
+    /// volatile key stays claimed for as long as the process lives, a durable one is interrupted.
+    fn abandon(self: Box<Self>);
+
+    /// Stores a recovery point of this run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Volatile`](crate::Error::Volatile) if the claim is not durable.
+    fn checkpoint(&mut self, data: Bytes) -> Ticket<()>;
+
+    /// Begins the next attempt of an interrupted run, as the request that asks.
+    ///
+    /// Dropped on its way, the new claim stays durable and the key interrupted.
+    fn retry(self: Box<Self>, asked: Asked) -> Ticket<Box<dyn Claim>>;
+
+    /// 24 bytes that name the operation among all that the backend has ever held, stable over
+    /// attempts and restarts; none if the claim is volatile. Downstream keys are derived from them.
+    fn seed(&self) -> Option<[u8; 24]>;
+}
+
+/// One run of an operation: whose, which key, for what, and how far it came.
+#[derive(Clone, Debug)]
+pub struct Past {
+    /// Whose key it is.
+    pub scope: Scope,
+    /// The client's key.
+    pub key: Key,
+    /// The use that the key was put to.
+    pub fingerprint: Fingerprint,
+    /// The request that ran.
+    pub request_id: RequestId,
+    /// The number of the run, counted from 1. A volatile one is always the first.
+    pub attempt: u32,
+    /// The recovery points of earlier attempts and of this one, oldest first.
+    pub checkpoints: Vec<Bytes>,
+}
+
+impl Past {
+    /// The place behind this run in the list of [`Backend::interrupted`].
+    pub fn cursor(&self) -> Cursor {
+        Cursor { scope: self.scope, key: self.key.clone() }
+    }
+}
+
+/// A place in the list of interrupted runs, which is in the order of scopes and keys.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    /// The scope of the last run that was listed.
+    pub scope: Scope,
+    /// The key of the last run that was listed.
+    pub key: Key,
+}
+
+/// The limits of a backend that callers keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The longest TTL of a record, and the one without another word.
+    pub ttl: Duration,
+    /// The longest response body that is stored, in bytes.
+    pub max_response_bytes: usize,
+}

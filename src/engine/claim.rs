@@ -1,0 +1,272 @@
+//! A key claimed in the embedded engine: [`Claim`] over its log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+
+use crate::backend::{self, Answer, Asked, Granted, Past};
+use crate::clock::millis;
+use crate::engine::commit::{Claimed, Effect, Granting, Queue};
+use crate::engine::core::Engine;
+use crate::engine::entry::{self, Encoded, Entry};
+use crate::engine::ledger::{OpenClaim, Reservation};
+use crate::error::{Error, Result};
+use crate::record::{Completion, Record};
+use crate::table::Hold;
+use crate::ticket::Ticket;
+
+/// The engine as a claim sees it: its state, and the queue to its writer.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) queue: Queue,
+}
+
+/// A key that was claimed, in memory or in the log.
+///
+/// Dropped, it drops its hold: a volatile key is then free, and a durable one interrupted, because
+/// the ledger still lists its claim.
+pub(crate) struct Claim {
+    desk: Desk,
+    hold: Hold,
+    /// Room for the verdict. A claim that was found interrupted reserves it when it is judged.
+    room: Option<Reservation>,
+    past: Past,
+    ttl: Duration,
+    /// The batch that held the first attempt, if the claim is durable.
+    first_sequence: Option<u64>,
+}
+
+impl Desk {
+    /// Claims a free key for an operation.
+    pub(crate) fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
+        // A key may have been handed on just before the store stopped: nothing runs that could not
+        // be recorded.
+        if let Err(error) = self.engine.table.check() {
+            return Ticket::ready(Err(error));
+        }
+        if asked.durable {
+            return self.claim_durably(asked, hold);
+        }
+        Ticket::ready(self.engine.ledger.space.reserve(0).map(|room| {
+            let Asked { fingerprint, request_id, ttl, .. } = asked;
+            let (scope, key) = (hold.scope(), hold.key().clone());
+            let checkpoints = Vec::new();
+            let past = Past { scope, key, fingerprint, request_id, attempt: 1, checkpoints };
+            let (desk, room) = (self.clone(), Some(room));
+            let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
+            Answer::Claimed(Granted::new(Box::new(claim)))
+        }))
+    }
+
+    fn claim_durably(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
+        let Asked { fingerprint, request_id, ttl, .. } = asked;
+        let now = self.engine.ledger.timeline.now();
+        let claim = OpenClaim::first(fingerprint, request_id, ttl, now);
+        let (ticket, promise) = Ticket::new();
+        let desk = self.clone();
+        let granting: Granting = Box::new(move |claimed| {
+            promise.fulfil(claimed.map(|claimed| {
+                Answer::Claimed(Granted::new(Box::new(Claim::durable(desk, claimed))))
+            }));
+        });
+        self.commit_claim(claim, hold, granting);
+        ticket
+    }
+
+    /// Hands out the claim of a run that was interrupted.
+    pub(crate) fn interrupted(&self, claim: OpenClaim, hold: Hold) -> Claim {
+        Claim::over(self.clone(), hold, claim, None)
+    }
+
+    /// Commits a claim; its batch gives a first attempt its sequence.
+    fn commit_claim(&self, claim: OpenClaim, hold: Hold, granting: Granting) {
+        let rooms = || -> Result<_> {
+            let ledger = &self.engine.ledger;
+            let rooms = (ledger.space.reserve(0)?, ledger.space.reserve(0)?);
+            if claim.attempt == 1 {
+                ledger.claims.lock().admit(hold.scope())?;
+            }
+            Ok(rooms)
+        };
+        match rooms() {
+            Ok((claim_room, verdict_room)) => {
+                let encoded = encode(&hold, &claim);
+                let effect = Effect::Claim { hold, claim, verdict_room, granting };
+                self.queue.commit(encoded, claim_room, effect);
+            }
+            Err(error) => {
+                drop(hold);
+                granting(Err(error));
+            }
+        }
+    }
+}
+
+impl Claim {
+    fn durable(desk: Desk, claimed: Claimed) -> Self {
+        let Claimed { hold, claim, room } = claimed;
+        Self::over(desk, hold, claim, Some(room))
+    }
+
+    fn over(desk: Desk, hold: Hold, claim: OpenClaim, room: Option<Reservation>) -> Self {
+        let OpenClaim {
+            fingerprint, request_id, ttl, attempt, first_sequence, checkpoints, ..
+        } = claim;
+        let (scope, key) = (hold.scope(), hold.key().clone());
+        let past = Past { scope, key, fingerprint, request_id, attempt, checkpoints };
+        Self { desk, hold, room, past, ttl, first_sequence: Some(first_sequence) }
+    }
+
+    /// Commits a verdict, in the room that was reserved for it.
+    fn commit<T>(
+        self,
+        encoded: Encoded,
+        effect: impl FnOnce(Hold) -> (Ticket<T>, Effect),
+    ) -> Ticket<T> {
+        let room = match self.room {
+            Some(room) => Ok(room),
+            None => self.desk.engine.ledger.space.reserve(0),
+        };
+        match room {
+            Ok(room) => {
+                let (ticket, effect) = effect(self.hold);
+                self.desk.queue.commit(encoded, room, effect);
+                ticket
+            }
+            Err(error) => Ticket::ready(Err(error)),
+        }
+    }
+
+    fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
+        if self.first_sequence.is_none() {
+            return Err(Error::Volatile);
+        }
+        let ledger = &self.desk.engine.ledger;
+        let room = ledger.space.reserve(bytes as u64)?;
+        ledger.claims.lock().admit_checkpoint(self.past.checkpoints.len(), bytes)?;
+        Ok(room)
+    }
+}
+
+impl backend::Claim for Claim {
+    fn past(&self) -> &Past {
+        &self.past
+    }
+
+    fn complete(self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record> {
+        let Past { fingerprint, ref request_id, .. } = self.past;
+        let completion =
+            Completion { fingerprint, request_id: request_id.clone(), ttl: self.ttl, response };
+        let encoded = Encoded::completion(self.hold.address(), &completion);
+        self.commit(encoded, |hold| {
+            let (ticket, promise) = Ticket::new();
+            (ticket, Effect::Complete { hold, completion, promise })
+        })
+    }
+
+    fn release(self: Box<Self>) -> Ticket<()> {
+        if self.first_sequence.is_none() {
+            drop(self);
+            return Ticket::ready(Ok(()));
+        }
+        let encoded = Encoded::new(Some(self.hold.address()), &Entry::Release);
+        self.commit(encoded, |hold| {
+            let (ticket, promise) = Ticket::new();
+            (ticket, Effect::Release { hold, promise })
+        })
+    }
+
+    fn interrupt(self: Box<Self>) -> Ticket<()> {
+        if self.first_sequence.is_some() {
+            drop(self);
+            return Ticket::ready(Ok(()));
+        }
+        let ledger = &self.desk.engine.ledger;
+        if let Err(error) = ledger.claims.lock().admit(self.past.scope) {
+            self.hold.keep();
+            return Ticket::ready(Err(error));
+        }
+        let Past { fingerprint, ref request_id, .. } = self.past;
+        let now = ledger.timeline.now();
+        let claim = OpenClaim::first(fingerprint, request_id.clone(), self.ttl, now);
+        let encoded = encode(&self.hold, &claim);
+        self.commit(encoded, |hold| {
+            let (ticket, promise) = Ticket::new();
+            (ticket, Effect::Interrupt { hold, claim, promise })
+        })
+    }
+
+    fn abandon(self: Box<Self>) {
+        if self.first_sequence.is_none() {
+            self.hold.keep();
+        }
+    }
+
+    fn checkpoint(&mut self, data: Bytes) -> Ticket<()> {
+        let room = match self.admit_checkpoint(data.len()) {
+            Ok(room) => room,
+            Err(error) => return Ticket::ready(Err(error)),
+        };
+        self.past.checkpoints.push(data.clone());
+        let address = self.hold.address().clone();
+        let encoded = Encoded::new(Some(&address), &Entry::Checkpoint(&data));
+        let (ticket, promise) = Ticket::new();
+        self.desk.queue.commit(encoded, room, Effect::Checkpoint { address, data, promise });
+        ticket
+    }
+
+    fn retry(self: Box<Self>, asked: Asked) -> Ticket<Box<dyn backend::Claim>> {
+        let Self { desk, hold, past, first_sequence, .. } = *self;
+        let claim = OpenClaim {
+            fingerprint: past.fingerprint,
+            request_id: asked.request_id,
+            ttl: asked.ttl,
+            attempt: past.attempt.saturating_add(1),
+            first_sequence: first_sequence.unwrap_or_default(),
+            claimed_at: desk.engine.ledger.timeline.now(),
+            checkpoints: past.checkpoints,
+        };
+        let (ticket, promise) = Ticket::new();
+        let next = desk.clone();
+        let granting: Granting = Box::new(move |claimed| {
+            promise.fulfil(claimed.map(|claimed| -> Box<dyn backend::Claim> {
+                Box::new(Self::durable(next, claimed))
+            }));
+        });
+        desk.commit_claim(claim, hold, granting);
+        ticket
+    }
+
+    /// The store's uuid and the first claim's batch: no two claims of one key share a batch.
+    fn seed(&self) -> Option<[u8; 24]> {
+        let first_sequence = self.first_sequence?;
+        let mut seed = [0; 24];
+        seed[..16].copy_from_slice(&self.desk.engine.ledger.uuid);
+        seed[16..].copy_from_slice(&first_sequence.to_le_bytes());
+        Some(seed)
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim")
+            .field("request_id", &self.past.request_id)
+            .field("attempt", &self.past.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+fn encode(hold: &Hold, claim: &OpenClaim) -> Encoded {
+    let entry = Entry::Claim(entry::Claim {
+        fingerprint: *claim.fingerprint.as_bytes(),
+        request_id: claim.request_id.as_str(),
+        ttl_ms: millis(claim.ttl),
+        attempt: claim.attempt,
+        first_sequence: (claim.attempt > 1).then_some(claim.first_sequence),
+        claimed_at: None,
+    });
+    Encoded::new(Some(hold.address()), &entry)
+}
