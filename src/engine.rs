@@ -10,4 +10,5 @@ pub(crate) mod log;
 pub(crate) mod reaper;
 pub(crate) mod segment;
 pub(crate) mod settler;
+pub(crate) mod trouble;
 pub(crate) mod writer;

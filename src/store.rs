@@ -106,7 +106,7 @@ impl Store {
         // So that the first key finds its room reserved. On a full disk there is still the rest of
         // the active log, and the reaper tries again.
         match ledger.prepare(&mut retired) {
-            Err(trouble) if trouble.fatal => return Err(trouble.error),
+            Err(trouble) if trouble.is_fatal() => return Err(trouble.into_error()),
             _ => {}
         }
         let path = ledger.disk.path().to_owned();

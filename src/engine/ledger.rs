@@ -22,6 +22,7 @@ use crate::engine::disk::{Disk, DiskFile};
 use crate::engine::entry::{Encoded, Entry, Found};
 use crate::engine::log::{BatchBuilder, Frame, Log, PAGE, Tail};
 use crate::engine::segment::{Handles, Segment};
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::record::Record;
@@ -102,25 +103,6 @@ pub(crate) struct Ledger {
     max_frozen: u64,
     /// Logs, however full, before no further ones are prepared.
     max_logs: usize,
-}
-
-/// Why something did not work.
-#[derive(Debug)]
-pub(crate) struct Trouble {
-    pub(crate) error: Error,
-    /// Whether it is unknown what is on disk, so that the store must stop.
-    pub(crate) fatal: bool,
-}
-
-impl Trouble {
-    /// All is as it was, and it may be tried again.
-    pub(crate) fn kept(error: Error) -> Self {
-        Self { error, fatal: false }
-    }
-
-    pub(crate) fn fatal(error: Error) -> Self {
-        Self { error, fatal: true }
-    }
 }
 
 /// All files that may decide a key, newest first.

@@ -14,6 +14,7 @@ use crate::engine::disk::{Disk, remove_leftover};
 use crate::engine::entry::{Encoded, End, Entry};
 use crate::engine::log::{Batch, BatchBuilder, Log, PAGE, PAGE_BYTES, Tail, log_name};
 use crate::engine::segment::{Handles, Segment};
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
 use crate::sync::atomic::AtomicU64;
@@ -66,7 +67,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     };
     if manifest.next_generation == FIRST + 1 {
         // As with `LOCK`: nothing may be built on a first one that the cache alone has.
-        manifest.write(&*disk).map_err(|trouble| trouble.error)?;
+        manifest.write(&*disk).map_err(Trouble::into_error)?;
     }
     let names = Names::list(&*disk)?;
     let found = Found::read(&*disk, &manifest, &names)?;
@@ -195,7 +196,7 @@ impl Found {
         }
         manifest.logs = chain.iter().map(|walked| walked.log.generation).collect();
         manifest.logs.push(generation);
-        manifest.write(&*disk).map_err(|trouble| trouble.error)?;
+        manifest.write(&*disk).map_err(Trouble::into_error)?;
 
         let snapshot = Snapshot {
             logs: std::iter::once(Arc::clone(&tail.log))
@@ -266,11 +267,11 @@ fn list(disk: &dyn Disk, manifest: &mut Manifest, log: &Log, is_new: bool) -> Re
     manifest.logs.retain(|listed| *listed != log.generation);
     manifest.logs.push(log.generation);
     manifest.write(disk).map_err(|trouble| {
-        if is_new && !trouble.fatal {
+        if is_new && !trouble.is_fatal() {
             // The next opening needs its room. What cannot be removed is a leftover.
             let _ = disk.remove(&log.name);
         }
-        trouble.error
+        trouble.into_error()
     })
 }
 

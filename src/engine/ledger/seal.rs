@@ -11,12 +11,13 @@ use crate::engine::disk::DiskFile;
 use crate::engine::entry::{self, End, Entry, Malformed, Parts};
 use crate::engine::log::{Addresses, Location, Log, PAGE};
 use crate::engine::segment::{self, Sealed, Segment, SegmentMeta};
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::sync::atomic::Ordering;
 
 use super::recovery::needed_for;
-use super::{Ledger, MAX_BEHIND, TRUNCATE_BYTES, Trouble};
+use super::{Ledger, MAX_BEHIND, TRUNCATE_BYTES};
 
 /// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
 const MAX_SMALL_LOGS: usize = 3;
@@ -61,9 +62,8 @@ impl Ledger {
             _ => Log::create(&*self.disk, generation, self.uuid, size),
         };
         // No list has it yet, so nothing is lost.
-        let log = log.map(Arc::new);
-        let log = log.map_err(|error| Trouble { fatal: !error.is_passing(), error })?;
-        self.sync_names().map_err(Trouble::fatal)?;
+        let log = log.map(Arc::new).map_err(Trouble::classify)?;
+        self.sync_names().map_err(Trouble::Fatal)?;
         let listed = self.change_manifest(|manifest| {
             manifest.next_generation = generation + 1;
             manifest.logs.push(generation);
@@ -71,7 +71,7 @@ impl Ledger {
         if let Err(trouble) = listed {
             // Its blocks are there for the next attempt, which takes another name: this one's file will
             // be removed. But what may be listed must not be.
-            if !trouble.fatal {
+            if !trouble.is_fatal() {
                 self.unlisted.store(generation + 1, Ordering::Release);
                 retired.push(Retired::Log(log));
             }
@@ -107,9 +107,9 @@ impl Ledger {
                 Ok(sealed) => {
                     retired.extend(frozen.drain(..sealed).map(|frozen| Retired::Log(frozen.log)));
                 }
-                Err(Trouble { error, fatal: true }) => return Err(error),
+                Err(Trouble::Fatal(error)) => return Err(error),
                 // The reaper tries again, and says so.
-                Err(_) => return Ok(()),
+                Err(Trouble::Transient(_)) => return Ok(()),
             }
         }
         Ok(())
@@ -138,11 +138,12 @@ impl Ledger {
             latest_expiry: 0,
             records: 0,
         };
-        let sorted = sorted(logs).map_err(Trouble::kept)?;
+        let sorted = sorted(logs).map_err(Trouble::Transient)?;
         // What a jump of the clock has expired is kept as long as segments are.
         let from = if now < self.deletion_allowed() { Moment::default() } else { now };
         let entries = sorted.into_iter().filter_map(|place| place.read(logs, from).transpose());
-        let segment = segment::build(&*self.disk, meta, entries, pace).map_err(Trouble::kept)?;
+        let segment =
+            segment::build(&*self.disk, meta, entries, pace).map_err(Trouble::Transient)?;
         self.adopt(segment, newest.end)?;
         let bytes: u64 = logs.iter().map(|frozen| frozen.end.offset).sum();
         self.frozen_bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -151,7 +152,7 @@ impl Ledger {
 
     /// Lists a segment in place of the logs up to `sealed`, on disk and then in the snapshot.
     fn adopt(&self, segment: Option<Segment>, sealed: End) -> std::result::Result<(), Trouble> {
-        self.sync_names().map_err(Trouble::fatal)?;
+        self.sync_names().map_err(Trouble::Fatal)?;
         let segment = segment.map(Arc::new);
         let listed = self.change_manifest(|manifest| {
             manifest.sealed = Some(sealed);
@@ -159,7 +160,7 @@ impl Ledger {
             manifest.segments.extend(segment.as_ref().map(|segment| segment.meta));
         });
         if let Err(trouble) = listed {
-            if let (false, Some(segment)) = (trouble.fatal, segment) {
+            if let (false, Some(segment)) = (trouble.is_fatal(), segment) {
                 // The next attempt needs its room. What cannot be removed is a leftover.
                 let _ = self.disk.remove(&segment.name);
             }
