@@ -9,6 +9,7 @@ pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod reaper;
 pub(crate) mod segment;
+pub(crate) mod settings;
 pub(crate) mod settler;
 pub(crate) mod trouble;
 pub(crate) mod writer;

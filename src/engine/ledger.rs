@@ -15,13 +15,14 @@
 //! - A log is sealed only when all open claims stand in a newer one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::clock::{Anchor, Clock, Timeline};
+use crate::clock::{Anchor, Timeline};
 use crate::engine::disk::{Disk, DiskFile};
 use crate::engine::entry::{Encoded, Entry, Found};
+pub(crate) use crate::engine::log::Frozen;
 use crate::engine::log::{BatchBuilder, Frame, Log, PAGE, Tail};
 use crate::engine::segment::{Handles, Segment};
+pub(crate) use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::Address;
@@ -34,6 +35,7 @@ mod claims;
 mod manifest;
 mod names;
 mod recovery;
+mod retired;
 mod seal;
 mod space;
 
@@ -42,43 +44,12 @@ pub(crate) use claims::{Claims, OpenClaim};
 pub(crate) use manifest::write_lock;
 use manifest::{LOCK, MANIFEST, Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
-pub(crate) use seal::{Frozen, Retired, reap_interval};
+pub(crate) use retired::Retired;
+pub(crate) use seal::reap_interval;
 pub(crate) use space::{Reservation, Space};
 
-/// Logs that may wait for sealing before new keys are refused, or as many as waited when the store
-/// was opened: it serves at once.
-const MAX_FROZEN: u64 = 2;
-/// Logs more that may wait before no further ones are prepared: what was admitted goes on in them,
-/// bodies and all.
-const MAX_BEHIND: u64 = 2;
-/// Logs more than when the store was opened, however full.
-const MAX_MORE_LOGS: usize = 6;
 /// A batch of carried claims is closed at this size.
 const CARRY_BYTES: u64 = 1024 * 1024;
-
-/// What the builder decides.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) ttl: Duration,
-    pub(crate) log_bytes: u64,
-    pub(crate) max_open_claims: usize,
-    pub(crate) max_open_claims_per_scope: usize,
-    pub(crate) trusted_downtime: Duration,
-    pub(crate) zero_recycled: bool,
-}
-
-impl Settings {
-    /// How long the active log takes entries before it is frozen, full or not.
-    pub(crate) fn rotation_age(&self) -> Duration {
-        (self.ttl / 24).max(Duration::from_secs(60))
-    }
-
-    /// What all checkpoints together may take, well below a log.
-    pub(crate) fn max_checkpoint_bytes(&self) -> usize {
-        usize::try_from(self.log_bytes / 8).unwrap_or(usize::MAX)
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -285,10 +256,6 @@ impl Ledger {
 fn usable(size: u64) -> u64 {
     size - size / 4 - 2 * PAGE
 }
-
-/// How much of a file is cut off at a time when it is dropped: freeing a large one at once stalls
-/// the commits beside it.
-pub(crate) const TRUNCATE_BYTES: u64 = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 14] = [
     &["sync", "key", "disk"],
     &["error", "clock"],
-    &["observe", "trouble"],
+    &["observe", "settings", "trouble"],
     &["record", "ticket"],
     &["entry", "table"],
     &["log", "segment"],

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::sync::thread;
 
-use super::OpenClaim;
+use super::claims::OpenClaim;
 use super::manifest::Manifest;
 
 /// Takes the chain of started logs out of those that are listed, and reads them.

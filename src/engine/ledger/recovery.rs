@@ -12,8 +12,9 @@ use std::sync::Arc;
 use crate::clock::Timeline;
 use crate::engine::disk::{Disk, remove_leftover};
 use crate::engine::entry::{Encoded, End, Entry};
-use crate::engine::log::{Batch, BatchBuilder, Log, PAGE, PAGE_BYTES, Tail, log_name};
-use crate::engine::segment::{Handles, Segment};
+use crate::engine::log::{Batch, BatchBuilder, Frozen, Log, PAGE, Tail, log_name};
+use crate::engine::segment::{Handles, Segment, segment_name};
+use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
@@ -21,13 +22,20 @@ use crate::sync::atomic::AtomicU64;
 use crate::sync::{Mutex, RwLock};
 
 use super::chain::{self, Walked};
+use super::claims::{Claims, OpenClaim, needed_for};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
 use super::names::Names;
-use super::seal::{Frozen, Retired};
-use super::{Claims, Ledger, MAX_FROZEN, MAX_MORE_LOGS, OpenClaim, Settings, Snapshot, Space};
+use super::retired::Retired;
+use super::space::Space;
+use super::{Ledger, Snapshot};
 
 /// A log that begins on a full disk has this much room, if no more.
 const MIN_BYTES: u64 = 256 * 1024;
+/// Logs that may wait for sealing before new keys are refused, or as many as waited when the store
+/// was opened: it serves at once.
+const MAX_FROZEN: u64 = 2;
+/// Logs more than when the store was opened, however full.
+const MAX_MORE_LOGS: usize = 6;
 /// The generation of the log that a store's creation makes.
 const FIRST: u64 = 1;
 /// It holds one empty batch.
@@ -242,13 +250,13 @@ impl Ledger {
         for generation in &names.segments {
             if !manifest.segments.iter().any(|segment| segment.generation == *generation) {
                 // It is in nobody's way, and the next opening tries again.
-                let _ = self.disk.remove(&crate::engine::segment::segment_name(*generation));
+                let _ = self.disk.remove(&segment_name(*generation));
             }
         }
         for generation in &names.logs {
             let used = unused.iter().any(|log| log.generation == *generation);
             if !used && !manifest.logs.contains(generation) {
-                let _ = self.disk.remove(&crate::engine::log::log_name(*generation));
+                let _ = self.disk.remove(&log_name(*generation));
             }
         }
         unused.into_iter().map(Retired::Log).collect()
@@ -286,13 +294,6 @@ fn create_log(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc
 fn needed(last: &Batch, claims: &[(Address, OpenClaim)]) -> u64 {
     let claims = needed_for(claims.iter().map(|(address, claim)| (address, claim)));
     (u64::from(last.head.length) + claims).next_multiple_of(PAGE)
-}
-
-/// What a log must have room for to carry these claims, and to take verdicts on them.
-pub(super) fn needed_for<'a>(claims: impl Iterator<Item = (&'a Address, &'a OpenClaim)>) -> u64 {
-    let entries = claims.flat_map(|(address, claim)| claim.encode(address));
-    let carried: usize = entries.map(|encoded| encoded.bytes.len() + PAGE_BYTES).sum();
-    4 * carried as u64 + 16 * PAGE
 }
 
 /// Appends the last batch again, under its sequence and with its times, behind a start entry.

@@ -1,5 +1,7 @@
 //! P5, P7, P11 and P14 on the ledger alone: without threads nothing happens but what a test does.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Response;
 
