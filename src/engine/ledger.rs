@@ -32,6 +32,7 @@ use crate::sync::{Mutex, RwLock};
 
 mod chain;
 mod claims;
+mod creation;
 mod manifest;
 mod names;
 mod recovery;
@@ -48,6 +49,11 @@ pub(crate) use retired::Retired;
 pub(crate) use seal::reap_interval;
 pub(crate) use space::{Reservation, Space};
 
+/// Logs that may wait for sealing before new keys are refused, or as many as waited when the store
+/// was opened: it serves at once.
+const MAX_FROZEN: u64 = 2;
+/// Logs that may be added to those that a store had when it was opened, however little is in each.
+const MAX_MORE_LOGS: usize = 6;
 /// A batch of carried claims is closed at this size.
 const CARRY_BYTES: u64 = 1024 * 1024;
 
@@ -84,6 +90,36 @@ pub(crate) struct Snapshot {
 }
 
 impl Ledger {
+    /// The ledger of a store whose files are all open: those in the snapshot, which `manifest`
+    /// lists, `frozen` being the snapshot's logs but the active one. It has no claims yet.
+    fn new(
+        disk: Arc<dyn Disk>,
+        settings: Settings,
+        timeline: Timeline,
+        manifest: Manifest,
+        snapshot: Snapshot,
+        frozen: &[Frozen],
+    ) -> Self {
+        let frozen_bytes: u64 = frozen.iter().map(|frozen| frozen.end.offset).sum();
+        Self {
+            uuid: manifest.uuid,
+            timeline,
+            claims: Mutex::new(Claims::new(&settings)),
+            space: Arc::new(Space::default()),
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            handles: Handles::default(),
+            manifest: Mutex::new(manifest),
+            segment_lookups: AtomicU64::new(0),
+            next: Mutex::new(None),
+            unlisted: AtomicU64::default(),
+            frozen_bytes: AtomicU64::new(frozen_bytes),
+            max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
+            max_logs: frozen.len() + MAX_MORE_LOGS,
+            disk,
+            settings,
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read())
     }

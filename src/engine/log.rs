@@ -70,7 +70,7 @@ impl Log {
         remove_leftover(disk, &temporary).map_err(failed)?;
         let file = disk.create(&temporary).map_err(failed)?;
         let made = file.allocate(size).map_err(failed);
-        match made.and_then(|()| Self::begin(disk, file, generation, uuid, size)) {
+        match made.and_then(|()| Self::initialize(disk, file, generation, uuid, size)) {
             Ok(log) => Ok(log),
             Err(error) => {
                 // The space is needed more than the reason for a second failure.
@@ -94,7 +94,7 @@ impl Log {
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
         let zeroed = if zero { old.overwrite().map_err(failed) } else { Ok(()) };
         let file = Arc::clone(&old.file);
-        zeroed.and_then(|()| Self::begin(disk, file, generation, uuid, old.size)).inspect_err(
+        zeroed.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size)).inspect_err(
             |_| {
                 // Nobody knows it any more, and the space is needed.
                 let _ = disk.remove(&temporary);
@@ -112,7 +112,8 @@ impl Log {
         Ok(())
     }
 
-    fn begin(
+    /// Writes a new header into an allocated file, durably, and gives the file its name.
+    fn initialize(
         disk: &dyn Disk,
         file: Arc<dyn DiskFile>,
         generation: u64,
@@ -125,7 +126,7 @@ impl Log {
         file.write_at(&header.encode(), 0)
             .and_then(|()| file.sync())
             .and_then(|()| disk.rename(&temporary_name(generation), &name))
-            .map_err(|error| Error::io("begin", &path, error))?;
+            .map_err(|error| Error::io("initialize", &path, error))?;
         Ok(Self::of(header, name, path, file))
     }
 

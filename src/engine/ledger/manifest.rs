@@ -60,6 +60,10 @@ impl Manifest {
             .expect("a vector takes every list of files within the limits");
         write(disk, MANIFEST, MANIFEST_MAGIC, &content)
     }
+
+    pub(super) fn lists_segment(&self, generation: u64) -> bool {
+        self.segments.iter().any(|segment| segment.generation == generation)
+    }
 }
 
 /// Reads the store's uuid, if the directory has a `LOCK`.
