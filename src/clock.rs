@@ -179,7 +179,7 @@ pub(crate) struct Timeline {
 
 impl Timeline {
     /// Engine time for a new store.
-    pub(crate) fn begin(clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn start(clock: Arc<dyn Clock>) -> Self {
         let reading = clock.read();
         let start = Anchor { at: Moment(millis(reading.wall)), reading };
         Self { clock, start, latest: AtomicU64::new(start.at.0), jump: None }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn p9_wall_clock_steps_do_not_move_engine_time() {
         let clock = SimulatedClock::new();
-        let timeline = Timeline::begin(Arc::new(clock.clone()));
+        let timeline = Timeline::start(Arc::new(clock.clone()));
         let start = timeline.anchor();
         clock.set_wall(Duration::ZERO);
         clock.advance(HOUR);
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn p9_a_reboot_counts_the_wall_clock_and_never_backwards() {
         let clock = SimulatedClock::new();
-        let start = Timeline::begin(Arc::new(clock.clone())).anchor();
+        let start = Timeline::start(Arc::new(clock.clone())).anchor();
         clock.reboot(3 * HOUR);
         assert_eq!(later(&clock, start).now().since(start.at), 3 * HOUR);
         clock.set_wall(Duration::ZERO);
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_jump_past_the_trusted_downtime_is_reported() {
         let clock = SimulatedClock::new();
-        let start = Timeline::begin(Arc::new(clock.clone())).anchor();
+        let start = Timeline::start(Arc::new(clock.clone())).anchor();
         clock.reboot(24 * HOUR);
         assert_eq!(later(&clock, start).jump(), None);
         clock.reboot(HOUR);

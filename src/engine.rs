@@ -30,7 +30,9 @@ pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod reaper;
 pub(crate) mod segment;
+pub(crate) mod settings;
 pub(crate) mod settler;
+pub(crate) mod trouble;
 pub(crate) mod writer;
 
 use claim::Desk;
@@ -38,8 +40,9 @@ use commit::Effect;
 use core::{Engine, Message, Waiting};
 use disk::Disk;
 use entry::{Encoded, Entry};
-use ledger::{Opened, Settings};
+use ledger::Opened;
 use reaper::Reaper;
+use settings::Settings;
 
 /// A store's directory, open, with the threads that serve it.
 struct Embedded {
@@ -68,7 +71,7 @@ pub(crate) fn start(
     // So that the first key finds its room reserved. A full disk still has the rest of the active
     // log, and the reaper tries again.
     match ledger.prepare(&mut retired) {
-        Err(trouble) if trouble.fatal => return Err(trouble.error),
+        Err(trouble) if trouble.is_fatal() => return Err(trouble.into_error()),
         _ => {}
     }
     let path = ledger.disk.path().to_owned();

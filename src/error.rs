@@ -221,7 +221,7 @@ impl Error {
     }
 
     /// Whether the system was short of something that it may have again.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         use rustix::io::Errno;
         let short = |source: &io::Error| {
             let code = source.raw_os_error().map(Errno::from_raw_os_error);

@@ -15,13 +15,15 @@
 //! - A log is sealed only when all open claims stand in a newer one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::clock::{Anchor, Clock, Timeline};
+use crate::clock::{Anchor, Timeline};
 use crate::engine::disk::{Disk, DiskFile};
 use crate::engine::entry::{Encoded, Entry, Found};
+pub(crate) use crate::engine::log::Frozen;
 use crate::engine::log::{BatchBuilder, Frame, Log, PAGE, Tail};
 use crate::engine::segment::{Handles, Segment};
+pub(crate) use crate::engine::settings::Settings;
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::record::Record;
@@ -30,9 +32,11 @@ use crate::sync::{Mutex, RwLock};
 
 mod chain;
 mod claims;
+mod creation;
 mod manifest;
 mod names;
 mod recovery;
+mod retired;
 mod seal;
 mod space;
 
@@ -42,43 +46,17 @@ pub(crate) use manifest::LOCK;
 pub(crate) use manifest::write_lock;
 use manifest::{MANIFEST, Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
-pub(crate) use seal::{Frozen, Retired, reap_interval};
+pub(crate) use retired::Retired;
+pub(crate) use seal::reap_interval;
 pub(crate) use space::{Reservation, Space};
 
 /// Logs that may wait for sealing before new keys are refused, or as many as waited when the store
 /// was opened: it serves at once.
 const MAX_FROZEN: u64 = 2;
-/// Logs more that may wait before no further ones are prepared: what was admitted goes on in them,
-/// bodies and all.
-const MAX_BEHIND: u64 = 2;
-/// Logs more than when the store was opened, however full.
+/// Logs that may be added to those that a store had when it was opened, however little is in each.
 const MAX_MORE_LOGS: usize = 6;
 /// A batch of carried claims is closed at this size.
 const CARRY_BYTES: u64 = 1024 * 1024;
-
-/// What the builder decides.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) ttl: Duration,
-    pub(crate) log_bytes: u64,
-    pub(crate) max_open_claims: usize,
-    pub(crate) max_open_claims_per_scope: usize,
-    pub(crate) trusted_downtime: Duration,
-    pub(crate) zero_recycled: bool,
-}
-
-impl Settings {
-    /// How long the active log takes entries before it is frozen, full or not.
-    pub(crate) fn rotation_age(&self) -> Duration {
-        (self.ttl / 24).max(Duration::from_secs(60))
-    }
-
-    /// What all checkpoints together may take, well below a log.
-    pub(crate) fn max_checkpoint_bytes(&self) -> usize {
-        usize::try_from(self.log_bytes / 8).unwrap_or(usize::MAX)
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -105,25 +83,6 @@ pub(crate) struct Ledger {
     max_logs: usize,
 }
 
-/// Why something did not work.
-#[derive(Debug)]
-pub(crate) struct Trouble {
-    pub(crate) error: Error,
-    /// Whether it is unknown what is on disk, so that the store must stop.
-    pub(crate) fatal: bool,
-}
-
-impl Trouble {
-    /// All is as it was, and it may be tried again.
-    pub(crate) fn kept(error: Error) -> Self {
-        Self { error, fatal: false }
-    }
-
-    pub(crate) fn fatal(error: Error) -> Self {
-        Self { error, fatal: true }
-    }
-}
-
 /// All files that may decide a key, newest first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
@@ -132,6 +91,36 @@ pub(crate) struct Snapshot {
 }
 
 impl Ledger {
+    /// The ledger of a store whose files are all open: those in the snapshot, which `manifest`
+    /// lists, `frozen` being the snapshot's logs but the active one. It has no claims yet.
+    fn new(
+        disk: Arc<dyn Disk>,
+        settings: Settings,
+        timeline: Timeline,
+        manifest: Manifest,
+        snapshot: Snapshot,
+        frozen: &[Frozen],
+    ) -> Self {
+        let frozen_bytes: u64 = frozen.iter().map(|frozen| frozen.end.offset).sum();
+        Self {
+            uuid: manifest.uuid,
+            timeline,
+            claims: Mutex::new(Claims::new(&settings)),
+            space: Arc::new(Space::default()),
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            handles: Handles::default(),
+            manifest: Mutex::new(manifest),
+            segment_lookups: AtomicU64::new(0),
+            next: Mutex::new(None),
+            unlisted: AtomicU64::default(),
+            frozen_bytes: AtomicU64::new(frozen_bytes),
+            max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
+            max_logs: frozen.len() + MAX_MORE_LOGS,
+            disk,
+            settings,
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read())
     }
@@ -304,10 +293,6 @@ impl Ledger {
 fn usable(size: u64) -> u64 {
     size - size / 4 - 2 * PAGE
 }
-
-/// How much of a file is cut off at a time when it is dropped: freeing a large one at once stalls
-/// the commits beside it.
-pub(crate) const TRUNCATE_BYTES: u64 = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::{Anchor, Moment};
+use crate::clock::Moment;
 use crate::engine::disk::{Disk, DiskFile, remove_leftover};
 use crate::engine::entry::{self, End, Found, Malformed, Parts};
 use crate::error::{Error, Result};
@@ -27,15 +27,19 @@ use crate::sync::{Mutex, RwLock};
 mod addresses;
 mod batch;
 mod header;
+mod index;
+mod page;
+mod tail;
 
 pub(crate) use addresses::Addresses;
 use batch::BatchHead;
 pub(crate) use batch::{Batch, BatchBuilder, Frame};
 use header::LogHeader;
+use index::Index;
+pub(crate) use index::{Change, Location, check_of};
+pub(crate) use page::{PAGE, PAGE_BYTES};
+pub(crate) use tail::{Frozen, Tail};
 
-/// Batches begin at multiples of this, so that a torn write never touches an acknowledged one.
-pub(crate) const PAGE: u64 = PAGE_BYTES as u64;
-pub(crate) const PAGE_BYTES: usize = 4096;
 /// How much is read at a time when looking for batches.
 const SCAN_BYTES: u64 = 1024 * 1024;
 
@@ -52,45 +56,6 @@ pub(crate) struct Log {
     index: RwLock<Index>,
 }
 
-/// Where the newest entry of each address is.
-#[derive(Debug, Default)]
-struct Index {
-    entries: HashMap<u128, Location>,
-    /// Until when the forgets in this log hide older records.
-    forgets: HashMap<u128, Moment>,
-    first_at: Option<Moment>,
-}
-
-/// Where an entry is, and enough of it to recognise anything else in its place.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Location {
-    pub(crate) offset: u64,
-    pub(crate) length: u32,
-    pub(crate) check: u64,
-    /// When its batch was closed.
-    pub(crate) at: Moment,
-}
-
-impl Location {
-    pub(crate) fn of(frame: &Frame<'_>, batch_offset: u64, at: Moment) -> Self {
-        Self {
-            offset: batch_offset + frame.at,
-            length: u32::try_from(frame.bytes.len()).expect("entries are bounded"),
-            check: check_of(frame.digest),
-            at,
-        }
-    }
-}
-
-/// A change to the index.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Change {
-    pub(crate) hash: u128,
-    pub(crate) location: Location,
-    /// For a forget: older records of the address stay hidden until then.
-    pub(crate) hides_until: Option<Moment>,
-}
-
 impl Log {
     /// Makes a log ready to be appended to: allocated, its header durable, under its name. The
     /// caller makes the name durable.
@@ -105,7 +70,7 @@ impl Log {
         remove_leftover(disk, &temporary).map_err(failed)?;
         let file = disk.create(&temporary).map_err(failed)?;
         let made = file.allocate(size).map_err(failed);
-        match made.and_then(|()| Self::begin(disk, file, generation, uuid, size)) {
+        match made.and_then(|()| Self::initialize(disk, file, generation, uuid, size)) {
             Ok(log) => Ok(log),
             Err(error) => {
                 // The space is needed more than the reason for a second failure.
@@ -129,7 +94,7 @@ impl Log {
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
         let zeroed = if zero { old.overwrite().map_err(failed) } else { Ok(()) };
         let file = Arc::clone(&old.file);
-        zeroed.and_then(|()| Self::begin(disk, file, generation, uuid, old.size)).inspect_err(
+        zeroed.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size)).inspect_err(
             |_| {
                 // Nobody knows it any more, and the space is needed.
                 let _ = disk.remove(&temporary);
@@ -147,7 +112,8 @@ impl Log {
         Ok(())
     }
 
-    fn begin(
+    /// Writes a new header into an allocated file, durably, and gives the file its name.
+    fn initialize(
         disk: &dyn Disk,
         file: Arc<dyn DiskFile>,
         generation: u64,
@@ -160,7 +126,7 @@ impl Log {
         file.write_at(&header.encode(), 0)
             .and_then(|()| file.sync())
             .and_then(|()| disk.rename(&temporary_name(generation), &name))
-            .map_err(|error| Error::io("begin", &path, error))?;
+            .map_err(|error| Error::io("initialize", &path, error))?;
         Ok(Self::of(header, name, path, file))
     }
 
@@ -325,16 +291,7 @@ impl Log {
         if changes.is_empty() {
             return;
         }
-        let mut index = self.index.write();
-        for change in changes {
-            index.first_at.get_or_insert(change.location.at);
-            index.entries.insert(change.hash, change.location);
-            if let Some(until) = change.hides_until {
-                // An earlier one may hide an older record for longer.
-                let hidden = index.forgets.entry(change.hash).or_insert(until);
-                *hidden = until.max(*hidden);
-            }
-        }
+        self.index.write().enter(changes);
     }
 
     /// All that is indexed, in no order.
@@ -382,55 +339,6 @@ impl Log {
             _ => Error::io("read", &self.path, error),
         })
     }
-}
-
-/// Where the active log ends; the writer owns it.
-#[derive(Debug)]
-pub(crate) struct Tail {
-    pub(crate) log: Arc<Log>,
-    pub(crate) end: u64,
-    pub(crate) sequence: u64,
-}
-
-impl Tail {
-    /// The end of a log that holds no batch yet, following batch `sequence` of another.
-    pub(crate) fn new(log: Arc<Log>, sequence: u64) -> Self {
-        Self { log, end: PAGE, sequence }
-    }
-
-    /// Bytes left.
-    pub(crate) fn room(&self) -> u64 {
-        self.log.size - self.end
-    }
-
-    /// Appends a batch under the next sequence, and returns once it is durable, with its offset.
-    ///
-    /// # Errors
-    ///
-    /// After an error the outcome is unknown and nothing more may be appended anywhere.
-    pub(crate) fn append(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<u64> {
-        let bytes = batch.finish(&self.log.key, self.sequence + 1, anchor);
-        assert!(bytes.len() as u64 <= self.room(), "a batch is admitted only where it fits");
-        let offset = self.end;
-        self.log
-            .file
-            .write_at(bytes, offset)
-            .and_then(|()| self.log.file.sync())
-            .map_err(|error| Error::io("append to", &self.log.path, error))?;
-        self.sequence += 1;
-        self.end += bytes.len() as u64;
-        self.log.set_end(self.end());
-        Ok(offset)
-    }
-
-    pub(crate) fn end(&self) -> End {
-        End { generation: self.log.generation, offset: self.end, sequence: self.sequence }
-    }
-}
-
-pub(crate) fn check_of(digest: &[u8; 32]) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *digest;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 pub(crate) fn log_name(generation: u64) -> String {

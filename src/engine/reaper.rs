@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::engine::commit::Queue;
 use crate::engine::core::{Engine, Message, Waiting};
-use crate::engine::ledger::{Frozen, Retired, Trouble, reap_interval};
+use crate::engine::ledger::{Frozen, Retired, reap_interval};
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe::{self, Stopwatch};
 use crate::sync::atomic::Ordering;
@@ -79,7 +80,9 @@ impl Reaper {
             snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
         );
         drop(snapshot);
-        if let Err(Trouble { error, fatal }) = outcome {
+        if let Err(trouble) = outcome {
+            let fatal = trouble.is_fatal();
+            let error = trouble.into_error();
             if self.engine.is_closing() && matches!(error, Error::Stopped { .. }) {
                 return Err(error);
             }
@@ -108,9 +111,9 @@ impl Reaper {
             counter.fetch_add(dropped as u64, Ordering::Relaxed);
         });
         let engine = Arc::clone(&self.engine);
-        let freed = ledger.free(&mut self.retired, || pause(&engine)).map_err(Trouble::kept);
+        let freed = ledger.free(&mut self.retired, || pause(&engine)).map_err(Trouble::Transient);
         let prepared = match prepared {
-            Err(trouble) if !trouble.fatal => self.prepare(),
+            Err(Trouble::Transient(_)) => self.prepare(),
             prepared => prepared,
         };
         worst([prepared, rotated, sealed, expired, freed])
@@ -137,7 +140,7 @@ impl Reaper {
                 // The writer may be gone, and then it says nothing.
                 Err(RecvTimeoutError::Timeout) if !self.engine.has_failed() => {}
                 Ok(message) if !self.engine.is_closing() => self.note(message),
-                _ => return Err(Trouble::kept(self.engine.stopped())),
+                _ => return Err(Trouble::Transient(self.engine.stopped())),
             }
         }
     }
@@ -149,9 +152,8 @@ impl Reaper {
             let behind = engine.ledger.backlog() > 1;
             let sealed = engine.ledger.seal(frozen, || {
                 // Sealing a full log takes longer than filling the next one can.
-                match engine.ledger.prepare(retired) {
-                    Err(trouble) if trouble.fatal => engine.fail(trouble.error),
-                    _ => {}
+                if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
+                    engine.fail(error);
                 }
                 if behind { keep_going(engine) } else { pause(engine) }
             })?;
@@ -174,7 +176,7 @@ fn worst<const N: usize>(
     let mut worst = Ok(());
     for outcome in outcomes {
         match outcome {
-            Err(trouble) if trouble.fatal => return Err(trouble),
+            Err(trouble) if trouble.is_fatal() => return Err(trouble),
             outcome => worst = worst.and(outcome),
         }
     }
@@ -253,7 +255,7 @@ mod tests {
     }
 
     fn is_stopped(outcome: &std::result::Result<(), Trouble>) -> bool {
-        matches!(outcome, Err(Trouble { error: Error::Stopped { .. }, fatal: false }))
+        matches!(outcome, Err(Trouble::Transient(Error::Stopped { .. })))
     }
 
     #[test]

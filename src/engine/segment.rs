@@ -6,13 +6,11 @@
 //! whose successor lies beyond the key, proves that the key is absent. Anything else is damage.
 //! redb may panic on damage; its calls run under `catch_unwind`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use bincode::{Decode, Encode};
 use bytes::Bytes;
-use redb::{Builder, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{ReadOnlyTable, ReadableDatabase};
 use xorf::{BinaryFuse16, Filter};
 
 use crate::clock::Moment;
@@ -21,41 +19,19 @@ use crate::engine::entry::{self, Found};
 use crate::error::{Error, Result};
 use crate::key::Address;
 
-mod backend;
 mod build;
+mod database;
+mod file;
 mod filter;
 mod handles;
+mod meta;
 mod row;
 
-use backend::{Backend, Overlay};
 pub(crate) use build::{Sealed, build};
+use database::{FILTER, META, RecordTable, TableKey, failed, guarded, open_database, verify_pages};
 pub(crate) use handles::Handles;
+pub(crate) use meta::{SegmentMeta, segment_name};
 use row::{Head, Row, RowKey};
-
-/// Who, under which key, which part of its value.
-type TableKey = (&'static [u8; 32], &'static [u8], u16);
-const RECORDS: TableDefinition<'static, TableKey, &'static [u8]> = TableDefinition::new("records");
-const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
-const FILTER: TableDefinition<'static, u32, &'static [u8]> = TableDefinition::new("filter");
-
-/// Pages that redb caches for each open segment; its own default is 1 GiB.
-const CACHE_BYTES: usize = 256 * 1024;
-const FORMAT: u32 = 1;
-
-/// What a segment says about itself, and `MANIFEST` about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct SegmentMeta {
-    pub(crate) uuid: [u8; 16],
-    /// The logs it took over, by generation. The last one names the file.
-    pub(crate) first_generation: u64,
-    pub(crate) generation: u64,
-    /// The batches of those logs.
-    pub(crate) first_sequence: u64,
-    pub(crate) last_sequence: u64,
-    /// When the last thing in it expires, in engine time.
-    pub(crate) latest_expiry: u64,
-    pub(crate) records: u64,
-}
 
 /// A segment, its filter in memory and its file opened when needed.
 #[derive(Debug)]
@@ -65,11 +41,6 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
     filter: BinaryFuse16,
-}
-
-/// redb's end of a segment, open: the table keeps the database alive.
-struct Handle {
-    table: ReadOnlyTable<TableKey, &'static [u8]>,
 }
 
 impl Segment {
@@ -104,7 +75,7 @@ impl Segment {
             let table = transaction.open_table(META).map_err(|error| failed(&path, error))?;
             let bytes = table.get("meta").map_err(|error| failed(&path, error))?;
             let bytes = bytes.ok_or_else(|| Error::corrupt(&path, "it has no meta row"))?;
-            build::decode_meta(bytes.value(), &path)?
+            SegmentMeta::decode(bytes.value(), &path)?
         };
         if meta.uuid != uuid {
             return Err(Error::foreign(path, "it has another store's uuid"));
@@ -136,7 +107,7 @@ impl Segment {
     /// The word on an address in this segment.
     pub(crate) fn find(&self, handles: &Handles, address: &Address) -> Result<Option<Found>> {
         let found = guarded(&self.path, || {
-            let handle = handles.get(self)?;
+            let handle = handles.get(self.meta.generation, &self.path, &self.file)?;
             let Some((at, payload)) = self.payload(&handle.table, address)? else {
                 return Ok(None);
             };
@@ -210,7 +181,7 @@ impl Segment {
     /// Reads every row in order, and verifies that nothing is missing between them.
     fn verify_rows(&self) -> Result<()> {
         guarded(&self.path, || {
-            let handle = Handle::open(&self.path, &self.file)?;
+            let handle = RecordTable::open(&self.path, &self.file)?;
             let storage = |error| failed(&self.path, error);
             let mut expected = Some(RowKey::SENTINEL.joined());
             let mut records = 0;
@@ -240,67 +211,6 @@ impl Segment {
     fn damaged(&self, reason: &str) -> Error {
         Error::corrupt(&self.path, reason)
     }
-}
-
-impl Handle {
-    fn open(path: &Path, file: &Arc<dyn DiskFile>) -> Result<Self> {
-        let database = open_database(path, file)?;
-        let transaction = database.begin_read().map_err(|error| failed(path, error))?;
-        let table = transaction.open_table(RECORDS).map_err(|error| failed(path, error))?;
-        Ok(Self { table })
-    }
-}
-
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").finish_non_exhaustive()
-    }
-}
-
-fn open_database(path: &Path, file: &Arc<dyn DiskFile>) -> Result<ReadOnlyDatabase> {
-    Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .open_read_only_with_backend(Backend(Arc::clone(file)))
-        .map_err(|error| failed(path, error))
-}
-
-/// Verifies redb's own checksums: of the pages that lead to rows, rows know nothing.
-fn verify_pages(path: &Path, file: &Arc<dyn DiskFile>) -> Result<()> {
-    let overlay = Overlay::new(file).map_err(|error| Error::io("measure", path, error))?;
-    let mut builder = Builder::new();
-    let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(overlay);
-    let mut database = database.map_err(|error| failed(path, error))?;
-    match database.check_integrity().map_err(|error| failed(path, error))? {
-        true => Ok(()),
-        false => Err(Error::corrupt(path, "redb would repair it")),
-    }
-}
-
-/// Runs redb, and takes a panic of its for what it is: damage that it did not expect.
-fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|_| Err(Error::corrupt(path, "redb panicked on it")))
-}
-
-/// Tells the system's errors from damage, of which redb makes errors of the system's type too.
-fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
-    match error.into() {
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Error::corrupt(path, "it is cut short")
-        }
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Error::corrupt(path, error.to_string())
-        }
-        redb::Error::Io(error) => Error::io("read", path, error),
-        redb::Error::PreviousIo => {
-            Error::io("read", path, std::io::Error::other("another read has just failed"))
-        }
-        error => Error::corrupt(path, error.to_string()),
-    }
-}
-
-pub(crate) fn segment_name(generation: u64) -> String {
-    format!("{generation:016x}.redb")
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use crate::clock::Moment;
 use crate::engine::disk::Disk;
 use crate::engine::entry::{self, End, Entry, Malformed, Parts};
-use crate::engine::log::{Batch, Change, Location, Log, PAGE};
+use crate::engine::log::{Batch, Change, Frozen, Location, Log, PAGE};
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::sync::thread;
 
-use super::OpenClaim;
+use super::claims::OpenClaim;
 use super::manifest::Manifest;
 
 /// Takes the chain of started logs out of those that are listed, and reads them.
@@ -72,6 +72,12 @@ pub(super) struct Walked {
     pub(super) last: Option<Batch>,
     /// The addresses that it completes or forgets.
     ends: HashSet<u128>,
+}
+
+impl Walked {
+    pub(super) fn into_frozen(self) -> Frozen {
+        Frozen { log: self.log, end: self.end }
+    }
 }
 
 /// Something about a durable claim, where it stands in a log.

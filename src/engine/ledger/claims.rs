@@ -11,10 +11,10 @@ use bytes::Bytes;
 use crate::backend::Past;
 use crate::clock::{Moment, millis};
 use crate::engine::entry::{Claim, Encoded, Entry, Malformed, request_id};
+use crate::engine::log::{PAGE, PAGE_BYTES};
+use crate::engine::settings::Settings;
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, Fingerprint, RequestId, Scope};
-
-use super::Settings;
 
 /// The most checkpoints of one claim.
 pub(crate) const MAX_CHECKPOINTS: usize = 16;
@@ -230,4 +230,11 @@ impl Claims {
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
+}
+
+/// What a log must have room for to carry these claims, and to take verdicts on them.
+pub(super) fn needed_for<'a>(claims: impl Iterator<Item = (&'a Address, &'a OpenClaim)>) -> u64 {
+    let entries = claims.flat_map(|(address, claim)| claim.encode(address));
+    let carried: usize = entries.map(|encoded| encoded.bytes.len() + PAGE_BYTES).sum();
+    4 * carried as u64 + 16 * PAGE
 }

@@ -13,9 +13,8 @@ use sha2::{Digest, Sha256};
 use crate::engine::disk::{Disk, read_all, remove_leftover};
 use crate::engine::entry::End;
 use crate::engine::segment::SegmentMeta;
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
-
-use super::Trouble;
 
 pub(crate) const LOCK: &str = "LOCK";
 pub(super) const MANIFEST: &str = "MANIFEST";
@@ -61,6 +60,10 @@ impl Manifest {
             .expect("a vector takes every list of files within the limits");
         write(disk, MANIFEST, MANIFEST_MAGIC, &content)
     }
+
+    pub(super) fn lists_segment(&self, generation: u64) -> bool {
+        self.segments.iter().any(|segment| segment.generation == generation)
+    }
 }
 
 /// Reads the store's uuid, if the directory has a `LOCK`.
@@ -73,7 +76,7 @@ pub(super) fn read_lock(disk: &dyn Disk) -> Result<Option<[u8; 16]>> {
 }
 
 pub(crate) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<[u8; 16]> {
-    write(disk, LOCK, LOCK_MAGIC, &uuid).map_err(|trouble| trouble.error).map(|()| uuid)
+    write(disk, LOCK, LOCK_MAGIC, &uuid).map_err(Trouble::into_error).map(|()| uuid)
 }
 
 /// Reads the content between magic, format and checksum.
@@ -119,9 +122,9 @@ fn write(
         file.write_at(&bytes, 0)?;
         file.sync()
     };
-    stage().map_err(failed).map_err(|error| Trouble { fatal: !error.is_passing(), error })?;
+    stage().map_err(failed).map_err(Trouble::classify)?;
     let replace = disk.rename(&temporary, name).and_then(|()| disk.sync());
-    replace.map_err(failed).map_err(Trouble::fatal)
+    replace.map_err(failed).map_err(Trouble::Fatal)
 }
 
 fn checksum_of(magic: &[u8; 8], format: u32, content: &[u8]) -> [u8; 32] {

@@ -1,124 +1,110 @@
 //! Opening a store: proving that its files are ours and whole, and starting a new log.
 //!
-//! Every opening, after a clean stop or a crash, does the same (rules 1 to 5 of `docs/format.md`):
-//! the newest started log is walked to where nothing verifies, its predecessors to exactly where
-//! their successor says that they end, and a new log begins by repeating the last batch. That batch
-//! alone may be in the page cache and not on disk, so nothing is served before the repetition is
-//! durable. Nothing is removed before everything has proved to be ours.
+//! Every opening, after a clean stop or a crash, does the same (rules 1 to 5 of `docs/format.md`).
+//! The newest started log is read up to the first place where nothing verifies, and each of its
+//! predecessors to exactly the end that its successor names. Then a new log begins by repeating the
+//! last batch.
+//!
+//! Invariants:
+//! - Nothing is served before the last batch is repeated durably: that batch alone may be in the
+//!   page cache and not on disk.
+//! - Nothing is removed before every listed file has proved to be this store's, and whole.
+//! - `MANIFEST` lists the new log before its first batch is written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Timeline;
-use crate::engine::disk::{Disk, remove_leftover};
+use crate::engine::disk::Disk;
 use crate::engine::entry::{Encoded, End, Entry};
-use crate::engine::log::{Batch, BatchBuilder, Log, PAGE, PAGE_BYTES, Tail, log_name};
-use crate::engine::segment::{Handles, Segment};
+use crate::engine::log::{Batch, BatchBuilder, Frozen, Log, PAGE, Tail, log_name};
+use crate::engine::segment::{Segment, segment_name};
+use crate::engine::settings::Settings;
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
-use crate::sync::atomic::AtomicU64;
-use crate::sync::{Mutex, RwLock};
 
 use super::chain::{self, Walked};
+use super::claims::{OpenClaim, needed_for};
+use super::creation::{self, FIRST};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
 use super::names::Names;
-use super::seal::{Frozen, Retired};
-use super::{Claims, Ledger, MAX_FROZEN, MAX_MORE_LOGS, OpenClaim, Settings, Snapshot, Space};
+use super::retired::Retired;
+use super::{Ledger, Snapshot};
 
-/// A log that begins on a full disk has this much room, if no more.
-const MIN_BYTES: u64 = 256 * 1024;
-/// The generation of the log that a store's creation makes.
-const FIRST: u64 = 1;
-/// It holds one empty batch.
-const SEED_LOG_BYTES: u64 = 2 * PAGE;
+/// The least size of a log that is created where the disk is too full for a whole one.
+const MIN_LOG_BYTES: u64 = 256 * 1024;
 
-/// An open store: its files, and where the writer goes on.
+/// An open store: its files, and the place where the writer goes on.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) ledger: Ledger,
     pub(crate) tail: Tail,
+    /// Logs that wait for sealing, oldest first.
     pub(crate) frozen: Vec<Frozen>,
     pub(crate) retired: Vec<Retired>,
 }
 
-/// Opens the store in a directory, which is locked already, or makes one if it is empty.
+/// Opens the store in a directory, or creates one if the directory is empty.
+///
+/// # Errors
+///
+/// [`Error::Locked`], [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`] and [`Error::Io`];
+/// no file of the store has been removed then.
+///
+/// # Durability
+///
+/// All that the store serves is durable when this returns.
 pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     // A name that only the cache knows could be built upon and then vanish.
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     let names = Names::list(&*disk)?;
-    let mut uuid = read_lock(&*disk)?;
-    if !names.manifest {
-        // Creation was cut short, or has just begun.
-        expect_unfinished(&*disk, uuid, &names)?;
-        // Written again if it is there: after a sync that failed it may be in the cache alone.
-        uuid = Some(write_lock(&*disk, uuid.unwrap_or_else(random_bytes))?);
-    }
-    let uuid = uuid.ok_or_else(|| Error::corrupt(disk.path_of(LOCK), "it is missing"))?;
-    if !disk.lock(LOCK).map_err(|error| Error::io("lock", disk.path_of(LOCK), error))? {
-        return Err(Error::Locked { path: disk.path().into() });
-    }
+    let uuid = lock(&*disk, &names)?;
     let manifest = match Manifest::read(&*disk)? {
         Some(manifest) if manifest.uuid == uuid => manifest,
         Some(_) => {
             return Err(Error::foreign(disk.path_of(MANIFEST), "it has another store's uuid"));
         }
-        None => begin(&*disk, uuid, &settings, &names)?,
+        None => creation::create(&*disk, uuid, &settings, &names)?,
     };
     if manifest.next_generation == FIRST + 1 {
         // As with `LOCK`: nothing may be built on a first one that the cache alone has.
-        manifest.write(&*disk).map_err(|trouble| trouble.error)?;
+        manifest.write(&*disk).map_err(Trouble::into_error)?;
     }
     let names = Names::list(&*disk)?;
-    let found = Found::read(&*disk, &manifest, &names)?;
-    found.resume(disk, settings, manifest, &names)
+    let listed = Listed::open(&*disk, &manifest, &names)?;
+    listed.resume(disk, settings, manifest, &names)
 }
 
-/// A directory without a `MANIFEST` is that of a store whose creation was cut short, or empty.
-fn expect_unfinished(disk: &dyn Disk, uuid: Option<[u8; 16]>, names: &Names) -> Result<()> {
-    let Some(uuid) = uuid else { return names.expect_none_but_leftovers(disk) };
-    let missing = || Error::corrupt(disk.path_of(MANIFEST), "it is missing");
-    if !names.segments.is_empty() || names.logs.iter().any(|generation| *generation != FIRST) {
-        return Err(missing());
+/// Takes the lock on the store, whose uuid it returns; `LOCK` is created if there is no store yet.
+fn lock(disk: &dyn Disk, names: &Names) -> Result<[u8; 16]> {
+    let mut uuid = read_lock(disk)?;
+    if !names.manifest {
+        // Creation was cut short, or has not begun.
+        creation::expect_unfinished(disk, uuid, names)?;
+        // Written again if it is there: after a sync that failed it may be in the cache alone.
+        uuid = Some(write_lock(disk, uuid.unwrap_or_else(random_bytes))?);
     }
-    if names.logs.contains(&FIRST) && Log::open(disk, FIRST, uuid)?.size != SEED_LOG_BYTES {
-        return Err(missing());
+    let uuid = uuid.ok_or_else(|| Error::corrupt(disk.path_of(LOCK), "it is missing"))?;
+    match disk.lock(LOCK) {
+        Ok(true) => Ok(uuid),
+        Ok(false) => Err(Error::Locked { path: disk.path().into() }),
+        Err(error) => Err(Error::io("lock", disk.path_of(LOCK), error)),
     }
-    Ok(())
 }
 
-/// Makes the first log, again if creation was cut short, and says what `MANIFEST` will.
-fn begin(disk: &dyn Disk, uuid: [u8; 16], settings: &Settings, names: &Names) -> Result<Manifest> {
-    let name = log_name(FIRST);
-    remove_leftover(disk, &name)
-        .map_err(|error| Error::io("remove", disk.path_of(&name), error))?;
-    names.remove_temporaries(disk);
-    let log = Arc::new(Log::create(disk, FIRST, uuid, SEED_LOG_BYTES)?);
-    disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
-    let mut batch = BatchBuilder::new();
-    batch.push(&Encoded::new(None, &Entry::Start(None)));
-    let anchor = Timeline::begin(Arc::clone(&settings.clock)).anchor();
-    Tail::new(log, 0).append(&mut batch, anchor)?;
-    let manifest = Manifest {
-        uuid,
-        next_generation: FIRST + 1,
-        sealed: None,
-        logs: vec![FIRST],
-        segments: Vec::new(),
-    };
-    Ok(manifest)
-}
-
-/// What is listed, opened and proved to be ours.
-struct Found {
+/// The files that `MANIFEST` lists, opened and proved to be this store's.
+struct Listed {
+    /// Newest first.
     segments: Vec<Arc<Segment>>,
-    /// The chain of started logs, oldest first, each with what it holds.
+    /// The chain of started logs, oldest first, each with its content read.
     chain: Vec<Walked>,
     /// Listed logs outside the chain.
     unused: Vec<Arc<Log>>,
 }
 
-impl Found {
-    fn read(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Result<Self> {
+impl Listed {
+    fn open(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Result<Self> {
         let segments = manifest.segments.iter().rev();
         let segments: Result<Vec<_>> =
             segments.map(|meta| Segment::open(disk, meta).map(Arc::new)).collect();
@@ -127,153 +113,163 @@ impl Found {
             logs.insert(*generation, Arc::new(Log::open(disk, *generation, manifest.uuid)?));
         }
         let chain = chain::read(disk, manifest, &mut logs)?;
-        let is_older = || {
-            let reason = "it is an older one: there are files that came after it";
-            Err(Error::corrupt(disk.path_of(MANIFEST), reason))
-        };
-        // Unlisted files of ours are leftovers; another store's are not ours to remove.
-        for generation in names.logs.iter().filter(|log| !manifest.logs.contains(log)) {
-            let log = Log::open(disk, *generation, manifest.uuid)?;
-            // Logs are listed before their first batch.
-            if *generation >= manifest.next_generation && log.is_started()? {
-                return is_older();
-            }
-        }
-        let listed = |generation: &u64| {
-            manifest.segments.iter().any(|segment| segment.generation == *generation)
-        };
-        for generation in names.segments.iter().filter(|generation| !listed(generation)) {
-            Segment::expect_ours(disk, *generation, manifest.uuid)?;
-            if *generation >= manifest.next_generation {
-                return is_older();
-            }
-        }
+        expect_leftovers(disk, manifest, names)?;
         Ok(Self { segments: segments?, chain, unused: logs.into_values().collect() })
     }
 
-    /// Starts a new log behind the chain, and with it the store.
+    /// Starts a new log behind the chain, and the store on it.
     fn resume(
-        self,
+        mut self,
         disk: Arc<dyn Disk>,
         settings: Settings,
         mut manifest: Manifest,
         names: &Names,
     ) -> Result<Opened> {
-        let Self { segments, mut chain, mut unused } = self;
-        let claims = chain::open_claims(&chain);
-        let mut newest = chain.pop().expect("a chain has a newest log");
+        let claims = chain::open_claims(&self.chain);
+        let mut newest = self.chain.pop().expect("a chain has a newest log");
         let last = newest.last.take().expect("the newest log was walked to its last batch");
-        let anchor = last.head.anchor;
-        let timeline =
-            Timeline::resume(Arc::clone(&settings.clock), anchor, settings.trusted_downtime);
+        let (clock, anchor) = (Arc::clone(&settings.clock), last.head.anchor);
+        let timeline = Timeline::resume(clock, anchor, settings.trusted_downtime);
 
         names.remove_temporaries(&*disk);
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
-        let needed = needed(&last, &claims);
+        let (newest_generation, needed) = (newest.log.generation, needed(&last, &claims));
         let size = settings.log_bytes.max(needed);
-        let (log, is_new) = match create_log(&*disk, &mut manifest, size) {
-            // The prepared one is there for this, and was none of what is left.
-            Err(error) if error.is_full() => {
-                match take_prepared(&mut unused, newest.log.generation, needed) {
-                    Some(log) => (log, false),
-                    None => (create_log(&*disk, &mut manifest, MIN_BYTES.max(needed))?, true),
-                }
-            }
-            created => (created?, true),
-        };
-        let generation = log.generation;
-        list(&*disk, &mut manifest, &log, is_new)?;
+        let log = self.list_new_log(&*disk, &mut manifest, newest_generation, size, needed)?;
+        let mut tail = self.take_over(newest, &last, log, manifest.uuid)?;
+        manifest.logs = self.chain.iter().map(|walked| walked.log.generation).collect();
+        manifest.logs.push(tail.log.generation);
+        manifest.write(&*disk).map_err(Trouble::into_error)?;
 
-        let replaces = last.head.sequence == newest.start.map_or(0, |start| start.sequence) + 1;
-        let start = if replaces { newest.start } else { Some(newest.end) };
-        let mut tail = Tail::new(log, last.head.sequence - 1);
-        repeat(&last, start, &mut tail, manifest.uuid)?;
-        if replaces {
-            unused.push(newest.log);
-        } else {
-            chain.push(newest);
-        }
-        manifest.logs = chain.iter().map(|walked| walked.log.generation).collect();
-        manifest.logs.push(generation);
-        manifest.write(&*disk).map_err(|trouble| trouble.error)?;
-
-        let snapshot = Snapshot {
-            logs: std::iter::once(Arc::clone(&tail.log))
-                .chain(chain.iter().rev().map(|walked| Arc::clone(&walked.log)))
-                .collect(),
-            segments,
-        };
-        let frozen_bytes: u64 = chain.iter().map(|walked| walked.end.offset).sum();
-        let ledger = Ledger {
-            uuid: manifest.uuid,
-            timeline,
-            claims: Mutex::new(Claims::new(&settings)),
-            space: Arc::new(Space::default()),
-            snapshot: RwLock::new(Arc::new(snapshot)),
-            handles: Handles::default(),
-            manifest: Mutex::new(manifest),
-            segment_lookups: AtomicU64::new(0),
-            next: Mutex::new(None),
-            unlisted: AtomicU64::default(),
-            frozen_bytes: AtomicU64::new(frozen_bytes),
-            max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
-            max_logs: chain.len() + MAX_MORE_LOGS,
-            disk,
-            settings,
-        };
+        let frozen: Vec<Frozen> = self.chain.into_iter().map(Walked::into_frozen).collect();
+        let older = frozen.iter().rev().map(|frozen| &frozen.log);
+        let logs = std::iter::once(&tail.log).chain(older).map(Arc::clone).collect();
+        let snapshot = Snapshot { logs, segments: self.segments };
+        let ledger = Ledger::new(disk, settings, timeline, manifest, snapshot, &frozen);
         for (address, claim) in claims {
             ledger.claims.lock().insert(address, claim);
         }
         // Also pins engine time to this boot, so that a second opening continues this one's time.
         ledger.carry(&mut tail, &mut BatchBuilder::new(), ledger.timeline.anchor())?;
         ledger.measure(&tail);
-        let retired = ledger.remove_leftovers(names, unused);
-        let frozen =
-            chain.into_iter().map(|walked| Frozen { log: walked.log, end: walked.end }).collect();
+        let retired = ledger.remove_leftovers(names, self.unused);
         Ok(Opened { ledger, tail, frozen, retired })
     }
+
+    /// Creates a log of `size` bytes and adds it to `MANIFEST`. If the disk is full, it takes the
+    /// log that was preallocated behind the `newest` started one, or creates a smaller one, with
+    /// room for at least `needed` bytes.
+    fn list_new_log(
+        &mut self,
+        disk: &dyn Disk,
+        manifest: &mut Manifest,
+        newest: u64,
+        size: u64,
+        needed: u64,
+    ) -> Result<Arc<Log>> {
+        let (log, is_new) = match create_log(disk, manifest, size) {
+            // The preallocated log needs no free space.
+            Err(error) if error.is_full() => match self.take_preallocated(newest, needed) {
+                Some(log) => (log, false),
+                None => (create_log(disk, manifest, MIN_LOG_BYTES.max(needed))?, true),
+            },
+            created => (created?, true),
+        };
+        // Old entries stay until the last batch is rewritten, because it may exist only in the page
+        // cache, and on disk only in a log that the newest one replaced.
+        manifest.logs.retain(|listed| *listed != log.generation);
+        manifest.logs.push(log.generation);
+        if let Err(trouble) = manifest.write(disk) {
+            if is_new && !trouble.is_fatal() {
+                // The next opening needs its space. A file that cannot be removed is a leftover.
+                let _ = disk.remove(&log.name);
+            }
+            return Err(trouble.into_error());
+        }
+        Ok(log)
+    }
+
+    /// Takes out the log that was prepared before the store stopped: it is newer than all started
+    /// logs.
+    fn take_preallocated(&mut self, newest: u64, needed: u64) -> Option<Arc<Log>> {
+        let is_fit = |log: &Arc<Log>| log.generation > newest && log.size >= needed;
+        let position = self.unused.iter().position(is_fit)?;
+        Some(self.unused.swap_remove(position))
+    }
+
+    /// Repeats the last batch of the newest log in the new one, and returns the new log's end.
+    ///
+    /// The new log follows the newest, or replaces it if that held no other batch.
+    fn take_over(
+        &mut self,
+        newest: Walked,
+        last: &Batch,
+        log: Arc<Log>,
+        uuid: [u8; 16],
+    ) -> Result<Tail> {
+        let replaces = last.head.sequence == newest.start.map_or(0, |start| start.sequence) + 1;
+        let start = if replaces { newest.start } else { Some(newest.end) };
+        let mut tail = Tail::new(log, last.head.sequence - 1);
+        repeat(last, start, &mut tail, uuid)?;
+        if replaces {
+            self.unused.push(newest.log);
+        } else {
+            self.chain.push(newest);
+        }
+        Ok(tail)
+    }
+}
+
+/// Checks that unlisted logs and segments are leftovers of this store.
+///
+/// # Errors
+///
+/// [`Error::Foreign`] for another store's file, which is not ours to remove, and [`Error::Corrupt`]
+/// if `MANIFEST` is older than the files beside it.
+fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Result<()> {
+    let is_older = || {
+        let reason = "it is an older copy: there are files that came after it";
+        Err(Error::corrupt(disk.path_of(MANIFEST), reason))
+    };
+    for generation in names.logs.iter().filter(|log| !manifest.logs.contains(log)) {
+        let log = Log::open(disk, *generation, manifest.uuid)?;
+        // Logs are listed before their first batch.
+        if *generation >= manifest.next_generation && log.is_started()? {
+            return is_older();
+        }
+    }
+    for generation in names.segments.iter().filter(|segment| !manifest.lists_segment(**segment)) {
+        Segment::expect_ours(disk, *generation, manifest.uuid)?;
+        if *generation >= manifest.next_generation {
+            return is_older();
+        }
+    }
+    Ok(())
 }
 
 impl Ledger {
     /// Removes files of ours that no list has, except logs, which are retired to be used again.
     fn remove_leftovers(&self, names: &Names, unused: Vec<Arc<Log>>) -> Vec<Retired> {
         let manifest = self.manifest.lock();
-        for generation in &names.segments {
-            if !manifest.segments.iter().any(|segment| segment.generation == *generation) {
-                // It is in nobody's way, and the next opening tries again.
-                let _ = self.disk.remove(&crate::engine::segment::segment_name(*generation));
-            }
-        }
-        for generation in &names.logs {
-            let used = unused.iter().any(|log| log.generation == *generation);
-            if !used && !manifest.logs.contains(generation) {
-                let _ = self.disk.remove(&crate::engine::log::log_name(*generation));
-            }
+        let segments = names.segments.iter().filter(|segment| !manifest.lists_segment(**segment));
+        let is_kept = |generation| {
+            manifest.logs.contains(&generation)
+                || unused.iter().any(|log| log.generation == generation)
+        };
+        let logs = names.logs.iter().filter(|generation| !is_kept(**generation));
+        for name in segments.map(|g| segment_name(*g)).chain(logs.map(|g| log_name(*g))) {
+            // A leftover does no harm, and the next opening tries again.
+            let _ = self.disk.remove(&name);
         }
         unused.into_iter().map(Retired::Log).collect()
     }
 }
 
-/// The log that was made ready to be the next: it is newer than all that hold a batch.
-fn take_prepared(unused: &mut Vec<Arc<Log>>, newest: u64, size: u64) -> Option<Arc<Log>> {
-    let prepared = unused.iter().position(|log| log.generation > newest && log.size >= size)?;
-    Some(unused.swap_remove(prepared))
-}
-
-/// Lists a log beside what is listed already, and has to stay so until the last batch is repeated: that
-/// may be in the cache alone, and on the disk only in a log that the newest one had replaced.
-fn list(disk: &dyn Disk, manifest: &mut Manifest, log: &Log, is_new: bool) -> Result<()> {
-    manifest.logs.retain(|listed| *listed != log.generation);
-    manifest.logs.push(log.generation);
-    manifest.write(disk).map_err(|trouble| {
-        if is_new && !trouble.fatal {
-            // The next opening needs its room. What cannot be removed is a leftover.
-            let _ = disk.remove(&log.name);
-        }
-        trouble.error
-    })
-}
-
+/// Creates a log of the next generation.
+///
+/// # Durability
+///
+/// The log and its name are durable when this returns, but `MANIFEST` does not list it yet.
 fn create_log(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>> {
     let log = Log::create(disk, manifest.next_generation, manifest.uuid, size)?;
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
@@ -281,17 +277,10 @@ fn create_log(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc
     Ok(Arc::new(log))
 }
 
-/// What a log must have room for to begin with.
+/// The bytes that a new log must have room for: the repeated batch, and the carried claims.
 fn needed(last: &Batch, claims: &[(Address, OpenClaim)]) -> u64 {
     let claims = needed_for(claims.iter().map(|(address, claim)| (address, claim)));
     (u64::from(last.head.length) + claims).next_multiple_of(PAGE)
-}
-
-/// What a log must have room for to carry these claims, and to take verdicts on them.
-pub(super) fn needed_for<'a>(claims: impl Iterator<Item = (&'a Address, &'a OpenClaim)>) -> u64 {
-    let entries = claims.flat_map(|(address, claim)| claim.encode(address));
-    let carried: usize = entries.map(|encoded| encoded.bytes.len() + PAGE_BYTES).sum();
-    4 * carried as u64 + 16 * PAGE
 }
 
 /// Appends the last batch again, under its sequence and with its times, behind a start entry.
@@ -305,6 +294,6 @@ fn repeat(last: &Batch, start: Option<End>, tail: &mut Tail, uuid: [u8; 16]) -> 
     let offset = tail.append(&mut batch, last.head.anchor)?;
     let repeated = tail.log.batch_at(offset)?;
     let repeated = repeated.ok_or_else(|| tail.log.broken("its first batch does not read back"))?;
-    // Claims are carried over by the next batch.
+    // The next batch carries the open claims over.
     chain::enter(&tail.log, offset, &repeated, &mut Vec::new(), uuid)
 }

@@ -7,35 +7,26 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::engine::disk::DiskFile;
 use crate::engine::entry::{self, End, Entry, Malformed, Parts};
-use crate::engine::log::{Addresses, Location, Log, PAGE};
+use crate::engine::log::{Addresses, Frozen, Location, Log, PAGE};
 use crate::engine::segment::{self, Sealed, Segment, SegmentMeta};
+use crate::engine::settings::Settings;
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::sync::atomic::Ordering;
 
-use super::recovery::needed_for;
-use super::{Ledger, MAX_BEHIND, TRUNCATE_BYTES, Trouble};
+use super::Ledger;
+use super::claims::needed_for;
+use super::retired::Retired;
 
 /// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
 const MAX_SMALL_LOGS: usize = 3;
+/// Logs more that may wait before no further ones are prepared: what was admitted goes on in them,
+/// bodies and all.
+const MAX_BEHIND: u64 = 2;
 /// What may be sealed before a store is used.
 const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
-
-/// A log that takes no more batches, and where it ends.
-#[derive(Debug, Clone)]
-pub(crate) struct Frozen {
-    pub(crate) log: Arc<Log>,
-    pub(crate) end: End,
-}
-
-/// A file that no list has any more, kept for its last readers.
-#[derive(Debug)]
-pub(crate) enum Retired {
-    Log(Arc<Log>),
-    Segment(Arc<Segment>),
-}
 
 impl Ledger {
     /// Makes a next log ready, of a retired one's blocks if there is one.
@@ -61,9 +52,8 @@ impl Ledger {
             _ => Log::create(&*self.disk, generation, self.uuid, size),
         };
         // No list has it yet, so nothing is lost.
-        let log = log.map(Arc::new);
-        let log = log.map_err(|error| Trouble { fatal: !error.is_passing(), error })?;
-        self.sync_names().map_err(Trouble::fatal)?;
+        let log = log.map(Arc::new).map_err(Trouble::classify)?;
+        self.sync_names().map_err(Trouble::Fatal)?;
         let listed = self.change_manifest(|manifest| {
             manifest.next_generation = generation + 1;
             manifest.logs.push(generation);
@@ -71,7 +61,7 @@ impl Ledger {
         if let Err(trouble) = listed {
             // Its blocks are there for the next attempt, which takes another name: this one's file will
             // be removed. But what may be listed must not be.
-            if !trouble.fatal {
+            if !trouble.is_fatal() {
                 self.unlisted.store(generation + 1, Ordering::Release);
                 retired.push(Retired::Log(log));
             }
@@ -107,9 +97,9 @@ impl Ledger {
                 Ok(sealed) => {
                     retired.extend(frozen.drain(..sealed).map(|frozen| Retired::Log(frozen.log)));
                 }
-                Err(Trouble { error, fatal: true }) => return Err(error),
+                Err(Trouble::Fatal(error)) => return Err(error),
                 // The reaper tries again, and says so.
-                Err(_) => return Ok(()),
+                Err(Trouble::Transient(_)) => return Ok(()),
             }
         }
         Ok(())
@@ -138,11 +128,12 @@ impl Ledger {
             latest_expiry: 0,
             records: 0,
         };
-        let sorted = sorted(logs).map_err(Trouble::kept)?;
+        let sorted = sorted(logs).map_err(Trouble::Transient)?;
         // What a jump of the clock has expired is kept as long as segments are.
         let from = if now < self.deletion_allowed() { Moment::default() } else { now };
         let entries = sorted.into_iter().filter_map(|place| place.read(logs, from).transpose());
-        let segment = segment::build(&*self.disk, meta, entries, pace).map_err(Trouble::kept)?;
+        let segment =
+            segment::build(&*self.disk, meta, entries, pace).map_err(Trouble::Transient)?;
         self.adopt(segment, newest.end)?;
         let bytes: u64 = logs.iter().map(|frozen| frozen.end.offset).sum();
         self.frozen_bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -151,7 +142,7 @@ impl Ledger {
 
     /// Lists a segment in place of the logs up to `sealed`, on disk and then in the snapshot.
     fn adopt(&self, segment: Option<Segment>, sealed: End) -> std::result::Result<(), Trouble> {
-        self.sync_names().map_err(Trouble::fatal)?;
+        self.sync_names().map_err(Trouble::Fatal)?;
         let segment = segment.map(Arc::new);
         let listed = self.change_manifest(|manifest| {
             manifest.sealed = Some(sealed);
@@ -159,7 +150,7 @@ impl Ledger {
             manifest.segments.extend(segment.as_ref().map(|segment| segment.meta));
         });
         if let Err(trouble) = listed {
-            if let (false, Some(segment)) = (trouble.fatal, segment) {
+            if let (false, Some(segment)) = (trouble.is_fatal(), segment) {
                 // The next attempt needs its room. What cannot be removed is a leftover.
                 let _ = self.disk.remove(&segment.name);
             }
@@ -213,41 +204,6 @@ impl Ledger {
         }
     }
 
-    /// Removes the retired files that nobody reads any more, a piece at a time. One log is kept to
-    /// be the next: a commit that overwrites blocks is quicker than one that is the first to write
-    /// them. While none is prepared any will do, since its blocks are at least there. Where old bodies
-    /// are to be overwritten, none is kept longer than that.
-    pub(crate) fn free(
-        &self,
-        retired: &mut Vec<Retired>,
-        mut pace: impl FnMut() -> Result<()>,
-    ) -> Result<()> {
-        let mut kept = Vec::new();
-        let (mut has_spare, prepared) = (false, self.has_next());
-        while let Some(file) = retired.pop() {
-            let is_worth_it = file.is_mostly_written() && !self.settings.zero_recycled;
-            let spare = file.is_recyclable(self.settings.log_bytes) && (!prepared || is_worth_it);
-            if (spare && !has_spare) || file.is_read() {
-                has_spare |= spare;
-                kept.push(file);
-            } else {
-                let (name, file) = file.parts();
-                // First out of the names that mean something, durably: half a file is damage under
-                // those. What cannot be removed now is a leftover at the next opening: no list has
-                // it, so that the store goes on even where a sync fails.
-                let temporary = format!("{name}.tmp");
-                let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());
-                if renamed.is_ok() {
-                    let shrunk = shrink(&**file, &mut pace);
-                    let _ = self.disk.remove(&temporary);
-                    shrunk?;
-                }
-            }
-        }
-        *retired = kept;
-        Ok(())
-    }
-
     fn sync_names(&self) -> Result<()> {
         let path = self.disk.path();
         self.disk.sync().map_err(|error| Error::io("sync", path, error))
@@ -257,7 +213,7 @@ impl Ledger {
 /// How many of the oldest frozen logs are sealed next, together no larger than one full log.
 ///
 /// A small and young log waits for company, so that restarts do not make a segment each.
-fn due(frozen: &[Frozen], settings: &super::Settings, now: Moment) -> usize {
+fn due(frozen: &[Frozen], settings: &Settings, now: Moment) -> usize {
     let Some(oldest) = frozen.first() else { return 0 };
     let mut bytes = 0;
     let fit = frozen.iter().take_while(|frozen| {
@@ -324,44 +280,6 @@ impl Place {
             expires: expires.max(hides.unwrap_or_default()),
         })
     }
-}
-
-impl Retired {
-    fn parts(&self) -> (&str, &Arc<dyn DiskFile>) {
-        match self {
-            Self::Log(log) => (&log.name, &log.file),
-            Self::Segment(segment) => (&segment.name, &segment.file),
-        }
-    }
-
-    fn is_read(&self) -> bool {
-        match self {
-            Self::Log(log) => Arc::strong_count(log) > 1,
-            Self::Segment(segment) => Arc::strong_count(segment) > 1,
-        }
-    }
-
-    fn is_recyclable(&self, size: u64) -> bool {
-        matches!(self, Self::Log(log) if log.size == size) && !self.is_read()
-    }
-
-    fn is_mostly_written(&self) -> bool {
-        matches!(self, Self::Log(log) if log.is_mostly_written())
-    }
-}
-
-/// Gives a file's blocks back a piece at a time.
-fn shrink(file: &dyn DiskFile, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
-    // A file that cannot be cut is removed whole.
-    let mut len = file.len().unwrap_or_default();
-    while len > 0 {
-        len = len.saturating_sub(TRUNCATE_BYTES);
-        if file.set_len(len).is_err() {
-            break;
-        }
-        pace()?;
-    }
-    Ok(())
 }
 
 /// How long the reaper may leave a store alone.

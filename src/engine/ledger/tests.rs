@@ -1,5 +1,7 @@
 //! P5, P7, P11 and P14 on the ledger alone: without threads nothing happens but what a test does.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Response;
 
@@ -135,7 +137,7 @@ fn p5_a_log_that_follows_none_is_damage_where_older_ones_were_sealed() {
     let mut batch = BatchBuilder::new();
     batch.push(&Encoded::new(None, &Entry::Start(None)));
     Tail::new(tail.log, 0)
-        .append(&mut batch, Timeline::begin(Arc::new(bench.clock.clone())).anchor())
+        .append(&mut batch, Timeline::start(Arc::new(bench.clock.clone())).anchor())
         .unwrap();
     let refused = bench.try_open().map(drop);
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");

@@ -3,7 +3,8 @@
 use crate::engine::entry::{End, Parts};
 use crate::error::Result;
 
-use super::{Location, Log};
+use super::Log;
+use super::index::Location;
 
 /// Reads scopes and keys of entries, to sort by; quickly, in the order of their offsets. Not verified:
 /// whoever reads the entry does that.

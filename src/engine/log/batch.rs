@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::clock::{Anchor, Moment, Reading, millis};
 use crate::engine::entry::{self, Encoded, MAX_ENTRY_BYTES};
 
-use super::PAGE_BYTES;
 use super::header::field;
+use super::page::PAGE_BYTES;
 
 const MAGIC: [u8; 4] = *b"btch";
 /// Behind a batch, up to the end of its last page.

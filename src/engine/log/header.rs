@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-use super::{PAGE, PAGE_BYTES};
+use super::page::{PAGE, PAGE_BYTES};
 
 const MAGIC: [u8; 8] = *b"rfrn log";
 const FORMAT: u32 = 1;

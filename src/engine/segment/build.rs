@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{Builder, Database, Table};
-use sha2::{Digest, Sha256};
 
 use crate::clock::Moment;
 use crate::engine::disk::{Disk, DiskFile, remove_leftover};
@@ -15,12 +14,11 @@ use crate::engine::entry;
 use crate::error::{Error, Result};
 use crate::key::Address;
 
-use super::backend::Backend;
+use super::database::{CACHE_BYTES, FILTER, META, RECORDS, TableKey, failed, guarded};
+use super::file::RedbFile;
+use super::meta::{SegmentMeta, segment_name};
 use super::row::{Head, Row, RowKey};
-use super::{
-    CACHE_BYTES, FILTER, FORMAT, META, RECORDS, Segment, SegmentMeta, TableKey, failed, filter,
-    guarded, segment_name,
-};
+use super::{Segment, filter};
 
 /// Rows of one durable transaction: enough to be quick, few enough that commits beside it are not
 /// held up.
@@ -31,8 +29,6 @@ const WHOLE_BYTES: usize = 3700;
 const PART_BYTES: usize = 1850;
 /// One page each.
 const FILTER_PART_BYTES: usize = 4000;
-
-const MAGIC: [u8; 8] = *b"rfrn seg";
 
 /// One record or forget on its way into a segment.
 #[derive(Debug)]
@@ -88,7 +84,7 @@ fn write(
 ) -> Result<SegmentMeta> {
     let database = Builder::new()
         .set_cache_size(16 * CACHE_BYTES)
-        .create_with_backend(Backend(file))
+        .create_with_backend(RedbFile(file))
         .map_err(|error| failed(path, error))?;
     let mut rows = Rows { entries, sentinel: true, bits: Vec::new() };
     let mut more = true;
@@ -190,41 +186,7 @@ fn write_meta(path: &Path, database: &Database, meta: &SegmentMeta, bits: Vec<u6
             table.insert(part, bytes).map_err(|error| failed(path, error))?;
         }
         let mut table = transaction.open_table(META).map_err(|error| failed(path, error))?;
-        table.insert("meta", &encode_meta(meta)[..]).map_err(|error| failed(path, error))?;
+        table.insert("meta", &meta.encode()[..]).map_err(|error| failed(path, error))?;
     }
     transaction.commit().map_err(|error| failed(path, error))
-}
-
-const CONFIG: bincode::config::Configuration<
-    bincode::config::LittleEndian,
-    bincode::config::Fixint,
-    bincode::config::Limit<1024>,
-> = bincode::config::standard().with_fixed_int_encoding().with_limit();
-
-/// Magic, format, the fields in their order, SHA-256 of all that.
-fn encode_meta(meta: &SegmentMeta) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&FORMAT.to_le_bytes());
-    bincode::encode_into_std_write(meta, &mut bytes, CONFIG).expect("a vector takes the fields");
-    let checksum = Sha256::digest(&bytes);
-    bytes.extend_from_slice(&checksum);
-    bytes
-}
-
-pub(super) fn decode_meta(bytes: &[u8], path: &Path) -> Result<SegmentMeta> {
-    let damaged = || Error::corrupt(path, "its meta row is damaged");
-    let (content, checksum) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
-    let fields = content.strip_prefix(&MAGIC).ok_or_else(damaged)?;
-    let (format, fields) = fields.split_first_chunk().ok_or_else(damaged)?;
-    let format = u32::from_le_bytes(*format);
-    if format > FORMAT {
-        return Err(Error::Newer { file: path.into(), found: format, supported: FORMAT });
-    }
-    if Sha256::digest(content)[..] != checksum[..] {
-        return Err(damaged());
-    }
-    match bincode::decode_from_slice(fields, CONFIG) {
-        Ok((meta, used)) if used == fields.len() => Ok(meta),
-        _ => Err(damaged()),
-    }
 }

@@ -6,7 +6,7 @@ use xorf::{BinaryFuse16, Descriptor};
 
 use crate::key::Address;
 
-use super::SegmentMeta;
+use super::meta::SegmentMeta;
 
 /// The bits of an address that the filter knows. The hash is seeded with the store's uuid.
 pub(super) fn bits(address: &Address) -> u64 {
@@ -16,7 +16,7 @@ pub(super) fn bits(address: &Address) -> u64 {
 }
 
 #[derive(Encode, Decode)]
-struct Stored {
+struct StoredFilter {
     seed: u64,
     segment_length: u32,
     segment_length_mask: u32,
@@ -41,7 +41,7 @@ pub(super) fn build(mut bits: Vec<u64>) -> Result<BinaryFuse16, &'static str> {
 
 pub(super) fn encode(filter: &BinaryFuse16, meta: &SegmentMeta) -> Vec<u8> {
     let descriptor = &filter.descriptor;
-    let stored = Stored {
+    let stored = StoredFilter {
         seed: descriptor.seed,
         segment_length: descriptor.segment_length,
         segment_length_mask: descriptor.segment_length_mask,
@@ -60,7 +60,7 @@ pub(super) fn decode(bytes: &[u8], meta: &SegmentMeta) -> Option<BinaryFuse16> {
     if checksum(bytes, meta) != *stored_checksum {
         return None;
     }
-    let (stored, used): (Stored, usize) = bincode::decode_from_slice(bytes, CONFIG).ok()?;
+    let (stored, used): (StoredFilter, usize) = bincode::decode_from_slice(bytes, CONFIG).ok()?;
     let reach = u64::from(stored.segment_count_length) + 2 * u64::from(stored.segment_length);
     let safe = used == bytes.len()
         && stored.segment_length.is_power_of_two()

@@ -3,12 +3,14 @@
 //! another file in its place.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::engine::disk::DiskFile;
 use crate::error::Result;
 use crate::sync::Mutex;
 
-use super::{Handle, Segment};
+use super::database::RecordTable;
 
 /// Databases open at a time. Each has up to 333 KiB of memory.
 const MAX_OPEN: usize = 64;
@@ -16,21 +18,26 @@ const MAX_OPEN: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
     /// By generation; the most recently used last.
-    open: Mutex<VecDeque<(u64, Arc<Handle>)>>,
+    open: Mutex<VecDeque<(u64, Arc<RecordTable>)>>,
 }
 
 impl Handles {
-    pub(super) fn get(&self, segment: &Segment) -> Result<Arc<Handle>> {
-        if let Some(handle) = self.touch(segment.meta.generation) {
+    pub(super) fn get(
+        &self,
+        generation: u64,
+        path: &Path,
+        file: &Arc<dyn DiskFile>,
+    ) -> Result<Arc<RecordTable>> {
+        if let Some(handle) = self.touch(generation) {
             return Ok(handle);
         }
         // Outside the mutex: two readers may open the same segment, and one handle is let go.
-        let handle = Arc::new(Handle::open(&segment.path, &segment.file)?);
+        let handle = Arc::new(RecordTable::open(path, file)?);
         let mut open = self.open.lock();
         if open.len() >= MAX_OPEN {
             open.pop_front();
         }
-        open.push_back((segment.meta.generation, Arc::clone(&handle)));
+        open.push_back((generation, Arc::clone(&handle)));
         Ok(handle)
     }
 
@@ -39,7 +46,7 @@ impl Handles {
         self.open.lock().retain(|(open, _)| *open != generation);
     }
 
-    fn touch(&self, generation: u64) -> Option<Arc<Handle>> {
+    fn touch(&self, generation: u64) -> Option<Arc<RecordTable>> {
         let mut open = self.open.lock();
         let found = open.iter().rposition(|(open, _)| *open == generation)?;
         if found + 1 < open.len() {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::clock::Moment;
 use crate::key::{Address, Key};
 
-use super::SegmentMeta;
+use super::meta::SegmentMeta;
 
 /// A row's key: an address, and which part of its value the row holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

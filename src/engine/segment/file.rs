@@ -9,9 +9,9 @@ use redb::StorageBackend;
 use crate::engine::disk::DiskFile;
 
 #[derive(Debug)]
-pub(super) struct Backend(pub(super) Arc<dyn DiskFile>);
+pub(super) struct RedbFile(pub(super) Arc<dyn DiskFile>);
 
-impl StorageBackend for Backend {
+impl StorageBackend for RedbFile {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }

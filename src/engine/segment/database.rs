@@ -1,0 +1,86 @@
+//! A segment's redb database: its tables, and the errors and panics of redb told apart.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Builder, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase, TableDefinition};
+
+use crate::engine::disk::DiskFile;
+use crate::error::{Error, Result};
+
+use super::file::{Overlay, RedbFile};
+
+/// Who, under which key, which part of its value.
+pub(super) type TableKey = (&'static [u8; 32], &'static [u8], u16);
+pub(super) const RECORDS: TableDefinition<'static, TableKey, &'static [u8]> =
+    TableDefinition::new("records");
+pub(super) const META: TableDefinition<'static, &'static str, &'static [u8]> =
+    TableDefinition::new("meta");
+pub(super) const FILTER: TableDefinition<'static, u32, &'static [u8]> =
+    TableDefinition::new("filter");
+
+/// Pages that redb caches for each open segment; its own default is 1 GiB.
+pub(super) const CACHE_BYTES: usize = 256 * 1024;
+
+/// redb's end of a segment, open: the table keeps the database alive.
+pub(super) struct RecordTable {
+    pub(super) table: ReadOnlyTable<TableKey, &'static [u8]>,
+}
+
+impl RecordTable {
+    pub(super) fn open(path: &Path, file: &Arc<dyn DiskFile>) -> Result<Self> {
+        let database = open_database(path, file)?;
+        let transaction = database.begin_read().map_err(|error| failed(path, error))?;
+        let table = transaction.open_table(RECORDS).map_err(|error| failed(path, error))?;
+        Ok(Self { table })
+    }
+}
+
+impl std::fmt::Debug for RecordTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordTable").finish_non_exhaustive()
+    }
+}
+
+pub(super) fn open_database(path: &Path, file: &Arc<dyn DiskFile>) -> Result<ReadOnlyDatabase> {
+    Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .open_read_only_with_backend(RedbFile(Arc::clone(file)))
+        .map_err(|error| failed(path, error))
+}
+
+/// Verifies redb's own checksums: of the pages that lead to rows, rows know nothing.
+pub(super) fn verify_pages(path: &Path, file: &Arc<dyn DiskFile>) -> Result<()> {
+    let overlay = Overlay::new(file).map_err(|error| Error::io("measure", path, error))?;
+    let mut builder = Builder::new();
+    let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(overlay);
+    let mut database = database.map_err(|error| failed(path, error))?;
+    match database.check_integrity().map_err(|error| failed(path, error))? {
+        true => Ok(()),
+        false => Err(Error::corrupt(path, "redb would repair it")),
+    }
+}
+
+/// Runs redb, and takes a panic of its for what it is: damage that it did not expect.
+pub(super) fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(Error::corrupt(path, "redb panicked on it")))
+}
+
+/// Tells the system's errors from damage, of which redb makes errors of the system's type too.
+pub(super) fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Error::corrupt(path, "it is cut short")
+        }
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Error::corrupt(path, error.to_string())
+        }
+        redb::Error::Io(error) => Error::io("read", path, error),
+        redb::Error::PreviousIo => {
+            Error::io("read", path, std::io::Error::other("another read has just failed"))
+        }
+        error => Error::corrupt(path, error.to_string()),
+    }
+}
