@@ -8,14 +8,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::attempt::Attempt;
-use crate::backend::{Answer, Asked, Backend, Claim, Rules};
+use crate::backend::{Answer, Asked, Claim, Rules};
 use crate::error::{Error, Result};
+use crate::face::Face;
 use crate::key::{Address, RequestId};
 use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
 use crate::permit::Permit;
 use crate::record::Record;
-use crate::table::{Acquired, Hold, Table, Waited, Waiter};
+use crate::table::{Acquired, Hold, Waited, Waiter};
 use crate::ticket::{Ticket, block_on, block_on_timeout};
 
 /// Time is counted in milliseconds.
@@ -49,12 +50,10 @@ pub enum Outcome {
 /// durable claim that was just made is taken back, because nothing was run.
 #[must_use = "the outcome says what to do"]
 pub struct Begin {
-    backend: Arc<dyn Backend>,
-    table: Arc<Table>,
+    face: Arc<Face>,
     operation: Operation,
     address: Address,
     request_id: RequestId,
-    rules: Rules,
     state: State,
     given_up: bool,
     /// Measures the wait for another request, if there was one.
@@ -69,14 +68,12 @@ enum State {
 }
 
 impl Begin {
-    pub(crate) fn new(backend: Arc<dyn Backend>, table: Arc<Table>, operation: Operation) -> Self {
+    pub(crate) fn new(face: Arc<Face>, operation: Operation) -> Self {
         let Operation { scope, ref key, ref request_id, .. } = operation;
-        let address = table.address(scope, key.clone());
+        let address = face.table.address(scope, key.clone());
         let request_id = request_id.clone().unwrap_or_else(RequestId::random);
-        let rules = backend.rules();
         let (state, given_up, waited) = (State::Done, false, None);
-        let mut begin =
-            Self { backend, table, operation, address, request_id, rules, state, given_up, waited };
+        let mut begin = Self { face, operation, address, request_id, state, given_up, waited };
         begin.state = begin.start();
         begin.waited = matches!(begin.state, State::Waiting(_)).then(Stopwatch::start);
         begin
@@ -118,8 +115,8 @@ impl Begin {
     fn start(&self) -> State {
         let acquired = self
             .check_ttl()
-            .and_then(|()| self.backend.check())
-            .and_then(|()| self.table.acquire(&self.address, &self.request_id));
+            .and_then(|()| self.face.backend.check())
+            .and_then(|()| self.face.table.acquire(&self.address, &self.request_id));
         match acquired {
             Ok(Acquired::Held(hold)) => self.ask(hold),
             Ok(Acquired::Waiting(waiter)) => State::Waiting(waiter),
@@ -128,28 +125,35 @@ impl Begin {
     }
 
     fn check_ttl(&self) -> Result<()> {
-        let max = self.rules.ttl;
-        match self.operation.ttl {
-            Some(asked) if asked < MIN_TTL || asked > max => Err(Error::Ttl { asked, max }),
-            _ => Ok(()),
-        }
+        let Some(asked) = self.operation.ttl else { return Ok(()) };
+        let max = self.rules().ttl;
+        if (MIN_TTL..=max).contains(&asked) { Ok(()) } else { Err(Error::Ttl { asked, max }) }
     }
 
     /// Asks the backend with the key in hand, so that nothing else in this process can change what
     /// is known about it.
     fn ask(&self, hold: Hold) -> State {
-        State::Asking(self.backend.claim(self.asked(), hold))
+        State::Asking(self.face.backend.claim(self.asked(), hold))
+    }
+
+    fn rules(&self) -> Rules {
+        self.face.backend.rules()
     }
 
     fn asked(&self) -> Asked {
         let Operation { fingerprint, ttl, durable, .. } = self.operation;
-        Asked::new(fingerprint, self.request_id.clone(), ttl.unwrap_or(self.rules.ttl), durable)
+        Asked::new(
+            fingerprint,
+            self.request_id.clone(),
+            ttl.unwrap_or_else(|| self.rules().ttl),
+            durable,
+        )
     }
 
     fn outcome(&self, answer: Answer) -> Result<Outcome> {
         match answer {
             Answer::Claimed(granted) => {
-                Ok(Outcome::Execute(Permit::new(granted.into_claim(), self.rules)))
+                Ok(Outcome::Execute(Permit::new(granted.into_claim(), self.rules())))
             }
             Answer::Recorded(record) => Ok(self.replay(record)),
             Answer::Interrupted(claim) => self.interrupted(claim),
@@ -162,7 +166,7 @@ impl Begin {
         if past.fingerprint != self.operation.fingerprint {
             return Ok(Outcome::Conflict { original: past.request_id.clone() });
         }
-        Attempt::new(claim, self.asked(), self.rules).map(Outcome::Interrupted)
+        Attempt::new(claim, self.asked(), self.rules()).map(Outcome::Interrupted)
     }
 
     fn replay(&self, record: Record) -> Outcome {
@@ -207,7 +211,9 @@ impl Future for Begin {
             let given_up = self.given_up;
             self.state = match std::mem::replace(&mut self.state, State::Done) {
                 // The record was live when it was found, and has expired since.
-                State::Ready(Ok(Outcome::Replay(record))) if !self.backend.is_live(&record) => {
+                State::Ready(Ok(Outcome::Replay(record)))
+                    if !self.face.backend.is_live(&record) =>
+                {
                     self.start()
                 }
                 State::Ready(outcome) => {

@@ -46,7 +46,7 @@ use settings::Settings;
 
 /// A store's directory, open, with the threads that serve it.
 struct Embedded {
-    desk: Desk,
+    desk: Arc<Desk>,
     rules: Rules,
     reaper: Sender<Message>,
     threads: Mutex<Option<Threads>>,
@@ -92,7 +92,7 @@ pub(crate) fn start(
     let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
     let snapshot = engine.ledger.snapshot();
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
-    let desk = Desk { engine, queue };
+    let desk = Arc::new(Desk { engine, queue });
     Ok(Store::new(table, Embedded { desk, rules, reaper, threads }))
 }
 

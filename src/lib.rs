@@ -74,8 +74,10 @@ mod begin;
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub mod client;
 pub mod clock;
+pub mod codec;
 mod engine;
 pub mod error;
+mod face;
 #[doc(hidden)]
 pub mod internals;
 pub mod key;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::backend::{Backend, Cursor, Past, Rules};
 use crate::begin::Begin;
 use crate::error::{Error, Result};
+use crate::face::Face;
 use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 use crate::record::Record;
@@ -39,20 +40,18 @@ use crate::ticket::Ticket;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Store(Arc<Face>);
+pub struct Store(Arc<Handle>);
 
+/// Closes the store with the last of its handles, whatever still waits.
 #[derive(Debug)]
-struct Face {
-    backend: Arc<dyn Backend>,
-    table: Arc<Table>,
-}
+struct Handle(Arc<Face>);
 
 impl Store {
     /// A store over a backend of the caller's, with the table that stands in front of it.
     ///
     /// [`Store::open`] and [`Store::builder`] make one over the embedded engine.
     pub fn new(table: Arc<Table>, backend: impl Backend) -> Self {
-        Self(Arc::new(Face { backend: Arc::new(backend), table }))
+        Self(Arc::new(Handle(Arc::new(Face { table, backend: Box::new(backend) }))))
     }
 
     /// Asks for a key.
@@ -74,8 +73,7 @@ impl Store {
     /// The claim of a [`durable`](Operation::durable) operation is on disk when this returns a
     /// permit.
     pub fn begin(&self, operation: &Operation) -> Begin {
-        let Face { backend, table } = &*self.0;
-        Begin::new(Arc::clone(backend), Arc::clone(table), operation.clone())
+        Begin::new(Arc::clone(&self.0.0), operation.clone())
     }
 
     /// Finds the live record of a key.
@@ -84,7 +82,7 @@ impl Store {
     ///
     /// [`Error::Corrupt`] if what is stored under the key cannot be read; [`Error::Stopped`].
     pub fn get(&self, scope: Scope, key: &Key) -> Ticket<Option<Record>> {
-        self.0.backend.find(scope, key)
+        self.face().backend.find(scope, key)
     }
 
     /// Forgets what is known about a key, an interrupted run included: the next request runs.
@@ -100,8 +98,12 @@ impl Store {
         self.try_forget(scope, key).unwrap_or_else(|error| Ticket::ready(Err(error)))
     }
 
+    fn face(&self) -> &Face {
+        &self.0.0
+    }
+
     fn try_forget(&self, scope: Scope, key: &Key) -> Result<Ticket<()>> {
-        let Face { backend, table } = &*self.0;
+        let Face { backend, table } = self.face();
         backend.check()?;
         let address = table.address(scope, key.clone());
         match table.acquire(&address, &RequestId::random())? {
@@ -123,12 +125,12 @@ impl Store {
     ///
     /// [`Error::Stopped`] or [`Error::Unavailable`].
     pub fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
-        self.0.backend.interrupted(after, max)
+        self.face().backend.interrupted(after, max)
     }
 
     /// The limits that operations keep to.
     pub fn rules(&self) -> Rules {
-        self.0.backend.rules()
+        self.face().backend.rules()
     }
 
     /// Reads everything that the store keeps and verifies it, which takes as long as reading does.
@@ -143,7 +145,7 @@ impl Store {
     ///
     /// [`Error::Corrupt`] names the first damage found; [`Error::Stopped`].
     pub fn verify(&self) -> Result<()> {
-        self.0.backend.verify().wait()
+        self.face().backend.verify().wait()
     }
 
     /// Does at once what the background thread would do in time: rotates and seals what is due, and
@@ -155,12 +157,12 @@ impl Store {
     ///
     /// The obstacle, such as a full disk, in which case nothing is lost; [`Error::Stopped`].
     pub fn reap(&self) -> Result<()> {
-        self.0.backend.reap().wait()
+        self.face().backend.reap().wait()
     }
 
     /// Returns the store's figures. Cheap.
     pub fn stats(&self) -> Stats {
-        self.0.backend.stats()
+        self.face().backend.stats()
     }
 
     /// Takes no more work, waits up to `timeout` for operations in flight to end, commits what they
@@ -175,13 +177,13 @@ impl Store {
     ///
     /// [`Error::Stopped`] with its source if the store had failed.
     pub fn close(&self, timeout: Duration) -> Result<usize> {
-        self.0.backend.close(timeout).wait()
+        self.face().backend.close(timeout).wait()
     }
 }
 
-impl Drop for Face {
+impl Drop for Handle {
     fn drop(&mut self) {
         // A program that needs the outcome calls `close`.
-        drop(self.backend.close(Duration::ZERO));
+        drop(self.0.backend.close(Duration::ZERO));
     }
 }

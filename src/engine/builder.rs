@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
+use crate::codec::MAX_BODY_BYTES;
 use crate::engine::disk::{Disk, MemoryDisk, RealDisk};
-use crate::engine::entry::MAX_BODY_BYTES;
 use crate::engine::ledger::{LOCK, Settings};
 use crate::engine::log::PAGE;
 use crate::error::{Error, Result};

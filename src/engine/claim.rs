@@ -18,7 +18,6 @@ use crate::table::Hold;
 use crate::ticket::Ticket;
 
 /// The engine as a claim sees it: its state, and the queue to its writer.
-#[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) engine: Arc<Engine>,
     pub(crate) queue: Queue,
@@ -29,7 +28,7 @@ pub(crate) struct Desk {
 /// Dropped, it drops its hold: a volatile key is then free, and a durable one interrupted, because
 /// the ledger still lists its claim.
 pub(crate) struct Claim {
-    desk: Desk,
+    desk: Arc<Desk>,
     hold: Hold,
     /// Room for the verdict. A claim that was found interrupted reserves it when it is judged.
     room: Option<Reservation>,
@@ -41,7 +40,7 @@ pub(crate) struct Claim {
 
 impl Desk {
     /// Claims a free key for an operation.
-    pub(crate) fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
+    pub(crate) fn claim(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
         // A key may have been handed on just before the store stopped: nothing runs that could not
         // be recorded.
         if let Err(error) = self.engine.table.check() {
@@ -55,18 +54,18 @@ impl Desk {
             let (scope, key) = (hold.scope(), hold.key().clone());
             let checkpoints = Vec::new();
             let past = Past { scope, key, fingerprint, request_id, attempt: 1, checkpoints };
-            let (desk, room) = (self.clone(), Some(room));
+            let (desk, room) = (Arc::clone(self), Some(room));
             let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
             Answer::Claimed(Granted::new(Box::new(claim)))
         }))
     }
 
-    fn claim_durably(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
+    fn claim_durably(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
         let Asked { fingerprint, request_id, ttl, .. } = asked;
         let now = self.engine.ledger.timeline.now();
         let claim = OpenClaim::first(fingerprint, request_id, ttl, now);
         let (ticket, promise) = Ticket::new();
-        let desk = self.clone();
+        let desk = Arc::clone(self);
         let granting: Granting = Box::new(move |claimed| {
             promise.fulfil(claimed.map(|claimed| {
                 Answer::Claimed(Granted::new(Box::new(Claim::durable(desk, claimed))))
@@ -77,8 +76,8 @@ impl Desk {
     }
 
     /// Hands out the claim of a run that was interrupted.
-    pub(crate) fn interrupted(&self, claim: OpenClaim, hold: Hold) -> Claim {
-        Claim::over(self.clone(), hold, claim, None)
+    pub(crate) fn interrupted(self: &Arc<Self>, claim: OpenClaim, hold: Hold) -> Claim {
+        Claim::over(Arc::clone(self), hold, claim, None)
     }
 
     /// Commits a claim; its batch gives a first attempt its sequence.
@@ -106,12 +105,12 @@ impl Desk {
 }
 
 impl Claim {
-    fn durable(desk: Desk, claimed: Claimed) -> Self {
+    fn durable(desk: Arc<Desk>, claimed: Claimed) -> Self {
         let Claimed { hold, claim, room } = claimed;
         Self::over(desk, hold, claim, Some(room))
     }
 
-    fn over(desk: Desk, hold: Hold, claim: OpenClaim, room: Option<Reservation>) -> Self {
+    fn over(desk: Arc<Desk>, hold: Hold, claim: OpenClaim, room: Option<Reservation>) -> Self {
         let OpenClaim {
             fingerprint, request_id, ttl, attempt, first_sequence, checkpoints, ..
         } = claim;
@@ -230,7 +229,7 @@ impl backend::Claim for Claim {
             checkpoints: past.checkpoints,
         };
         let (ticket, promise) = Ticket::new();
-        let next = desk.clone();
+        let next = Arc::clone(&desk);
         let granting: Granting = Box::new(move |claimed| {
             promise.fulfil(claimed.map(|claimed| -> Box<dyn backend::Claim> {
                 Box::new(Self::durable(next, claimed))

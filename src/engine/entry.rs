@@ -5,39 +5,26 @@
 //! |<------------ address ------------>|<------- payload ------------>|
 //! ```
 //!
-//! The digest of an entry is the SHA-256 of all of it. The payload alone is what a segment keeps,
-//! whose rows carry the address in their key. Decoding never panics and never allocates more than
+//! The digest of an entry is the SHA-256 of all of it. A segment keeps the payload alone, because its
+//! rows carry the address in their key. Decoding never panics and never allocates more than
 //! a bound set by the length of its input; trailing bytes are an error.
 
-use std::time::Duration;
-
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::{BorrowDecode, Decode, Encode};
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
 use sha2::{Digest, Sha256};
 
-use crate::clock::{Moment, millis};
-use crate::key::{Address, Fingerprint, Key, RequestId, Scope};
-use crate::record::{Completion, Record, Trailers};
+use crate::clock::Moment;
+use crate::codec::{CONFIG, FORMAT, MAX_ENTRY_BYTES, Malformed, Stored};
+use crate::key::{Address, Key, Scope};
+use crate::record::{Completion, Record};
 
-/// The largest response body that any store accepts.
-pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-/// The largest entry: a body, its headers, and what belongs to it.
-pub(crate) const MAX_ENTRY_BYTES: usize = MAX_BODY_BYTES + 256 * 1024;
 /// No entry without a response is larger than this, whatever its key.
 pub(crate) const MAX_BARE_ENTRY_BYTES: usize = 1024;
 
-const FORMAT: u8 = 1;
-/// The decoder's own bound. Headers cost it the size of two slices each, hence the factor.
-const CONFIG: Configuration<LittleEndian, Varint, Limit<{ 2 * MAX_ENTRY_BYTES }>> =
-    bincode::config::standard().with_limit();
-
-/// What an entry says about its address.
+/// A statement about an address.
 #[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
 pub(crate) enum Entry<'a> {
-    /// First in every log, under no address: which log this one follows.
+    /// The first entry of every log, under no address: the log that this one follows.
     Start(Option<End>),
     /// The key is in flight, durably.
     Claim(Claim<'a>),
@@ -47,7 +34,7 @@ pub(crate) enum Entry<'a> {
     Release,
     /// A recovery point of the claim.
     Checkpoint(&'a [u8]),
-    /// The record is gone, and hides older ones until this moment of engine time.
+    /// The record is gone, and older ones stay hidden until this moment of engine time.
     Forget(u64),
 }
 
@@ -67,26 +54,10 @@ pub(crate) struct Claim<'a> {
     pub(crate) ttl_ms: u64,
     /// Counts from 1.
     pub(crate) attempt: u32,
-    /// The batch of the first attempt, if that is another than this entry's.
+    /// The batch of the first attempt, if that is not this entry's.
     pub(crate) first_sequence: Option<u64>,
-    /// When this attempt began, if that is another time than this batch's.
+    /// The time at which this attempt began, if that is not this batch's.
     pub(crate) claimed_at: Option<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
-pub(crate) struct Stored<'a> {
-    fingerprint: [u8; 32],
-    request_id: &'a str,
-    ttl_ms: u64,
-    response: Option<StoredResponse<'a>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
-struct StoredResponse<'a> {
-    status: u16,
-    headers: Vec<(&'a str, &'a [u8])>,
-    body: &'a [u8],
-    trailers: Option<Vec<(&'a str, &'a [u8])>>,
 }
 
 /// An entry's bytes with their digest, made on the caller's thread.
@@ -122,10 +93,6 @@ impl Encoded {
 pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
-
-/// Why bytes are not an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// An entry taken apart, its payload still encoded.
 #[derive(Debug, PartialEq, Eq)]
@@ -190,7 +157,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Entry<'_>, Malformed> {
     }
 }
 
-/// The newest word on an address in one file.
+/// The latest entry on an address in one file.
 #[derive(Debug)]
 pub(crate) enum Found {
     Record(Record),
@@ -211,85 +178,24 @@ impl Found {
 impl Entry<'_> {
     fn size_hint(&self) -> usize {
         match self {
-            Entry::Completion(Stored { response: Some(response), .. }) => {
-                let headers = response.headers.iter().chain(response.trailers.iter().flatten());
-                response.body.len() + headers.map(|(n, v)| n.len() + v.len() + 4).sum::<usize>()
-            }
+            Entry::Completion(stored) => stored.size_hint(),
             Entry::Checkpoint(data) => data.len(),
             _ => 0,
         }
     }
 }
 
-impl<'a> Stored<'a> {
-    fn new(completion: &'a Completion) -> Self {
-        Self {
-            fingerprint: *completion.fingerprint.as_bytes(),
-            request_id: completion.request_id.as_str(),
-            ttl_ms: millis(completion.ttl),
-            response: completion.response.as_ref().map(|response| StoredResponse {
-                status: response.status().as_u16(),
-                headers: pairs(response.headers()),
-                body: response.body(),
-                trailers: response.extensions().get().map(|Trailers(map)| pairs(map)),
-            }),
-        }
-    }
-
-    pub(crate) fn ttl(&self) -> Duration {
-        Duration::from_millis(self.ttl_ms)
-    }
-
-    fn restore(&self, payload: &Bytes) -> Result<Completion, Malformed> {
-        Ok(Completion {
-            fingerprint: Fingerprint::from_bytes(self.fingerprint),
-            request_id: request_id(self.request_id)?,
-            ttl: self.ttl(),
-            response: self.response.as_ref().map(|stored| stored.restore(payload)).transpose()?,
-        })
-    }
-}
-
-impl StoredResponse<'_> {
-    fn restore(&self, payload: &Bytes) -> Result<Response<Bytes>, Malformed> {
-        let mut response = Response::new(payload.slice_ref(self.body));
-        *response.status_mut() = StatusCode::from_u16(self.status)
-            .map_err(|_| Malformed("status is outside the grammar"))?;
-        *response.headers_mut() = headers(&self.headers, payload)?;
-        if let Some(trailers) = &self.trailers {
-            response.extensions_mut().insert(Trailers(headers(trailers, payload)?));
-        }
-        Ok(response)
-    }
-}
-
-fn pairs(map: &HeaderMap) -> Vec<(&str, &[u8])> {
-    map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
-}
-
-fn headers(pairs: &[(&str, &[u8])], payload: &Bytes) -> Result<HeaderMap, Malformed> {
-    if pairs.len() > Record::MAX_HEADERS {
-        return Err(Malformed("too many headers"));
-    }
-    let mut map = HeaderMap::with_capacity(pairs.len());
-    for (name, value) in pairs {
-        let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| Malformed("header name is outside the grammar"))?;
-        let value = HeaderValue::from_maybe_shared(payload.slice_ref(value))
-            .map_err(|_| Malformed("header value is outside the grammar"))?;
-        map.append(name, value);
-    }
-    Ok(map)
-}
-
-pub(crate) fn request_id(text: &str) -> Result<RequestId, Malformed> {
-    text.parse().map_err(|_| Malformed("request id is outside the grammar"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::header::{HeaderName, HeaderValue};
+    use http::{HeaderMap, Response};
+
     use super::*;
-    use crate::record::fits;
+    use crate::codec::{self, MAX_BODY_BYTES};
+    use crate::key::Fingerprint;
+    use crate::record::{Trailers, fits};
 
     fn address() -> Address {
         Address::new(&[0; 16], Scope::from_bytes([7; 32]), "key-1".parse().unwrap())
@@ -400,6 +306,12 @@ mod tests {
         }
         let longer = [&whole[..], b"\0"].concat();
         assert_eq!(decode(&longer), Err(Malformed("entry has trailing bytes")));
+    }
+
+    #[test]
+    fn the_payload_of_a_completion_is_the_codecs() {
+        let encoded = Encoded::completion(&address(), &completion());
+        assert_eq!(payload(&encoded), codec::encode(&completion()));
     }
 
     #[test]

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Moment;
+use crate::codec::Malformed;
 use crate::engine::disk::{Disk, DiskFile, remove_leftover};
-use crate::engine::entry::{self, End, Found, Malformed, Parts};
+use crate::engine::entry::{self, End, Found, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
 use crate::sync::{Mutex, RwLock};

@@ -14,6 +14,7 @@ use redb::{ReadOnlyTable, ReadableDatabase};
 use xorf::{BinaryFuse16, Filter};
 
 use crate::clock::Moment;
+use crate::codec;
 use crate::engine::disk::{Disk, DiskFile};
 use crate::engine::entry::{self, Found};
 use crate::error::{Error, Result};
@@ -145,7 +146,7 @@ impl Segment {
         let Some(digest) = head.digest else {
             return Ok(Some((head.at, Bytes::copy_from_slice(head.part))));
         };
-        let mut payload = Vec::with_capacity(head.total.min(entry::MAX_ENTRY_BYTES));
+        let mut payload = Vec::with_capacity(head.total.min(codec::MAX_ENTRY_BYTES));
         payload.extend_from_slice(head.part);
         let mut expected = row.key.next_part();
         let mut complete = !expected.is_some_and(|next| row.successor.is(&next));

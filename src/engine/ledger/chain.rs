@@ -9,8 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Moment;
+use crate::codec::Malformed;
 use crate::engine::disk::Disk;
-use crate::engine::entry::{self, End, Entry, Malformed, Parts};
+use crate::engine::entry::{self, End, Entry, Parts};
 use crate::engine::log::{Batch, Change, Frozen, Location, Log, PAGE};
 use crate::error::{Error, Result};
 use crate::key::Address;

@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use crate::backend::Past;
 use crate::clock::{Moment, millis};
-use crate::engine::entry::{Claim, Encoded, Entry, Malformed, request_id};
+use crate::codec::{Malformed, request_id};
+use crate::engine::entry::{Claim, Encoded, Entry};
 use crate::engine::log::{PAGE, PAGE_BYTES};
 use crate::engine::settings::Settings;
 use crate::error::{Error, Limit, Result};

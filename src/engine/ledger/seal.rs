@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::engine::entry::{self, End, Entry, Malformed, Parts};
+use crate::codec::Malformed;
+use crate::engine::entry::{self, End, Entry, Parts};
 use crate::engine::log::{Addresses, Frozen, Location, Log, PAGE};
 use crate::engine::segment::{self, Sealed, Segment, SegmentMeta};
 use crate::engine::settings::Settings;

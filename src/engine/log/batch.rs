@@ -5,7 +5,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::clock::{Anchor, Moment, Reading, millis};
-use crate::engine::entry::{self, Encoded, MAX_ENTRY_BYTES};
+use crate::codec::MAX_ENTRY_BYTES;
+use crate::engine::entry::{self, Encoded};
 
 use super::header::field;
 use super::page::PAGE_BYTES;
