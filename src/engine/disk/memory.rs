@@ -1,4 +1,6 @@
 //! A directory in memory, for stores that need not outlive a test.
+//!
+//! Syncs do nothing: whatever is written lasts as long as the disk, and no longer.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,19 +12,21 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Disk, DiskFile};
 
+/// A directory in memory. Nobody else can have it, so its lock is always free.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryDisk {
     files: Mutex<BTreeMap<String, Arc<MemoryFile>>>,
+    /// The identity of the next file.
     created: AtomicU64,
 }
 
-/// Bytes past the end of `written`, up to `len`, are zero and take no memory.
 #[derive(Debug, Default)]
 struct MemoryFile {
     identity: u64,
     content: RwLock<Content>,
 }
 
+/// The bytes of a file. Those past the end of `written`, up to `len`, are zero and take no memory.
 #[derive(Debug, Default)]
 struct Content {
     written: Vec<u8>,

@@ -1,4 +1,10 @@
 //! A directory of the file system, owned by this process.
+//!
+//! Invariants:
+//! - Every name is resolved relative to the open directory, so moving the directory away cannot
+//!   make the store write elsewhere.
+//! - No symbolic link is followed to a file, and files are readable by their owner only.
+//! - Two locks are held: on the directory before anything in it is read, and on the lock file.
 
 use std::fs::File;
 use std::io;
@@ -15,14 +21,16 @@ use rustix::io::Errno;
 
 use super::{Disk, DiskFile};
 
-/// Written at a time where a file system cannot allocate.
+/// One write's worth of zeros, for file systems that cannot allocate.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
+/// A directory of the file system, open and locked.
 #[derive(Debug)]
 pub(crate) struct RealDisk {
     path: PathBuf,
     directory: OwnedFd,
     identity: (u64, u64),
+    /// The name of the lock file, and the handle that holds its lock.
     lock: OnceLock<(String, RealFile)>,
 }
 
@@ -33,9 +41,16 @@ struct RealFile {
 }
 
 impl RealDisk {
-    /// Opens the directory, which is made if its parent exists, and takes the lock on it.
+    /// Opens the directory and takes the lock on it; `None` if the lock is held elsewhere. A missing
+    /// directory is created with mode 0700.
     ///
-    /// `None` if somebody else has that lock.
+    /// # Errors
+    ///
+    /// Those of the operating system; a missing parent is one.
+    ///
+    /// # Durability
+    ///
+    /// The name of the directory is durable when this returns.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
         // The process may change its directory later.
         let path = &std::path::absolute(path)?;
@@ -44,9 +59,9 @@ impl RealDisk {
             Err(Errno::EXIST) => false,
             Err(error) => return Err(error.into()),
         };
-        // Whoever made the directory may not have come to make its name durable.
+        // An earlier process may have made the directory and crashed before it synced the name.
         match sync_parent(path) {
-            // Whoever made it in a directory that is not ours to read has seen to it.
+            // A parent that we may not read cannot be synced; its owner made the directory.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_made => {}
             synced => synced?,
         }
@@ -66,6 +81,7 @@ impl RealDisk {
         Ok(RealFile { file: file.into(), identity })
     }
 
+    /// Checks that a name in the directory leads to the file with this identity.
     fn leads_to(&self, name: &str, identity: (u64, u64)) -> io::Result<bool> {
         match identity_at(&self.directory, Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(found == identity),
@@ -158,7 +174,7 @@ impl DiskFile for RealFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             Ok(()) => self.file.set_len(len),
-            // Not every file system can allocate without writing.
+            // This file system cannot allocate without writing.
             Err(Errno::OPNOTSUPP | Errno::INVAL) => {
                 self.file.set_len(len)?;
                 for offset in (0..len).step_by(ZEROS.len()) {
@@ -184,14 +200,14 @@ impl DiskFile for RealFile {
     }
 }
 
-/// Which file a path leads to.
+/// Returns the identity of the file that a path leads to.
 ///
-/// Linux is asked for nothing else: to ask for a file's times makes the next write to it note a new
-/// one, and the sync behind that waits for the file system's journal.
+/// On Linux nothing but the inode is requested: a request for a file's times makes the next write
+/// record a new time, and the sync after that write then waits for the file system's journal.
 fn identity_at(at: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result<(u64, u64)> {
     #[cfg(target_os = "linux")]
     match rustix::fs::statx(at.as_fd(), path, flags, rustix::fs::StatxFlags::INO) {
-        // It is older than that call, or runs where the call is forbidden.
+        // This kernel is older than the call, or a sandbox forbids it.
         Err(Errno::NOSYS | Errno::PERM) => {}
         found => {
             return found.map(|file| {
@@ -207,6 +223,7 @@ fn identity_of(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
 }
 
+/// Takes an exclusive lock, and returns whether it was free.
 fn try_flock(file: impl AsFd) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -215,6 +232,7 @@ fn try_flock(file: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// Makes the name of a directory durable in its parent.
 fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
