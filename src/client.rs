@@ -1,16 +1,18 @@
-//! The tower layer for HTTP clients: each mutation gets a key, and each retry is safe.
+//! A tower layer for HTTP clients that gives each mutation a key, so that retries are safe.
 //!
 //! ```text
-//!  request ──► key ──► whole body ──► attempt ──► answer, collected whole ──► response
-//!               │                        ▲                  │
-//!               └─ shared with a call    └── back off ◄─────┘ lost, or "later"
-//!                  that is the same
+//!  request ──► key ──► buffered body ──► attempt ──► buffered answer ──► response
+//!               │                           ▲               │
+//!               └─ joins an identical       └── back off ◄──┘ transient failure
+//!                  call in flight
 //! ```
 //!
-//! A *call* is what the caller asks for once; an *attempt* is one request of it. All attempts of a
-//! call carry one `Idempotency-Key`, and the next call has another. So a server that keeps the
-//! contract runs a call once, however often it is tried, and a call that is lost on its way is tried
-//! again. Without a key a mutation is never sent twice.
+//! A *call* is one operation that the caller asks for; an *attempt* is one request sent for it. All
+//! attempts of a call carry the same `Idempotency-Key`, and each new call gets a new key. A server
+//! that
+//! implements the idempotency contract therefore runs a call once, however many attempts reach it.
+//! A
+//! mutation without a key is never sent twice.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -36,25 +38,30 @@
 //! # }
 //! ```
 //!
-//! # What is tried again
+//! # Retries
 //!
-//! Requests that are safe by their method, and mutations under a key, whose body is held in memory:
-//! after errors of the transport, answers that do not come in time or break off, and answers that say
-//! so: 409 while the key is in progress, 425, 429, 502, 503, 504, and `Stripe-Should-Retry: true`. Not
-//! before `Retry-After` is over, and backing off exponentially. Never a conflict. `docs/client.md` has
-//! the table.
+//! The layer retries requests with a safe method and mutations with a key, if their body is
+//! buffered.
+//! It retries after transport errors, after timeouts, after answers that break off, and after these
+//! answers: 409 while the key is in progress, 425, 429, 502, 503, 504, and `Stripe-Should-Retry:
+//! true`.
+//! The pause grows exponentially and is at least as long as `Retry-After`. A conflict is never
+//! retried. `docs/client.md` has the table.
 //!
-//! # Calls that are the same
+//! # Identical calls
 //!
-//! A key that the caller sets is kept, and a [`CallId`] in the request's extensions names a call
-//! where the caller has no key: within a window the same id is the same key. Of calls with one key or
-//! id that are under way at once and are the same request, headers included, one is sent, and all get its
-//! answer. Two calls without either are two calls, whatever they say.
+//! The layer keeps a key that the caller sets. A caller without a key can name a call by a
+//! [`CallId`]
+//! in the request's extensions: within a time window, the same id gets the same key. If two calls
+//! with
+//! the same key or id are in flight at once, and their requests are equal, headers included, one is
+//! sent and both get its answer. Calls with neither key nor id are always separate calls.
 //!
 //! # Across restarts
 //!
-//! A [`Journal`] keeps keys and requests on disk until they are done, so that a worker that died
-//! after it sent finds the key again.
+//! A [`Journal`] keeps the key and the request of a job on disk until the job is done. A worker
+//! that
+//! is restarted after a crash sends the same request under the same key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,19 +92,31 @@ pub use service::Client;
 
 use memory::Memory;
 
-/// The longest that a call, or an attempt, may be given.
+/// The upper limit of every timeout.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a deposit into the budget counts.
+/// The lifetime of a deposit in the retry budget.
 const BUDGET_TTL: Duration = Duration::from_secs(10);
-/// Retries a second that are there for a client that makes few calls,
+/// Retries per second that the budget allows without any deposit.
 const BUDGET_MIN_PER_SEC: u32 = 10;
-/// and the share of calls that may be retried once more.
+/// Retries that each successful call adds to the budget.
 const BUDGET_SHARE: f32 = 0.2;
 
-/// Makes a service keep the client's half of the contract; see the [module](self).
+/// Wraps an HTTP client in a [`Client`], which adds keys and retries; see the [module](self).
 ///
-/// Services from one layer and its clones share its memory of calls, and its budget of retries. So give
-/// each service that adds a host or credentials of its own a layer of its own.
+/// All services made by a layer and by its clones share one table of calls and one retry budget. A
+/// service that adds its own host or its own credentials therefore needs a layer of its own.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use refrain::client::ClientLayer;
+///
+/// let layer = ClientLayer::new()
+///     .max_attempts(4)
+///     .attempt_timeout(Duration::from_secs(10))
+///     .deadline(Duration::from_secs(45));
+/// # let _ = layer;
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientLayer {
@@ -134,7 +153,7 @@ impl Default for ClientLayer {
 }
 
 impl ClientLayer {
-    /// A layer with the limits that are named at its options.
+    /// Returns a layer with the defaults that each setter names.
     pub fn new() -> Self {
         let options = Options {
             max_attempts: 8,
@@ -149,70 +168,96 @@ impl ClientLayer {
         Self { options, memory: Arc::new(Memory::new(Duration::from_secs(300), 65_536)) }
     }
 
-    /// How often a call is sent at most, the first time included: 8, and at least 1.
+    /// Sets the maximum number of attempts per call, the first included (default 8, at least 1).
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.options.max_attempts = attempts.max(1);
         self
     }
 
-    /// How long an attempt may take until its answer is there whole: 30 s, and a day at most. It covers what a server waits
-    /// for another request with the key.
+    /// Sets the time limit of an attempt, from sending to the end of the answer (default 30 s, at
+    /// most
+    /// a day).
+    ///
+    /// The limit must cover the server's own wait for another request with the same key (10 s for
+    /// refrain's server layer).
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.options.attempt_timeout = timeout.min(A_DAY);
         self
     }
 
-    /// How long a call may take, all its attempts and pauses together: 2 minutes, and a day at most.
+    /// Sets the time limit of a call, all attempts and pauses included (default 2 min, at most a
+    /// day).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = deadline.min(A_DAY);
         self
     }
 
-    /// The pause before the second attempt, and the longest: 100 ms and 5 s. Each is twice the one before.
-    /// To each comes up to half as much by chance. `Retry-After` lengthens a pause.
+    /// Sets the shortest and the longest pause between attempts (default 100 ms and 5 s, at most a
+    /// day).
+    ///
+    /// Each pause is twice the previous one, plus a random extra of up to a half. A longer
+    /// `Retry-After` takes precedence.
     ///
     /// # Panics
     ///
-    /// If `longest` is zero, or below `shortest`. A day is the longest.
+    /// If `longest` is zero or less than `shortest`.
     pub fn backoff(mut self, shortest: Duration, longest: Duration) -> Self {
-        assert!(shortest <= longest && !longest.is_zero(), "the longest pause is the longest");
+        assert!(
+            shortest <= longest && !longest.is_zero(),
+            "the longest pause is positive and not below the shortest"
+        );
         self.options.backoff = (shortest.min(A_DAY), longest.min(A_DAY));
         self
     }
 
-    /// What retries of all calls together are taken from: by default ten a second, and one for every five
-    /// calls that succeed.
+    /// Sets the retry budget that all calls share.
+    ///
+    /// By default it allows ten retries per second, plus one for every five calls that succeed. A
+    /// retry that the budget refuses ends its call with [`Stop::Budget`].
     pub fn budget(mut self, budget: impl Budget + Send + Sync + 'static) -> Self {
         self.options.budget = Arc::new(budget);
         self
     }
 
-    /// The longest request body that is held, to be sent again: 1 MiB. A longer one, or one whose length
-    /// is not known, is sent once.
+    /// Sets the longest request body, in bytes, that is buffered for retries (default 1 MiB).
+    ///
+    /// A request with a longer body, or with a body of unknown length, is sent once.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.options.max_request_bytes = bytes;
         self
     }
 
-    /// The longest response body that is collected before the caller gets it: 1 MiB. A longer one,
-    /// and `text/event-stream`, is passed on as it comes; if that breaks off, the caller sees it.
+    /// Sets the longest response body, in bytes, that is buffered before the caller gets it
+    /// (default
+    /// 1 MiB).
+    ///
+    /// A longer body, and any `text/event-stream`, is streamed to the caller. If a streamed body
+    /// breaks
+    /// off, the caller gets the error and the call is not retried. A buffered answer that breaks
+    /// off is
+    /// retried.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.options.max_response_bytes = bytes;
         self
     }
 
-    /// Sends the keys that it makes as structured-field strings, in quotes, as the IETF's draft has it; a
-    /// key that the caller sets goes as it is.
+    /// Puts generated keys in quotes, as structured-field strings (the IETF draft's form).
+    ///
+    /// A key that the caller sets is sent unchanged.
     pub fn quote_keys(mut self) -> Self {
         self.options.quote_keys = true;
         self
     }
 
-    /// For how long from its first use a [`CallId`] is one call, and how many are remembered: 5 minutes, and 65,536. Over
-    /// that the oldest is forgotten, and if it is asked for again it is another call. As many calls at
-    /// most are shared at once.
+    /// Sets how long a [`CallId`] keeps its key (default 5 min) and how many ids are remembered
+    /// (default 65,536).
     ///
-    /// The layer forgets what it knew, and shares nothing with those it was cloned from.
+    /// The time counts from the id's first use. Beyond `max` the oldest id is evicted; an evicted
+    /// id
+    /// starts a new call. `max` also limits the number of calls in flight that can be shared.
+    ///
+    /// The layer starts with an empty table, which it no longer shares with the layer it was cloned
+    /// from.
     pub fn call_ids(mut self, window: Duration, max: usize) -> Self {
         self.memory = Arc::new(Memory::new(window, max));
         self

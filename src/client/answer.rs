@@ -1,4 +1,4 @@
-//! What a server says with an answer: whether it is a replay, what it refuses, and when to ask again.
+//! Reads a server's answer: a replay, a refusal, or a time to retry.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::key::RequestId;
 
 use super::error::Failure;
 
-/// As servers spell it: the contract's, Stripe's, and others'.
+/// Replay headers of the RevDesk contract, of Stripe, and of other servers.
 const REPLAYED: [HeaderName; 3] = [
     HeaderName::from_static("idempotency-replay"),
     HeaderName::from_static("idempotent-replayed"),
@@ -24,15 +24,17 @@ pub(super) fn is_replay(headers: &HeaderMap) -> bool {
     REPLAYED.iter().any(says_so)
 }
 
-/// An answer that is none to the call.
+/// An answer that refuses the call.
 pub(super) struct Refused {
     pub(super) failure: Failure,
-    /// Whether another attempt may be answered otherwise, and does no harm.
-    pub(super) passes: bool,
+    /// True if another attempt is safe and may succeed.
+    pub(super) transient: bool,
 }
 
-/// Reads an answer to a request, under a key or not. `None` if it is the answer to the call, whatever
-/// its status.
+/// Returns the refusal that an answer states, or `None` if it answers the call, whatever its
+/// status.
+///
+/// `keyed` is true if the request carried a key.
 pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused> {
     let (status, headers) = (response.status(), response.headers());
     if status.is_success() || status.is_redirection() {
@@ -42,39 +44,39 @@ pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused
     let later = Failure::Later { status, retry_after };
     let worded = keyed.then(|| worded(response)).flatten();
     let should_retry = headers.get(SHOULD_RETRY).map(|value| value.as_bytes() == b"true");
-    let passes = match &worded {
-        // What the words say goes, but for a server that wants no retry.
+    let transient = match &worded {
+        // The error code decides, unless the server forbids the retry.
         Some(failure) => {
             matches!(failure, Failure::InProgress { .. }) && should_retry != Some(false)
         }
-        // It may say that the call was run.
+        // The unreadable body may say that the call ran.
         None if keyed && is_unreadable(headers) => false,
         None => should_retry.unwrap_or_else(|| {
-            is_passing(status) || (keyed && is_busy(status) && retry_after.is_some())
+            is_transient(status) || (keyed && is_busy(status) && retry_after.is_some())
         }),
     };
     match worded {
-        Some(failure) => Some(Refused { failure, passes }),
-        None if passes => Some(Refused { failure: later, passes }),
+        Some(failure) => Some(Refused { failure, transient }),
+        None if transient => Some(Refused { failure: later, transient }),
         None => None,
     }
 }
 
-/// Who accepts encodings decodes answers inside the layer.
+/// True if the body is encoded. A client that accepts encodings decodes answers inside the layer.
 fn is_unreadable(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_ENCODING)
 }
 
-fn is_passing(status: StatusCode) -> bool {
+fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 425 | 429 | 502..=504)
 }
 
-/// Under a key, and with a time after which to ask again: the key is in use.
+/// With a key and a `Retry-After`, 409 means that the key is in use.
 fn is_busy(status: StatusCode) -> bool {
     status == StatusCode::CONFLICT
 }
 
-/// When to ask again: a number of seconds, or a date, seen from the answer's own date.
+/// Parses `Retry-After`: a number of seconds, or a date relative to the answer's own `Date`.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     if let Ok(seconds) = value.parse() {
@@ -85,7 +87,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
-/// What a dialect has words for. Whatever else is in the body does not matter.
+/// Returns the failure that the body names in a known dialect; other members are ignored.
 fn worded(response: &Response<Bytes>) -> Option<Failure> {
     let content_type = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
@@ -97,14 +99,14 @@ fn worded(response: &Response<Bytes>) -> Option<Failure> {
     }
 }
 
-/// The contract's envelope, and Stripe's.
+/// Reads the error object of RevDesk and of Stripe.
 fn enveloped(error: &Value) -> Option<Failure> {
     let id = |field: &str| error["fields"][field].as_str()?.parse::<RequestId>().ok();
     Some(match error["code"].as_str() {
         Some("idempotency_conflict") => {
             Failure::Conflict { original_request_id: id("conflicts_with") }
         }
-        // Stripe has no code for it.
+        // Stripe gives a conflict no code.
         None if error["type"] == "idempotency_error" => {
             Failure::Conflict { original_request_id: None }
         }
@@ -122,8 +124,9 @@ fn enveloped(error: &Value) -> Option<Failure> {
     })
 }
 
-/// By the titles of the IETF's draft, and by those of this crate's dialect of it for what it does not
-/// name.
+/// Reads a problem document by its title: the IETF draft's titles, and the ones that this crate's
+/// IETF
+/// dialect adds.
 fn problem(problem: &Value) -> Option<Failure> {
     let id = || {
         let (_, rest) = problem["detail"].as_str()?.rsplit_once("(request ")?;
@@ -157,48 +160,52 @@ mod tests {
         response.body(Bytes::from(body)).unwrap()
     }
 
-    fn passes(response: &Response<Bytes>, keyed: bool) -> Option<bool> {
-        refusal(response, keyed).map(|refused| refused.passes)
+    fn transient(response: &Response<Bytes>, keyed: bool) -> Option<bool> {
+        refusal(response, keyed).map(|refused| refused.transient)
     }
 
     #[test]
-    fn an_answer_is_one_whatever_its_status() {
+    fn an_answer_without_a_refusal_answers_the_call_whatever_its_status() {
         for status in [200, 201, 204, 302, 400, 401, 404, 409, 422, 500, 501] {
-            assert_eq!(passes(&response(status, &[], ""), true), None, "{status}");
+            assert_eq!(transient(&response(status, &[], ""), true), None, "{status}");
         }
     }
 
     #[test]
-    fn what_passes_is_tried_again() {
+    fn transient_refusals_are_retried() {
         for status in [425, 429, 502, 503, 504] {
             for keyed in [true, false] {
-                assert_eq!(passes(&response(status, &[], "<html>"), keyed), Some(true), "{status}");
+                assert_eq!(
+                    transient(&response(status, &[], "<html>"), keyed),
+                    Some(true),
+                    "{status}"
+                );
             }
         }
-        // A key in use, by a server whose words are not known.
+        // A key in use, reported by a server whose dialect is unknown.
         let busy = response(409, &[("retry-after", "1")], "");
-        assert_eq!((passes(&busy, true), passes(&busy, false)), (Some(true), None));
+        assert_eq!((transient(&busy, true), transient(&busy, false)), (Some(true), None));
     }
 
     #[test]
-    fn what_cannot_be_read_may_say_that_the_call_was_run() {
+    fn an_encoded_refusal_of_a_keyed_request_is_not_retried() {
         let encoded = response(503, &[("content-encoding", "gzip")], "?");
-        assert_eq!((passes(&encoded, true), passes(&encoded, false)), (None, Some(true)));
+        assert_eq!((transient(&encoded, true), transient(&encoded, false)), (None, Some(true)));
     }
 
     #[test]
-    fn a_server_that_says_whether_to_retry_is_believed() {
+    fn stripe_should_retry_decides_unless_the_error_code_does() {
         let told =
-            |status, told| passes(&response(status, &[("stripe-should-retry", told)], ""), true);
+            |status, told| transient(&response(status, &[("stripe-should-retry", told)], ""), true);
         assert_eq!((told(500, "true"), told(409, "true")), (Some(true), Some(true)));
         assert_eq!((told(503, "false"), told(429, "false")), (None, None));
-        // But what it has words for is not to be done again, whatever it says besides.
+        // A conflict is final, even if the server asks for a retry.
         let conflict =
             r#"{"error": {"code": "idempotency_conflict", "fields": null, "more": [1]}}"#;
         let headers =
             [("content-type", "Application/JSON; charset=utf-8"), ("stripe-should-retry", "true")];
         let refused = refusal(&response(409, &headers, conflict), true).unwrap();
-        assert!(matches!(refused.failure, Failure::Conflict { .. }) && !refused.passes);
+        assert!(matches!(refused.failure, Failure::Conflict { .. }) && !refused.transient);
     }
 
     #[test]
@@ -219,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn all_spellings_of_a_replay_are_read() {
+    fn all_replay_headers_are_read() {
         for name in ["Idempotency-Replay", "Idempotent-Replayed", "Idempotency-Replayed"] {
             assert!(is_replay(response(200, &[(name, "true")], "").headers()), "{name}");
             assert!(!is_replay(response(200, &[(name, "false")], "").headers()), "{name}");

@@ -1,4 +1,4 @@
-//! One attempt: a request is sent, and its answer collected and read.
+//! One attempt: sends a request, collects the answer, and classifies it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,26 +19,26 @@ use super::answer::{is_replay, refusal, retry_after};
 use super::body::{AnyBody, Body, BoxError, Whole, fits};
 use super::error::{Failure, Stop};
 
-/// Of an error's body this much is held, however little of other bodies.
+/// At least this much of a refusal's body is buffered, whatever the limit for other bodies.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
-/// A request on its way, for the first time or again.
+/// A request to send, for the first time or as a retry.
 pub(super) struct Outgoing {
     pub(super) parts: Parts,
     pub(super) content: Content,
-    /// Which attempt this is, from 1 on.
+    /// The attempt's number, from 1.
     pub(super) attempt: u32,
 }
 
 pub(super) enum Content {
-    /// It can be sent again.
+    /// A buffered body, which can be sent again.
     Whole(Whole),
-    /// It cannot, for the reason given.
+    /// A body that can be sent once, and the reason.
     Once(Body, Stop),
 }
 
 impl Outgoing {
-    /// The same request once more, if that does no harm.
+    /// Returns a copy to send again, or `None` if the body can be sent only once.
     pub(super) fn again(&self) -> Option<Self> {
         let Content::Whole(whole) = &self.content else { return None };
         let content = Content::Whole(whole.clone());
@@ -55,18 +55,18 @@ pub(super) struct Answered {
 
 pub(super) enum Answer {
     Whole(Response<Whole>),
-    Passing(Response<Body>),
+    Streamed(Response<Body>),
 }
 
-/// An attempt that ended without one.
+/// An attempt that ended without an answer to the call.
 pub(super) struct Lost {
     pub(super) failure: Failure,
     pub(super) attempts: u32,
     pub(super) replayed: bool,
-    /// Whether another attempt may end otherwise.
-    pub(super) passes: bool,
+    /// True if another attempt is safe and may succeed.
+    pub(super) transient: bool,
     pub(super) retry_after: Option<Duration>,
-    /// Why there is no other.
+    /// The reason for not retrying.
     pub(super) stop: Stop,
     pub(super) response: Option<Response<Bytes>>,
 }
@@ -77,12 +77,12 @@ pub(super) struct Attempts<S> {
     pub(super) inner: S,
     pub(super) keyed: bool,
     pub(super) timeout: Duration,
-    /// When the call's time is over.
+    /// The call's deadline.
     pub(super) ends: Instant,
     pub(super) max_response_bytes: usize,
 }
 
-/// What requests are sent through.
+/// The inner service, which sends requests.
 pub(super) trait Transport<R>:
     Service<Request<Body>, Response = Response<R>, Error: Into<BoxError>, Future: Send>
     + Clone
@@ -109,7 +109,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Answered, Box<Lost>>> + Send>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Box<Lost>>> {
-        // To wait for the inner service is part of the attempt.
+        // The attempt itself waits for the inner service.
         Poll::Ready(Ok(()))
     }
 
@@ -133,7 +133,7 @@ where
                 Ok(Err(error)) => Err(Lost::transport(attempt, error, stop)),
                 Err(_) => {
                     let within = until.duration_since(started);
-                    Err(Lost::passing(attempt, Failure::TimedOut { within }, stop))
+                    Err(Lost::transient(attempt, Failure::TimedOut { within }, stop))
                 }
             }
         })
@@ -142,15 +142,15 @@ where
 
 impl Lost {
     fn transport(attempts: u32, error: BoxError, stop: Stop) -> Box<Self> {
-        Self::passing(attempts, Failure::Transport(error), stop)
+        Self::transient(attempts, Failure::Transport(error), stop)
     }
 
-    fn passing(attempts: u32, failure: Failure, stop: Stop) -> Box<Self> {
+    fn transient(attempts: u32, failure: Failure, stop: Stop) -> Box<Self> {
         Box::new(Self {
             failure,
             attempts,
             replayed: false,
-            passes: true,
+            transient: true,
             retry_after: None,
             stop,
             response: None,
@@ -158,12 +158,11 @@ impl Lost {
     }
 }
 
-/// Takes the answer for one to the call, or for a refusal: that by its head alone where its body is not
-/// held.
+/// Classifies the answer as success or refusal. An unbuffered body is judged by its headers.
 fn read(answer: Answer, keyed: bool, attempts: u32, stop: Stop) -> Result<Answered, Box<Lost>> {
     let seen = match &answer {
         Answer::Whole(response) => seen(response, response.body().data.clone()),
-        Answer::Passing(response) => seen(response, Bytes::new()),
+        Answer::Streamed(response) => seen(response, Bytes::new()),
     };
     let replayed = is_replay(seen.headers());
     let Some(refused) = refusal(&seen, keyed) else {
@@ -173,9 +172,9 @@ fn read(answer: Answer, keyed: bool, attempts: u32, stop: Stop) -> Result<Answer
         failure: refused.failure,
         attempts,
         replayed,
-        passes: refused.passes,
+        transient: refused.transient,
         retry_after: retry_after(seen.headers()),
-        stop: if refused.passes { stop } else { Stop::Final },
+        stop: if refused.transient { stop } else { Stop::Final },
         response: Some(seen),
     }))
 }
@@ -187,27 +186,27 @@ fn seen<B>(response: &Response<B>, body: Bytes) -> Response<Bytes> {
     seen
 }
 
-/// Collects an answer, so that one that breaks off is noticed here; what is longer passes on.
+/// Buffers an answer, so that a broken one can be retried. Longer answers are streamed.
 async fn receive(response: Response<impl AnyBody>, max: usize) -> Result<Answer, BoxError> {
     let (parts, body) = response.into_parts();
     let is_stream = parts.status == StatusCode::SWITCHING_PROTOCOLS
         || parts.headers.get(CONTENT_TYPE).is_some_and(|value| {
             value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream")
         });
-    // What refuses must be read: what it says decides whether there may be another attempt.
+    // The body of a refusal decides if a retry is safe.
     let is_refusal = parts.status.is_client_error() || parts.status.is_server_error();
     let max = if is_refusal { max.max(MAX_REFUSAL_BYTES) } else { max };
     let too_long = body.size_hint().lower() > max as u64;
     if is_stream || too_long {
-        return Ok(Answer::Passing(Response::from_parts(parts, Body::passing(body))));
+        return Ok(Answer::Streamed(Response::from_parts(parts, Body::passing(body))));
     }
     Ok(match collect(body, max).await? {
         Ok(whole) => Answer::Whole(Response::from_parts(parts, whole)),
-        Err(passing) => Answer::Passing(Response::from_parts(parts, passing)),
+        Err(passing) => Answer::Streamed(Response::from_parts(parts, passing)),
     })
 }
 
-/// The whole body, or one that begins with what was read.
+/// Collects a body of at most `max` bytes; a longer one is returned as a stream of all its bytes.
 async fn collect(body: impl AnyBody, max: usize) -> Result<Result<Whole, Body>, BoxError> {
     if fits(&body, max) {
         return super::body::collect(body, max).await.map(Ok);

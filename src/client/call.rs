@@ -1,8 +1,9 @@
-//! One call, as the caller knows it.
+//! A call as the caller sees it: its report, and its name.
 
 use crate::key::Key;
 
-/// What became of a call: in the extensions of each response, and in each error.
+/// A report on a finished call, found in the extensions of each response and in each
+/// [`Error`](super::Error).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Call {
     pub(super) key: Option<Key>,
@@ -11,27 +12,33 @@ pub struct Call {
 }
 
 impl Call {
-    /// The key that all its attempts carried; none for a safe method. To go on with a call that
-    /// failed, send it under this key.
+    /// Returns the key of all attempts, or `None` for a safe method.
+    ///
+    /// To continue a call that failed, send the request again with this key.
     pub fn key(&self) -> Option<&Key> {
         self.key.as_ref()
     }
 
-    /// How often it was sent.
+    /// Returns the number of attempts that were sent; 0 if the call failed before the first.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Whether the server said that the answer comes from its record.
+    /// Returns true if the server marked the answer as a replay.
     pub fn is_replay(&self) -> bool {
         self.replayed
     }
 }
 
-/// The caller's name for a call, in the extensions of its request: within the layer's window the same
-/// id is sent under the same key, and at once it is sent once.
+/// The caller's name for a call, set in the extensions of its request.
 ///
-/// For what a user may ask for twice: the submission that the button belongs to, not its content.
+/// Within the layer's time window (see [`call_ids`](super::ClientLayer::call_ids)) requests with
+/// the
+/// same id get the same key, and equal ones in flight at once are sent once.
+///
+/// An id names one submission, such as one click of a button, and not the content of the request.
+/// If
+/// several users share a client, put the user into the id.
 ///
 /// ```
 /// use http::Request;
@@ -47,12 +54,12 @@ impl Call {
 pub struct CallId(std::sync::Arc<str>);
 
 impl CallId {
-    /// Names a call.
+    /// Returns the id with this text; any text will do.
     pub fn new(id: impl AsRef<str>) -> Self {
         Self(id.as_ref().into())
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! How a call can fail.
+//! The error of a call: the last failure, and the reason for not retrying.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +12,12 @@ use crate::key::{InvalidKey, Key, RequestId};
 use super::body::BoxError;
 use super::call::Call;
 
-/// A call that did not end with an answer to it.
+/// The error of a call that got no answer.
 ///
-/// Whatever the server said stays in [`response`](Self::response). It is cheap to clone, since all who
-/// share a call get it.
+/// It says what failed ([`failure`](Self::failure)), why the layer stopped ([`stop`](Self::stop)),
+/// and
+/// which key to continue with ([`call`](Self::call)). The server's last answer is in
+/// [`response`](Self::response). Clones are cheap, because all who share a call get the same error.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -26,97 +28,96 @@ struct Inner {
     response: Option<Response<Bytes>>,
 }
 
-/// What the last attempt met.
+/// The failure of a call's last attempt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// The caller's key is none that a server would take. Nothing was sent.
+    /// The caller's key is outside the grammar of keys. Nothing was sent.
     #[error("{0}")]
     KeyInvalid(InvalidKey),
-    /// The request has more than one key. Nothing was sent.
+    /// The request has more than one `Idempotency-Key` header. Nothing was sent.
     #[error("the request has more than one idempotency key")]
     KeyRepeated,
-    /// The request's body could not be read. Nothing was sent.
-    #[error("the request's body could not be read")]
+    /// Reading the request's body failed. Nothing was sent.
+    #[error("cannot read the request body")]
     RequestBody(#[source] BoxError),
 
-    /// The key was used for another request. To ask for this one, use a new key.
+    /// The key was used for a different request. Send this one with a new key.
     #[error("the key was already used for a different request")]
     Conflict {
-        /// The request that used it, if the server's dialect says which.
+        /// The request that used the key, if the server names it.
         original_request_id: Option<RequestId>,
     },
     /// Another request with the key is running.
     #[error("another request with the key is running")]
     InProgress {
-        /// The request that runs, if the server's dialect says which.
+        /// The running request, if the server names it.
         holder_request_id: Option<RequestId>,
     },
-    /// An earlier request with the key was interrupted, and nobody knows what it did. Find out, and
-    /// only then use a new key.
+    /// An earlier request with the key was interrupted, and its outcome is unknown. Find out what
+    /// it
+    /// did before you use a new key.
     #[error("an earlier request with the key was interrupted, and its outcome is unknown")]
     Interrupted {
-        /// The request that was interrupted, if the server's dialect says which.
+        /// The interrupted request, if the server names it.
         original_request_id: Option<RequestId>,
     },
-    /// The call was done, and the server did not keep its answer.
-    #[error("the call was done, and its answer was not kept")]
+    /// The call succeeded earlier, and the server did not keep the response.
+    #[error("the call succeeded, and the server did not keep its response")]
     ResultUnavailable {
-        /// The request that did it, if the server's dialect says which.
+        /// The request that succeeded, if the server names it.
         original_request_id: Option<RequestId>,
     },
-    /// The server ran the call, and could not record it. A later attempt might run it again.
-    #[error("the server ran the call, and could not record its outcome")]
+    /// The server ran the call and could not record the outcome. A retry might run it again.
+    #[error("the server ran the call and could not record its outcome")]
     OutcomeUnknown,
 
-    /// The server asks to be asked later.
+    /// The server refused the call for now.
     #[error("the server answered {status}")]
     Later {
-        /// 425, 429, 502, 503, 504, or another under which it said so.
+        /// 425, 429, 502, 503, 504, or another status with a header that asks for a retry.
         status: StatusCode,
-        /// After how long, if it said so.
+        /// The delay that `Retry-After` asks for, if there is one.
         retry_after: Option<Duration>,
     },
-    /// The connection failed, or the answer broke off.
-    #[error("the request or its answer was lost on the way")]
+    /// The connection failed, or the answer broke off. The cause is in the sources.
+    #[error("the request or its answer was lost in transit")]
     Transport(#[source] BoxError),
-    /// The answer did not come within the time of an attempt, or of the call.
-    #[error("no answer came within {within:?}")]
+    /// No complete answer arrived within the time limit of the attempt or of the call.
+    #[error("no complete answer within {within:?}")]
     TimedOut {
-        /// How long it was waited for.
+        /// The time that the layer waited.
         within: Duration,
     },
 }
 
-/// Why there was no further attempt.
+/// The reason that the layer made no further attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
-    /// Another would meet the same, or do harm.
+    /// A retry could not succeed, or might run the call twice.
     Final,
-    /// The body is too long to be held, or its length is not known, so it could be sent only once.
+    /// The body is too long to buffer, or its length is unknown, so it can be sent only once.
     BodyNotRepeatable,
-    /// The request is neither safe nor under a key.
+    /// The method is not safe, and the request has no key.
     NotIdempotent,
-    /// All attempts were made.
+    /// The maximum number of attempts was reached.
     Attempts,
-    /// The call's time would be over before the next.
+    /// The call's deadline would pass before the next attempt.
     Deadline,
-    /// Too many calls failed lately.
+    /// The retry budget was used up, because too many calls failed recently.
     Budget,
 }
 
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Final => "it is not tried again",
-            Self::BodyNotRepeatable => {
-                "it is not tried again, since its body can be sent only once"
-            }
-            Self::NotIdempotent => "it is not tried again, since it has no key",
-            Self::Attempts => "all its attempts were made",
-            Self::Deadline => "its time would be over before the next",
-            Self::Budget => "the budget of retries is spent",
+            Self::Final => "not retried",
+            Self::BodyNotRepeatable => "not retried, because the body can be sent only once",
+            Self::NotIdempotent => "not retried, because the request has no key",
+            Self::Attempts => "the maximum number of attempts was reached",
+            Self::Deadline => "the deadline would pass before the next attempt",
+            Self::Budget => "the retry budget is used up",
         })
     }
 }
@@ -131,34 +132,35 @@ impl Error {
         Self(Arc::new(Inner { call, failure, stop, response }))
     }
 
-    /// A call of which nothing was sent.
+    /// Returns the error of a call that failed before its first attempt.
     pub(super) fn unsent(key: Option<Key>, failure: Failure) -> Self {
         let call = Call { key, ..Call::default() };
         Self::new(call, failure, Stop::Final, None)
     }
 
-    /// What became of the call: its attempts, and the key to go on with.
+    /// Returns the call's report: its attempts, and the key to continue with.
     pub fn call(&self) -> &Call {
         &self.0.call
     }
 
-    /// What the last attempt met.
+    /// Returns the failure of the last attempt.
     pub fn failure(&self) -> &Failure {
         &self.0.failure
     }
 
-    /// Why there was no further attempt.
+    /// Returns the reason that no further attempt was made.
     pub fn stop(&self) -> Stop {
         self.0.stop
     }
 
-    /// The server's last answer, if that was it: its body as far as it is held.
+    /// Returns the server's answer to the last attempt, if there was one. A streamed body is left
+    /// empty.
     pub fn response(&self) -> Option<&Response<Bytes>> {
         self.0.response.as_ref()
     }
 }
 
-/// Without headers and body: a server may repeat the key there.
+/// Leaves out headers and body, because a server may repeat the key there.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { call, failure, stop, response } = &*self.0;
@@ -177,8 +179,8 @@ impl fmt::Display for Error {
         write!(f, "{failure}; ")?;
         match call.attempts {
             0 => f.write_str("nothing was sent"),
-            1 => write!(f, "after 1 attempt {stop}"),
-            attempts => write!(f, "after {attempts} attempts {stop}"),
+            1 => write!(f, "{stop} (1 attempt)"),
+            attempts => write!(f, "{stop} ({attempts} attempts)"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Keys that outlive their process: which job was sent under which key, until it is done.
+//! The journal: keys and requests of jobs, kept on disk until the jobs are done.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use crate::operation::Operation;
 use crate::permit::Permit;
 use crate::store::Store;
 
-/// As long as a store keeps anything: entries are to end by [`Entry::done`].
+/// The longest TTL of a store. Entries end by [`Entry::done`], not by expiry.
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const LOG_BYTES: u64 = 64 * 1024 * 1024;
-/// What a claim keeps: so many pieces, so long.
+/// The limits of a claim's checkpoints: their number, and the bytes of each.
 const PIECES: usize = 16;
 const PIECE_BYTES: usize = 16 * 1024;
-/// In front of the request: format, when its key was handed out first, length.
+/// The header in front of the request: format, time of first use, length.
 const HEAD: usize = 1 + (8 + 8 + 16) + 4;
 const FORMAT: u8 = 1;
 const LABEL: &str = "job";
 
-/// The keys and requests of jobs that are not done, in a store of its own.
+/// A durable list of unfinished jobs, each with its key and its request, in a store of its own.
 ///
-/// A worker that dies after it sent a request, and before it heard back, cannot know whether the
-/// server acted. Started again, it asks the journal for the same job, gets the same key and the same
-/// bytes, and sends them again: the server runs it once.
+/// A worker that dies after sending a request, and before the answer, cannot know if the server
+/// acted. After its restart it asks the journal for the same job, gets the same key and the same
+/// request, and sends them again. The server runs the request once.
 ///
-/// One process has a journal open at a time, and the directory must be local, as for
-/// [`Store`]. Entries that nobody asks for in ten years are forgotten.
+/// One process at a time can open a journal, and the directory must be on a local disk, as for
+/// [`Store`]. An entry that is not used for ten years expires.
 ///
 /// ```
 /// use refrain::client::Journal;
@@ -58,7 +58,7 @@ pub struct Journal {
     scope: Scope,
 }
 
-/// Opens a journal otherwise than [`Journal::open`] does.
+/// A builder for a [`Journal`] with other limits than the defaults.
 #[derive(Debug)]
 #[must_use]
 pub struct JournalBuilder {
@@ -68,11 +68,13 @@ pub struct JournalBuilder {
     max_jobs: usize,
 }
 
-/// A job that is not done, and is this process's to do.
+/// An unfinished job, held by this process.
 ///
-/// Dropped without [`done`](Self::done) it stays in the journal, for the next who asks.
+/// An entry that is dropped without [`done`](Self::done) stays in the journal, and the next caller
+/// of
+/// [`Journal::key_for`] gets it.
 #[derive(Debug)]
-#[must_use = "a job is in the journal until it is done"]
+#[must_use = "the job stays in the journal until `done`"]
 pub struct Entry {
     permit: Permit,
     key: Key,
@@ -80,57 +82,63 @@ pub struct Entry {
     first_sent: SystemTime,
 }
 
-/// Why a journal cannot say which key a job has.
+/// The error of a [`Journal`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
-    /// A job's name is 1 to 255 visible ASCII characters.
-    #[error("the job's name is no key, 1 to 255 visible ASCII characters without spaces: {0}")]
+    /// The job's name is not 1 to 255 visible ASCII characters without spaces.
+    #[error("the job's name must be 1 to 255 visible ASCII characters without spaces: {0}")]
     InvalidJob(InvalidKey),
-    /// This process has the job's entry out already.
-    #[error("the job is being done")]
+    /// This process already holds the job's entry.
+    #[error("the job's entry is in use")]
     InUse,
-    /// The server may have forgotten the key, and would run the request again under it, or under any
-    /// other; to ask again does not change that. Find out what became of the job, end its entry with [`Journal::done`], and then ask for a new
-    /// key if it must be sent again.
+    /// The window has passed: the server may have forgotten the key and would run the request
+    /// again.
+    ///
+    /// Calling [`Journal::key_for`] again gives the same error. Find out what became of the job,
+    /// end
+    /// its entry with [`Journal::done`], and then ask for a new key if the request must be sent
+    /// again.
     #[error("the server's window for the job's key has passed")]
     WindowPassed {
-        /// When the key was first handed out.
+        /// The time when the key was first handed out.
         first_sent: SystemTime,
     },
-    /// The request is too long to be kept. Nothing was written.
-    #[error("a request of {len} bytes is too long to be kept; {max} fit")]
+    /// The request is too long for an entry. No entry was made.
+    #[error("a request of {len} bytes is too long; the limit is {max} bytes")]
     TooLarge {
-        /// Its length.
+        /// The request's length in bytes.
         len: usize,
-        /// The longest.
+        /// The longest request that fits, in bytes.
         max: usize,
     },
-    /// A later version of this crate wrote the entry.
+    /// A newer version of this crate wrote the entry.
     #[error("the job's entry has format {found}, and this version reads up to {FORMAT}")]
     Newer {
-        /// The format.
+        /// The entry's format.
         found: u8,
     },
-    /// The store could not do what it was asked.
+    /// The journal's store failed; the cause is in the source.
     #[error("the journal's store failed")]
     Store(#[from] crate::error::Error),
 }
 
 impl Journal {
-    /// The longest request that an entry keeps.
+    /// The longest request that an entry can hold, in bytes (262,107).
     pub const MAX_REQUEST_BYTES: usize = PIECES * PIECE_BYTES - HEAD;
 
-    /// Opens a journal, or makes one, for servers whose window is 24 hours. Its files take some 192 MiB.
+    /// Opens a journal, or creates one, with the defaults for servers that keep keys for 24 hours.
+    ///
+    /// The parent of `path` must exist. The journal's files take about 192 MiB.
     ///
     /// # Errors
     ///
-    /// Those of [`Store::open`].
+    /// The errors of [`Store::open`].
     pub fn open(path: impl AsRef<Path>) -> crate::error::Result<Self> {
         Self::builder().open(path)
     }
 
-    /// A journal with other limits.
+    /// Returns a builder, to open a journal with other limits.
     pub fn builder() -> JournalBuilder {
         JournalBuilder {
             store: Store::builder().ttl(TEN_YEARS).log_bytes(LOG_BYTES),
@@ -140,13 +148,17 @@ impl Journal {
         }
     }
 
-    /// The key of a job, and its request: those of the journal if it has the job, whatever `request` is
-    /// now, and otherwise a new key for `request`. A job's name is 1 to 255 visible ASCII characters,
-    /// without spaces.
+    /// Returns the entry of a job: its key and its request.
+    ///
+    /// If the journal has the job, the entry holds the key and the request that were stored first,
+    /// and
+    /// `request` is ignored. Otherwise the job gets a new key, and `request` is stored. A job's
+    /// name is
+    /// 1 to 255 visible ASCII characters without spaces.
     ///
     /// # Durability
     ///
-    /// Both are on disk before they are handed out.
+    /// Key and request are durable when this returns.
     ///
     /// # Errors
     ///
@@ -162,18 +174,24 @@ impl Journal {
                 Begun::New(permit) => return self.enter(permit, request).await,
                 Begun::Known(attempt) => match Kept::of(attempt.checkpoints())? {
                     Some(kept) => return self.resume(attempt, kept).await,
-                    // It broke off before its key was handed out.
+                    // The entry is incomplete, so its key was never handed out.
                     None => attempt.release().await?,
                 },
             }
         }
     }
 
-    /// Ends a job's entry, if it has one, whatever became of it.
+    /// Ends a job's entry, if there is one. The next [`key_for`](Self::key_for) gets a new key.
+    ///
+    /// # Durability
+    ///
+    /// The end of the entry is durable when this returns.
     ///
     /// # Errors
     ///
-    /// [`JournalError::InUse`] while this process has the entry out, and those of the store.
+    /// [`JournalError::InvalidJob`], [`JournalError::InUse`] while this process holds the entry,
+    /// and
+    /// [`JournalError::Store`].
     pub async fn done(&self, job: &str) -> Result<(), JournalError> {
         match self.begin(&self.operation(job)?).await? {
             Begun::New(permit) => permit.release().await?,
@@ -193,7 +211,7 @@ impl Journal {
         match begin.await? {
             Outcome::Execute(permit) => Ok(Begun::New(permit)),
             Outcome::Interrupted(attempt) => Ok(Begun::Known(attempt)),
-            // Nothing here completes a job, so nothing is replayed or conflicts.
+            // The journal never completes a job, so there are no replays and no conflicts.
             _ => Err(JournalError::InUse),
         }
     }
@@ -207,8 +225,9 @@ impl Journal {
         let kept = Kept { first_sent: self.clock.read(), request };
         for piece in kept.pieces() {
             if let Err(error) = permit.checkpoint(piece).await {
-                // What is there of it takes room that another job may need. If that cannot be given back,
-                // the error at hand is the one to tell.
+                // Free the incomplete entry's place. If that fails too, the first error is the one
+                // to
+                // report.
                 let _ = permit.release().await;
                 return Err(error.into());
             }
@@ -230,32 +249,33 @@ enum Begun {
 }
 
 impl JournalBuilder {
-    /// Until how long after a job's key was first handed out it is handed out again: 23 hours. That must be
-    /// less than what the server keeps its records for, by as long as a call may take with all its
-    /// attempts.
+    /// Sets how long after first use a job's key may be reused (default 23 h).
+    ///
+    /// The window must be shorter than the server's retention by the longest possible call. Past it
+    /// [`Journal::key_for`] returns [`JournalError::WindowPassed`].
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// How many jobs may be in the journal at once: 4096, and 8192 at most.
+    /// Sets the maximum number of unfinished jobs (default 4096, at most 8192).
     pub fn max_jobs(mut self, max: usize) -> Self {
         self.max_jobs = max;
         self
     }
 
-    /// Another clock, for tests.
+    /// Sets the clock, for tests.
     pub fn clock(mut self, clock: impl Clock + Clone) -> Self {
         self.store = self.store.clock(clock.clone());
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Opens the journal.
+    /// Opens the journal, or creates it. The parent of `path` must exist.
     ///
     /// # Errors
     ///
-    /// Those of [`Store::open`].
+    /// The errors of [`Store::open`].
     pub fn open(self, path: impl AsRef<Path>) -> crate::error::Result<Journal> {
         let Self { store, clock, window, max_jobs } = self;
         let store = store
@@ -275,42 +295,47 @@ impl Entry {
         Ok(Self { permit, key, request: kept.request, first_sent })
     }
 
-    /// The key to send the request under, each time, until the journal's window has passed since
-    /// [`first_sent`](Self::first_sent); after that look what became of the job.
+    /// Returns the key to send with every attempt of this job.
+    ///
+    /// Do not send it once the journal's window has passed since [`first_sent`](Self::first_sent);
+    /// find
+    /// out what became of the job instead.
     pub fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The request as it was first asked for.
+    /// Returns the request that was stored first.
     pub fn request(&self) -> &Bytes {
         &self.request
     }
 
-    /// When the key was first handed out.
+    /// Returns the wall-clock time when the key was first handed out.
     pub fn first_sent(&self) -> SystemTime {
         self.first_sent
     }
 
-    /// Whether the request may have been sent before: by a process that died, or one that gave up.
+    /// Returns true if an earlier holder, which died or gave up, may have sent the request.
     pub fn is_resumed(&self) -> bool {
         self.permit.attempt() > 1
     }
 
-    /// Ends the entry: the job's outcome is known, and the next time that it is asked for it is another.
+    /// Ends the entry. The next [`Journal::key_for`] with the job's name starts a new job.
     ///
     /// # Durability
     ///
-    /// What is to be done with the answer should be done before, for a job that is done is not sent again.
+    /// The end of the entry is durable when this returns. Store the answer first, because a
+    /// finished
+    /// job is not sent again.
     ///
     /// # Errors
     ///
-    /// Those of the store; the entry may then still be there.
+    /// [`JournalError::Store`]; the entry may then still be in the journal.
     pub async fn done(self) -> Result<(), JournalError> {
         Ok(self.permit.release().await?)
     }
 }
 
-/// What a claim's checkpoints say.
+/// An entry's content, stored as the checkpoints of its claim.
 struct Kept {
     first_sent: Reading,
     request: Bytes,
@@ -321,15 +346,15 @@ impl Kept {
         SystemTime::UNIX_EPOCH + self.first_sent.wall
     }
 
-    /// While the machine is up, whatever is done to its wall clock; over a reboot that is all there is.
+    /// The age by the boot clock while the machine stays up, and by the wall clock across a reboot.
     fn age(&self, now: &Reading) -> Duration {
         let then = &self.first_sent;
         let boot = now.boot.checked_sub(then.boot).filter(|_| now.boot_id == then.boot_id);
-        // A clock that is behind what it said before says nothing.
+        // A wall clock that went backwards proves nothing, so the entry counts as too old.
         boot.or_else(|| now.wall.checked_sub(then.wall)).unwrap_or(Duration::MAX)
     }
 
-    /// `None` if they break off.
+    /// Decodes an entry; `None` if the checkpoints are incomplete.
     fn of(pieces: &[Bytes]) -> Result<Option<Self>, JournalError> {
         let mut bytes = pieces.iter().fold(BytesMut::new(), |mut all, piece| {
             all.extend_from_slice(piece);
@@ -359,7 +384,7 @@ impl Kept {
         bytes.put_u64_le(millis(self.first_sent.wall));
         bytes.put_u64_le(millis(self.first_sent.boot));
         bytes.put_slice(&self.first_sent.boot_id);
-        bytes.put_u32_le(u32::try_from(self.request.len()).expect("it was measured"));
+        bytes.put_u32_le(u32::try_from(self.request.len()).expect("the request fits an entry"));
         bytes.put_slice(&self.request);
         let bytes = bytes.freeze();
         (0..bytes.len())

@@ -1,4 +1,4 @@
-//! What a client remembers: which key an id has, and which calls are under way.
+//! The client's table of calls: the keys of call ids, and the calls in flight.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -18,20 +18,20 @@ use super::body::{Body, Whole};
 use super::call::CallId;
 use super::error::Error;
 
-/// A call under way, for all who asked for it.
+/// A call in flight, shared by everyone who asked for it.
 pub(super) type Flight = Shared<Running>;
 type Running = Pin<Box<dyn Future<Output = Landed> + Send>>;
 
-/// How a shared call ended.
+/// The outcome of a shared call.
 #[derive(Clone)]
 pub(super) enum Landed {
     Whole(Box<Response<Whole>>),
-    /// The first takes it; the others ask again.
-    Passing(Arc<Mutex<Option<Response<Body>>>>),
+    /// A streamed answer. The first caller takes it; the others send their own request.
+    Streamed(Arc<Mutex<Option<Response<Body>>>>),
     Failed(Error),
 }
 
-/// The calls of a layer's clones.
+/// The calls of a layer and of its clones.
 pub(super) struct Memory {
     window: Duration,
     max: usize,
@@ -41,7 +41,7 @@ pub(super) struct Memory {
 #[derive(Default)]
 struct State {
     keys: HashMap<CallId, Key>,
-    /// In the order in which they are forgotten.
+    /// Call ids with the time of their first use, oldest first.
     ids: VecDeque<(Instant, CallId)>,
     flights: HashMap<Key, (Fingerprint, WeakShared<Running>)>,
 }
@@ -68,7 +68,7 @@ impl Memory {
         Self { window, max, state: Mutex::default() }
     }
 
-    /// The key of a call's id, which gets one if it has none.
+    /// Returns the key of a call id; a new id gets a random key.
     pub(super) fn key_of(&self, id: &CallId) -> Key {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -91,8 +91,9 @@ impl Memory {
         key
     }
 
-    /// The call with this key that is under way, or this one from now on. `None` if they are not the
-    /// same, or too many are under way already.
+    /// Joins the call in flight with this key, or registers `call` as the one in flight.
+    ///
+    /// Returns `None` if the two requests differ, or if `max` calls are in flight already.
     pub(super) fn share(
         &self,
         key: &Key,
@@ -102,7 +103,7 @@ impl Memory {
         let mut state = self.state.lock();
         if let Some((other, flight)) = state.flights.get(key)
             && let Some(flight) = flight.upgrade()
-            // One that has landed is over, though someone has yet to look.
+            // A call that has ended is over, even if a caller has not read its outcome yet.
             && flight.peek().is_none()
         {
             return (*other == request).then_some(flight);

@@ -1,4 +1,4 @@
-//! When a call is tried again, for `tower::retry`.
+//! The retry policy of a call, for `tower::retry`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::Options;
 use super::attempt::{Answered, Lost, Outgoing};
 use super::error::Stop;
 
-/// A pause is up to this much longer.
+/// The largest random extra of a pause, as a share of the pause.
 const JITTER: f64 = 0.5;
 
-/// The patience of one call.
+/// The retry state of one call: pauses, budget, attempts and deadline.
 #[derive(Clone)]
 pub(super) struct Patience {
     backoff: ExponentialBackoff,
@@ -29,18 +29,19 @@ pub(super) struct Patience {
 impl Patience {
     pub(super) fn new(options: &Options, ends: Instant) -> Self {
         let (shortest, longest) = options.backoff;
-        // What it would add by chance it adds to fractions of seconds alone.
+        // No jitter from tower, which adds it only to the fraction of a second; `next` adds its
+        // own.
         let maker = ExponentialBackoffMaker::new(shortest, longest, 0.0, HasherRng::new());
-        let backoff = maker.expect("the layer has seen to the order").make_backoff();
+        let backoff = maker.expect("`ClientLayer::backoff` checks the order").make_backoff();
         let budget = Arc::clone(&options.budget);
-        // Each call has its own chance: a clone of one would pause as long as the others.
+        // Each call has a generator of its own, or all calls would pause for the same time.
         let chance = HasherRng::new();
         Self { backoff, chance, budget, max_attempts: options.max_attempts, ends }
     }
 
-    /// When the next attempt may begin, or why there is none.
+    /// Returns the time of the next attempt, or the reason for not retrying.
     fn next(&mut self, lost: &Lost) -> Result<Instant, Stop> {
-        if !lost.passes {
+        if !lost.transient {
             return Err(Stop::Final);
         }
         if lost.attempts >= self.max_attempts {

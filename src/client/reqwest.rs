@@ -1,4 +1,4 @@
-//! reqwest's client, as the service that calls are sent through.
+//! The adapter that makes `reqwest::Client` a tower service.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,11 +10,12 @@ use tower_service::Service;
 
 use super::body::Body;
 
-/// A `reqwest::Client` as a service of `http`'s requests, for a [`ClientLayer`](super::ClientLayer) to
-/// stand on.
+/// A `reqwest::Client` as a tower service, to be wrapped by a [`ClientLayer`](super::ClientLayer).
 ///
-/// A timeout of reqwest's own ends an attempt as the layer's does. Its redirects are part of an attempt,
-/// and trailers of a request are not sent.
+/// A timeout set in reqwest ends an attempt, as
+/// [`attempt_timeout`](super::ClientLayer::attempt_timeout) does. Redirects that reqwest follows
+/// belong
+/// to the same attempt. Request trailers are not sent.
 ///
 /// ```no_run
 /// use bytes::Bytes;

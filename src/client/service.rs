@@ -1,4 +1,4 @@
-//! From a request to a call: its key, its body, and whom it is shared with.
+//! Turns a request into a call: sets the key, buffers the body, and joins identical calls.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -29,8 +29,8 @@ use super::policy::Patience;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// A service that gives each mutation a key and retries it safely: what a
-/// [`ClientLayer`](super::ClientLayer) makes of another.
+/// An HTTP client that gives each mutation a key and retries it; made by a
+/// [`ClientLayer`](super::ClientLayer).
 #[derive(Clone, Debug)]
 pub struct Client<S> {
     inner: S,
@@ -59,7 +59,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        // Each attempt waits for its own.
+        // Each attempt waits for its own clone of the inner service.
         Poll::Ready(Ok(()))
     }
 
@@ -110,7 +110,7 @@ where
         match flight.await {
             Landed::Whole(response) => return Ok(response.map(Body::from)),
             Landed::Failed(error) => return Err(error),
-            Landed::Passing(response) => {
+            Landed::Streamed(response) => {
                 if let Some(response) = response.lock().take() {
                     return Ok(response);
                 }
@@ -121,25 +121,27 @@ where
     let answered = one(inner, options, key, outgoing, ends).await?;
     Ok(match answered {
         Answer::Whole(response) => response.map(Body::from),
-        Answer::Passing(response) => response,
+        Answer::Streamed(response) => response,
     })
 }
 
-/// A call's end, for all who share it: a panic too, or they would wait for ever.
+/// Runs a shared call to its outcome. A panic is an outcome too, or the others would wait for ever.
 async fn land(key: Key, call: impl Future<Output = Result<Answer, Error>>) -> Landed {
     match AssertUnwindSafe(call).catch_unwind().await {
         Ok(Ok(Answer::Whole(response))) => Landed::Whole(Box::new(response)),
-        Ok(Ok(Answer::Passing(response))) => Landed::Passing(Arc::new(Mutex::new(Some(response)))),
+        Ok(Ok(Answer::Streamed(response))) => {
+            Landed::Streamed(Arc::new(Mutex::new(Some(response))))
+        }
         Ok(Err(error)) => Landed::Failed(error),
         Err(_) => {
-            let panicked = Failure::Transport("the service that sends panicked".into());
+            let panicked = Failure::Transport("the inner service panicked".into());
             let call = Call { key: Some(key), attempts: 1, replayed: false };
             Landed::Failed(Error::new(call, panicked, Stop::Final, None))
         }
     }
 }
 
-/// One call, with all its attempts.
+/// Runs one call with all its attempts.
 async fn one<S, R>(
     inner: S,
     options: Options,
@@ -163,7 +165,7 @@ where
             let call = Call { key, attempts, replayed };
             match &mut response {
                 Answer::Whole(response) => response.extensions_mut().insert(call),
-                Answer::Passing(response) => response.extensions_mut().insert(call),
+                Answer::Streamed(response) => response.extensions_mut().insert(call),
             };
             Ok(response)
         }
@@ -174,7 +176,7 @@ where
     }
 }
 
-/// The request's key, set in its headers, and whether the caller named the call.
+/// Sets the key in the headers. Returns it, and true if the caller chose the key or a call id.
 fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, bool), Error> {
     if !is_mutation(&parts.method) {
         return Ok((None, false));
@@ -185,7 +187,7 @@ fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, 
     let id = parts.extensions.get::<CallId>();
     let key = id.map_or_else(Key::random, |id| memory.key_of(id));
     let value = if quote { format!("\"{}\"", key.as_str()) } else { key.as_str().to_owned() };
-    let value = HeaderValue::from_str(&value).expect("keys are header values");
+    let value = HeaderValue::from_str(&value).expect("a key is a valid header value");
     let named = id.is_some();
     parts.headers.insert(IDEMPOTENCY_KEY, value);
     Ok((Some(key), named))
@@ -207,7 +209,7 @@ fn is_mutation(method: &Method) -> bool {
     [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
 }
 
-/// The body, held if it may be sent again.
+/// Buffers the body if the request may be sent again.
 async fn content<B>(
     method: &Method,
     key: Option<&Key>,
@@ -226,7 +228,7 @@ where
     collect(body, max).await.map(Content::Whole)
 }
 
-/// What two calls must have in common to be one: all that the server sees.
+/// Fingerprints everything that the server sees. Calls with equal fingerprints are identical.
 fn sameness(parts: &Parts, whole: &Whole) -> Fingerprint {
     let uri = parts.uri.to_string();
     let headers = parts.headers.len().to_le_bytes();

@@ -89,7 +89,7 @@ async fn patience_ends_with_the_last_error_and_the_key() {
     assert!(matches!(error.failure(), Failure::Later { retry_after: Some(SECOND), .. }));
     assert_eq!(
         error.to_string(),
-        "the server answered 503 Service Unavailable; after 3 attempts all its attempts were made"
+        "the server answered 503 Service Unavailable; the maximum number of attempts was reached (3 attempts)"
     );
 
     let network = Network::of([later(503, "121")]);
@@ -186,7 +186,7 @@ async fn a_body_that_cannot_be_held_is_sent_once() {
     let client = layer().max_request_bytes(4).layer(network.clone());
     let error = fails(&client, post("longer")).await;
     assert_eq!((error.call().attempts(), error.stop()), (1, Stop::BodyNotRepeatable));
-    assert!(error.to_string().contains("its body can be sent only once"), "{error}");
+    assert!(error.to_string().contains("the body can be sent only once"), "{error}");
 
     let pieces =
         ["a", "b"].map(|piece| Ok::<_, BoxError>(http_body::Frame::data(Bytes::from(piece))));

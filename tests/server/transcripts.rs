@@ -1,5 +1,5 @@
-//! The transcripts in `docs/http.md` are what curl shows. Run with `REFRAIN_WRITE_DOCS=1` to write
-//! them anew.
+//! Checks the transcripts in `docs/wire.md` against curl's output. `REFRAIN_WRITE_DOCS=1` rewrites
+//! them instead.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,15 +16,15 @@ use refrain::server::{Dialect, IdempotencyLayer, Ietf, RevDesk, Stripe, Verdict}
 use refrain::{Fingerprint, Operation, Scope, Store};
 use tokio::net::TcpListener;
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/http.md");
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/wire.md");
 const CALL: &str = r#"{"to":"+14155556789"}"#;
 const OTHER_CALL: &str = r#"{"to":"+442079460000"}"#;
 
-/// A server in one dialect that can be brought to refuse for every reason.
+/// A server in one dialect, with a route for every reason to refuse a request.
 struct Server {
     address: SocketAddr,
     store: Store,
-    /// How the dialect writes a key.
+    /// The quote that the dialect puts around a key; empty for none.
     quote: &'static str,
     transcript: String,
 }
@@ -63,7 +63,7 @@ impl Server {
         Self { address, store, quote, transcript: String::new() }
     }
 
-    /// What curl shows of a request with these headers.
+    /// Returns curl's output for a request with these headers.
     async fn curl(&self, path: &str, headers: &[&str], body: &str) -> String {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--include", "--max-time", "60"]);
@@ -82,13 +82,13 @@ impl Server {
         format!("Idempotency-Key: {0}{key}{0}", self.quote)
     }
 
-    /// Sends a request that only prepares the next.
+    /// Sends a request that prepares the next one, and ignores its answer.
     async fn prepare(&self, path: &str, key: &str) {
         let (token, key) = ("Authorization: Bearer sk_live_51", self.key(key));
         self.curl(path, &[token, &key], CALL).await;
     }
 
-    /// Sends a request with a key, and writes down what was said.
+    /// Sends a request with a key, and adds the exchange to the transcript.
     async fn show(&mut self, title: &str, path: &str, key: &str, body: &str) {
         let key = self.key(key);
         let headers = ["Authorization: Bearer sk_live_51", &key];
@@ -121,32 +121,34 @@ impl Server {
         };
         let running = hold("running");
         self.show("A first request", "/calls", "key-1", CALL).await;
-        self.show("The same again", "/calls", "key-1", CALL).await;
-        self.show("Another under the same key", "/calls", "key-1", OTHER_CALL).await;
-        self.show("One while another runs", "/calls", "running", CALL).await;
+        self.show("The same request again", "/calls", "key-1", CALL).await;
+        self.show("Another request under the same key", "/calls", "key-1", OTHER_CALL).await;
+        self.show("A request while another with its key is running", "/calls", "running", CALL)
+            .await;
         let (a, key) = (hold("another"), self.key("key-2"));
-        self.show("Too many at once", "/calls", "key-2", CALL).await;
+        self.show("Too many requests in flight", "/calls", "key-2", CALL).await;
         drop((a, running));
         self.prepare("/crashes", "crashed").await;
-        self.show("One that was interrupted", "/crashes", "crashed", CALL).await;
+        self.show("A retry of an interrupted request", "/crashes", "crashed", CALL).await;
         self.prepare("/streams", "streamed").await;
-        self.show("One whose answer was not kept", "/streams", "streamed", CALL).await;
+        self.show("A retry whose recorded response has no body", "/streams", "streamed", CALL)
+            .await;
         self.prepare("/secrets", "secret").await;
-        self.show("One whose answer may no longer be seen", "/secrets", "secret", CALL).await;
-        self.write("No key where one is required", "/calls", &[TOKEN], CALL).await;
+        self.show("A replay that `authorize_replay` refuses", "/secrets", "secret", CALL).await;
+        self.write("No key on a route that requires one", "/calls", &[TOKEN], CALL).await;
         self.show("A key outside the grammar", "/calls", "two words", CALL).await;
         let again = key.clone();
-        self.write("Two keys", "/calls", &[TOKEN, &key, &again], CALL).await;
+        self.write("Two keys on one request", "/calls", &[TOKEN, &key, &again], CALL).await;
         self.write("No token", "/calls", &[&key], CALL).await;
-        self.show("A body over the limit", "/calls", "key-2", &"x".repeat(1001)).await;
+        self.show("A request body over the limit", "/calls", "key-2", &"x".repeat(1001)).await;
         self.show("A handler that panics", "/panics", "key-3", CALL).await;
-        self.show("An answer that could not be recorded", "/failures", "key-4", CALL).await;
+        self.show("A response that could not be recorded", "/failures", "key-4", CALL).await;
         self.show("A store that is closed or has failed", "/calls", "key-5", CALL).await;
         number_requests(&self.transcript)
     }
 }
 
-/// Random request ids, numbered in the order in which they appear.
+/// Replaces random request ids by numbers, in order of first appearance.
 fn number_requests(transcript: &str) -> String {
     const RANDOM: usize = 32;
     let mut numbers = BTreeMap::new();
