@@ -64,7 +64,6 @@ use tower_layer::Layer;
 
 mod answer;
 mod attempt;
-mod body;
 mod call;
 mod error;
 mod journal;
@@ -74,7 +73,7 @@ mod policy;
 mod reqwest;
 mod service;
 
-pub use body::{Body, BodyError, BoxError};
+pub use crate::http::{Body, BodyError, BoxError};
 pub use call::{Call, CallId};
 pub use error::{Error, Failure, Stop};
 pub use journal::{Entry, Journal, JournalBuilder, JournalError};

@@ -74,6 +74,8 @@ pub mod client;
 pub mod clock;
 mod engine;
 pub mod error;
+#[cfg(any(feature = "server", feature = "client"))]
+mod http;
 #[doc(hidden)]
 pub mod internals;
 pub mod key;

@@ -73,7 +73,6 @@ use crate::key::{Fingerprint, Scope};
 use crate::record::Record;
 use crate::store::Store;
 
-mod body;
 #[cfg(feature = "canonical-json")]
 mod canonical;
 mod collect;
@@ -89,7 +88,7 @@ pub mod scope;
 mod service;
 mod trace;
 
-pub use body::{Body, BodyError};
+pub use crate::http::{Body, BodyError, BoxError};
 pub use dialect::{Dialect, Exchange, Ietf, Reason, Refusal, RevDesk, Stripe};
 pub use envelope::Envelope;
 pub use execution::Execution;

@@ -5,18 +5,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, BodyStream, StreamBody};
+use http::{Request, Response};
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 use tower_service::Service;
 
+use crate::http::{AnyBody, Body, BodyReader, BoxError, Unread, Whole, is_stream};
+
 use super::answer::{is_replay, refusal, retry_after};
-use super::body::{AnyBody, Body, BoxError, Whole, fits};
 use super::error::{Failure, Stop};
 
 /// Of an error's body this much is held, however little of other bodies.
@@ -190,49 +187,19 @@ fn seen<B>(response: &Response<B>, body: Bytes) -> Response<Bytes> {
 /// Collects an answer, so that one that breaks off is noticed here; what is longer passes on.
 async fn receive(response: Response<impl AnyBody>, max: usize) -> Result<Answer, BoxError> {
     let (parts, body) = response.into_parts();
-    let is_stream = parts.status == StatusCode::SWITCHING_PROTOCOLS
-        || parts.headers.get(CONTENT_TYPE).is_some_and(|value| {
-            value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream")
-        });
     // What refuses must be read: what it says decides whether there may be another attempt.
     let is_refusal = parts.status.is_client_error() || parts.status.is_server_error();
     let max = if is_refusal { max.max(MAX_REFUSAL_BYTES) } else { max };
     let too_long = body.size_hint().lower() > max as u64;
-    if is_stream || too_long {
-        return Ok(Answer::Passing(Response::from_parts(parts, Body::passing(body))));
+    if is_stream(parts.status, &parts.headers) || too_long {
+        return Ok(Answer::Passing(Response::from_parts(parts, Body::streamed(body))));
     }
-    Ok(match collect(body, max).await? {
-        Ok(whole) => Answer::Whole(Response::from_parts(parts, whole)),
-        Err(passing) => Answer::Passing(Response::from_parts(parts, passing)),
-    })
-}
-
-/// The whole body, or one that begins with what was read.
-async fn collect(body: impl AnyBody, max: usize) -> Result<Result<Whole, Body>, BoxError> {
-    if fits(&body, max) {
-        return super::body::collect(body, max).await.map(Ok);
-    }
-    let mut body = Box::pin(body);
-    let mut read = Vec::new();
-    let mut whole = Whole::default();
-    let mut len = 0;
-    while let Some(frame) = body.frame().await.transpose().map_err(Into::into)? {
-        match frame.into_data() {
-            Ok(data) => {
-                len += data.len();
-                read.push(data);
-            }
-            Err(frame) => whole.trailers = frame.into_trailers().ok(),
+    let mut reader = BodyReader::new(body);
+    match reader.finish(max).await {
+        Ok(()) => Ok(Answer::Whole(Response::from_parts(parts, reader.into_whole()))),
+        Err(Unread::TooLong) => {
+            Ok(Answer::Passing(Response::from_parts(parts, reader.into_body())))
         }
-        if len > max {
-            let begun = stream::iter(read.into_iter().map(|data| Ok(Frame::data(data))));
-            let rest = BodyStream::new(body).map(|frame| frame.map_err(Into::into));
-            return Ok(Err(Body::passing(StreamBody::new(begun.chain(rest)))));
-        }
+        Err(Unread::Broken(error)) => Err(error),
     }
-    whole.data = match <[Bytes; 1]>::try_from(read) {
-        Ok([only]) => only,
-        Err(pieces) => pieces.concat().into(),
-    };
-    Ok(Ok(whole))
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
+use crate::http::BoxError;
 use crate::key::{InvalidKey, Key, RequestId};
 
-use super::body::BoxError;
 use super::call::Call;
 
 /// A call that did not end with an answer to it.

@@ -12,9 +12,9 @@ use http::Response;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::http::{Body, Whole};
 use crate::key::{Fingerprint, Key};
 
-use super::body::{Body, Whole};
 use super::call::CallId;
 use super::error::Error;
 

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body_util::BodyDataStream;
 use tower_service::Service;
 
-use super::body::Body;
+use crate::http::Body;
 
 /// A `reqwest::Client` as a service of `http`'s requests, for a [`ClientLayer`](super::ClientLayer) to
 /// stand on.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
@@ -17,17 +17,18 @@ use tower::ServiceExt;
 use tower::retry::Retry;
 use tower_service::Service;
 
+use crate::http::{
+    AnyBody, Body, BodyReader, BoxError, IDEMPOTENCY_KEY, Repeated, Unread, Whole, is_mutation,
+    only,
+};
 use crate::key::{Fingerprint, Key};
 
 use super::Options;
 use super::attempt::{Answer, Answered, Attempts, Content, Lost, Outgoing, Transport};
-use super::body::{AnyBody, Body, BoxError, Whole, collect, fits};
 use super::call::{Call, CallId};
 use super::error::{Error, Failure, Stop};
 use super::memory::{Landed, Memory};
 use super::policy::Patience;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A service that gives each mutation a key and retries it safely: what a
 /// [`ClientLayer`](super::ClientLayer) makes of another.
@@ -192,38 +193,34 @@ fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, 
 }
 
 fn given(headers: &HeaderMap) -> Result<Option<Key>, Error> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Error::unsent(None, Failure::KeyRepeated));
-    }
+    let given = only(headers, &IDEMPOTENCY_KEY);
+    let given = given.map_err(|Repeated| Error::unsent(None, Failure::KeyRepeated))?;
+    let Some(value) = given else { return Ok(None) };
     match Key::from_header(value.as_bytes()) {
         Ok(key) => Ok(Some(key)),
         Err(invalid) => Err(Error::unsent(None, Failure::KeyInvalid(invalid))),
     }
 }
 
-fn is_mutation(method: &Method) -> bool {
-    [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
-}
-
 /// The body, held if it may be sent again.
-async fn content<B>(
+async fn content(
     method: &Method,
     key: Option<&Key>,
-    body: B,
+    body: impl AnyBody,
     max: usize,
-) -> Result<Content, BoxError>
-where
-    B: AnyBody,
-{
+) -> Result<Content, BoxError> {
     if !method.is_safe() && key.is_none() {
-        return Ok(Content::Once(Body::passing(body), Stop::NotIdempotent));
+        return Ok(Content::Once(Body::streamed(body), Stop::NotIdempotent));
     }
-    if !fits(&body, max) {
-        return Ok(Content::Once(Body::passing(body), Stop::BodyNotRepeatable));
+    if body.size_hint().upper().is_none_or(|upper| upper > max as u64) {
+        return Ok(Content::Once(Body::streamed(body), Stop::BodyNotRepeatable));
     }
-    collect(body, max).await.map(Content::Whole)
+    let mut reader = BodyReader::new(body);
+    match reader.finish(max).await {
+        Ok(()) => Ok(Content::Whole(reader.into_whole())),
+        Err(Unread::TooLong) => Err("the body is longer than it said".into()),
+        Err(Unread::Broken(error)) => Err(error),
+    }
 }
 
 /// What two calls must have in common to be one: all that the server sees.

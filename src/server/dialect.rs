@@ -4,11 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::error::{Error, Limit};
+use crate::http::IDEMPOTENCY_REPLAY;
 use crate::key::{InvalidKey, Key, RequestId};
 
 mod grpc;
@@ -23,8 +24,6 @@ pub use stripe::Stripe;
 
 /// When to ask again with the same key.
 const RETRY_AFTER_SECONDS: u64 = 1;
-
-const IDEMPOTENCY_REPLAY: HeaderName = HeaderName::from_static("idempotency-replay");
 
 /// How the layer speaks to clients. [`RevDesk`] is the contract's own, and the default; [`Ietf`] and
 /// [`Stripe`] are for clients that expect those.

@@ -7,16 +7,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderMap;
 use http::response::Parts;
 use http::{Response, StatusCode, request};
 
+use crate::http::GRPC_STATUS;
 use crate::key::{Key, RequestId};
 use crate::permit::Attempt;
 
 use super::dialect::is_grpc;
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Which answers are kept and replayed. The others free the key, and its next request runs.
 #[derive(Clone, Default)]

@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use crate::begin::Outcome;
 use crate::error::Result;
+use crate::http::{AnyBody, Body, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, Whole, is_mutation};
 use crate::key::{Key, RequestId};
 use crate::observe;
 use crate::operation::Operation;
@@ -22,11 +23,10 @@ use crate::record::Record;
 use crate::store::Store;
 
 use super::Options;
-use super::body::{Body, BoxError, Whole, pass};
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
 use super::execution::{Execution, Running};
 use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
-use super::request::{IDEMPOTENCY_KEY, Keyed, REQUEST_ID, is_mutation, key, request_id};
+use super::request::{Keyed, key, request_id};
 use super::response::{Judgement, judge, replay, stored_headers, whole};
 use super::trace;
 
@@ -85,14 +85,10 @@ where
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    async fn answer<B>(
+    async fn answer<B: AnyBody>(
         self,
         mut request: Request<B>,
-    ) -> std::result::Result<Response<Body>, S::Error>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> std::result::Result<Response<Body>, S::Error> {
         let options = Arc::clone(&self.options);
         let dialect: &dyn Dialect =
             if is_grpc(request.headers()) { &Grpc } else { &*options.dialect };
@@ -110,7 +106,12 @@ where
                 Err(reason) => (Answer::Refused(reason), None),
             }
         } else {
-            (Answer::Fresh(run(self.inner, request.map(pass)).await?.map(pass)), None)
+            (
+                Answer::Fresh(
+                    run(self.inner, request.map(Body::streamed)).await?.map(Body::streamed),
+                ),
+                None,
+            )
         };
         Ok(sign(answer, dialect, &id, key.as_ref()))
     }
@@ -128,16 +129,12 @@ where
     }
 
     /// Answers a request with a key: by running it, from the record, or with a refusal.
-    async fn once<B>(
+    async fn once(
         self,
-        request: Request<B>,
+        request: Request<impl AnyBody>,
         key: Key,
         id: RequestId,
-    ) -> std::result::Result<Answer, S::Error>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> std::result::Result<Answer, S::Error> {
         let (parts, body) = request.into_parts();
         let Some(scope) = (self.options.scope)(&parts) else {
             return Ok(Answer::Refused(Reason::Unauthorized));
@@ -286,7 +283,7 @@ fn sign(
         Answer::Refused(reason) => {
             observe::refused(reason.code());
             let refusal = Refusal { reason, request_id: request_id.clone(), key: key.cloned() };
-            dialect.refuse(&refusal).map(|body| Whole::new(body, None).boxed())
+            dialect.refuse(&refusal).map(|body| Whole { data: body, trailers: None }.into())
         }
     };
     let headers = response.headers_mut();

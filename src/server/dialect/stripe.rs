@@ -5,12 +5,11 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
+use crate::http::{IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, STRIPE_SHOULD_RETRY};
+
 use super::{Dialect, Exchange, Reason, Refusal, json};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
 
 /// Stripe's v1 API: 400 `idempotency_error` for conflicts, `Idempotent-Replayed: true`, the key
 /// echoed, `Request-Id` on every answer, and `Stripe-Should-Retry` where its SDKs would decide
@@ -46,7 +45,7 @@ impl Dialect for Stripe {
         let mut response = json(reason, status, &Outer { error });
         let headers = response.headers_mut();
         if let Some(should_retry) = should_retry(reason) {
-            headers.insert(SHOULD_RETRY, HeaderValue::from_static(should_retry));
+            headers.insert(STRIPE_SHOULD_RETRY, HeaderValue::from_static(should_retry));
         }
         if matches!(reason, Reason::Unauthorized) {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
