@@ -67,8 +67,8 @@ mod attempt;
 mod call;
 mod error;
 mod journal;
-mod memory;
 mod policy;
+mod recent;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;
@@ -82,7 +82,7 @@ pub use journal::{Entry, Journal, JournalBuilder, JournalError};
 pub use reqwest::Reqwest;
 pub use service::Client;
 
-use memory::Memory;
+use recent::Memory;
 
 /// The longest that a call, or an attempt, may be given.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);

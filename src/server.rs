@@ -73,6 +73,7 @@ use crate::key::{Fingerprint, Scope};
 use crate::record::Record;
 use crate::store::Store;
 
+mod budget;
 #[cfg(feature = "canonical-json")]
 mod canonical;
 mod collect;
@@ -80,13 +81,12 @@ mod dialect;
 mod envelope;
 mod execution;
 mod fingerprint;
-mod memory;
+mod observe;
 mod policy;
 mod request;
 mod response;
 pub mod scope;
 mod service;
-mod trace;
 
 pub use crate::http::{Body, BodyError, BoxError};
 pub use dialect::{Dialect, Exchange, Ietf, Reason, Refusal, RevDesk, Stripe};
@@ -96,9 +96,9 @@ pub use policy::{Hook, Interruption, OnInterrupted, Recovery, StorePolicy, Verdi
 pub use request::request_id;
 pub use service::Idempotent;
 
+use budget::Memory;
 use collect::Collector;
 pub(crate) use fingerprint::Fingerprinting;
-use memory::Memory;
 
 /// Adds idempotency to a service; see the [module](self).
 #[derive(Clone, Debug)]

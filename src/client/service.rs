@@ -27,8 +27,8 @@ use super::Options;
 use super::attempt::{Answer, Answered, Attempts, Content, Lost, Outgoing, Transport};
 use super::call::{Call, CallId};
 use super::error::{Error, Failure, Stop};
-use super::memory::{Landed, Memory};
 use super::policy::Patience;
+use super::recent::{Landed, Memory};
 
 /// A service that gives each mutation a key and retries it safely: what a
 /// [`ClientLayer`](super::ClientLayer) makes of another.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::http::{AnyBody, BodyReader, Whole};
 use crate::key::Scope;
 
-use super::memory::{Memory, OutOfMemory, Share};
+use super::budget::{Memory, OutOfMemory, Share};
 
 /// How much of a refused body is read and thrown away, and for how long: a client that sends all of
 /// its body before it listens then gets the answer, and not a connection that was reset.

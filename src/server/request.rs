@@ -9,9 +9,9 @@ use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 
 use super::Options;
+use super::budget::OutOfMemory;
 use super::collect::Uncollected;
 use super::dialect::{Dialect, Reason};
-use super::memory::OutOfMemory;
 
 /// The request id that a client sent in `x-request-id`, once and well formed, or a new one.
 ///

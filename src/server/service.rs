@@ -25,10 +25,10 @@ use crate::store::Store;
 use super::Options;
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
 use super::execution::{Execution, Running};
+use super::observe as trace;
 use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
 use super::request::{Keyed, key, request_id};
 use super::response::{Judgement, judge, replay, stored_headers, whole};
-use super::trace;
 
 /// A service that runs each request with a key once; see the [module](super).
 #[derive(Clone, Debug)]
