@@ -43,7 +43,7 @@
 //!
 //! ```
 //! use axum::{Router, routing::post};
-//! use refrain::server::{IdempotencyLayer, OnInterrupted, StorePolicy};
+//! use refrain::server::{IdempotencyLayer, OnInterrupted, KeepPolicy};
 //!
 //! # fn main() -> refrain::Result<()> {
 //! # let store = refrain::Store::builder().open_in_memory()?;
@@ -51,7 +51,7 @@
 //! let strict = layer.clone().require_key().on_interrupted(OnInterrupted::Refuse);
 //! let app: Router = Router::new()
 //!     .route("/v1/payments", post(|| async { "paid" }).layer(strict))
-//!     .route("/v1/quotes", post(|| async { "quoted" }).layer(layer.store(StorePolicy::All)));
+//!     .route("/v1/quotes", post(|| async { "quoted" }).layer(layer.keep(KeepPolicy::All)));
 //! # let _ = app;
 //! # Ok(())
 //! # }
@@ -92,7 +92,7 @@ pub use crate::http::{Body, BodyError, BoxError};
 pub use dialect::{Dialect, Exchange, Ietf, Reason, Refusal, RevDesk, Stripe};
 pub use envelope::Envelope;
 pub use execution::Execution;
-pub use policy::{Hook, Interruption, OnInterrupted, Recovery, StorePolicy, Verdict};
+pub use policy::{Hook, Interruption, KeepPolicy, OnInterrupted, Recovery, Verdict};
 pub use request::request_id;
 pub use service::Idempotent;
 
@@ -117,7 +117,7 @@ struct Options {
     dialect: Arc<dyn Dialect>,
     scope: ScopeOf,
     fingerprinting: Fingerprinting,
-    store: StorePolicy,
+    keep: KeepPolicy,
     durable: bool,
     on_interrupted: Option<OnInterrupted>,
     authorize_replay: Option<Authorize>,
@@ -151,7 +151,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("dialect", &self.dialect)
             .field("fingerprinting", &self.fingerprinting)
-            .field("store", &self.store)
+            .field("keep", &self.keep)
             .field("durable", &self.is_durable())
             .field("on_interrupted", &self.interrupted())
             .finish_non_exhaustive()
@@ -165,7 +165,7 @@ impl IdempotencyLayer {
             dialect: Arc::new(RevDesk),
             scope: Arc::new(scope::bearer_token),
             fingerprinting: Fingerprinting::default(),
-            store: StorePolicy::Success,
+            keep: KeepPolicy::Success,
             durable: false,
             on_interrupted: None,
             authorize_replay: None,
@@ -241,19 +241,19 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Which answers are kept; [`StorePolicy::Success`] by default. A handler overrides it with a
-    /// [`Verdict`].
-    pub fn store(mut self, policy: StorePolicy) -> Self {
-        self.options.store = policy;
+    /// Chooses the answers that are kept and replayed; [`KeepPolicy::Success`] by default. A handler
+    /// overrides the policy with a [`Verdict`].
+    pub fn keep(mut self, policy: KeepPolicy) -> Self {
+        self.options.keep = policy;
         self
     }
 
-    /// Keeps the answers for which a function of status and headers says so.
-    pub fn store_if(
+    /// Keeps the answers for whose status and headers a function returns `true`.
+    pub fn keep_if(
         self,
         keeps: impl Fn(&http::response::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.store(StorePolicy::Custom(Arc::new(keeps)))
+        self.keep(KeepPolicy::Custom(Arc::new(keeps)))
     }
 
     /// Makes claims durable before the handler starts, at the price of one more commit: a crash in

@@ -35,7 +35,7 @@ use super::envelope::Envelope;
 ///         // would come with another carrier key.
 ///         let status = http::StatusCode::GATEWAY_TIMEOUT;
 ///         let envelope = Envelope::new(status, "carrier_failed", "the carrier did not answer");
-///         return Err((Extension(Verdict::Unknown), envelope));
+///         return Err((Extension(Verdict::Interrupt), envelope));
 ///     }
 ///     Ok("placed")
 /// }
@@ -98,7 +98,7 @@ impl Execution {
     /// A key to hand to the next service: stable over the attempts of this operation, and new once
     /// the client's key is free again: released, as by an answer that is not kept, or expired.
     ///
-    /// So once the next service may have acted, answer with [`Verdict::Unknown`](super::Verdict) and
+    /// So once the next service may have acted, answer with [`Verdict::Interrupt`](super::Verdict) and
     /// not with a bare error.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use super::dialect::is_grpc;
 /// Which answers are kept and replayed. The others free the key, and its next request runs.
 #[derive(Clone, Default)]
 #[non_exhaustive]
-pub enum StorePolicy {
+pub enum KeepPolicy {
     /// 2xx and 3xx, and gRPC's OK: what the contract means by a success.
     #[default]
     Success,
@@ -36,9 +36,9 @@ pub enum StorePolicy {
 }
 
 /// A handler's own word on its answer, in the response's extensions: it overrides the layer's
-/// [`StorePolicy`].
+/// [`KeepPolicy`].
 ///
-/// [`Unknown`](Self::Unknown) needs a layer that does something about it: under the default,
+/// [`Interrupt`](Self::Interrupt) needs a layer that does something about it: under the default,
 /// [`OnInterrupted::Rerun`], the next request runs.
 ///
 /// ```
@@ -48,31 +48,31 @@ pub enum StorePolicy {
 ///
 /// async fn place_call() -> impl IntoResponse {
 ///     // The carrier timed out: it may have placed the call.
-///     (Extension(Verdict::Unknown), http::StatusCode::GATEWAY_TIMEOUT)
+///     (Extension(Verdict::Interrupt), http::StatusCode::GATEWAY_TIMEOUT)
 /// }
 /// # let _ = place_call;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Keep it, whatever its status.
-    Store,
-    /// The operation is done, and the answer is not to be kept: a secret, or a stream.
-    StoreWithoutResponse,
-    /// Nothing happened: free the key.
+    /// The operation is done: the answer is kept, whatever its status.
+    Complete,
+    /// The operation is done, and the answer is not kept: a secret, or a stream.
+    CompleteWithoutResponse,
+    /// Nothing happened: the key is freed.
     Release,
-    /// Nobody knows what happened: the key is interrupted, durably, and [`OnInterrupted`] says what
-    /// its next request gets. This answer is sent.
-    Unknown,
+    /// The outcome is unknown: the key is interrupted, durably, and [`OnInterrupted`] decides what
+    /// the next request with the key gets. This answer is sent.
+    Interrupt,
 }
 
-impl StorePolicy {
+impl KeepPolicy {
     pub(super) fn judge(&self, parts: &Parts) -> Verdict {
         let keeps = match self {
             Self::Custom(keeps) => keeps(parts),
             // A gRPC error without a message comes with its status in the headers.
             _ => self.keeps_status(parts.status) && self.keeps_grpc(&parts.headers, &parts.headers),
         };
-        if keeps { Verdict::Store } else { Verdict::Release }
+        if keeps { Verdict::Complete } else { Verdict::Release }
     }
 
     /// Judges a response again by its trailers, where gRPC has its status. One that ends without a
@@ -85,9 +85,9 @@ impl StorePolicy {
         let has_status = |map: &HeaderMap| map.contains_key(GRPC_STATUS);
         let is_cut = is_grpc(headers) && !has_status(headers) && !trailers.is_some_and(has_status);
         match (self, trailers) {
-            (Self::Success | Self::Deterministic, _) if is_cut => Verdict::StoreWithoutResponse,
+            (Self::Success | Self::Deterministic, _) if is_cut => Verdict::CompleteWithoutResponse,
             (_, Some(trailers)) if !self.keeps_grpc(headers, trailers) => Verdict::Release,
-            _ => Verdict::Store,
+            _ => Verdict::Complete,
         }
     }
 
@@ -122,7 +122,7 @@ fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 408 | 409 | 421 | 423 | 425 | 429)
 }
 
-impl fmt::Debug for StorePolicy {
+impl fmt::Debug for KeepPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Success => "Success",

@@ -28,72 +28,63 @@ const NOT_STORED: [HeaderName; 10] = [
     REQUEST_ID,
 ];
 
-/// What is recorded of a handler's response.
-pub(super) enum Judgement {
-    /// Nothing happened, so the key is freed.
-    Release,
-    /// It is kept.
-    Store(Box<Response<Bytes>>),
-    /// The operation is done, and the response passes by.
-    StoreWithoutResponse,
-    /// Nobody knows.
-    Unknown,
+/// A handler's answer, judged.
+pub(super) struct Judged {
+    pub(super) verdict: Verdict,
+    /// The response to record, where its body was collected. [`Verdict::Complete`] comes with it.
+    pub(super) kept: Option<Response<Bytes>>,
+    /// The response to send.
+    pub(super) sent: Response<Body>,
 }
 
-/// Judges a response, collecting its body if it is to be kept.
+/// Judges a response, and collects its body if it is to be kept.
 pub(super) async fn judge(
     response: Response<impl AnyBody>,
     options: &Options,
     running: &Running,
-) -> (Judgement, Response<Body>) {
+) -> Judged {
     let (mut parts, body) = response.into_parts();
-    let handlers_word = parts.extensions.remove::<Verdict>();
-    let judgement = match handlers_word.unwrap_or_else(|| options.store.judge(&parts)) {
-        Verdict::Release => Judgement::Release,
-        Verdict::Unknown => Judgement::Unknown,
-        Verdict::StoreWithoutResponse => Judgement::StoreWithoutResponse,
-        Verdict::Store if is_stream(parts.status, &parts.headers) => {
-            Judgement::StoreWithoutResponse
+    let handlers = parts.extensions.remove::<Verdict>();
+    let verdict = match handlers.unwrap_or_else(|| options.keep.judge(&parts)) {
+        Verdict::Complete if is_stream(parts.status, &parts.headers) => {
+            Verdict::CompleteWithoutResponse
         }
-        Verdict::Store => {
+        Verdict::Complete => {
             running.note_success();
-            return keep(parts, body, handlers_word.is_some(), options).await;
+            return keep(parts, body, handlers, options).await;
         }
+        verdict => verdict,
     };
-    (judgement, Response::from_parts(parts, Body::streamed(body)))
+    let sent = Response::from_parts(parts, Body::streamed(body));
+    Judged { verdict, kept: None, sent }
 }
 
+/// Collects a response to be kept. Trailers may tell otherwise, unless the handler gave a verdict.
 async fn keep(
     parts: Parts,
     body: impl AnyBody,
-    whatever_its_trailers: bool,
+    handlers: Option<Verdict>,
     options: &Options,
-) -> (Judgement, Response<Body>) {
-    let collected = collect(body, options.max_response_bytes, options.collect_within).await;
-    let whole = match collected {
+) -> Judged {
+    let whole = match collect(body, options.max_response_bytes, options.collect_within).await {
         Collected::Whole(whole) => whole,
         Collected::Part(body) => {
-            return (Judgement::StoreWithoutResponse, Response::from_parts(parts, body));
+            let sent = Response::from_parts(parts, body);
+            return Judged { verdict: Verdict::CompleteWithoutResponse, kept: None, sent };
         }
     };
-    let verdict = match &whole.trailers {
-        _ if whatever_its_trailers => Verdict::Store,
-        trailers => options.store.judge_trailers(&parts.headers, trailers.as_ref()),
-    };
-    let judgement = match verdict {
-        Verdict::Release => Judgement::Release,
-        Verdict::Store => {
-            let mut stored = Response::new(whole.data.clone());
-            *stored.status_mut() = parts.status;
-            *stored.headers_mut() = stored_headers(&parts.headers, options);
-            if let Some(trailers) = whole.trailers.clone() {
-                stored.extensions_mut().insert(Trailers(trailers));
-            }
-            Judgement::Store(Box::new(stored))
+    let verdict = handlers
+        .unwrap_or_else(|| options.keep.judge_trailers(&parts.headers, whole.trailers.as_ref()));
+    let kept = (verdict == Verdict::Complete).then(|| {
+        let mut kept = Response::new(whole.data.clone());
+        *kept.status_mut() = parts.status;
+        *kept.headers_mut() = stored_headers(&parts.headers, options);
+        if let Some(trailers) = whole.trailers.clone() {
+            kept.extensions_mut().insert(Trailers(trailers));
         }
-        Verdict::StoreWithoutResponse | Verdict::Unknown => Judgement::StoreWithoutResponse,
-    };
-    (judgement, Response::from_parts(parts, whole.into()))
+        kept
+    });
+    Judged { verdict, kept, sent: Response::from_parts(parts, whole.into()) }
 }
 
 enum Collected {

@@ -26,9 +26,9 @@ use super::Options;
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
 use super::execution::{Execution, Running};
 use super::observe as trace;
-use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
+use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery, Verdict};
 use super::request::{Keyed, key, request_id};
-use super::response::{Judgement, judge, replay, stored_headers, whole};
+use super::response::{Judged, judge, replay, stored_headers, whole};
 
 /// A service that runs each request with a key once; see the [module](super).
 #[derive(Clone, Debug)]
@@ -238,9 +238,9 @@ where
                     return Err(error);
                 }
             };
-            let (judgement, response) = judge(response, &self.options, &running).await;
-            Ok(match record(running.end(), judgement).await {
-                Ok(()) => Answer::Fresh(response),
+            let Judged { verdict, kept, sent } = judge(response, &self.options, &running).await;
+            Ok(match record(running.end(), verdict, kept).await {
+                Ok(()) => Answer::Fresh(sent),
                 // Sending it would promise what may not be so.
                 Err(_) => Answer::Refused(Reason::OutcomeUnknown),
             })
@@ -339,12 +339,14 @@ where
     poll_fn(|cx| inner.poll_ready(cx)).await
 }
 
-/// Returns once the judgement is durable.
-async fn record(permit: Permit, judgement: Judgement) -> Result<()> {
-    match judgement {
-        Judgement::Release => permit.release().await,
-        Judgement::Store(response) => permit.complete(&response).await.map(drop),
-        Judgement::StoreWithoutResponse => permit.complete_without_response().await.map(drop),
-        Judgement::Unknown => permit.interrupt().await,
+/// Ends the permit. Returns once the verdict is durable.
+async fn record(permit: Permit, verdict: Verdict, kept: Option<Response<Bytes>>) -> Result<()> {
+    match (verdict, kept) {
+        (Verdict::Complete, Some(response)) => permit.complete(&response).await.map(drop),
+        (Verdict::Complete | Verdict::CompleteWithoutResponse, _) => {
+            permit.complete_without_response().await.map(drop)
+        }
+        (Verdict::Release, _) => permit.release().await,
+        (Verdict::Interrupt, _) => permit.interrupt().await,
     }
 }

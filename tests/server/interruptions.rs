@@ -134,7 +134,7 @@ async fn a_recovery_that_panics_leaves_the_key_interrupted() {
 async fn p7_an_outcome_that_a_handler_does_not_know_interrupts_the_key() {
     let store = Store::builder().open_in_memory().unwrap();
     let handler = post(async || {
-        (Extension(Verdict::Unknown), http::StatusCode::GATEWAY_TIMEOUT).into_response()
+        (Extension(Verdict::Interrupt), http::StatusCode::GATEWAY_TIMEOUT).into_response()
     });
     let layer = IdempotencyLayer::new(store.clone());
     let volatile: Router = Router::new().route("/", handler).layer(layer);

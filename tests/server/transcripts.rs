@@ -39,8 +39,8 @@ impl Server {
             .max_request_bytes(1000)
             .require_key();
         let placed = || async { (StatusCode::CREATED, "placed\n") };
-        let streamed = || async { (Extension(Verdict::StoreWithoutResponse), "streamed\n") };
-        let crash = || async { (Extension(Verdict::Unknown), StatusCode::GATEWAY_TIMEOUT) };
+        let streamed = || async { (Extension(Verdict::CompleteWithoutResponse), "streamed\n") };
+        let crash = || async { (Extension(Verdict::Interrupt), StatusCode::GATEWAY_TIMEOUT) };
         let panics = || async { panic!("the carrier") as &'static str };
         let closing = store.clone();
         let closes = move || async move {
