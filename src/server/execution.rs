@@ -22,12 +22,12 @@ use super::envelope::Envelope;
 /// A request without a key is refused, in the contract's words; `Option<Execution>` is nothing then.
 ///
 /// ```
-/// use axum::{Extension, Router, routing::post};
+/// use axum::{Router, routing::post};
 /// use refrain::server::{Envelope, Execution, IdempotencyLayer, OnInterrupted, Verdict};
 /// # async fn place(_carrier_key: &refrain::Key) -> Result<(), ()> { Ok(()) }
 ///
-/// async fn place_call(execution: Execution) -> Result<&'static str, (Extension<Verdict>, Envelope)> {
-///     let failed = |error: refrain::Error| (Extension(Verdict::Release), Envelope::from(error));
+/// async fn place_call(execution: Execution) -> Result<&'static str, (Verdict, Envelope)> {
+///     let failed = |error: refrain::Error| (Verdict::Release, Envelope::from(error));
 ///     let carrier_key = execution.downstream_key("carrier").map_err(failed)?;
 ///     execution.checkpoint("asked the carrier").await.map_err(failed)?;
 ///     if place(&carrier_key).await.is_err() {
@@ -35,7 +35,7 @@ use super::envelope::Envelope;
 ///         // would come with another carrier key.
 ///         let status = http::StatusCode::GATEWAY_TIMEOUT;
 ///         let envelope = Envelope::new(status, "carrier_failed", "the carrier did not answer");
-///         return Err((Extension(Verdict::Interrupt), envelope));
+///         return Err((Verdict::Interrupt, envelope));
 ///     }
 ///     Ok("placed")
 /// }
@@ -98,7 +98,7 @@ impl Execution {
     /// A key to hand to the next service: stable over the attempts of this operation, and new once
     /// the client's key is free again: released, as by an answer that is not kept, or expired.
     ///
-    /// So once the next service may have acted, answer with [`Verdict::Interrupt`](super::Verdict) and
+    /// So once the next service may have acted, answer with [`Verdict::Interrupt`](super::Verdict::Interrupt) and
     /// not with a bare error.
     ///
     /// # Errors

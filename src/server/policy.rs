@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::response::{IntoResponseParts, ResponseParts};
 use bytes::Bytes;
 use http::header::HeaderMap;
 use http::response::Parts;
@@ -35,20 +36,22 @@ pub enum KeepPolicy {
     Custom(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
 }
 
-/// A handler's own word on its answer, in the response's extensions: it overrides the layer's
-/// [`KeepPolicy`].
+/// A handler's verdict on its own operation, which overrides the layer's [`KeepPolicy`].
 ///
-/// [`Interrupt`](Self::Interrupt) needs a layer that does something about it: under the default,
-/// [`OnInterrupted::Rerun`], the next request runs.
+/// In axum it is a part of the response, after the status and before the body; so is
+/// `Extension(verdict)`. Elsewhere it is an entry in the response's extensions. The layer removes it.
+///
+/// [`Interrupt`](Self::Interrupt) is for layers that act on interruptions: under the default,
+/// [`OnInterrupted::Rerun`], the next request runs the handler.
 ///
 /// ```
-/// use axum::Extension;
 /// use axum::response::IntoResponse;
+/// use http::StatusCode;
 /// use refrain::server::Verdict;
 ///
 /// async fn place_call() -> impl IntoResponse {
-///     // The carrier timed out: it may have placed the call.
-///     (Extension(Verdict::Interrupt), http::StatusCode::GATEWAY_TIMEOUT)
+///     // The carrier timed out, and may have placed the call.
+///     (StatusCode::GATEWAY_TIMEOUT, Verdict::Interrupt, "the carrier did not answer")
 /// }
 /// # let _ = place_call;
 /// ```
@@ -63,6 +66,18 @@ pub enum Verdict {
     /// The outcome is unknown: the key is interrupted, durably, and [`OnInterrupted`] decides what
     /// the next request with the key gets. This answer is sent.
     Interrupt,
+}
+
+impl IntoResponseParts for Verdict {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(
+        self,
+        mut response: ResponseParts,
+    ) -> Result<ResponseParts, Self::Error> {
+        response.extensions_mut().insert(self);
+        Ok(response)
+    }
 }
 
 impl KeepPolicy {

@@ -1,8 +1,9 @@
 //! Which answers are kept.
 
+use axum::Extension;
 use axum::body::Body;
-use axum::response::Response;
-use http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
 use hyper::body::Frame;
 use refrain::Store;
 use refrain::server::{IdempotencyLayer, KeepPolicy, Verdict};
@@ -113,4 +114,15 @@ async fn a_failed_grpc_call_that_its_handler_wants_kept_is_kept() {
     let first = app.ask("a").await;
     let again = app.ask("a").await;
     assert_eq!((again.is_replay(), again.trailers), (true, first.trailers));
+}
+
+#[tokio::test]
+async fn a_verdict_is_a_part_of_axums_responses_by_itself_and_as_an_extension() {
+    let bare = || (StatusCode::BAD_GATEWAY, Verdict::Complete, "why").into_response();
+    let extension =
+        || (StatusCode::BAD_GATEWAY, Extension(Verdict::Complete), "why").into_response();
+    assert!(is_kept(|layer| layer, bare).await);
+    assert!(is_kept(|layer| layer, extension).await);
+    assert!(!is_kept(|layer| layer, || (Verdict::Release, "why").into_response()).await);
+    assert!(!is_kept(|layer| layer, || (Verdict::Release, StatusCode::OK).into_response()).await);
 }

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use axum::{Extension, Router};
 use http::StatusCode;
 use refrain::server::{Dialect, IdempotencyLayer, Ietf, RevDesk, Stripe, Verdict};
 use refrain::{Fingerprint, Operation, Scope, Store};
@@ -39,8 +39,8 @@ impl Server {
             .max_request_bytes(1000)
             .require_key();
         let placed = || async { (StatusCode::CREATED, "placed\n") };
-        let streamed = || async { (Extension(Verdict::CompleteWithoutResponse), "streamed\n") };
-        let crash = || async { (Extension(Verdict::Interrupt), StatusCode::GATEWAY_TIMEOUT) };
+        let streamed = || async { (Verdict::CompleteWithoutResponse, "streamed\n") };
+        let crash = || async { (Verdict::Interrupt, StatusCode::GATEWAY_TIMEOUT) };
         let panics = || async { panic!("the carrier") as &'static str };
         let closing = store.clone();
         let closes = move || async move {
