@@ -176,6 +176,10 @@ pub enum Reason {
     /// The handler panicked.
     #[error("the request failed")]
     HandlerPanicked,
+    /// The handler asked for a checkpoint or a downstream key, and the layer's claims are in memory
+    /// only: a mistake in the server's program.
+    #[error("the handler needs durable claims; call `.durable(true)` on its idempotency layer")]
+    NotDurable,
 }
 
 impl Reason {
@@ -196,7 +200,7 @@ impl Reason {
             Self::OutcomeUnknown => "idempotency_outcome_unknown",
             Self::TooManyRequests => "too_many_requests",
             Self::Unavailable => "idempotency_unavailable",
-            Self::HandlerPanicked => "internal_error",
+            Self::HandlerPanicked | Self::NotDurable => "internal_error",
         }
     }
 
@@ -216,7 +220,7 @@ impl Reason {
             | Self::ResultUnavailable { .. } => StatusCode::CONFLICT,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::OutcomeUnknown | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::HandlerPanicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::HandlerPanicked | Self::NotDurable => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -250,6 +254,7 @@ impl From<&Error> for Reason {
     fn from(error: &Error) -> Self {
         match error {
             Error::Limit { limit, .. } if is_a_clients_own(*limit) => Self::TooManyRequests,
+            Error::Volatile => Self::NotDurable,
             _ => Self::Unavailable,
         }
     }

@@ -16,7 +16,6 @@ use crate::begin::Outcome;
 use crate::error::Result;
 use crate::http::{AnyBody, Body, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, Whole, is_mutation};
 use crate::key::{Key, RequestId};
-use crate::observe;
 use crate::operation::Operation;
 use crate::permit::{Attempt, Permit};
 use crate::record::Record;
@@ -25,7 +24,7 @@ use crate::store::Store;
 use super::Options;
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
 use super::execution::{Execution, Running};
-use super::observe as trace;
+use super::observe;
 use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery, Verdict};
 use super::request::{Keyed, key, request_id};
 use super::response::{Judged, judge, replay, stored_headers, whole};
@@ -101,7 +100,7 @@ where
             match key(request.headers(), dialect) {
                 Ok(key) => {
                     let once = self.once(request, key.clone(), id.clone());
-                    (trace::request(&key, &id, once, outcome).await?, Some(key))
+                    (observe::request(&key, &id, once, outcome).await?, Some(key))
                 }
                 Err(reason) => (Answer::Refused(reason), None),
             }
@@ -169,7 +168,7 @@ where
             // In a task of its own, as the handler: what it finds out is recorded though the client
             // hangs up.
             OnInterrupted::Recover(hook) => {
-                finish(trace::spawn(self.recover(hook, attempt, request))).await
+                finish(observe::spawn(self.recover(hook, attempt, request))).await
             }
         }
     }
@@ -222,7 +221,7 @@ where
     ) -> std::result::Result<Answer, S::Error> {
         let running = Running::new(permit);
         request.extensions_mut().insert(running.execution());
-        finish(trace::spawn(async move {
+        finish(observe::spawn(async move {
             let mut inner = self.inner;
             if let Err(error) = ready(&mut inner).await {
                 // Nothing ran. Whether or not freeing the key is recorded, this is the answer.

@@ -75,7 +75,10 @@ fn kind(reason: &Reason) -> &'static str {
         | Reason::KeyMissing
         | Reason::KeyInvalid(_)
         | Reason::KeyRepeated => "idempotency_error",
-        Reason::OutcomeUnknown | Reason::Unavailable | Reason::HandlerPanicked => "api_error",
+        Reason::OutcomeUnknown
+        | Reason::Unavailable
+        | Reason::HandlerPanicked
+        | Reason::NotDurable => "api_error",
         _ => "invalid_request_error",
     }
 }
@@ -83,7 +86,10 @@ fn kind(reason: &Reason) -> &'static str {
 /// Stripe's codes where it has one. A conflict has none.
 fn code(reason: &Reason) -> Option<&'static str> {
     match reason {
-        Reason::Conflict { .. } | Reason::HandlerPanicked | Reason::Unauthorized => None,
+        Reason::Conflict { .. }
+        | Reason::HandlerPanicked
+        | Reason::NotDurable
+        | Reason::Unauthorized => None,
         Reason::InProgress { .. } => Some("idempotency_key_in_use"),
         Reason::TooManyRequests => Some("rate_limit"),
         _ => Some(reason.code()),
