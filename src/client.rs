@@ -202,8 +202,8 @@ impl ClientLayer {
 
     /// Sends the keys that it makes as structured-field strings, in quotes, as the IETF's draft has it; a
     /// key that the caller sets goes as it is.
-    pub fn quote_keys(mut self) -> Self {
-        self.options.quote_keys = true;
+    pub fn quote_keys(mut self, quoted: bool) -> Self {
+        self.options.quote_keys = quoted;
         self
     }
 

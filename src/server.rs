@@ -48,7 +48,7 @@
 //! # fn main() -> refrain::Result<()> {
 //! # let store = refrain::Store::builder().open_in_memory()?;
 //! let layer = IdempotencyLayer::new(store);
-//! let strict = layer.clone().require_key().on_interrupted(OnInterrupted::Refuse);
+//! let strict = layer.clone().require_key(true).on_interrupted(OnInterrupted::Refuse);
 //! let app: Router = Router::new()
 //!     .route("/v1/payments", post(|| async { "paid" }).layer(strict))
 //!     .route("/v1/quotes", post(|| async { "quoted" }).layer(layer.keep(KeepPolicy::All)));
@@ -226,8 +226,8 @@ impl IdempotencyLayer {
     /// IEEE double cannot hold - is compared byte for byte, as are all others.
     #[cfg(feature = "canonical-json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "canonical-json")))]
-    pub fn fingerprint_canonical_json(mut self) -> Self {
-        self.options.fingerprinting.canonical_json = true;
+    pub fn fingerprint_canonical_json(mut self, canonical: bool) -> Self {
+        self.options.fingerprinting.canonical_json = canonical;
         self
     }
 
@@ -259,8 +259,8 @@ impl IdempotencyLayer {
     /// Makes claims durable before the handler starts, at the price of one more commit: a crash in
     /// mid-handler is then known, and handlers have checkpoints and downstream keys. Unless
     /// [`on_interrupted`](Self::on_interrupted) says otherwise, a retry after a crash is refused.
-    pub fn durable(mut self) -> Self {
-        self.options.durable = true;
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.options.durable = durable;
         self
     }
 
@@ -284,8 +284,8 @@ impl IdempotencyLayer {
     }
 
     /// Refuses a POST, PUT, PATCH or DELETE without a key.
-    pub fn require_key(mut self) -> Self {
-        self.options.require_key = true;
+    pub fn require_key(mut self, required: bool) -> Self {
+        self.options.require_key = required;
         self
     }
 
@@ -340,15 +340,16 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Makes a request id for every request, whatever the client's `x-request-id` says.
-    pub fn distrust_request_ids(mut self) -> Self {
-        self.options.trust_request_ids = false;
+    /// Sets whether a client's `x-request-id` becomes the request's id; `true` by default. Otherwise
+    /// every request gets a new id.
+    pub fn trust_request_ids(mut self, trusted: bool) -> Self {
+        self.options.trust_request_ids = trusted;
         self
     }
 
     /// Replays `Set-Cookie` too, which hands a session to whoever retries.
-    pub fn replay_set_cookie(mut self) -> Self {
-        self.options.replay_set_cookie = true;
+    pub fn replay_set_cookie(mut self, replayed: bool) -> Self {
+        self.options.replay_set_cookie = replayed;
         self
     }
 }

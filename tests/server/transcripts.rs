@@ -37,7 +37,7 @@ impl Server {
             .dialect(dialect)
             .wait(Duration::ZERO)
             .max_request_bytes(1000)
-            .require_key();
+            .require_key(true);
         let placed = || async { (StatusCode::CREATED, "placed\n") };
         let streamed = || async { (Verdict::CompleteWithoutResponse, "streamed\n") };
         let crash = || async { (Verdict::Interrupt, StatusCode::GATEWAY_TIMEOUT) };
@@ -55,7 +55,7 @@ impl Server {
             .route("/panics", post(panics))
             .route("/failures", post(closes))
             .layer(DefaultBodyLimit::disable())
-            .layer(layer.durable())
+            .layer(layer.durable(true))
             .route("/secrets", post(placed).layer(seen_by_none));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
