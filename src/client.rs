@@ -76,13 +76,13 @@ mod service;
 pub use crate::http::{Body, BodyError, BoxError};
 pub use call::{Call, CallId};
 pub use error::{Error, Failure, Stop};
-pub use journal::{Entry, Journal, JournalBuilder, JournalError};
+pub use journal::{Journal, JournalBuilder, JournalEntry, JournalError};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use reqwest::Reqwest;
 pub use service::Client;
 
-use recent::Memory;
+use recent::RecentCalls;
 
 /// The longest that a call, or an attempt, may be given.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -100,12 +100,12 @@ const BUDGET_SHARE: f32 = 0.2;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientLayer {
-    options: Options,
-    memory: Arc<Memory>,
+    options: ClientOptions,
+    recent: Arc<RecentCalls>,
 }
 
 #[derive(Clone)]
-struct Options {
+struct ClientOptions {
     max_attempts: u32,
     attempt_timeout: Duration,
     deadline: Duration,
@@ -116,9 +116,9 @@ struct Options {
     quote_keys: bool,
 }
 
-impl std::fmt::Debug for Options {
+impl std::fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options")
+        f.debug_struct("ClientOptions")
             .field("max_attempts", &self.max_attempts)
             .field("attempt_timeout", &self.attempt_timeout)
             .field("deadline", &self.deadline)
@@ -135,7 +135,7 @@ impl Default for ClientLayer {
 impl ClientLayer {
     /// A layer with the limits that are named at its options.
     pub fn new() -> Self {
-        let options = Options {
+        let options = ClientOptions {
             max_attempts: 8,
             attempt_timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(120),
@@ -145,7 +145,7 @@ impl ClientLayer {
             max_response_bytes: 1024 * 1024,
             quote_keys: false,
         };
-        Self { options, memory: Arc::new(Memory::new(Duration::from_secs(300), 65_536)) }
+        Self { options, recent: Arc::new(RecentCalls::new(Duration::from_secs(300), 65_536)) }
     }
 
     /// How often a call is sent at most, the first time included: 8, and at least 1.
@@ -213,7 +213,7 @@ impl ClientLayer {
     ///
     /// The layer forgets what it knew, and shares nothing with those it was cloned from.
     pub fn call_ids(mut self, window: Duration, max: usize) -> Self {
-        self.memory = Arc::new(Memory::new(window, max));
+        self.recent = Arc::new(RecentCalls::new(window, max));
         self
     }
 }
@@ -222,7 +222,7 @@ impl<S> Layer<S> for ClientLayer {
     type Service = Client<S>;
 
     fn layer(&self, inner: S) -> Client<S> {
-        Client::new(inner, self.options.clone(), Arc::clone(&self.memory))
+        Client::new(inner, self.options.clone(), Arc::clone(&self.recent))
     }
 }
 

@@ -36,7 +36,7 @@
 //! layer, the handlers. What stands outside is done for each request, replays included, and is not
 //! part of the record. `docs/http.md` has the reasons, and what each answer looks like.
 //!
-//! # Options for a route
+//! # LayerOptions for a route
 //!
 //! A clone of a layer shares its store and its memory, and can be told otherwise. Give each route its
 //! own: of two layers around each other the outer one alone acts, by its options.
@@ -96,7 +96,7 @@ pub use policy::{Hook, Interruption, KeepPolicy, OnInterrupted, Recovery, Verdic
 pub use request::request_id;
 pub use service::Idempotent;
 
-use budget::Memory;
+use budget::Budget;
 use collect::Collector;
 pub(crate) use fingerprint::Fingerprinting;
 
@@ -105,7 +105,7 @@ pub(crate) use fingerprint::Fingerprinting;
 #[must_use]
 pub struct IdempotencyLayer {
     store: Store,
-    options: Options,
+    options: LayerOptions,
 }
 
 type ScopeOf = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
@@ -113,7 +113,7 @@ type Authorizing = Pin<Box<dyn Future<Output = bool> + Send>>;
 type Authorize = Arc<dyn Fn(Parts, Record) -> Authorizing + Send + Sync>;
 
 #[derive(Clone)]
-struct Options {
+struct LayerOptions {
     dialect: Arc<dyn Dialect>,
     scope: ScopeOf,
     fingerprinting: Fingerprinting,
@@ -131,7 +131,7 @@ struct Options {
     replay_set_cookie: bool,
 }
 
-impl Options {
+impl LayerOptions {
     fn is_durable(&self) -> bool {
         self.durable || !matches!(self.on_interrupted, None | Some(OnInterrupted::Rerun))
     }
@@ -146,9 +146,9 @@ impl Options {
     }
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for LayerOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
+        f.debug_struct("LayerOptions")
             .field("dialect", &self.dialect)
             .field("fingerprinting", &self.fingerprinting)
             .field("keep", &self.keep)
@@ -161,7 +161,7 @@ impl fmt::Debug for Options {
 impl IdempotencyLayer {
     /// The layer with its defaults.
     pub fn new(store: Store) -> Self {
-        let options = Options {
+        let options = LayerOptions {
             dialect: Arc::new(RevDesk),
             scope: Arc::new(scope::bearer_token),
             fingerprinting: Fingerprinting::default(),
@@ -175,7 +175,7 @@ impl IdempotencyLayer {
             collector: Collector {
                 max_bytes: 1024 * 1024,
                 within: Duration::from_secs(30),
-                memory: Memory::new(128 * 1024 * 1024),
+                budget: Budget::new(128 * 1024 * 1024),
             },
             max_response_bytes: 1024 * 1024,
             collect_within: Duration::from_secs(10),
@@ -321,7 +321,7 @@ impl IdempotencyLayer {
     ///
     /// Clones made before this share the earlier limit.
     pub fn max_buffered_bytes(mut self, max: usize) -> Self {
-        self.options.collector.memory = Memory::new(max);
+        self.options.collector.budget = Budget::new(max);
         self
     }
 

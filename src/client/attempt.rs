@@ -22,12 +22,12 @@ const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// A request on its way, for the first time or again.
 pub(super) struct Outgoing {
     pub(super) parts: Parts,
-    pub(super) content: Content,
+    pub(super) content: Payload,
     /// Which attempt this is, from 1 on.
     pub(super) attempt: u32,
 }
 
-pub(super) enum Content {
+pub(super) enum Payload {
     /// It can be sent again.
     Whole(Whole),
     /// It cannot, for the reason given.
@@ -37,20 +37,20 @@ pub(super) enum Content {
 impl Outgoing {
     /// The same request once more, if that does no harm.
     pub(super) fn again(&self) -> Option<Self> {
-        let Content::Whole(whole) = &self.content else { return None };
-        let content = Content::Whole(whole.clone());
+        let Payload::Whole(whole) = &self.content else { return None };
+        let content = Payload::Whole(whole.clone());
         Some(Self { parts: self.parts.clone(), content, attempt: self.attempt })
     }
 }
 
 /// The answer to a call.
 pub(super) struct Answered {
-    pub(super) response: Answer,
+    pub(super) response: Received,
     pub(super) attempts: u32,
     pub(super) replayed: bool,
 }
 
-pub(super) enum Answer {
+pub(super) enum Received {
     Whole(Response<Whole>),
     Passing(Response<Body>),
 }
@@ -113,8 +113,8 @@ where
     fn call(&mut self, outgoing: Outgoing) -> Self::Future {
         let Outgoing { parts, content, attempt } = outgoing;
         let (body, stop) = match content {
-            Content::Whole(whole) => (whole.into(), Stop::Final),
-            Content::Once(body, stop) => (body, stop),
+            Payload::Whole(whole) => (whole.into(), Stop::Final),
+            Payload::Once(body, stop) => (body, stop),
         };
         let started = Instant::now();
         let until = (started + self.timeout).min(self.ends);
@@ -157,10 +157,10 @@ impl Lost {
 
 /// Takes the answer for one to the call, or for a refusal: that by its head alone where its body is not
 /// held.
-fn read(answer: Answer, keyed: bool, attempts: u32, stop: Stop) -> Result<Answered, Box<Lost>> {
+fn read(answer: Received, keyed: bool, attempts: u32, stop: Stop) -> Result<Answered, Box<Lost>> {
     let seen = match &answer {
-        Answer::Whole(response) => seen(response, response.body().data.clone()),
-        Answer::Passing(response) => seen(response, Bytes::new()),
+        Received::Whole(response) => seen(response, response.body().data.clone()),
+        Received::Passing(response) => seen(response, Bytes::new()),
     };
     let replayed = is_replay(seen.headers());
     let Some(refused) = refusal(&seen, keyed) else {
@@ -185,20 +185,20 @@ fn seen<B>(response: &Response<B>, body: Bytes) -> Response<Bytes> {
 }
 
 /// Collects an answer, so that one that breaks off is noticed here; what is longer passes on.
-async fn receive(response: Response<impl AnyBody>, max: usize) -> Result<Answer, BoxError> {
+async fn receive(response: Response<impl AnyBody>, max: usize) -> Result<Received, BoxError> {
     let (parts, body) = response.into_parts();
     // What refuses must be read: what it says decides whether there may be another attempt.
     let is_refusal = parts.status.is_client_error() || parts.status.is_server_error();
     let max = if is_refusal { max.max(MAX_REFUSAL_BYTES) } else { max };
     let too_long = body.size_hint().lower() > max as u64;
     if is_stream(parts.status, &parts.headers) || too_long {
-        return Ok(Answer::Passing(Response::from_parts(parts, Body::streamed(body))));
+        return Ok(Received::Passing(Response::from_parts(parts, Body::streamed(body))));
     }
     let mut reader = BodyReader::new(body);
     match reader.finish(max).await {
-        Ok(()) => Ok(Answer::Whole(Response::from_parts(parts, reader.into_whole()))),
+        Ok(()) => Ok(Received::Whole(Response::from_parts(parts, reader.into_whole()))),
         Err(Unread::TooLong) => {
-            Ok(Answer::Passing(Response::from_parts(parts, reader.into_body())))
+            Ok(Received::Passing(Response::from_parts(parts, reader.into_body())))
         }
         Err(Unread::Broken(error)) => Err(error),
     }

@@ -17,9 +17,9 @@ use super::call::Call;
 /// Whatever the server said stays in [`response`](Self::response). It is cheap to clone, since all who
 /// share a call get it.
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<Details>);
 
-struct Inner {
+struct Details {
     call: Call,
     failure: Failure,
     stop: Stop,
@@ -128,7 +128,7 @@ impl Error {
         stop: Stop,
         response: Option<Response<Bytes>>,
     ) -> Self {
-        Self(Arc::new(Inner { call, failure, stop, response }))
+        Self(Arc::new(Details { call, failure, stop, response }))
     }
 
     /// A call of which nothing was sent.
@@ -161,7 +161,7 @@ impl Error {
 /// Without headers and body: a server may repeat the key there.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { call, failure, stop, response } = &*self.0;
+        let Details { call, failure, stop, response } = &*self.0;
         f.debug_struct("Error")
             .field("call", call)
             .field("failure", failure)
@@ -173,7 +173,7 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { call, failure, stop, .. } = &*self.0;
+        let Details { call, failure, stop, .. } = &*self.0;
         write!(f, "{failure}; ")?;
         match call.attempts {
             0 => f.write_str("nothing was sent"),

@@ -14,7 +14,7 @@ use crate::operation::Operation;
 use crate::permit::{Attempt, Permit};
 use crate::store::Store;
 
-/// As long as a store keeps anything: entries are to end by [`Entry::done`].
+/// As long as a store keeps anything: entries are to end by [`JournalEntry::done`].
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// What a claim keeps: so many pieces, so long.
@@ -72,7 +72,7 @@ pub struct JournalBuilder {
 /// Dropped without [`done`](Self::done) it stays in the journal, for the next who asks.
 #[derive(Debug)]
 #[must_use = "a job is in the journal until it is done"]
-pub struct Entry {
+pub struct JournalEntry {
     permit: Permit,
     key: Key,
     request: Bytes,
@@ -154,7 +154,7 @@ impl Journal {
         &self,
         job: &str,
         request: impl Into<Bytes>,
-    ) -> Result<Entry, JournalError> {
+    ) -> Result<JournalEntry, JournalError> {
         let (request, operation) = (request.into(), self.operation(job)?);
         loop {
             match self.begin(&operation).await? {
@@ -197,7 +197,11 @@ impl Journal {
         }
     }
 
-    async fn enter(&self, mut permit: Permit, request: Bytes) -> Result<Entry, JournalError> {
+    async fn enter(
+        &self,
+        mut permit: Permit,
+        request: Bytes,
+    ) -> Result<JournalEntry, JournalError> {
         let (len, max) = (request.len(), Self::MAX_REQUEST_BYTES);
         if len > max {
             permit.release().await?;
@@ -212,14 +216,14 @@ impl Journal {
                 return Err(error.into());
             }
         }
-        Entry::new(permit, kept)
+        JournalEntry::new(permit, kept)
     }
 
-    async fn resume(&self, attempt: Attempt, kept: Kept) -> Result<Entry, JournalError> {
+    async fn resume(&self, attempt: Attempt, kept: Kept) -> Result<JournalEntry, JournalError> {
         if kept.age(&self.clock.read()) >= self.window {
             return Err(JournalError::WindowPassed { first_sent: kept.first_sent() });
         }
-        Entry::new(attempt.retry().await?, kept)
+        JournalEntry::new(attempt.retry().await?, kept)
     }
 }
 
@@ -267,7 +271,7 @@ impl JournalBuilder {
     }
 }
 
-impl Entry {
+impl JournalEntry {
     fn new(permit: Permit, kept: Kept) -> Result<Self, JournalError> {
         let key = permit.downstream_key(LABEL)?;
         let first_sent = kept.first_sent();

@@ -19,8 +19,8 @@ use super::call::CallId;
 use super::error::Error;
 
 /// A call under way, for all who asked for it.
-pub(super) type Flight = Shared<Running>;
-type Running = Pin<Box<dyn Future<Output = Landed> + Send>>;
+pub(super) type Flight = Shared<SharedCall>;
+type SharedCall = Pin<Box<dyn Future<Output = Landed> + Send>>;
 
 /// How a shared call ended.
 #[derive(Clone)]
@@ -32,30 +32,30 @@ pub(super) enum Landed {
 }
 
 /// The calls of a layer's clones.
-pub(super) struct Memory {
+pub(super) struct RecentCalls {
     window: Duration,
     max: usize,
-    state: Mutex<State>,
+    state: Mutex<CallTable>,
 }
 
 #[derive(Default)]
-struct State {
+struct CallTable {
     keys: HashMap<CallId, Key>,
     /// In the order in which they are forgotten.
     ids: VecDeque<(Instant, CallId)>,
-    flights: HashMap<Key, (Fingerprint, WeakShared<Running>)>,
+    flights: HashMap<Key, (Fingerprint, WeakShared<SharedCall>)>,
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for RecentCalls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory")
+        f.debug_struct("RecentCalls")
             .field("window", &self.window)
             .field("max", &self.max)
             .finish_non_exhaustive()
     }
 }
 
-impl State {
+impl CallTable {
     fn forget_oldest(&mut self) {
         if let Some((_, id)) = self.ids.pop_front() {
             self.keys.remove(&id);
@@ -63,7 +63,7 @@ impl State {
     }
 }
 
-impl Memory {
+impl RecentCalls {
     pub(super) fn new(window: Duration, max: usize) -> Self {
         Self { window, max, state: Mutex::default() }
     }
@@ -113,7 +113,7 @@ impl Memory {
         if state.flights.len() >= self.max {
             return None;
         }
-        let call: Running = Box::pin(call);
+        let call: SharedCall = Box::pin(call);
         let flight = call.shared();
         state.flights.insert(key.clone(), (request, flight.downgrade()?));
         Some(flight)

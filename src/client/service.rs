@@ -23,25 +23,25 @@ use crate::http::{
 };
 use crate::key::{Fingerprint, Key};
 
-use super::Options;
-use super::attempt::{Answer, Answered, Attempts, Content, Lost, Outgoing, Transport};
+use super::ClientOptions;
+use super::attempt::{Answered, Attempts, Lost, Outgoing, Payload, Received, Transport};
 use super::call::{Call, CallId};
 use super::error::{Error, Failure, Stop};
 use super::policy::Patience;
-use super::recent::{Landed, Memory};
+use super::recent::{Landed, RecentCalls};
 
 /// A service that gives each mutation a key and retries it safely: what a
 /// [`ClientLayer`](super::ClientLayer) makes of another.
 #[derive(Clone, Debug)]
 pub struct Client<S> {
     inner: S,
-    options: Options,
-    memory: Arc<Memory>,
+    options: ClientOptions,
+    recent: Arc<RecentCalls>,
 }
 
 impl<S> Client<S> {
-    pub(super) fn new(inner: S, options: Options, memory: Arc<Memory>) -> Self {
-        Self { inner, options, memory }
+    pub(super) fn new(inner: S, options: ClientOptions, recent: Arc<RecentCalls>) -> Self {
+        Self { inner, options, recent }
     }
 }
 
@@ -65,15 +65,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Self { inner, options, memory } = self.clone();
-        Box::pin(async move { run(inner, options, &memory, request).await })
+        let Self { inner, options, recent } = self.clone();
+        Box::pin(async move { run(inner, options, &recent, request).await })
     }
 }
 
 async fn run<S, B, R>(
     inner: S,
-    options: Options,
-    memory: &Memory,
+    options: ClientOptions,
+    recent: &RecentCalls,
     request: Request<B>,
 ) -> Result<Response<Body>, Error>
 where
@@ -82,7 +82,7 @@ where
     R: AnyBody,
 {
     let (mut parts, body) = request.into_parts();
-    let (key, named) = key(&mut parts, memory, options.quote_keys)?;
+    let (key, named) = key(&mut parts, recent, options.quote_keys)?;
     let ends = Instant::now() + options.deadline;
     let content = content(&parts.method, key.as_ref(), body, options.max_request_bytes);
     let content = match timeout_at(ends, content).await {
@@ -95,15 +95,15 @@ where
         }
     };
     let shared = match (&key, &content) {
-        (Some(key), Content::Whole(whole)) if named => {
+        (Some(key), Payload::Whole(whole)) if named => {
             let same = sameness(&parts, whole);
             let outgoing = Outgoing {
                 parts: parts.clone(),
-                content: Content::Whole(whole.clone()),
+                content: Payload::Whole(whole.clone()),
                 attempt: 1,
             };
             let call = one(inner.clone(), options.clone(), Some(key.clone()), outgoing, ends);
-            memory.share(key, same, land(key.clone(), call))
+            recent.share(key, same, land(key.clone(), call))
         }
         _ => None,
     };
@@ -121,16 +121,18 @@ where
     let outgoing = Outgoing { parts, content, attempt: 1 };
     let answered = one(inner, options, key, outgoing, ends).await?;
     Ok(match answered {
-        Answer::Whole(response) => response.map(Body::from),
-        Answer::Passing(response) => response,
+        Received::Whole(response) => response.map(Body::from),
+        Received::Passing(response) => response,
     })
 }
 
 /// A call's end, for all who share it: a panic too, or they would wait for ever.
-async fn land(key: Key, call: impl Future<Output = Result<Answer, Error>>) -> Landed {
+async fn land(key: Key, call: impl Future<Output = Result<Received, Error>>) -> Landed {
     match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(Ok(Answer::Whole(response))) => Landed::Whole(Box::new(response)),
-        Ok(Ok(Answer::Passing(response))) => Landed::Passing(Arc::new(Mutex::new(Some(response)))),
+        Ok(Ok(Received::Whole(response))) => Landed::Whole(Box::new(response)),
+        Ok(Ok(Received::Passing(response))) => {
+            Landed::Passing(Arc::new(Mutex::new(Some(response))))
+        }
         Ok(Err(error)) => Landed::Failed(error),
         Err(_) => {
             let panicked = Failure::Transport("the service that sends panicked".into());
@@ -143,11 +145,11 @@ async fn land(key: Key, call: impl Future<Output = Result<Answer, Error>>) -> La
 /// One call, with all its attempts.
 async fn one<S, R>(
     inner: S,
-    options: Options,
+    options: ClientOptions,
     key: Option<Key>,
     outgoing: Outgoing,
     ends: Instant,
-) -> Result<Answer, Error>
+) -> Result<Received, Error>
 where
     S: Transport<R>,
     R: AnyBody,
@@ -163,8 +165,8 @@ where
         Ok(Answered { mut response, attempts, replayed }) => {
             let call = Call { key, attempts, replayed };
             match &mut response {
-                Answer::Whole(response) => response.extensions_mut().insert(call),
-                Answer::Passing(response) => response.extensions_mut().insert(call),
+                Received::Whole(response) => response.extensions_mut().insert(call),
+                Received::Passing(response) => response.extensions_mut().insert(call),
             };
             Ok(response)
         }
@@ -176,7 +178,7 @@ where
 }
 
 /// The request's key, set in its headers, and whether the caller named the call.
-fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, bool), Error> {
+fn key(parts: &mut Parts, recent: &RecentCalls, quote: bool) -> Result<(Option<Key>, bool), Error> {
     if !is_mutation(&parts.method) {
         return Ok((None, false));
     }
@@ -184,7 +186,7 @@ fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, 
         return Ok((Some(key), true));
     }
     let id = parts.extensions.get::<CallId>();
-    let key = id.map_or_else(Key::random, |id| memory.key_of(id));
+    let key = id.map_or_else(Key::random, |id| recent.key_of(id));
     let value = if quote { format!("\"{}\"", key.as_str()) } else { key.as_str().to_owned() };
     let value = HeaderValue::from_str(&value).expect("keys are header values");
     let named = id.is_some();
@@ -208,16 +210,16 @@ async fn content(
     key: Option<&Key>,
     body: impl AnyBody,
     max: usize,
-) -> Result<Content, BoxError> {
+) -> Result<Payload, BoxError> {
     if !method.is_safe() && key.is_none() {
-        return Ok(Content::Once(Body::streamed(body), Stop::NotIdempotent));
+        return Ok(Payload::Once(Body::streamed(body), Stop::NotIdempotent));
     }
     if body.size_hint().upper().is_none_or(|upper| upper > max as u64) {
-        return Ok(Content::Once(Body::streamed(body), Stop::BodyNotRepeatable));
+        return Ok(Payload::Once(Body::streamed(body), Stop::BodyNotRepeatable));
     }
     let mut reader = BodyReader::new(body);
     match reader.finish(max).await {
-        Ok(()) => Ok(Content::Whole(reader.into_whole())),
+        Ok(()) => Ok(Payload::Whole(reader.into_whole())),
         Err(Unread::TooLong) => Err("the body is longer than it said".into()),
         Err(Unread::Broken(error)) => Err(error),
     }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::http::{AnyBody, BodyReader, Whole};
 use crate::key::Scope;
 
-use super::budget::{Memory, OutOfMemory, Share};
+use super::budget::{Budget, OverBudget, Share};
 
 /// How much of a refused body is read and thrown away, and for how long: a client that sends all of
 /// its body before it listens then gets the answer, and not a connection that was reset.
@@ -25,7 +25,7 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Collector {
     pub(super) max_bytes: usize,
     pub(super) within: Duration,
-    pub(super) memory: Arc<Memory>,
+    pub(super) budget: Arc<Budget>,
 }
 
 /// Why a body was not collected.
@@ -33,13 +33,13 @@ pub(super) struct Collector {
 pub(super) enum Uncollected {
     TooLarge,
     TooSlow,
-    OutOfMemory(OutOfMemory),
+    OverBudget(OverBudget),
     Broken,
 }
 
-impl From<OutOfMemory> for Uncollected {
-    fn from(which: OutOfMemory) -> Self {
-        Self::OutOfMemory(which)
+impl From<OverBudget> for Uncollected {
+    fn from(which: OverBudget) -> Self {
+        Self::OverBudget(which)
     }
 }
 
@@ -77,7 +77,7 @@ impl Collector {
         scope: Scope,
         reader: &mut BodyReader<B>,
     ) -> Result<Share, Uncollected> {
-        let mut share = Share::new(Arc::clone(&self.memory), scope);
+        let mut share = Share::new(Arc::clone(&self.budget), scope);
         while reader.advance().await.map_err(|_| Uncollected::Broken)? {
             if reader.len() > self.max_bytes {
                 return Err(Uncollected::TooLarge);

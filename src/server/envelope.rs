@@ -77,11 +77,11 @@ impl Envelope {
     /// The body that is sent.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
-        struct Outer<'a> {
-            error: Inner<'a>,
+        struct ErrorBody<'a> {
+            error: ErrorFields<'a>,
         }
         #[derive(Serialize)]
-        struct Inner<'a> {
+        struct ErrorFields<'a> {
             code: &'a str,
             message: &'a str,
             #[serde(serialize_with = "as_map")]
@@ -93,8 +93,8 @@ impl Envelope {
         ) -> Result<S::Ok, S::Error> {
             serializer.collect_map(fields.iter().map(|(name, text)| (name, text)))
         }
-        let error = Inner { code: &self.code, message: &self.message, fields: &self.fields };
-        serde_json::to_string(&Outer { error }).expect("strings are always JSON")
+        let error = ErrorFields { code: &self.code, message: &self.message, fields: &self.fields };
+        serde_json::to_string(&ErrorBody { error }).expect("strings are always JSON")
     }
 
     /// The response, its body as bytes.

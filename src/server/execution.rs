@@ -49,9 +49,9 @@ use super::envelope::Envelope;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Execution(Arc<Shared>);
+pub struct Execution(Arc<ExecutionState>);
 
-struct Shared {
+struct ExecutionState {
     key: Key,
     request_id: RequestId,
     attempt: u32,
@@ -123,11 +123,11 @@ impl fmt::Debug for Execution {
 /// A panic frees a volatile key, or, once the handler has answered with success, records the operation
 /// as done: it must not run again because its body broke. A task that ends otherwise without a verdict was killed by its
 /// runtime in the middle of the handler: the key then stays claimed.
-pub(super) struct Running(Arc<Shared>);
+pub(super) struct Lender(Arc<ExecutionState>);
 
-impl Running {
+impl Lender {
     pub(super) fn new(permit: Permit) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(ExecutionState {
             key: permit.key().clone(),
             request_id: permit.request_id().clone(),
             attempt: permit.attempt(),
@@ -152,7 +152,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for Lender {
     fn drop(&mut self) {
         let Some(permit) = self.0.permit.lock().take() else { return };
         let succeeded = self.0.succeeded.load(Ordering::Relaxed);

@@ -8,8 +8,8 @@ use crate::http::{AnyBody, Body, IDEMPOTENCY_KEY, REQUEST_ID, Repeated, only};
 use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 
-use super::Options;
-use super::budget::OutOfMemory;
+use super::LayerOptions;
+use super::budget::OverBudget;
 use super::collect::Uncollected;
 use super::dialect::{Dialect, Reason};
 
@@ -42,15 +42,15 @@ impl Keyed {
     pub(super) async fn collect<B: AnyBody>(
         (parts, body): (Parts, B),
         (scope, key, id): (Scope, Key, RequestId),
-        options: &Options,
+        options: &LayerOptions,
     ) -> Result<Self, Reason> {
         let max = options.collector.max_bytes;
         let body = options.collector.collect(scope, &parts.headers, body).await;
         let (whole, share) = body.map_err(|why| match why {
             Uncollected::TooLarge => Reason::BodyTooLarge { max },
             Uncollected::TooSlow => Reason::BodyTooSlow,
-            Uncollected::OutOfMemory(OutOfMemory::All) => Reason::Unavailable,
-            Uncollected::OutOfMemory(OutOfMemory::Scope) => Reason::TooManyRequests,
+            Uncollected::OverBudget(OverBudget::All) => Reason::Unavailable,
+            Uncollected::OverBudget(OverBudget::Scope) => Reason::TooManyRequests,
             Uncollected::Broken => Reason::BodyUnreadable,
         })?;
         let fingerprint = options.fingerprinting.of(&parts, &whole.data);

@@ -10,8 +10,8 @@ use http::response::Parts;
 use crate::http::{AnyBody, Body, BodyReader, REQUEST_ID, Unread, Whole, is_stream};
 use crate::record::Trailers;
 
-use super::Options;
-use super::execution::Running;
+use super::LayerOptions;
+use super::execution::Lender;
 use super::policy::Verdict;
 
 /// Headers that belong to one connection or one moment, and not to the response.
@@ -40,8 +40,8 @@ pub(super) struct Judged {
 /// Judges a response, and collects its body if it is to be kept.
 pub(super) async fn judge(
     response: Response<impl AnyBody>,
-    options: &Options,
-    running: &Running,
+    options: &LayerOptions,
+    lender: &Lender,
 ) -> Judged {
     let (mut parts, body) = response.into_parts();
     let handlers = parts.extensions.remove::<Verdict>();
@@ -50,7 +50,7 @@ pub(super) async fn judge(
             Verdict::CompleteWithoutResponse
         }
         Verdict::Complete => {
-            running.note_success();
+            lender.note_success();
             return keep(parts, body, handlers, options).await;
         }
         verdict => verdict,
@@ -64,7 +64,7 @@ async fn keep(
     parts: Parts,
     body: impl AnyBody,
     handlers: Option<Verdict>,
-    options: &Options,
+    options: &LayerOptions,
 ) -> Judged {
     let whole = match collect(body, options.max_response_bytes, options.collect_within).await {
         Collected::Whole(whole) => whole,
@@ -106,7 +106,7 @@ async fn collect(body: impl AnyBody, max_bytes: usize, within: Duration) -> Coll
 }
 
 /// The headers that are stored: all but those of one connection or one moment.
-pub(super) fn stored_headers(headers: &HeaderMap, options: &Options) -> HeaderMap {
+pub(super) fn stored_headers(headers: &HeaderMap, options: &LayerOptions) -> HeaderMap {
     let named: Vec<&[u8]> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -127,7 +127,7 @@ pub(super) fn stored_headers(headers: &HeaderMap, options: &Options) -> HeaderMa
 }
 
 /// A stored response, to be sent again. Cookies may have been stored by a layer that replays them.
-pub(super) fn replay(response: &Response<Bytes>, options: &Options) -> Response<Body> {
+pub(super) fn replay(response: &Response<Bytes>, options: &LayerOptions) -> Response<Body> {
     let mut response = response.clone();
     if !options.replay_set_cookie {
         response.headers_mut().remove(header::SET_COOKIE);

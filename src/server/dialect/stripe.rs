@@ -21,12 +21,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 pub struct Stripe;
 
 #[derive(Serialize)]
-struct Outer<'a> {
-    error: Inner<'a>,
+struct StripeBody<'a> {
+    error: StripeError<'a>,
 }
 
 #[derive(Serialize)]
-struct Inner<'a> {
+struct StripeError<'a> {
     r#type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
@@ -37,12 +37,12 @@ impl Dialect for Stripe {
     fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
         let reason = &refusal.reason;
         let message = message(refusal);
-        let error = Inner { r#type: kind(reason), code: code(reason), message: &message };
+        let error = StripeError { r#type: kind(reason), code: code(reason), message: &message };
         let status = match reason {
             Reason::Conflict { .. } => StatusCode::BAD_REQUEST,
             _ => reason.status(),
         };
-        let mut response = json(reason, status, &Outer { error });
+        let mut response = json(reason, status, &StripeBody { error });
         let headers = response.headers_mut();
         if let Some(should_retry) = should_retry(reason) {
             headers.insert(STRIPE_SHOULD_RETRY, HeaderValue::from_static(should_retry));
