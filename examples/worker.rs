@@ -24,7 +24,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use refrain::client::{Body, Call, ClientLayer, Entry, Failure, Journal};
+use refrain::client::{Body, Call, ClientLayer, Failure, Journal, JournalEntry};
 use tower::{Layer, ServiceExt};
 
 /// Places a call for each job, once.
@@ -144,7 +144,11 @@ impl Options {
 }
 
 /// Sends the job's request under its key, and says what the server did.
-async fn place(options: &Options, client: Sender, entry: &Entry) -> Result<String, Box<dyn Error>> {
+async fn place(
+    options: &Options,
+    client: Sender,
+    entry: &JournalEntry,
+) -> Result<String, Box<dyn Error>> {
     let uri = format!("{}v1/calls", options.server);
     let request = Request::post(uri)
         .header("authorization", "Bearer YOUR_API_KEY")

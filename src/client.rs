@@ -71,26 +71,25 @@ use tower_layer::Layer;
 
 mod answer;
 mod attempt;
-mod body;
 mod call;
 mod error;
 mod journal;
-mod memory;
 mod policy;
+mod recent;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;
 
-pub use body::{Body, BodyError, BoxError};
+pub use crate::http::{Body, BodyError, BoxError};
 pub use call::{Call, CallId};
 pub use error::{Error, Failure, Stop};
-pub use journal::{Entry, Journal, JournalBuilder, JournalError};
+pub use journal::{Journal, JournalBuilder, JournalEntry, JournalError};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use reqwest::Reqwest;
 pub use service::Client;
 
-use memory::Memory;
+use recent::RecentCalls;
 
 /// The upper limit of every timeout.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -120,12 +119,12 @@ const BUDGET_SHARE: f32 = 0.2;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClientLayer {
-    options: Options,
-    memory: Arc<Memory>,
+    options: ClientOptions,
+    recent: Arc<RecentCalls>,
 }
 
 #[derive(Clone)]
-struct Options {
+struct ClientOptions {
     max_attempts: u32,
     attempt_timeout: Duration,
     deadline: Duration,
@@ -136,9 +135,9 @@ struct Options {
     quote_keys: bool,
 }
 
-impl std::fmt::Debug for Options {
+impl std::fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options")
+        f.debug_struct("ClientOptions")
             .field("max_attempts", &self.max_attempts)
             .field("attempt_timeout", &self.attempt_timeout)
             .field("deadline", &self.deadline)
@@ -155,7 +154,7 @@ impl Default for ClientLayer {
 impl ClientLayer {
     /// Returns a layer with the defaults that each setter names.
     pub fn new() -> Self {
-        let options = Options {
+        let options = ClientOptions {
             max_attempts: 8,
             attempt_timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(120),
@@ -165,7 +164,7 @@ impl ClientLayer {
             max_response_bytes: 1024 * 1024,
             quote_keys: false,
         };
-        Self { options, memory: Arc::new(Memory::new(Duration::from_secs(300), 65_536)) }
+        Self { options, recent: Arc::new(RecentCalls::new(Duration::from_secs(300), 65_536)) }
     }
 
     /// Sets the maximum number of attempts per call, the first included (default 8, at least 1).
@@ -241,11 +240,12 @@ impl ClientLayer {
         self
     }
 
-    /// Puts generated keys in quotes, as structured-field strings (the IETF draft's form).
+    /// Whether generated keys are sent in quotes, as structured-field strings (the IETF draft's form);
+    /// false by default.
     ///
     /// A key that the caller sets is sent unchanged.
-    pub fn quote_keys(mut self) -> Self {
-        self.options.quote_keys = true;
+    pub fn quote_keys(mut self, quoted: bool) -> Self {
+        self.options.quote_keys = quoted;
         self
     }
 
@@ -259,7 +259,7 @@ impl ClientLayer {
     /// The layer starts with an empty table, which it no longer shares with the layer it was cloned
     /// from.
     pub fn call_ids(mut self, window: Duration, max: usize) -> Self {
-        self.memory = Arc::new(Memory::new(window, max));
+        self.recent = Arc::new(RecentCalls::new(window, max));
         self
     }
 }
@@ -268,7 +268,7 @@ impl<S> Layer<S> for ClientLayer {
     type Service = Client<S>;
 
     fn layer(&self, inner: S) -> Client<S> {
-        Client::new(inner, self.options.clone(), Arc::clone(&self.memory))
+        Client::new(inner, self.options.clone(), Arc::clone(&self.recent))
     }
 }
 

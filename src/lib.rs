@@ -78,6 +78,8 @@ pub mod codec;
 mod engine;
 pub mod error;
 mod face;
+#[cfg(any(feature = "server", feature = "client"))]
+mod http;
 #[doc(hidden)]
 pub mod internals;
 pub mod key;

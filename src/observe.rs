@@ -107,14 +107,6 @@ pub(crate) fn opened(logs: usize, segments: usize, took: Stopwatch) {
     let _ = (logs, segments, took);
 }
 
-/// The HTTP layer has refused a request.
-#[cfg(feature = "server")]
-pub(crate) fn refused(code: &'static str) {
-    #[cfg(feature = "metrics")]
-    metrics::counter!("refrain_refused_total", "code" => code).increment(1);
-    let _ = code;
-}
-
 /// Measures a duration for those who watch, and decides nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(Instant);

@@ -36,22 +36,22 @@
 //! layer, the handlers. What stands outside is done for each request, replays included, and is not
 //! part of the record. `docs/http.md` has the reasons, and what each answer looks like.
 //!
-//! # Options for a route
+//! # LayerOptions for a route
 //!
 //! A clone of a layer shares its store and its memory, and can be told otherwise. Give each route its
 //! own: of two layers around each other the outer one alone acts, by its options.
 //!
 //! ```
 //! use axum::{Router, routing::post};
-//! use refrain::server::{IdempotencyLayer, OnInterrupted, StorePolicy};
+//! use refrain::server::{IdempotencyLayer, OnInterrupted, KeepPolicy};
 //!
 //! # fn main() -> refrain::Result<()> {
 //! # let store = refrain::Store::builder().open_in_memory()?;
 //! let layer = IdempotencyLayer::new(store);
-//! let strict = layer.clone().require_key().on_interrupted(OnInterrupted::Refuse);
+//! let strict = layer.clone().require_key(true).on_interrupted(OnInterrupted::Refuse);
 //! let app: Router = Router::new()
 //!     .route("/v1/payments", post(|| async { "paid" }).layer(strict))
-//!     .route("/v1/quotes", post(|| async { "quoted" }).layer(layer.store(StorePolicy::All)));
+//!     .route("/v1/quotes", post(|| async { "quoted" }).layer(layer.keep(KeepPolicy::All)));
 //! # let _ = app;
 //! # Ok(())
 //! # }
@@ -73,7 +73,7 @@ use crate::key::{Fingerprint, Scope};
 use crate::record::Record;
 use crate::store::Store;
 
-mod body;
+mod budget;
 #[cfg(feature = "canonical-json")]
 mod canonical;
 mod collect;
@@ -81,32 +81,31 @@ mod dialect;
 mod envelope;
 mod execution;
 mod fingerprint;
-mod memory;
+mod observe;
 mod policy;
 mod request;
 mod response;
 pub mod scope;
 mod service;
-mod trace;
 
-pub use body::{Body, BodyError};
+pub use crate::http::{Body, BodyError, BoxError};
 pub use dialect::{Dialect, Exchange, Ietf, Reason, Refusal, RevDesk, Stripe};
 pub use envelope::Envelope;
 pub use execution::Execution;
-pub use policy::{Hook, Interruption, OnInterrupted, Recovery, StorePolicy, Verdict};
+pub use policy::{Hook, Interruption, KeepPolicy, OnInterrupted, Recovery, Verdict};
 pub use request::request_id;
 pub use service::Idempotent;
 
+use budget::Budget;
 use collect::Collector;
 pub(crate) use fingerprint::Fingerprinting;
-use memory::Memory;
 
 /// Adds idempotency to a service; see the [module](self).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct IdempotencyLayer {
     store: Store,
-    options: Options,
+    options: LayerOptions,
 }
 
 type ScopeOf = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
@@ -114,11 +113,11 @@ type Authorizing = Pin<Box<dyn Future<Output = bool> + Send>>;
 type Authorize = Arc<dyn Fn(Parts, Record) -> Authorizing + Send + Sync>;
 
 #[derive(Clone)]
-struct Options {
+struct LayerOptions {
     dialect: Arc<dyn Dialect>,
     scope: ScopeOf,
     fingerprinting: Fingerprinting,
-    store: StorePolicy,
+    keep: KeepPolicy,
     durable: bool,
     on_interrupted: Option<OnInterrupted>,
     authorize_replay: Option<Authorize>,
@@ -132,7 +131,7 @@ struct Options {
     replay_set_cookie: bool,
 }
 
-impl Options {
+impl LayerOptions {
     fn is_durable(&self) -> bool {
         self.durable || !matches!(self.on_interrupted, None | Some(OnInterrupted::Rerun))
     }
@@ -147,12 +146,12 @@ impl Options {
     }
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for LayerOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
+        f.debug_struct("LayerOptions")
             .field("dialect", &self.dialect)
             .field("fingerprinting", &self.fingerprinting)
-            .field("store", &self.store)
+            .field("keep", &self.keep)
             .field("durable", &self.is_durable())
             .field("on_interrupted", &self.interrupted())
             .finish_non_exhaustive()
@@ -162,11 +161,11 @@ impl fmt::Debug for Options {
 impl IdempotencyLayer {
     /// The layer with its defaults.
     pub fn new(store: Store) -> Self {
-        let options = Options {
+        let options = LayerOptions {
             dialect: Arc::new(RevDesk),
             scope: Arc::new(scope::bearer_token),
             fingerprinting: Fingerprinting::default(),
-            store: StorePolicy::Success,
+            keep: KeepPolicy::Success,
             durable: false,
             on_interrupted: None,
             authorize_replay: None,
@@ -176,7 +175,7 @@ impl IdempotencyLayer {
             collector: Collector {
                 max_bytes: 1024 * 1024,
                 within: Duration::from_secs(30),
-                memory: Memory::new(128 * 1024 * 1024),
+                budget: Budget::new(128 * 1024 * 1024),
             },
             max_response_bytes: 1024 * 1024,
             collect_within: Duration::from_secs(10),
@@ -227,8 +226,8 @@ impl IdempotencyLayer {
     /// IEEE double cannot hold - is compared byte for byte, as are all others.
     #[cfg(feature = "canonical-json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "canonical-json")))]
-    pub fn fingerprint_canonical_json(mut self) -> Self {
-        self.options.fingerprinting.canonical_json = true;
+    pub fn fingerprint_canonical_json(mut self, canonical: bool) -> Self {
+        self.options.fingerprinting.canonical_json = canonical;
         self
     }
 
@@ -242,26 +241,26 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Which answers are kept; [`StorePolicy::Success`] by default. A handler overrides it with a
-    /// [`Verdict`].
-    pub fn store(mut self, policy: StorePolicy) -> Self {
-        self.options.store = policy;
+    /// Chooses the answers that are kept and replayed; [`KeepPolicy::Success`] by default. A handler
+    /// overrides the policy with a [`Verdict`].
+    pub fn keep(mut self, policy: KeepPolicy) -> Self {
+        self.options.keep = policy;
         self
     }
 
-    /// Keeps the answers for which a function of status and headers says so.
-    pub fn store_if(
+    /// Keeps the answers for whose status and headers a function returns `true`.
+    pub fn keep_if(
         self,
         keeps: impl Fn(&http::response::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.store(StorePolicy::Custom(Arc::new(keeps)))
+        self.keep(KeepPolicy::Custom(Arc::new(keeps)))
     }
 
     /// Makes claims durable before the handler starts, at the price of one more commit: a crash in
     /// mid-handler is then known, and handlers have checkpoints and downstream keys. Unless
     /// [`on_interrupted`](Self::on_interrupted) says otherwise, a retry after a crash is refused.
-    pub fn durable(mut self) -> Self {
-        self.options.durable = true;
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.options.durable = durable;
         self
     }
 
@@ -285,8 +284,8 @@ impl IdempotencyLayer {
     }
 
     /// Refuses a POST, PUT, PATCH or DELETE without a key.
-    pub fn require_key(mut self) -> Self {
-        self.options.require_key = true;
+    pub fn require_key(mut self, required: bool) -> Self {
+        self.options.require_key = required;
         self
     }
 
@@ -322,7 +321,7 @@ impl IdempotencyLayer {
     ///
     /// Clones made before this share the earlier limit.
     pub fn max_buffered_bytes(mut self, max: usize) -> Self {
-        self.options.collector.memory = Memory::new(max);
+        self.options.collector.budget = Budget::new(max);
         self
     }
 
@@ -341,15 +340,16 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Makes a request id for every request, whatever the client's `x-request-id` says.
-    pub fn distrust_request_ids(mut self) -> Self {
-        self.options.trust_request_ids = false;
+    /// Sets whether a client's `x-request-id` becomes the request's id; `true` by default. Otherwise
+    /// every request gets a new id.
+    pub fn trust_request_ids(mut self, trusted: bool) -> Self {
+        self.options.trust_request_ids = trusted;
         self
     }
 
     /// Replays `Set-Cookie` too, which hands a session to whoever retries.
-    pub fn replay_set_cookie(mut self) -> Self {
-        self.options.replay_set_cookie = true;
+    pub fn replay_set_cookie(mut self, replayed: bool) -> Self {
+        self.options.replay_set_cookie = replayed;
         self
     }
 }

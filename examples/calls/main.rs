@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use refrain::Store;
-use refrain::server::{IdempotencyLayer, OnInterrupted, StorePolicy};
+use refrain::server::{IdempotencyLayer, KeepPolicy, OnInterrupted};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -83,7 +83,7 @@ enum Kept {
     All,
 }
 
-impl From<Kept> for StorePolicy {
+impl From<Kept> for KeepPolicy {
     fn from(kept: Kept) -> Self {
         match kept {
             Kept::Success => Self::Success,
@@ -108,7 +108,7 @@ async fn main() -> ExitCode {
 async fn serve(options: Options) -> Result<(), Failure> {
     let store = Store::builder().ttl(options.ttl).open(&options.store).map_err(Failure::Open)?;
     let mut layer =
-        IdempotencyLayer::new(store.clone()).wait(options.wait).store(options.store_policy.into());
+        IdempotencyLayer::new(store.clone()).wait(options.wait).keep(options.store_policy.into());
     if options.strict {
         layer = layer.on_interrupted(OnInterrupted::Refuse);
     }

@@ -3,21 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
+use crate::http::{IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, STRIPE_SHOULD_RETRY, media_type};
 use crate::key::RequestId;
 
 use super::error::Failure;
 
 /// Replay headers of the RevDesk contract, of Stripe, and of other servers.
-const REPLAYED: [HeaderName; 3] = [
-    HeaderName::from_static("idempotency-replay"),
-    HeaderName::from_static("idempotent-replayed"),
-    HeaderName::from_static("idempotency-replayed"),
-];
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
+const REPLAYED: [HeaderName; 3] =
+    [IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, HeaderName::from_static("idempotency-replayed")];
 
 pub(super) fn is_replay(headers: &HeaderMap) -> bool {
     let says_so = |name| headers.get(name).is_some_and(|value| value.as_bytes() == b"true");
@@ -43,7 +40,7 @@ pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused
     let retry_after = retry_after(headers);
     let later = Failure::Later { status, retry_after };
     let worded = keyed.then(|| worded(response)).flatten();
-    let should_retry = headers.get(SHOULD_RETRY).map(|value| value.as_bytes() == b"true");
+    let should_retry = headers.get(STRIPE_SHOULD_RETRY).map(|value| value.as_bytes() == b"true");
     let transient = match &worded {
         // The error code decides, unless the server forbids the retry.
         Some(failure) => {
@@ -89,12 +86,10 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// Returns the failure that the body names in a known dialect; other members are ignored.
 fn worded(response: &Response<Bytes>) -> Option<Failure> {
-    let content_type = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let body = || serde_json::from_slice::<Value>(response.body()).ok();
-    match media_type.to_ascii_lowercase().as_str() {
-        "application/json" => enveloped(&body()?["error"]),
-        "application/problem+json" => problem(&body()?),
+    match media_type(response.headers()).to_ascii_lowercase().as_slice() {
+        b"application/json" => enveloped(&body()?["error"]),
+        b"application/problem+json" => problem(&body()?),
         _ => None,
     }
 }

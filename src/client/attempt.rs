@@ -5,18 +5,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, BodyStream, StreamBody};
+use http::{Request, Response};
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 use tower_service::Service;
 
+use crate::http::{AnyBody, Body, BodyReader, BoxError, Unread, Whole, is_stream};
+
 use super::answer::{is_replay, refusal, retry_after};
-use super::body::{AnyBody, Body, BoxError, Whole, fits};
 use super::error::{Failure, Stop};
 
 /// At least this much of a refusal's body is buffered, whatever the limit for other bodies.
@@ -25,12 +22,12 @@ const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// A request to send, for the first time or as a retry.
 pub(super) struct Outgoing {
     pub(super) parts: Parts,
-    pub(super) content: Content,
+    pub(super) content: Payload,
     /// The attempt's number, from 1.
     pub(super) attempt: u32,
 }
 
-pub(super) enum Content {
+pub(super) enum Payload {
     /// A buffered body, which can be sent again.
     Whole(Whole),
     /// A body that can be sent once, and the reason.
@@ -40,20 +37,20 @@ pub(super) enum Content {
 impl Outgoing {
     /// Returns a copy to send again, or `None` if the body can be sent only once.
     pub(super) fn again(&self) -> Option<Self> {
-        let Content::Whole(whole) = &self.content else { return None };
-        let content = Content::Whole(whole.clone());
+        let Payload::Whole(whole) = &self.content else { return None };
+        let content = Payload::Whole(whole.clone());
         Some(Self { parts: self.parts.clone(), content, attempt: self.attempt })
     }
 }
 
 /// The answer to a call.
 pub(super) struct Answered {
-    pub(super) response: Answer,
+    pub(super) response: Received,
     pub(super) attempts: u32,
     pub(super) replayed: bool,
 }
 
-pub(super) enum Answer {
+pub(super) enum Received {
     Whole(Response<Whole>),
     Streamed(Response<Body>),
 }
@@ -116,8 +113,8 @@ where
     fn call(&mut self, outgoing: Outgoing) -> Self::Future {
         let Outgoing { parts, content, attempt } = outgoing;
         let (body, stop) = match content {
-            Content::Whole(whole) => (whole.into(), Stop::Final),
-            Content::Once(body, stop) => (body, stop),
+            Payload::Whole(whole) => (whole.into(), Stop::Final),
+            Payload::Once(body, stop) => (body, stop),
         };
         let started = Instant::now();
         let until = (started + self.timeout).min(self.ends);
@@ -159,10 +156,10 @@ impl Lost {
 }
 
 /// Classifies the answer as success or refusal. An unbuffered body is judged by its headers.
-fn read(answer: Answer, keyed: bool, attempts: u32, stop: Stop) -> Result<Answered, Box<Lost>> {
+fn read(answer: Received, keyed: bool, attempts: u32, stop: Stop) -> Result<Answered, Box<Lost>> {
     let seen = match &answer {
-        Answer::Whole(response) => seen(response, response.body().data.clone()),
-        Answer::Streamed(response) => seen(response, Bytes::new()),
+        Received::Whole(response) => seen(response, response.body().data.clone()),
+        Received::Streamed(response) => seen(response, Bytes::new()),
     };
     let replayed = is_replay(seen.headers());
     let Some(refused) = refusal(&seen, keyed) else {
@@ -187,51 +184,21 @@ fn seen<B>(response: &Response<B>, body: Bytes) -> Response<Bytes> {
 }
 
 /// Buffers an answer, so that a broken one can be retried. Longer answers are streamed.
-async fn receive(response: Response<impl AnyBody>, max: usize) -> Result<Answer, BoxError> {
+async fn receive(response: Response<impl AnyBody>, max: usize) -> Result<Received, BoxError> {
     let (parts, body) = response.into_parts();
-    let is_stream = parts.status == StatusCode::SWITCHING_PROTOCOLS
-        || parts.headers.get(CONTENT_TYPE).is_some_and(|value| {
-            value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream")
-        });
     // The body of a refusal decides if a retry is safe.
     let is_refusal = parts.status.is_client_error() || parts.status.is_server_error();
     let max = if is_refusal { max.max(MAX_REFUSAL_BYTES) } else { max };
     let too_long = body.size_hint().lower() > max as u64;
-    if is_stream || too_long {
-        return Ok(Answer::Streamed(Response::from_parts(parts, Body::passing(body))));
+    if is_stream(parts.status, &parts.headers) || too_long {
+        return Ok(Received::Streamed(Response::from_parts(parts, Body::streamed(body))));
     }
-    Ok(match collect(body, max).await? {
-        Ok(whole) => Answer::Whole(Response::from_parts(parts, whole)),
-        Err(passing) => Answer::Streamed(Response::from_parts(parts, passing)),
-    })
-}
-
-/// Collects a body of at most `max` bytes; a longer one is returned as a stream of all its bytes.
-async fn collect(body: impl AnyBody, max: usize) -> Result<Result<Whole, Body>, BoxError> {
-    if fits(&body, max) {
-        return super::body::collect(body, max).await.map(Ok);
-    }
-    let mut body = Box::pin(body);
-    let mut read = Vec::new();
-    let mut whole = Whole::default();
-    let mut len = 0;
-    while let Some(frame) = body.frame().await.transpose().map_err(Into::into)? {
-        match frame.into_data() {
-            Ok(data) => {
-                len += data.len();
-                read.push(data);
-            }
-            Err(frame) => whole.trailers = frame.into_trailers().ok(),
+    let mut reader = BodyReader::new(body);
+    match reader.finish(max).await {
+        Ok(()) => Ok(Received::Whole(Response::from_parts(parts, reader.into_whole()))),
+        Err(Unread::TooLong) => {
+            Ok(Received::Streamed(Response::from_parts(parts, reader.into_body())))
         }
-        if len > max {
-            let begun = stream::iter(read.into_iter().map(|data| Ok(Frame::data(data))));
-            let rest = BodyStream::new(body).map(|frame| frame.map_err(Into::into));
-            return Ok(Err(Body::passing(StreamBody::new(begun.chain(rest)))));
-        }
+        Err(Unread::Broken(error)) => Err(error),
     }
-    whole.data = match <[Bytes; 1]>::try_from(read) {
-        Ok([only]) => only,
-        Err(pieces) => pieces.concat().into(),
-    };
-    Ok(Ok(whole))
 }

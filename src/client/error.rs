@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
+use crate::http::BoxError;
 use crate::key::{InvalidKey, Key, RequestId};
 
-use super::body::BoxError;
 use super::call::Call;
 
 /// The error of a call that got no answer.
@@ -19,9 +19,9 @@ use super::call::Call;
 /// which key to continue with ([`call`](Self::call)). The server's last answer is in
 /// [`response`](Self::response). Clones are cheap, because all who share a call get the same error.
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<Details>);
 
-struct Inner {
+struct Details {
     call: Call,
     failure: Failure,
     stop: Stop,
@@ -129,7 +129,7 @@ impl Error {
         stop: Stop,
         response: Option<Response<Bytes>>,
     ) -> Self {
-        Self(Arc::new(Inner { call, failure, stop, response }))
+        Self(Arc::new(Details { call, failure, stop, response }))
     }
 
     /// Returns the error of a call that failed before its first attempt.
@@ -163,7 +163,7 @@ impl Error {
 /// Leaves out headers and body, because a server may repeat the key there.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { call, failure, stop, response } = &*self.0;
+        let Details { call, failure, stop, response } = &*self.0;
         f.debug_struct("Error")
             .field("call", call)
             .field("failure", failure)
@@ -175,7 +175,7 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { call, failure, stop, .. } = &*self.0;
+        let Details { call, failure, stop, .. } = &*self.0;
         write!(f, "{failure}; ")?;
         match call.attempts {
             0 => f.write_str("nothing was sent"),

@@ -15,7 +15,7 @@ use crate::operation::Operation;
 use crate::permit::Permit;
 use crate::store::Store;
 
-/// The longest TTL of a store. Entries end by [`Entry::done`], not by expiry.
+/// The longest TTL of a store. Entries end by [`JournalEntry::done`], not by expiry.
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// The limits of a claim's checkpoints: their number, and the bytes of each.
@@ -75,7 +75,7 @@ pub struct JournalBuilder {
 /// [`Journal::key_for`] gets it.
 #[derive(Debug)]
 #[must_use = "the job stays in the journal until `done`"]
-pub struct Entry {
+pub struct JournalEntry {
     permit: Permit,
     key: Key,
     request: Bytes,
@@ -167,7 +167,7 @@ impl Journal {
         &self,
         job: &str,
         request: impl Into<Bytes>,
-    ) -> Result<Entry, JournalError> {
+    ) -> Result<JournalEntry, JournalError> {
         let (request, operation) = (request.into(), self.operation(job)?);
         loop {
             match self.begin(&operation).await? {
@@ -216,7 +216,11 @@ impl Journal {
         }
     }
 
-    async fn enter(&self, mut permit: Permit, request: Bytes) -> Result<Entry, JournalError> {
+    async fn enter(
+        &self,
+        mut permit: Permit,
+        request: Bytes,
+    ) -> Result<JournalEntry, JournalError> {
         let (len, max) = (request.len(), Self::MAX_REQUEST_BYTES);
         if len > max {
             permit.release().await?;
@@ -232,14 +236,14 @@ impl Journal {
                 return Err(error.into());
             }
         }
-        Entry::new(permit, kept)
+        JournalEntry::new(permit, kept)
     }
 
-    async fn resume(&self, attempt: Attempt, kept: Kept) -> Result<Entry, JournalError> {
+    async fn resume(&self, attempt: Attempt, kept: Kept) -> Result<JournalEntry, JournalError> {
         if kept.age(&self.clock.read()) >= self.window {
             return Err(JournalError::WindowPassed { first_sent: kept.first_sent() });
         }
-        Entry::new(attempt.retry().await?, kept)
+        JournalEntry::new(attempt.retry().await?, kept)
     }
 }
 
@@ -288,7 +292,7 @@ impl JournalBuilder {
     }
 }
 
-impl Entry {
+impl JournalEntry {
     fn new(permit: Permit, kept: Kept) -> Result<Self, JournalError> {
         let key = permit.downstream_key(LABEL)?;
         let first_sent = kept.first_sent();

@@ -9,7 +9,7 @@ use tower::retry::backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker
 use tower::retry::budget::Budget;
 use tower::util::rng::{HasherRng, Rng};
 
-use super::Options;
+use super::ClientOptions;
 use super::attempt::{Answered, Lost, Outgoing};
 use super::error::Stop;
 
@@ -27,7 +27,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(options: &Options, ends: Instant) -> Self {
+    pub(super) fn new(options: &ClientOptions, ends: Instant) -> Self {
         let (shortest, longest) = options.backoff;
         // No jitter from tower, which adds it only to the fraction of a second; `next` adds its
         // own.

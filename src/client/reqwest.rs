@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body_util::BodyDataStream;
 use tower_service::Service;
 
-use super::body::Body;
+use crate::http::Body;
 
 /// A `reqwest::Client` as a tower service, to be wrapped by a [`ClientLayer`](super::ClientLayer).
 ///

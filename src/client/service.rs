@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
@@ -17,30 +17,31 @@ use tower::ServiceExt;
 use tower::retry::Retry;
 use tower_service::Service;
 
+use crate::http::{
+    AnyBody, Body, BodyReader, BoxError, IDEMPOTENCY_KEY, Repeated, Unread, Whole, is_mutation,
+    only,
+};
 use crate::key::{Fingerprint, Key};
 
-use super::Options;
-use super::attempt::{Answer, Answered, Attempts, Content, Lost, Outgoing, Transport};
-use super::body::{AnyBody, Body, BoxError, Whole, collect, fits};
+use super::ClientOptions;
+use super::attempt::{Answered, Attempts, Lost, Outgoing, Payload, Received, Transport};
 use super::call::{Call, CallId};
 use super::error::{Error, Failure, Stop};
-use super::memory::{Landed, Memory};
 use super::policy::Patience;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+use super::recent::{Landed, RecentCalls};
 
 /// An HTTP client that gives each mutation a key and retries it; made by a
 /// [`ClientLayer`](super::ClientLayer).
 #[derive(Clone, Debug)]
 pub struct Client<S> {
     inner: S,
-    options: Options,
-    memory: Arc<Memory>,
+    options: ClientOptions,
+    recent: Arc<RecentCalls>,
 }
 
 impl<S> Client<S> {
-    pub(super) fn new(inner: S, options: Options, memory: Arc<Memory>) -> Self {
-        Self { inner, options, memory }
+    pub(super) fn new(inner: S, options: ClientOptions, recent: Arc<RecentCalls>) -> Self {
+        Self { inner, options, recent }
     }
 }
 
@@ -64,15 +65,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Self { inner, options, memory } = self.clone();
-        Box::pin(async move { run(inner, options, &memory, request).await })
+        let Self { inner, options, recent } = self.clone();
+        Box::pin(async move { run(inner, options, &recent, request).await })
     }
 }
 
 async fn run<S, B, R>(
     inner: S,
-    options: Options,
-    memory: &Memory,
+    options: ClientOptions,
+    recent: &RecentCalls,
     request: Request<B>,
 ) -> Result<Response<Body>, Error>
 where
@@ -81,7 +82,7 @@ where
     R: AnyBody,
 {
     let (mut parts, body) = request.into_parts();
-    let (key, named) = key(&mut parts, memory, options.quote_keys)?;
+    let (key, named) = key(&mut parts, recent, options.quote_keys)?;
     let ends = Instant::now() + options.deadline;
     let content = content(&parts.method, key.as_ref(), body, options.max_request_bytes);
     let content = match timeout_at(ends, content).await {
@@ -94,15 +95,15 @@ where
         }
     };
     let shared = match (&key, &content) {
-        (Some(key), Content::Whole(whole)) if named => {
+        (Some(key), Payload::Whole(whole)) if named => {
             let same = sameness(&parts, whole);
             let outgoing = Outgoing {
                 parts: parts.clone(),
-                content: Content::Whole(whole.clone()),
+                content: Payload::Whole(whole.clone()),
                 attempt: 1,
             };
             let call = one(inner.clone(), options.clone(), Some(key.clone()), outgoing, ends);
-            memory.share(key, same, land(key.clone(), call))
+            recent.share(key, same, land(key.clone(), call))
         }
         _ => None,
     };
@@ -120,16 +121,16 @@ where
     let outgoing = Outgoing { parts, content, attempt: 1 };
     let answered = one(inner, options, key, outgoing, ends).await?;
     Ok(match answered {
-        Answer::Whole(response) => response.map(Body::from),
-        Answer::Streamed(response) => response,
+        Received::Whole(response) => response.map(Body::from),
+        Received::Streamed(response) => response,
     })
 }
 
 /// Runs a shared call to its outcome. A panic is an outcome too, or the others would wait for ever.
-async fn land(key: Key, call: impl Future<Output = Result<Answer, Error>>) -> Landed {
+async fn land(key: Key, call: impl Future<Output = Result<Received, Error>>) -> Landed {
     match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(Ok(Answer::Whole(response))) => Landed::Whole(Box::new(response)),
-        Ok(Ok(Answer::Streamed(response))) => {
+        Ok(Ok(Received::Whole(response))) => Landed::Whole(Box::new(response)),
+        Ok(Ok(Received::Streamed(response))) => {
             Landed::Streamed(Arc::new(Mutex::new(Some(response))))
         }
         Ok(Err(error)) => Landed::Failed(error),
@@ -144,11 +145,11 @@ async fn land(key: Key, call: impl Future<Output = Result<Answer, Error>>) -> La
 /// Runs one call with all its attempts.
 async fn one<S, R>(
     inner: S,
-    options: Options,
+    options: ClientOptions,
     key: Option<Key>,
     outgoing: Outgoing,
     ends: Instant,
-) -> Result<Answer, Error>
+) -> Result<Received, Error>
 where
     S: Transport<R>,
     R: AnyBody,
@@ -164,8 +165,8 @@ where
         Ok(Answered { mut response, attempts, replayed }) => {
             let call = Call { key, attempts, replayed };
             match &mut response {
-                Answer::Whole(response) => response.extensions_mut().insert(call),
-                Answer::Streamed(response) => response.extensions_mut().insert(call),
+                Received::Whole(response) => response.extensions_mut().insert(call),
+                Received::Streamed(response) => response.extensions_mut().insert(call),
             };
             Ok(response)
         }
@@ -176,8 +177,8 @@ where
     }
 }
 
-/// Sets the key in the headers. Returns it, and true if the caller chose the key or a call id.
-fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, bool), Error> {
+/// The request's key, set in its headers, and whether the caller named the call.
+fn key(parts: &mut Parts, recent: &RecentCalls, quote: bool) -> Result<(Option<Key>, bool), Error> {
     if !is_mutation(&parts.method) {
         return Ok((None, false));
     }
@@ -185,7 +186,7 @@ fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, 
         return Ok((Some(key), true));
     }
     let id = parts.extensions.get::<CallId>();
-    let key = id.map_or_else(Key::random, |id| memory.key_of(id));
+    let key = id.map_or_else(Key::random, |id| recent.key_of(id));
     let value = if quote { format!("\"{}\"", key.as_str()) } else { key.as_str().to_owned() };
     let value = HeaderValue::from_str(&value).expect("a key is a valid header value");
     let named = id.is_some();
@@ -194,38 +195,34 @@ fn key(parts: &mut Parts, memory: &Memory, quote: bool) -> Result<(Option<Key>, 
 }
 
 fn given(headers: &HeaderMap) -> Result<Option<Key>, Error> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Error::unsent(None, Failure::KeyRepeated));
-    }
+    let given = only(headers, &IDEMPOTENCY_KEY);
+    let given = given.map_err(|Repeated| Error::unsent(None, Failure::KeyRepeated))?;
+    let Some(value) = given else { return Ok(None) };
     match Key::from_header(value.as_bytes()) {
         Ok(key) => Ok(Some(key)),
         Err(invalid) => Err(Error::unsent(None, Failure::KeyInvalid(invalid))),
     }
 }
 
-fn is_mutation(method: &Method) -> bool {
-    [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
-}
-
-/// Buffers the body if the request may be sent again.
-async fn content<B>(
+/// The body, held if it may be sent again.
+async fn content(
     method: &Method,
     key: Option<&Key>,
-    body: B,
+    body: impl AnyBody,
     max: usize,
-) -> Result<Content, BoxError>
-where
-    B: AnyBody,
-{
+) -> Result<Payload, BoxError> {
     if !method.is_safe() && key.is_none() {
-        return Ok(Content::Once(Body::passing(body), Stop::NotIdempotent));
+        return Ok(Payload::Once(Body::streamed(body), Stop::NotIdempotent));
     }
-    if !fits(&body, max) {
-        return Ok(Content::Once(Body::passing(body), Stop::BodyNotRepeatable));
+    if body.size_hint().upper().is_none_or(|upper| upper > max as u64) {
+        return Ok(Payload::Once(Body::streamed(body), Stop::BodyNotRepeatable));
     }
-    collect(body, max).await.map(Content::Whole)
+    let mut reader = BodyReader::new(body);
+    match reader.finish(max).await {
+        Ok(()) => Ok(Payload::Whole(reader.into_whole())),
+        Err(Unread::TooLong) => Err("the body is longer than it said".into()),
+        Err(Unread::Broken(error)) => Err(error),
+    }
 }
 
 /// Fingerprints everything that the server sees. Calls with equal fingerprints are identical.

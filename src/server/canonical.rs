@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::http::media_type;
 
 /// The largest integer up to which all are told apart in the canonical form, whose numbers are IEEE
 /// doubles: 2^53 - 1.
@@ -25,10 +26,8 @@ pub(super) fn canonical(request: &Parts, body: &[u8]) -> Option<Vec<u8>> {
 
 /// `application/json`, or a type with the suffix `+json`.
 fn is_json(request: &Parts) -> bool {
-    let value = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    essence == "application/json" || essence.ends_with("+json")
+    let media_type = media_type(&request.headers).to_ascii_lowercase();
+    media_type == b"application/json" || media_type.ends_with(b"+json")
 }
 
 /// JSON whose names are unique and whose integers are exact.
@@ -93,6 +92,7 @@ impl<'de> Visitor<'de> for Faithful {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use http::header::CONTENT_TYPE;
 
     use super::*;
 

@@ -4,11 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::error::{Error, Limit};
+use crate::http::IDEMPOTENCY_REPLAY;
 use crate::key::{InvalidKey, Key, RequestId};
 
 mod grpc;
@@ -23,8 +24,6 @@ pub use stripe::Stripe;
 
 /// When to ask again with the same key.
 const RETRY_AFTER_SECONDS: u64 = 1;
-
-const IDEMPOTENCY_REPLAY: HeaderName = HeaderName::from_static("idempotency-replay");
 
 /// How the layer speaks to clients. [`RevDesk`] is the contract's own, and the default; [`Ietf`] and
 /// [`Stripe`] are for clients that expect those.
@@ -177,6 +176,10 @@ pub enum Reason {
     /// The handler panicked.
     #[error("the request failed")]
     HandlerPanicked,
+    /// The handler asked for a checkpoint or a downstream key, and the layer's claims are in memory
+    /// only: a mistake in the server's program.
+    #[error("the handler needs durable claims; call `.durable(true)` on its idempotency layer")]
+    NotDurable,
 }
 
 impl Reason {
@@ -197,7 +200,7 @@ impl Reason {
             Self::OutcomeUnknown => "idempotency_outcome_unknown",
             Self::TooManyRequests => "too_many_requests",
             Self::Unavailable => "idempotency_unavailable",
-            Self::HandlerPanicked => "internal_error",
+            Self::HandlerPanicked | Self::NotDurable => "internal_error",
         }
     }
 
@@ -217,7 +220,7 @@ impl Reason {
             | Self::ResultUnavailable { .. } => StatusCode::CONFLICT,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::OutcomeUnknown | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::HandlerPanicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::HandlerPanicked | Self::NotDurable => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -251,6 +254,7 @@ impl From<&Error> for Reason {
     fn from(error: &Error) -> Self {
         match error {
             Error::Limit { limit, .. } if is_a_clients_own(*limit) => Self::TooManyRequests,
+            Error::Volatile => Self::NotDurable,
             _ => Self::Unavailable,
         }
     }

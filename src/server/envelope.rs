@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::error::Error;
 
 use super::dialect::Reason;
+use super::observe;
 
 /// An error as the contract words it, whatever the layer's dialect, for handlers: in axum they return it as it is, elsewhere
 /// [`into_bytes`](Self::into_bytes) makes a response of it.
@@ -76,11 +77,11 @@ impl Envelope {
     /// The body that is sent.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
-        struct Outer<'a> {
-            error: Inner<'a>,
+        struct ErrorBody<'a> {
+            error: ErrorFields<'a>,
         }
         #[derive(Serialize)]
-        struct Inner<'a> {
+        struct ErrorFields<'a> {
             code: &'a str,
             message: &'a str,
             #[serde(serialize_with = "as_map")]
@@ -92,8 +93,8 @@ impl Envelope {
         ) -> Result<S::Ok, S::Error> {
             serializer.collect_map(fields.iter().map(|(name, text)| (name, text)))
         }
-        let error = Inner { code: &self.code, message: &self.message, fields: &self.fields };
-        serde_json::to_string(&Outer { error }).expect("strings are always JSON")
+        let error = ErrorFields { code: &self.code, message: &self.message, fields: &self.fields };
+        serde_json::to_string(&ErrorBody { error }).expect("strings are always JSON")
     }
 
     /// The response, its body as bytes.
@@ -106,10 +107,17 @@ impl Envelope {
     }
 }
 
-/// What a handler answers that could not use the store: nothing is recorded, so it may be asked again.
+/// The answer of a handler that could not use the store.
+///
+/// Most errors are 503 `idempotency_unavailable`. [`Error::Volatile`] is a mistake in the program,
+/// which no retry mends: 500 `internal_error`, and an event at the level of errors with feature
+/// `tracing`.
 impl From<Error> for Envelope {
     fn from(error: Error) -> Self {
         let reason = Reason::from(&error);
+        if matches!(reason, Reason::NotDurable) {
+            observe::mistaken(&reason);
+        }
         Self::new(reason.status(), reason.code(), reason.to_string())
     }
 }

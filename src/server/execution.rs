@@ -22,12 +22,12 @@ use super::envelope::Envelope;
 /// A request without a key is refused, in the contract's words; `Option<Execution>` is nothing then.
 ///
 /// ```
-/// use axum::{Extension, Router, routing::post};
+/// use axum::{Router, routing::post};
 /// use refrain::server::{Envelope, Execution, IdempotencyLayer, OnInterrupted, Verdict};
 /// # async fn place(_carrier_key: &refrain::Key) -> Result<(), ()> { Ok(()) }
 ///
-/// async fn place_call(execution: Execution) -> Result<&'static str, (Extension<Verdict>, Envelope)> {
-///     let failed = |error: refrain::Error| (Extension(Verdict::Release), Envelope::from(error));
+/// async fn place_call(execution: Execution) -> Result<&'static str, (Verdict, Envelope)> {
+///     let failed = |error: refrain::Error| (Verdict::Release, Envelope::from(error));
 ///     let carrier_key = execution.downstream_key("carrier").map_err(failed)?;
 ///     execution.checkpoint("asked the carrier").await.map_err(failed)?;
 ///     if place(&carrier_key).await.is_err() {
@@ -35,7 +35,7 @@ use super::envelope::Envelope;
 ///         // would come with another carrier key.
 ///         let status = http::StatusCode::GATEWAY_TIMEOUT;
 ///         let envelope = Envelope::new(status, "carrier_failed", "the carrier did not answer");
-///         return Err((Extension(Verdict::Unknown), envelope));
+///         return Err((Verdict::Interrupt, envelope));
 ///     }
 ///     Ok("placed")
 /// }
@@ -49,9 +49,9 @@ use super::envelope::Envelope;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Execution(Arc<Shared>);
+pub struct Execution(Arc<ExecutionState>);
 
-struct Shared {
+struct ExecutionState {
     key: Key,
     request_id: RequestId,
     attempt: u32,
@@ -98,7 +98,7 @@ impl Execution {
     /// A key to hand to the next service: stable over the attempts of this operation, and new once
     /// the client's key is free again: released, as by an answer that is not kept, or expired.
     ///
-    /// So once the next service may have acted, answer with [`Verdict::Unknown`](super::Verdict) and
+    /// So once the next service may have acted, answer with [`Verdict::Interrupt`](super::Verdict::Interrupt) and
     /// not with a bare error.
     ///
     /// # Errors
@@ -123,11 +123,11 @@ impl fmt::Debug for Execution {
 /// A panic frees a volatile key, or, once the handler has answered with success, records the operation
 /// as done: it must not run again because its body broke. A task that ends otherwise without a verdict was killed by its
 /// runtime in the middle of the handler: the key then stays claimed.
-pub(super) struct Running(Arc<Shared>);
+pub(super) struct Lender(Arc<ExecutionState>);
 
-impl Running {
+impl Lender {
     pub(super) fn new(permit: Permit) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(ExecutionState {
             key: permit.key().clone(),
             request_id: permit.request_id().clone(),
             attempt: permit.attempt(),
@@ -152,7 +152,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for Lender {
     fn drop(&mut self) {
         let Some(permit) = self.0.permit.lock().take() else { return };
         let succeeded = self.0.succeeded.load(Ordering::Relaxed);

@@ -6,22 +6,22 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::response::{IntoResponseParts, ResponseParts};
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderMap;
 use http::response::Parts;
 use http::{Response, StatusCode, request};
 
 use crate::attempt::Attempt;
+use crate::http::GRPC_STATUS;
 use crate::key::{Key, RequestId};
 
 use super::dialect::is_grpc;
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
 /// Which answers are kept and replayed. The others free the key, and its next request runs.
 #[derive(Clone, Default)]
 #[non_exhaustive]
-pub enum StorePolicy {
+pub enum KeepPolicy {
     /// 2xx and 3xx, and gRPC's OK: what the contract means by a success.
     #[default]
     Success,
@@ -36,44 +36,58 @@ pub enum StorePolicy {
     Custom(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
 }
 
-/// A handler's own word on its answer, in the response's extensions: it overrides the layer's
-/// [`StorePolicy`].
+/// A handler's verdict on its own operation, which overrides the layer's [`KeepPolicy`].
 ///
-/// [`Unknown`](Self::Unknown) needs a layer that does something about it: under the default,
-/// [`OnInterrupted::Rerun`], the next request runs.
+/// In axum it is a part of the response, after the status and before the body; so is
+/// `Extension(verdict)`. Elsewhere it is an entry in the response's extensions. The layer removes it.
+///
+/// [`Interrupt`](Self::Interrupt) is for layers that act on interruptions: under the default,
+/// [`OnInterrupted::Rerun`], the next request runs the handler.
 ///
 /// ```
-/// use axum::Extension;
 /// use axum::response::IntoResponse;
+/// use http::StatusCode;
 /// use refrain::server::Verdict;
 ///
 /// async fn place_call() -> impl IntoResponse {
-///     // The carrier timed out: it may have placed the call.
-///     (Extension(Verdict::Unknown), http::StatusCode::GATEWAY_TIMEOUT)
+///     // The carrier timed out, and may have placed the call.
+///     (StatusCode::GATEWAY_TIMEOUT, Verdict::Interrupt, "the carrier did not answer")
 /// }
 /// # let _ = place_call;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Keep it, whatever its status.
-    Store,
-    /// The operation is done, and the answer is not to be kept: a secret, or a stream.
-    StoreWithoutResponse,
-    /// Nothing happened: free the key.
+    /// The operation is done: the answer is kept, whatever its status.
+    Complete,
+    /// The operation is done, and the answer is not kept: a secret, or a stream.
+    CompleteWithoutResponse,
+    /// Nothing happened: the key is freed.
     Release,
-    /// Nobody knows what happened: the key is interrupted, durably, and [`OnInterrupted`] says what
-    /// its next request gets. This answer is sent.
-    Unknown,
+    /// The outcome is unknown: the key is interrupted, durably, and [`OnInterrupted`] decides what
+    /// the next request with the key gets. This answer is sent.
+    Interrupt,
 }
 
-impl StorePolicy {
+impl IntoResponseParts for Verdict {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(
+        self,
+        mut response: ResponseParts,
+    ) -> Result<ResponseParts, Self::Error> {
+        response.extensions_mut().insert(self);
+        Ok(response)
+    }
+}
+
+impl KeepPolicy {
     pub(super) fn judge(&self, parts: &Parts) -> Verdict {
         let keeps = match self {
             Self::Custom(keeps) => keeps(parts),
             // A gRPC error without a message comes with its status in the headers.
             _ => self.keeps_status(parts.status) && self.keeps_grpc(&parts.headers, &parts.headers),
         };
-        if keeps { Verdict::Store } else { Verdict::Release }
+        if keeps { Verdict::Complete } else { Verdict::Release }
     }
 
     /// Judges a response again by its trailers, where gRPC has its status. One that ends without a
@@ -86,9 +100,9 @@ impl StorePolicy {
         let has_status = |map: &HeaderMap| map.contains_key(GRPC_STATUS);
         let is_cut = is_grpc(headers) && !has_status(headers) && !trailers.is_some_and(has_status);
         match (self, trailers) {
-            (Self::Success | Self::Deterministic, _) if is_cut => Verdict::StoreWithoutResponse,
+            (Self::Success | Self::Deterministic, _) if is_cut => Verdict::CompleteWithoutResponse,
             (_, Some(trailers)) if !self.keeps_grpc(headers, trailers) => Verdict::Release,
-            _ => Verdict::Store,
+            _ => Verdict::Complete,
         }
     }
 
@@ -123,7 +137,7 @@ fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 408 | 409 | 421 | 423 | 425 | 429)
 }
 
-impl fmt::Debug for StorePolicy {
+impl fmt::Debug for KeepPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Success => "Success",

@@ -1,47 +1,33 @@
 //! What a request says: its id, whose key it has, and what the key is for.
 
-use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
+use http::Request;
+use http::header::HeaderMap;
 use http::request::Parts;
-use http::{Method, Request};
-use http_body::Body as HttpBody;
 
+use crate::http::{AnyBody, Body, IDEMPOTENCY_KEY, REQUEST_ID, Repeated, only};
 use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 
-use super::Options;
-use super::body::{Body, BoxError};
+use super::LayerOptions;
+use super::budget::OverBudget;
 use super::collect::Uncollected;
 use super::dialect::{Dialect, Reason};
-use super::memory::OutOfMemory;
-
-pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The request id that a client sent in `x-request-id`, once and well formed, or a new one.
 ///
 /// For a layer outside this one, whose answers should carry it too: put it into the request's
 /// extensions, where [`Idempotent`](super::Idempotent) takes it from.
 pub fn request_id(headers: &HeaderMap) -> RequestId {
-    let mut given = headers.get_all(REQUEST_ID).iter();
-    match (given.next(), given.next()) {
-        (Some(id), None) => {
-            id.to_str().ok().and_then(|id| id.parse().ok()).unwrap_or_else(RequestId::random)
-        }
-        _ => RequestId::random(),
-    }
-}
-
-pub(super) fn is_mutation(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
+    let given = only(headers, &REQUEST_ID).ok().flatten();
+    let given = given.and_then(|id| id.to_str().ok()?.parse().ok());
+    given.unwrap_or_else(RequestId::random)
 }
 
 pub(super) fn key(headers: &HeaderMap, dialect: &dyn Dialect) -> Result<Key, Reason> {
-    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
-    match (given.next(), given.next()) {
-        (Some(value), None) => dialect.parse_key(value.as_bytes()).map_err(Reason::KeyInvalid),
-        (None, _) => Err(Reason::KeyMissing),
-        _ => Err(Reason::KeyRepeated),
+    match only(headers, &IDEMPOTENCY_KEY) {
+        Ok(Some(value)) => dialect.parse_key(value.as_bytes()).map_err(Reason::KeyInvalid),
+        Ok(None) => Err(Reason::KeyMissing),
+        Err(Repeated) => Err(Reason::KeyRepeated),
     }
 }
 
@@ -53,25 +39,21 @@ pub(super) struct Keyed {
 
 impl Keyed {
     /// Reads the body. Nothing is claimed before all of it is there.
-    pub(super) async fn collect<B>(
+    pub(super) async fn collect<B: AnyBody>(
         (parts, body): (Parts, B),
         (scope, key, id): (Scope, Key, RequestId),
-        options: &Options,
-    ) -> Result<Self, Reason>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+        options: &LayerOptions,
+    ) -> Result<Self, Reason> {
         let max = options.collector.max_bytes;
         let body = options.collector.collect(scope, &parts.headers, body).await;
-        let body = body.map_err(|why| match why {
+        let (whole, share) = body.map_err(|why| match why {
             Uncollected::TooLarge => Reason::BodyTooLarge { max },
             Uncollected::TooSlow => Reason::BodyTooSlow,
-            Uncollected::OutOfMemory(OutOfMemory::All) => Reason::Unavailable,
-            Uncollected::OutOfMemory(OutOfMemory::Scope) => Reason::TooManyRequests,
+            Uncollected::OverBudget(OverBudget::All) => Reason::Unavailable,
+            Uncollected::OverBudget(OverBudget::Scope) => Reason::TooManyRequests,
             Uncollected::Broken => Reason::BodyUnreadable,
         })?;
-        let fingerprint = options.fingerprinting.of(&parts, body.data());
+        let fingerprint = options.fingerprinting.of(&parts, &whole.data);
         let mut operation = Operation::new(scope, key, fingerprint).request_id(id);
         if let Some(ttl) = options.ttl {
             operation = operation.ttl(ttl);
@@ -79,7 +61,10 @@ impl Keyed {
         if options.is_durable() {
             operation = operation.durable();
         }
-        Ok(Self { operation, request: Request::from_parts(parts, body.boxed()) })
+        Ok(Self {
+            operation,
+            request: Request::from_parts(parts, Body::from(whole).holding(share)),
+        })
     }
 }
 

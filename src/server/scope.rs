@@ -3,14 +3,15 @@
 //! Each is for [`IdempotencyLayer::scope`](super::IdempotencyLayer::scope). A request with a key and
 //! without a scope is refused; there is no scope for anonymous clients.
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::request::Parts;
 
+use crate::http::only;
 use crate::key::Scope;
 
 /// The bearer token: one `Authorization` header, `Bearer` in any case, spaces, and the token's bytes.
 pub fn bearer_token(request: &Parts) -> Option<Scope> {
-    let value = only(request, &AUTHORIZATION)?;
+    let value = bytes(request, &AUTHORIZATION)?;
     let (scheme, rest) = value.split_at_checked("Bearer".len())?;
     let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
     let token = &rest[spaces..];
@@ -22,7 +23,7 @@ pub fn bearer_token(request: &Parts) -> Option<Scope> {
 pub fn header(
     name: HeaderName,
 ) -> impl Fn(&Parts) -> Option<Scope> + Clone + Send + Sync + 'static {
-    move |request| only(request, &name).filter(|value| !value.is_empty()).map(Scope::from_api_key)
+    move |request| bytes(request, &name).filter(|value| !value.is_empty()).map(Scope::from_api_key)
 }
 
 /// A [`Scope`] that the authentication layer put into the request's extensions.
@@ -33,17 +34,13 @@ pub fn extension(request: &Parts) -> Option<Scope> {
 }
 
 /// The value of a header that must not be repeated.
-fn only<'a>(request: &'a Parts, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut given = request.headers.get_all(name).iter();
-    match (given.next(), given.next()) {
-        (Some(value), None) => Some(value.as_bytes()),
-        _ => None,
-    }
+fn bytes<'a>(request: &'a Parts, name: &HeaderName) -> Option<&'a [u8]> {
+    only(&request.headers, name).ok().flatten().map(HeaderValue::as_bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Request};
+    use http::Request;
 
     use super::*;
 

@@ -15,39 +15,38 @@ use tower_service::Service;
 use crate::attempt::Attempt;
 use crate::begin::Outcome;
 use crate::error::Result;
+use crate::http::{AnyBody, Body, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, Whole, is_mutation};
 use crate::key::{Key, RequestId};
-use crate::observe;
 use crate::operation::Operation;
 use crate::permit::Permit;
 use crate::record::Record;
 use crate::store::Store;
 
-use super::Options;
-use super::body::{Body, BoxError, Whole, pass};
+use super::LayerOptions;
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
-use super::execution::{Execution, Running};
-use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery};
-use super::request::{IDEMPOTENCY_KEY, Keyed, REQUEST_ID, is_mutation, key, request_id};
-use super::response::{Judgement, judge, replay, stored_headers, whole};
-use super::trace;
+use super::execution::{Execution, Lender};
+use super::observe;
+use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery, Verdict};
+use super::request::{Keyed, key, request_id};
+use super::response::{Judged, judge, replay, stored_headers, whole};
 
 /// A service that runs each request with a key once; see the [module](super).
 #[derive(Clone, Debug)]
 pub struct Idempotent<S> {
     inner: S,
     store: Store,
-    options: Arc<Options>,
+    options: Arc<LayerOptions>,
 }
 
 /// What a request comes to.
-enum Answer {
+enum Reply {
     Fresh(Response<Body>),
     Replay(Response<Body>),
     Refused(Reason),
 }
 
 impl<S> Idempotent<S> {
-    pub(super) fn new(inner: S, store: Store, options: Options) -> Self {
+    pub(super) fn new(inner: S, store: Store, options: LayerOptions) -> Self {
         Self { inner, store, options: Arc::new(options) }
     }
 }
@@ -86,14 +85,10 @@ where
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    async fn answer<B>(
+    async fn answer<B: AnyBody>(
         self,
         mut request: Request<B>,
-    ) -> std::result::Result<Response<Body>, S::Error>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> std::result::Result<Response<Body>, S::Error> {
         let options = Arc::clone(&self.options);
         let dialect: &dyn Dialect =
             if is_grpc(request.headers()) { &Grpc } else { &*options.dialect };
@@ -106,12 +101,17 @@ where
             match key(request.headers(), dialect) {
                 Ok(key) => {
                     let once = self.once(request, key.clone(), id.clone());
-                    (trace::request(&key, &id, once, outcome).await?, Some(key))
+                    (observe::request(&key, &id, once, outcome).await?, Some(key))
                 }
-                Err(reason) => (Answer::Refused(reason), None),
+                Err(reason) => (Reply::Refused(reason), None),
             }
         } else {
-            (Answer::Fresh(run(self.inner, request.map(pass)).await?.map(pass)), None)
+            (
+                Reply::Fresh(
+                    run(self.inner, request.map(Body::streamed)).await?.map(Body::streamed),
+                ),
+                None,
+            )
         };
         Ok(sign(answer, dialect, &id, key.as_ref()))
     }
@@ -129,24 +129,20 @@ where
     }
 
     /// Answers a request with a key: by running it, from the record, or with a refusal.
-    async fn once<B>(
+    async fn once(
         self,
-        request: Request<B>,
+        request: Request<impl AnyBody>,
         key: Key,
         id: RequestId,
-    ) -> std::result::Result<Answer, S::Error>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> std::result::Result<Reply, S::Error> {
         let (parts, body) = request.into_parts();
         let Some(scope) = (self.options.scope)(&parts) else {
-            return Ok(Answer::Refused(Reason::Unauthorized));
+            return Ok(Reply::Refused(Reason::Unauthorized));
         };
         let keyed = Keyed::collect((parts, body), (scope, key, id), &self.options).await;
         let Keyed { operation, request } = match keyed {
             Ok(keyed) => keyed,
-            Err(reason) => return Ok(Answer::Refused(reason)),
+            Err(reason) => return Ok(Reply::Refused(reason)),
         };
         let reason = match begin(&self.store, &operation, self.options.wait).await {
             Ok(Outcome::Execute(permit)) => return self.execute(permit, request).await,
@@ -158,7 +154,7 @@ where
             Ok(Outcome::InFlight { holder }) => Reason::InProgress { holder },
             Err(error) => Reason::from(&error),
         };
-        Ok(Answer::Refused(reason))
+        Ok(Reply::Refused(reason))
     }
 
     /// Answers a request whose key was left by a run that was interrupted.
@@ -166,14 +162,14 @@ where
         self,
         attempt: Attempt,
         request: Request<Body>,
-    ) -> std::result::Result<Answer, S::Error> {
+    ) -> std::result::Result<Reply, S::Error> {
         match self.options.interrupted() {
             OnInterrupted::Rerun => self.rerun(attempt, request).await,
             OnInterrupted::Refuse => Ok(refuse_interrupted(&attempt)),
             // In a task of its own, as the handler: what it finds out is recorded though the client
             // hangs up.
             OnInterrupted::Recover(hook) => {
-                finish(trace::spawn(self.recover(hook, attempt, request))).await
+                finish(observe::spawn(self.recover(hook, attempt, request))).await
             }
         }
     }
@@ -182,10 +178,10 @@ where
         self,
         attempt: Attempt,
         request: Request<Body>,
-    ) -> std::result::Result<Answer, S::Error> {
+    ) -> std::result::Result<Reply, S::Error> {
         match attempt.retry().await {
             Ok(permit) => self.execute(permit, request).await,
-            Err(error) => Ok(Answer::Refused(Reason::from(&error))),
+            Err(error) => Ok(Reply::Refused(Reason::from(&error))),
         }
     }
 
@@ -194,7 +190,7 @@ where
         hook: Hook,
         attempt: Attempt,
         request: Request<Body>,
-    ) -> std::result::Result<Answer, S::Error> {
+    ) -> std::result::Result<Reply, S::Error> {
         let (parts, body) = request.into_parts();
         let key = attempt.key().clone();
         let interruption = Interruption { attempt, key, request: parts.clone() };
@@ -208,14 +204,14 @@ where
             Finding::Respond(response) => {
                 let mut stored = Response::clone(&response);
                 *stored.headers_mut() = stored_headers(response.headers(), &self.options);
-                attempt.complete(&stored).await.map(|_| Answer::Fresh(whole(*response)))
+                attempt.complete(&stored).await.map(|_| Reply::Fresh(whole(*response)))
             }
             Finding::Done => attempt
                 .complete_without_response()
                 .await
-                .map(|_| Answer::Refused(Reason::ResultUnavailable { original })),
+                .map(|_| Reply::Refused(Reason::ResultUnavailable { original })),
         };
-        Ok(recorded.unwrap_or(Answer::Refused(Reason::OutcomeUnknown)))
+        Ok(recorded.unwrap_or(Reply::Refused(Reason::OutcomeUnknown)))
     }
 
     /// Runs the handler in a task of its own, which goes on if the client hangs up.
@@ -223,14 +219,14 @@ where
         self,
         permit: Permit,
         mut request: Request<Body>,
-    ) -> std::result::Result<Answer, S::Error> {
-        let running = Running::new(permit);
-        request.extensions_mut().insert(running.execution());
-        finish(trace::spawn(async move {
+    ) -> std::result::Result<Reply, S::Error> {
+        let lender = Lender::new(permit);
+        request.extensions_mut().insert(lender.execution());
+        finish(observe::spawn(async move {
             let mut inner = self.inner;
             if let Err(error) = ready(&mut inner).await {
                 // Nothing ran. Whether or not freeing the key is recorded, this is the answer.
-                let _ = running.end().release().await;
+                let _ = lender.end().release().await;
                 return Err(error);
             }
             let response = match inner.call(request).await {
@@ -238,15 +234,15 @@ where
                 Err(error) => {
                     // It was cut off, as by a timeout: a volatile key is freed, and a durable one
                     // interrupted.
-                    drop(running.end());
+                    drop(lender.end());
                     return Err(error);
                 }
             };
-            let (judgement, response) = judge(response, &self.options, &running).await;
-            Ok(match record(running.end(), judgement).await {
-                Ok(()) => Answer::Fresh(response),
+            let Judged { verdict, kept, sent } = judge(response, &self.options, &lender).await;
+            Ok(match record(lender.end(), verdict, kept).await {
+                Ok(()) => Reply::Fresh(sent),
                 // Sending it would promise what may not be so.
-                Err(_) => Answer::Refused(Reason::OutcomeUnknown),
+                Err(_) => Reply::Refused(Reason::OutcomeUnknown),
             })
         }))
         .await
@@ -255,39 +251,39 @@ where
 
 /// Waits for a task. It is never aborted, so it ends early by a panic, or because its runtime ends.
 async fn finish<E>(
-    task: tokio::task::JoinHandle<std::result::Result<Answer, E>>,
-) -> std::result::Result<Answer, E> {
+    task: tokio::task::JoinHandle<std::result::Result<Reply, E>>,
+) -> std::result::Result<Reply, E> {
     task.await.unwrap_or_else(|error| {
         let panicked = error.is_panic();
         let reason = if panicked { Reason::HandlerPanicked } else { Reason::OutcomeUnknown };
-        Ok(Answer::Refused(reason))
+        Ok(Reply::Refused(reason))
     })
 }
 
 /// What a request came to, in a word.
-fn outcome<E>(answer: &std::result::Result<Answer, E>) -> &'static str {
+fn outcome<E>(answer: &std::result::Result<Reply, E>) -> &'static str {
     match answer {
-        Ok(Answer::Fresh(_)) => "executed",
-        Ok(Answer::Replay(_)) => "replayed",
-        Ok(Answer::Refused(reason)) => reason.code(),
+        Ok(Reply::Fresh(_)) => "executed",
+        Ok(Reply::Replay(_)) => "replayed",
+        Ok(Reply::Refused(reason)) => reason.code(),
         Err(_) => "failed",
     }
 }
 
 /// The response, as the dialect has it.
 fn sign(
-    answer: Answer,
+    answer: Reply,
     dialect: &dyn Dialect,
     request_id: &RequestId,
     key: Option<&Key>,
 ) -> Response<Body> {
-    let is_replay = matches!(answer, Answer::Replay(_));
+    let is_replay = matches!(answer, Reply::Replay(_));
     let mut response = match answer {
-        Answer::Fresh(response) | Answer::Replay(response) => response,
-        Answer::Refused(reason) => {
+        Reply::Fresh(response) | Reply::Replay(response) => response,
+        Reply::Refused(reason) => {
             observe::refused(reason.code());
             let refusal = Refusal { reason, request_id: request_id.clone(), key: key.cloned() };
-            dialect.refuse(&refusal).map(|body| Whole::new(body, None).boxed())
+            dialect.refuse(&refusal).map(|body| Whole { data: body, trailers: None }.into())
         }
     };
     let headers = response.headers_mut();
@@ -298,23 +294,23 @@ fn sign(
 }
 
 /// Answers from the record, if that may still be seen.
-async fn answer_from(record: &Record, request: Request<Body>, options: &Options) -> Answer {
+async fn answer_from(record: &Record, request: Request<Body>, options: &LayerOptions) -> Reply {
     if let Some(authorize) = &options.authorize_replay
         && !authorize(request.into_parts().0, record.clone()).await
     {
-        return Answer::Refused(Reason::Forbidden);
+        return Reply::Refused(Reason::Forbidden);
     }
     match record.response() {
-        Some(response) => Answer::Replay(replay(response, options)),
+        Some(response) => Reply::Replay(replay(response, options)),
         None => {
             let original = record.request_id().clone();
-            Answer::Refused(Reason::ResultUnavailable { original })
+            Reply::Refused(Reason::ResultUnavailable { original })
         }
     }
 }
 
-fn refuse_interrupted(attempt: &Attempt) -> Answer {
-    Answer::Refused(Reason::Interrupted { original: attempt.request_id().clone() })
+fn refuse_interrupted(attempt: &Attempt) -> Reply {
+    Reply::Refused(Reason::Interrupted { original: attempt.request_id().clone() })
 }
 
 /// Asks for the key, and waits for whoever has it within the limit.
@@ -343,12 +339,14 @@ where
     poll_fn(|cx| inner.poll_ready(cx)).await
 }
 
-/// Returns once the judgement is durable.
-async fn record(permit: Permit, judgement: Judgement) -> Result<()> {
-    match judgement {
-        Judgement::Release => permit.release().await,
-        Judgement::Store(response) => permit.complete(&response).await.map(drop),
-        Judgement::StoreWithoutResponse => permit.complete_without_response().await.map(drop),
-        Judgement::Unknown => permit.interrupt().await,
+/// Ends the permit. Returns once the verdict is durable.
+async fn record(permit: Permit, verdict: Verdict, kept: Option<Response<Bytes>>) -> Result<()> {
+    match (verdict, kept) {
+        (Verdict::Complete, Some(response)) => permit.complete(&response).await.map(drop),
+        (Verdict::Complete | Verdict::CompleteWithoutResponse, _) => {
+            permit.complete_without_response().await.map(drop)
+        }
+        (Verdict::Release, _) => permit.release().await,
+        (Verdict::Interrupt, _) => permit.interrupt().await,
     }
 }

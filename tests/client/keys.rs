@@ -52,7 +52,7 @@ async fn the_callers_key_is_kept_as_it_is() {
 async fn keys_can_be_quoted() {
     use tower::Layer;
     let network = Network::default();
-    let client = layer().quote_keys().layer(network.clone());
+    let client = layer().quote_keys(true).layer(network.clone());
     let response = send(&client, post("{}")).await.unwrap();
     let key = call_of(&response).key().unwrap().as_str().to_owned();
     assert_eq!(network.sent()[0].key(), format!("\"{key}\""));

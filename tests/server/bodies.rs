@@ -105,7 +105,7 @@ async fn a_cookie_that_was_stored_is_not_replayed_once_that_is_off() {
     let layer = refrain::server::IdempotencyLayer::new(store);
     let handler = axum::routing::post(|| async { ([("set-cookie", "session=1")], "in") });
     let app = |layer| axum::Router::new().route("/", handler.clone()).layer(layer);
-    let (on, off) = (app(layer.clone().replay_set_cookie()), app(layer));
+    let (on, off) = (app(layer.clone().replay_set_cookie(true)), app(layer));
     for (app, cookie) in [(&on, Some("session=1")), (&on, Some("session=1")), (&off, None)] {
         let response = tower::ServiceExt::oneshot(app.clone(), request("a", "{}")).await.unwrap();
         assert_eq!(Answer::read(response).await.unwrap().header("set-cookie"), cookie);

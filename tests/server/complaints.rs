@@ -58,7 +58,7 @@ async fn a_key_never_lapses_while_its_handler_is_alive() {
 
 #[tokio::test]
 async fn a_replay_keeps_its_status_location_type_and_each_cookie() {
-    let layer = |layer: IdempotencyLayer| layer.replay_set_cookie();
+    let layer = |layer: IdempotencyLayer| layer.replay_set_cookie(true);
     let app = App::with(Store::builder(), layer, |_| {
         Response::builder()
             .status(201)
@@ -87,7 +87,7 @@ async fn json_in_another_order_is_the_same_request_where_that_is_asked_for() {
     let spellings = [r#"{"to":"x","n":1}"#, r#"{ "n": 1.0, "to": "\u0078" }"#];
     for (asked_for, status) in [(false, 409), (true, 200)] {
         let configure = move |layer: IdempotencyLayer| {
-            if asked_for { layer.fingerprint_canonical_json() } else { layer }
+            if asked_for { layer.fingerprint_canonical_json(true) } else { layer }
         };
         let app = App::with(Store::builder(), configure, |_| Response::default());
         app.send(json("a", spellings[0])).await;

@@ -251,7 +251,7 @@ async fn p6_a_scope_at_its_limit_is_told_at_once_and_others_are_served() {
 async fn p3_only_the_headers_of_one_connection_or_moment_are_not_replayed() {
     for cookies in [false, true] {
         let configure = |layer: IdempotencyLayer| {
-            if cookies { layer.replay_set_cookie() } else { layer }
+            if cookies { layer.replay_set_cookie(true) } else { layer }
         };
         let app = App::with(Store::builder(), configure, |_| {
             Response::builder()

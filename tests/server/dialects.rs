@@ -16,7 +16,7 @@ const DOCUMENTATION: &str = "https://developer.example.com/idempotency";
 
 fn app(dialect: impl Dialect) -> App {
     let configure = |layer: IdempotencyLayer| {
-        layer.dialect(dialect).require_key().wait(Duration::ZERO).max_request_bytes(100)
+        layer.dialect(dialect).require_key(true).wait(Duration::ZERO).max_request_bytes(100)
     };
     App::with(Store::builder(), configure, |_| {
         Response::builder().status(201).body(Body::from("placed")).unwrap()

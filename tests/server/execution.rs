@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::post;
-use refrain::server::{Execution, IdempotencyLayer};
+use refrain::server::{Envelope, Execution, IdempotencyLayer};
 use refrain::{Error, Store};
 use tower::ServiceExt;
 
@@ -63,10 +63,27 @@ async fn after_its_answer_an_operation_takes_no_checkpoints() {
     let handler = post(async move |execution: Execution| {
         *keeping.lock().unwrap() = Some(execution);
     });
-    let app = Router::new().route("/", handler).layer(layer().durable());
+    let app = Router::new().route("/", handler).layer(layer().durable(true));
     assert_eq!(ask(&app, Some("a")).await.status, 200);
     let execution = kept.lock().unwrap().take().unwrap();
     assert!(matches!(execution.checkpoint("late").await, Err(Error::Ended)));
     assert!(matches!(execution.downstream_key("late"), Err(Error::Ended)));
     assert!(ask(&app, Some("a")).await.is_replay());
+}
+
+/// A handler that asked for a checkpoint under a layer without durable claims was answered with 503
+/// and "retry", which clients did in vain.
+#[tokio::test]
+async fn a_handler_that_lacks_durable_claims_is_a_mistake_of_the_program_and_not_to_be_retried() {
+    let handler = post(async |execution: Execution| -> Result<(), Envelope> {
+        execution.checkpoint("asked the carrier").await?;
+        Ok(())
+    });
+    let app = Router::new().route("/", handler.clone()).layer(layer());
+    let answer = ask(&app, Some("a")).await;
+    assert_eq!(answer.refusal(), (500, "internal_error".into()));
+    assert!(answer.body.contains(".durable(true)"), "{}", answer.body);
+    assert_eq!(answer.header("retry-after"), None);
+    let app = Router::new().route("/", handler).layer(layer().durable(true));
+    assert_eq!(ask(&app, Some("a")).await.status, 200);
 }

@@ -34,7 +34,7 @@ impl App {
             format!("attempt {} after {checkpoints}: {}", execution.attempt(), carrier.as_str())
         });
         let store = Store::builder().open_in_memory().unwrap();
-        let layer = IdempotencyLayer::new(store).durable().on_interrupted(policy);
+        let layer = IdempotencyLayer::new(store).durable(true).on_interrupted(policy);
         Self { router: Router::new().route("/", handler).layer(layer), runs }
     }
 
@@ -134,7 +134,7 @@ async fn a_recovery_that_panics_leaves_the_key_interrupted() {
 async fn p7_an_outcome_that_a_handler_does_not_know_interrupts_the_key() {
     let store = Store::builder().open_in_memory().unwrap();
     let handler = post(async || {
-        (Extension(Verdict::Unknown), http::StatusCode::GATEWAY_TIMEOUT).into_response()
+        (Extension(Verdict::Interrupt), http::StatusCode::GATEWAY_TIMEOUT).into_response()
     });
     let layer = IdempotencyLayer::new(store.clone());
     let volatile: Router = Router::new().route("/", handler).layer(layer);
@@ -168,7 +168,7 @@ async fn p7_a_durable_run_that_its_service_cuts_off_is_interrupted() {
     for (durable, expected) in [(true, 1), (false, 2)] {
         ran.store(0, Ordering::SeqCst);
         let layer = IdempotencyLayer::new(Store::builder().open_in_memory().unwrap());
-        let layer = if durable { layer.durable() } else { layer };
+        let layer = if durable { layer.durable(true) } else { layer };
         let service = tower::Layer::layer(&layer, service.clone());
         assert!(service.clone().oneshot(request("a", "{}")).await.is_err());
         let retry = service.oneshot(request("a", "{}")).await;
@@ -199,7 +199,7 @@ async fn p6_interrupted_keys_of_one_scope_leave_the_others_theirs() {
     let store = Store::builder().max_open_claims_per_scope(2).open_in_memory().unwrap();
     let handler = post(async |body: String| assert_eq!(body, "{}", "the carrier"));
     let app: Router =
-        Router::new().route("/", handler).layer(IdempotencyLayer::new(store).durable());
+        Router::new().route("/", handler).layer(IdempotencyLayer::new(store).durable(true));
     let send =
         async |request| Answer::read(app.clone().oneshot(request).await.unwrap()).await.unwrap();
     for key in ["a", "b"] {

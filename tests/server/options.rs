@@ -54,7 +54,7 @@ async fn p9_the_layers_ttl_is_shorter_than_the_stores() {
 
 #[tokio::test]
 async fn a_clients_request_id_can_be_distrusted() {
-    let layer = IdempotencyLayer::distrust_request_ids;
+    let layer = |layer: IdempotencyLayer| layer.trust_request_ids(false);
     let app = App::with(Store::builder(), layer, |_| Response::default());
     let mut named = request("a", "{}");
     named.headers_mut().insert("x-request-id", "mine-1".parse().unwrap());

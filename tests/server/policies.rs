@@ -1,11 +1,12 @@
 //! Which answers are kept.
 
+use axum::Extension;
 use axum::body::Body;
-use axum::response::Response;
-use http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
 use hyper::body::Frame;
 use refrain::Store;
-use refrain::server::{IdempotencyLayer, StorePolicy, Verdict};
+use refrain::server::{IdempotencyLayer, KeepPolicy, Verdict};
 
 use crate::kit::*;
 
@@ -42,15 +43,15 @@ fn grpc(code: &'static str) -> impl Fn() -> Response + Clone + Send + Sync + 'st
 
 #[tokio::test]
 async fn each_policy_keeps_what_it_says() {
-    let kept = |policy: &StorePolicy, code: u16| {
+    let kept = |policy: &KeepPolicy, code: u16| {
         let policy = policy.clone();
-        is_kept(move |layer| layer.store(policy), status(code))
+        is_kept(move |layer| layer.keep(policy), status(code))
     };
     let all = [200, 303, 400, 401, 403, 404, 408, 409, 410, 421, 422, 423, 425, 429, 500, 503];
     for (policy, expected) in [
-        (StorePolicy::Success, &[200, 303][..]),
-        (StorePolicy::Deterministic, &[200, 303, 400, 403, 404, 410, 422]),
-        (StorePolicy::All, &all),
+        (KeepPolicy::Success, &[200, 303][..]),
+        (KeepPolicy::Deterministic, &[200, 303, 400, 403, 404, 410, 422]),
+        (KeepPolicy::All, &all),
     ] {
         for code in all {
             assert_eq!(kept(&policy, code).await, expected.contains(&code), "{policy:?} {code}");
@@ -62,14 +63,14 @@ async fn each_policy_keeps_what_it_says() {
 async fn each_policy_keeps_grpc_by_its_status() {
     let all = ["0", "1", "2", "3", "5", "6", "7", "9", "11", "12", "13", "14", "16"];
     for (policy, expected) in [
-        (StorePolicy::Success, &["0"][..]),
-        (StorePolicy::Deterministic, &["0", "3", "5", "6", "7", "9", "11", "12"]),
-        (StorePolicy::All, &all),
+        (KeepPolicy::Success, &["0"][..]),
+        (KeepPolicy::Deterministic, &["0", "3", "5", "6", "7", "9", "11", "12"]),
+        (KeepPolicy::All, &all),
     ] {
         for code in all {
             let policy = policy.clone();
             let name = format!("{policy:?} {code}");
-            let kept = is_kept(move |layer| layer.store(policy), grpc(code)).await;
+            let kept = is_kept(move |layer| layer.keep(policy), grpc(code)).await;
             assert_eq!(kept, expected.contains(&code), "{name}");
         }
     }
@@ -78,7 +79,7 @@ async fn each_policy_keeps_grpc_by_its_status() {
 #[tokio::test]
 async fn a_function_of_status_and_headers_decides() {
     let teapots = |layer: IdempotencyLayer| {
-        layer.store_if(|parts| parts.status == 418 && !parts.headers.contains_key("retry-after"))
+        layer.keep_if(|parts| parts.status == 418 && !parts.headers.contains_key("retry-after"))
     };
     assert!(is_kept(teapots, status(418)).await);
     assert!(!is_kept(teapots, status(200)).await);
@@ -95,9 +96,9 @@ async fn a_handlers_word_overrides_the_policy_and_is_not_sent() {
             response
         }
     };
-    assert!(is_kept(|layer| layer, with(500, Verdict::Store)).await);
+    assert!(is_kept(|layer| layer, with(500, Verdict::Complete)).await);
     assert!(!is_kept(|layer| layer, with(200, Verdict::Release)).await);
-    let app = App::new(move |_| with(201, Verdict::StoreWithoutResponse)());
+    let app = App::new(move |_| with(201, Verdict::CompleteWithoutResponse)());
     let sent = app.respond(request("a", "{}")).await;
     assert_eq!((sent.status().as_u16(), sent.extensions().get::<Verdict>()), (201, None));
     assert_eq!(app.ask("a").await.refusal(), (409, "idempotency_result_unavailable".into()));
@@ -107,10 +108,21 @@ async fn a_handlers_word_overrides_the_policy_and_is_not_sent() {
 async fn a_failed_grpc_call_that_its_handler_wants_kept_is_kept() {
     let app = App::new(|_| {
         let mut response = grpc("13")();
-        response.extensions_mut().insert(Verdict::Store);
+        response.extensions_mut().insert(Verdict::Complete);
         response
     });
     let first = app.ask("a").await;
     let again = app.ask("a").await;
     assert_eq!((again.is_replay(), again.trailers), (true, first.trailers));
+}
+
+#[tokio::test]
+async fn a_verdict_is_a_part_of_axums_responses_by_itself_and_as_an_extension() {
+    let bare = || (StatusCode::BAD_GATEWAY, Verdict::Complete, "why").into_response();
+    let extension =
+        || (StatusCode::BAD_GATEWAY, Extension(Verdict::Complete), "why").into_response();
+    assert!(is_kept(|layer| layer, bare).await);
+    assert!(is_kept(|layer| layer, extension).await);
+    assert!(!is_kept(|layer| layer, || (Verdict::Release, "why").into_response()).await);
+    assert!(!is_kept(|layer| layer, || (Verdict::Release, StatusCode::OK).into_response()).await);
 }

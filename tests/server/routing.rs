@@ -56,7 +56,7 @@ async fn a_route_layer_and_a_layer_do_the_same() {
 async fn options_of_one_route_leave_the_others_alone() {
     let layer = layer();
     let handler = || async { "placed" };
-    let strict = layer.clone().require_key();
+    let strict = layer.clone().require_key(true);
     let app = Router::new()
         .route("/strict", post(handler).layer(strict))
         .route("/calls", post(handler).layer(layer));

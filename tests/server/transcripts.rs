@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use axum::{Extension, Router};
 use http::StatusCode;
 use refrain::server::{Dialect, IdempotencyLayer, Ietf, RevDesk, Stripe, Verdict};
 use refrain::{Fingerprint, Operation, Scope, Store};
@@ -37,10 +37,10 @@ impl Server {
             .dialect(dialect)
             .wait(Duration::ZERO)
             .max_request_bytes(1000)
-            .require_key();
+            .require_key(true);
         let placed = || async { (StatusCode::CREATED, "placed\n") };
-        let streamed = || async { (Extension(Verdict::StoreWithoutResponse), "streamed\n") };
-        let crash = || async { (Extension(Verdict::Unknown), StatusCode::GATEWAY_TIMEOUT) };
+        let streamed = || async { (Verdict::CompleteWithoutResponse, "streamed\n") };
+        let crash = || async { (Verdict::Interrupt, StatusCode::GATEWAY_TIMEOUT) };
         let panics = || async { panic!("the carrier") as &'static str };
         let closing = store.clone();
         let closes = move || async move {
@@ -55,7 +55,7 @@ impl Server {
             .route("/panics", post(panics))
             .route("/failures", post(closes))
             .layer(DefaultBodyLimit::disable())
-            .layer(layer.durable())
+            .layer(layer.durable(true))
             .route("/secrets", post(placed).layer(seen_by_none));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
+use crate::http::GRPC_STATUS;
+
 use super::{Dialect, Reason, Refusal};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// From gRPC's proposal A6: when a client that retries by itself may do so, or that it must not.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -67,7 +68,7 @@ fn status(reason: &Reason) -> u16 {
         Reason::Conflict { .. } => FAILED_PRECONDITION,
         Reason::Interrupted { .. } | Reason::OutcomeUnknown => UNKNOWN,
         Reason::InProgress { .. } | Reason::Unavailable => UNAVAILABLE,
-        Reason::HandlerPanicked => INTERNAL,
+        Reason::HandlerPanicked | Reason::NotDurable => INTERNAL,
         Reason::Unauthorized => UNAUTHENTICATED,
     }
 }

@@ -76,7 +76,7 @@ fn title(reason: &Reason) -> &'static str {
         Reason::BodyUnreadable => "The request broke off",
         Reason::TooManyRequests => "Too many requests",
         Reason::Unavailable => "Idempotency is unavailable",
-        Reason::HandlerPanicked => "Internal server error",
+        Reason::HandlerPanicked | Reason::NotDurable => "Internal server error",
     }
 }
 

@@ -5,12 +5,11 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
+use crate::http::{IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, STRIPE_SHOULD_RETRY};
+
 use super::{Dialect, Exchange, Reason, Refusal, json};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
 
 /// Stripe's v1 API: 400 `idempotency_error` for conflicts, `Idempotent-Replayed: true`, the key
 /// echoed, `Request-Id` on every answer, and `Stripe-Should-Retry` where its SDKs would decide
@@ -22,12 +21,12 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
 pub struct Stripe;
 
 #[derive(Serialize)]
-struct Outer<'a> {
-    error: Inner<'a>,
+struct StripeBody<'a> {
+    error: StripeError<'a>,
 }
 
 #[derive(Serialize)]
-struct Inner<'a> {
+struct StripeError<'a> {
     r#type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
@@ -38,15 +37,15 @@ impl Dialect for Stripe {
     fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
         let reason = &refusal.reason;
         let message = message(refusal);
-        let error = Inner { r#type: kind(reason), code: code(reason), message: &message };
+        let error = StripeError { r#type: kind(reason), code: code(reason), message: &message };
         let status = match reason {
             Reason::Conflict { .. } => StatusCode::BAD_REQUEST,
             _ => reason.status(),
         };
-        let mut response = json(reason, status, &Outer { error });
+        let mut response = json(reason, status, &StripeBody { error });
         let headers = response.headers_mut();
         if let Some(should_retry) = should_retry(reason) {
-            headers.insert(SHOULD_RETRY, HeaderValue::from_static(should_retry));
+            headers.insert(STRIPE_SHOULD_RETRY, HeaderValue::from_static(should_retry));
         }
         if matches!(reason, Reason::Unauthorized) {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -76,7 +75,10 @@ fn kind(reason: &Reason) -> &'static str {
         | Reason::KeyMissing
         | Reason::KeyInvalid(_)
         | Reason::KeyRepeated => "idempotency_error",
-        Reason::OutcomeUnknown | Reason::Unavailable | Reason::HandlerPanicked => "api_error",
+        Reason::OutcomeUnknown
+        | Reason::Unavailable
+        | Reason::HandlerPanicked
+        | Reason::NotDurable => "api_error",
         _ => "invalid_request_error",
     }
 }
@@ -84,7 +86,10 @@ fn kind(reason: &Reason) -> &'static str {
 /// Stripe's codes where it has one. A conflict has none.
 fn code(reason: &Reason) -> Option<&'static str> {
     match reason {
-        Reason::Conflict { .. } | Reason::HandlerPanicked | Reason::Unauthorized => None,
+        Reason::Conflict { .. }
+        | Reason::HandlerPanicked
+        | Reason::NotDurable
+        | Reason::Unauthorized => None,
         Reason::InProgress { .. } => Some("idempotency_key_in_use"),
         Reason::TooManyRequests => Some("rate_limit"),
         _ => Some(reason.code()),

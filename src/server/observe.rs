@@ -1,4 +1,5 @@
-//! Spans, with feature `tracing`: one for each request with a key, around its handler too.
+//! The spans, events and metrics of the layer, with the features `tracing` and `metrics`. Each
+//! request with a key has one span, which its handler runs in.
 
 use std::future::Future;
 
@@ -6,7 +7,23 @@ use tokio::task::JoinHandle;
 
 use crate::key::{Key, RequestId};
 
-/// Runs a task that belongs to the request at hand.
+use super::dialect::Reason;
+
+/// Counts a request that the layer refused.
+pub(super) fn refused(code: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("refrain_refused_total", "code" => code).increment(1);
+    let _ = code;
+}
+
+/// Logs a mistake in the server's program.
+pub(super) fn mistaken(mistake: &Reason) {
+    #[cfg(feature = "tracing")]
+    tracing::error!("{mistake}");
+    let _ = mistake;
+}
+
+/// Spawns a task in the span of the request at hand.
 pub(super) fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -16,7 +33,7 @@ where
     tokio::spawn(future)
 }
 
-/// Does what a request with a key asks for, in a span of its own.
+/// Runs a request with a key in a span of its own, and records its outcome there.
 #[cfg(feature = "tracing")]
 pub(super) async fn request<T>(
     key: &Key,
@@ -44,7 +61,7 @@ pub(super) async fn request<T>(
     future.await
 }
 
-/// Enough of a key to find its lines by, and too little to learn it from.
+/// The start of the key's hash: enough to find the lines of one key, and too little to learn it.
 #[cfg(feature = "tracing")]
 fn short_hash(key: &Key) -> String {
     use sha2::{Digest, Sha256};

@@ -12,7 +12,7 @@ const SCOPE_SHARE: usize = 8;
 
 /// Counts bytes, and shares them out.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct Budget {
     max: usize,
     taken: Mutex<Taken>,
 }
@@ -25,27 +25,27 @@ struct Taken {
 
 /// Why there is no memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OutOfMemory {
+pub(super) enum OverBudget {
     All,
     Scope,
 }
 
-impl Memory {
+impl Budget {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, taken: Mutex::default() })
     }
 
-    fn take(&self, scope: Scope, bytes: usize) -> Result<(), OutOfMemory> {
+    fn take(&self, scope: Scope, bytes: usize) -> Result<(), OverBudget> {
         let mut taken = self.taken.lock();
         if bytes > self.max - taken.all {
-            return Err(OutOfMemory::All);
+            return Err(OverBudget::All);
         }
         let of_scope = taken.scopes.entry(scope).or_insert(0);
         if *of_scope + bytes > self.max / SCOPE_SHARE {
             if *of_scope == 0 {
                 taken.scopes.remove(&scope);
             }
-            return Err(OutOfMemory::Scope);
+            return Err(OverBudget::Scope);
         }
         *of_scope += bytes;
         taken.all += bytes;
@@ -67,21 +67,21 @@ impl Memory {
 /// Bytes that a body takes, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
-    memory: Arc<Memory>,
+    budget: Arc<Budget>,
     scope: Scope,
     bytes: usize,
 }
 
 impl Share {
-    pub(super) fn new(memory: Arc<Memory>, scope: Scope) -> Self {
-        Self { memory, scope, bytes: 0 }
+    pub(super) fn new(budget: Arc<Budget>, scope: Scope) -> Self {
+        Self { budget, scope, bytes: 0 }
     }
 
     /// Takes as much as makes it so many bytes.
-    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let more = bytes.saturating_sub(self.bytes);
         if more > 0 {
-            self.memory.take(self.scope, more)?;
+            self.budget.take(self.scope, more)?;
             self.bytes = bytes;
         }
         Ok(())
@@ -91,7 +91,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.memory.give_back(self.scope, self.bytes);
+            self.budget.give_back(self.scope, self.bytes);
         }
     }
 }
@@ -102,8 +102,8 @@ mod tests {
 
     #[test]
     fn p6_no_scope_takes_more_than_its_share_and_all_is_given_back() {
-        let memory = Memory::new(80);
-        let share = |scope: u8| Share::new(Arc::clone(&memory), Scope::new([scope]));
+        let budget = Budget::new(80);
+        let share = |scope: u8| Share::new(Arc::clone(&budget), Scope::new([scope]));
         let mut shares: Vec<Share> = (0..8).map(share).collect();
         for share in &mut shares {
             share.grow_to(6).unwrap();
@@ -111,14 +111,14 @@ mod tests {
             assert!(share.grow_to(11).is_err());
         }
         let mut ninth = share(9);
-        assert_eq!(ninth.grow_to(1), Err(OutOfMemory::All));
+        assert_eq!(ninth.grow_to(1), Err(OverBudget::All));
         shares.pop();
         ninth.grow_to(10).unwrap();
-        assert_eq!(share(9).grow_to(1), Err(OutOfMemory::All));
+        assert_eq!(share(9).grow_to(1), Err(OverBudget::All));
         shares.pop();
-        assert_eq!(share(9).grow_to(1), Err(OutOfMemory::Scope));
+        assert_eq!(share(9).grow_to(1), Err(OverBudget::Scope));
         drop((shares, ninth));
-        let taken = memory.taken.lock();
+        let taken = budget.taken.lock();
         assert_eq!((taken.all, taken.scopes.len()), (0, 0));
     }
 }

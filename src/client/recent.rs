@@ -12,15 +12,15 @@ use http::Response;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::http::{Body, Whole};
 use crate::key::{Fingerprint, Key};
 
-use super::body::{Body, Whole};
 use super::call::CallId;
 use super::error::Error;
 
 /// A call in flight, shared by everyone who asked for it.
-pub(super) type Flight = Shared<Running>;
-type Running = Pin<Box<dyn Future<Output = Landed> + Send>>;
+pub(super) type Flight = Shared<SharedCall>;
+type SharedCall = Pin<Box<dyn Future<Output = Landed> + Send>>;
 
 /// The outcome of a shared call.
 #[derive(Clone)]
@@ -32,30 +32,30 @@ pub(super) enum Landed {
 }
 
 /// The calls of a layer and of its clones.
-pub(super) struct Memory {
+pub(super) struct RecentCalls {
     window: Duration,
     max: usize,
-    state: Mutex<State>,
+    state: Mutex<CallTable>,
 }
 
 #[derive(Default)]
-struct State {
+struct CallTable {
     keys: HashMap<CallId, Key>,
     /// Call ids with the time of their first use, oldest first.
     ids: VecDeque<(Instant, CallId)>,
-    flights: HashMap<Key, (Fingerprint, WeakShared<Running>)>,
+    flights: HashMap<Key, (Fingerprint, WeakShared<SharedCall>)>,
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for RecentCalls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory")
+        f.debug_struct("RecentCalls")
             .field("window", &self.window)
             .field("max", &self.max)
             .finish_non_exhaustive()
     }
 }
 
-impl State {
+impl CallTable {
     fn forget_oldest(&mut self) {
         if let Some((_, id)) = self.ids.pop_front() {
             self.keys.remove(&id);
@@ -63,7 +63,7 @@ impl State {
     }
 }
 
-impl Memory {
+impl RecentCalls {
     pub(super) fn new(window: Duration, max: usize) -> Self {
         Self { window, max, state: Mutex::default() }
     }
@@ -114,7 +114,7 @@ impl Memory {
         if state.flights.len() >= self.max {
             return None;
         }
-        let call: Running = Box::pin(call);
+        let call: SharedCall = Box::pin(call);
         let flight = call.shared();
         state.flights.insert(key.clone(), (request, flight.downgrade()?));
         Some(flight)

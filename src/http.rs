@@ -1,0 +1,31 @@
+//! The code that the layers for servers and for clients share: one body type, one reader of bodies,
+//! and one reading of methods and headers.
+
+use http::header::HeaderMap;
+use http::{Method, StatusCode};
+
+mod body;
+mod headers;
+mod reader;
+
+pub(crate) use body::{AnyBody, Whole};
+pub use body::{Body, BodyError, BoxError};
+#[cfg(feature = "server")]
+pub(crate) use headers::{GRPC_STATUS, REQUEST_ID};
+pub(crate) use headers::{
+    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, Repeated, STRIPE_SHOULD_RETRY,
+    media_type, only,
+};
+pub(crate) use reader::{BodyReader, Unread};
+
+/// Returns whether requests with this method carry an idempotency key.
+pub(crate) fn is_mutation(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
+}
+
+/// Returns whether a response is an endless stream by its head, so that no time limit would let it
+/// be collected: server-sent events, or a connection that changes its protocol.
+pub(crate) fn is_stream(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS
+        || media_type(headers).eq_ignore_ascii_case(b"text/event-stream")
+}
