@@ -69,9 +69,7 @@ use http::HeaderName;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use crate::key::{Fingerprint, Scope};
-use crate::record::Record;
-use crate::store::Store;
+use crate::{Fingerprint, Record, Scope, Store};
 
 mod budget;
 #[cfg(feature = "canonical-json")]

@@ -1,6 +1,6 @@
 //! One call, as the caller knows it.
 
-use crate::key::Key;
+use crate::Key;
 
 /// What became of a call: in the extensions of each response, and in each error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

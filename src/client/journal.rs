@@ -6,13 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::begin::Outcome;
 use crate::clock::{Clock, Reading, SystemClock};
-use crate::engine::builder::Builder;
-use crate::key::{Fingerprint, InvalidKey, Key, Scope};
-use crate::operation::Operation;
-use crate::permit::{Attempt, Permit};
-use crate::store::Store;
+use crate::key::InvalidKey;
+use crate::{Attempt, Builder, Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
 
 /// As long as a store keeps anything: entries are to end by [`JournalEntry::done`].
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -113,7 +109,7 @@ pub enum JournalError {
     },
     /// The store could not do what it was asked.
     #[error("the journal's store failed")]
-    Store(#[from] crate::error::Error),
+    Store(#[from] crate::Error),
 }
 
 impl Journal {
@@ -125,7 +121,7 @@ impl Journal {
     /// # Errors
     ///
     /// Those of [`Store::open`].
-    pub fn open(path: impl AsRef<Path>) -> crate::error::Result<Self> {
+    pub fn open(path: impl AsRef<Path>) -> crate::Result<Self> {
         Self::builder().open(path)
     }
 
@@ -259,7 +255,7 @@ impl JournalBuilder {
     /// # Errors
     ///
     /// Those of [`Store::open`].
-    pub fn open(self, path: impl AsRef<Path>) -> crate::error::Result<Journal> {
+    pub fn open(self, path: impl AsRef<Path>) -> crate::Result<Journal> {
         let Self { store, clock, window, max_jobs } = self;
         let store = store
             .max_open_claims(max_jobs)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::key::Scope;
+use crate::Scope;
 
 /// The part of all memory that one scope may take, so that none can keep the others out.
 const SCOPE_SHARE: usize = 8;

@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
+use crate::Scope;
 use crate::http::{AnyBody, BodyReader, Whole};
-use crate::key::Scope;
 
 use super::budget::{Budget, OverBudget, Share};
 

@@ -8,9 +8,10 @@ use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::error::{Error, Limit};
+use crate::error::Limit;
 use crate::http::IDEMPOTENCY_REPLAY;
-use crate::key::{InvalidKey, Key, RequestId};
+use crate::key::InvalidKey;
+use crate::{Error, Key, RequestId};
 
 mod grpc;
 mod ietf;

@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::Error;
 
 use super::dialect::Reason;
 use super::observe;

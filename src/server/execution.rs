@@ -10,10 +10,7 @@ use http::StatusCode;
 use http::request::Parts;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
-use crate::key::{Key, RequestId};
-use crate::permit::Permit;
-use crate::ticket::Ticket;
+use crate::{Error, Key, Permit, RequestId, Result, Ticket};
 
 use super::envelope::Envelope;
 

@@ -7,7 +7,7 @@ use axum::extract::OriginalUri;
 use http::HeaderName;
 use http::request::Parts;
 
-use crate::key::Fingerprint;
+use crate::Fingerprint;
 
 type Custom = Arc<dyn Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync>;
 

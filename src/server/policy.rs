@@ -13,8 +13,7 @@ use http::response::Parts;
 use http::{Response, StatusCode, request};
 
 use crate::http::GRPC_STATUS;
-use crate::key::{Key, RequestId};
-use crate::permit::Attempt;
+use crate::{Attempt, Key, RequestId};
 
 use super::dialect::is_grpc;
 

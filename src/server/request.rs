@@ -5,8 +5,7 @@ use http::header::HeaderMap;
 use http::request::Parts;
 
 use crate::http::{AnyBody, Body, IDEMPOTENCY_KEY, REQUEST_ID, Repeated, only};
-use crate::key::{Key, RequestId, Scope};
-use crate::operation::Operation;
+use crate::{Key, Operation, RequestId, Scope};
 
 use super::LayerOptions;
 use super::budget::OverBudget;

@@ -6,8 +6,8 @@
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::request::Parts;
 
+use crate::Scope;
 use crate::http::only;
-use crate::key::Scope;
 
 /// The bearer token: one `Authorization` header, `Bearer` in any case, spaces, and the token's bytes.
 pub fn bearer_token(request: &Parts) -> Option<Scope> {

@@ -12,14 +12,8 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
-use crate::begin::Outcome;
-use crate::error::Result;
 use crate::http::{AnyBody, Body, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, Whole, is_mutation};
-use crate::key::{Key, RequestId};
-use crate::operation::Operation;
-use crate::permit::{Attempt, Permit};
-use crate::record::Record;
-use crate::store::Store;
+use crate::{Attempt, Key, Operation, Outcome, Permit, Record, RequestId, Result, Store};
 
 use super::LayerOptions;
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};

@@ -5,7 +5,8 @@ use http::header::{CONTENT_LANGUAGE, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::key::{InvalidKey, Key};
+use crate::Key;
+use crate::key::InvalidKey;
 
 use super::{Dialect, Reason, Refusal, json};
 
