@@ -9,9 +9,9 @@
 //!   its own task: handler ──► response collected ──► complete ──► first byte
 //! ```
 //!
-//! POST, PUT, PATCH and DELETE with an `Idempotency-Key` go through the store; all else passes
-//! through. Successful responses (2xx and 3xx; for gRPC by `grpc-status`) are durable before their
-//! first byte is sent; any other outcome frees the key.
+//! POST, PUT, PATCH and DELETE with an `Idempotency-Key` go through the store; all other requests
+//! go straight to the handler. Successful responses (2xx and 3xx; for gRPC by `grpc-status`) are
+//! durable before their first byte is sent; any other outcome frees the key.
 //!
 //! The handler runs in a task of its own: a client that hangs up cancels neither it nor its commit.
 //! [`Store::close`](crate::Store::close) waits for those that run. The layer needs a tokio runtime.
@@ -33,13 +33,13 @@
 //! # The order of layers
 //!
 //! From the outside in: tracing, CORS, compression, timeouts, rate limits, authentication, this
-//! layer, the handlers. What stands outside is done for each request, replays included, and is not
-//! part of the record. `docs/http.md` has the reasons, and what each answer looks like.
+//! layer, the handlers. Outer layers act on each request, replays included, and their changes to an
+//! answer are not recorded. `docs/http.md` gives the reasons, and shows each answer.
 //!
 //! # LayerOptions for a route
 //!
-//! A clone of a layer shares its store and its memory, and can be told otherwise. Give each route its
-//! own: of two layers around each other the outer one alone acts, by its options.
+//! A clone of a layer shares its store and its memory budget, and can have other options. Give each
+//! route a layer of its own: of two nested layers only the outer one acts.
 //!
 //! ```
 //! use axum::{Router, routing::post};
@@ -69,9 +69,7 @@ use http::HeaderName;
 use http::request::Parts;
 use tower_layer::Layer;
 
-use crate::key::{Fingerprint, Scope};
-use crate::record::Record;
-use crate::store::Store;
+use crate::{Fingerprint, Record, Scope, Store};
 
 mod budget;
 #[cfg(feature = "canonical-json")]
@@ -100,7 +98,7 @@ use budget::Budget;
 use collect::Collector;
 pub(crate) use fingerprint::Fingerprinting;
 
-/// Adds idempotency to a service; see the [module](self).
+/// A tower layer that adds idempotency to a service; see the [module](self).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct IdempotencyLayer {
@@ -136,7 +134,7 @@ impl LayerOptions {
         self.durable || !matches!(self.on_interrupted, None | Some(OnInterrupted::Rerun))
     }
 
-    /// Claims that were made durable without a word on interruptions are there to be told of them.
+    /// The policy for interrupted keys. A layer that is durable without a policy refuses them.
     fn interrupted(&self) -> OnInterrupted {
         match &self.on_interrupted {
             Some(policy) => policy.clone(),
@@ -159,7 +157,7 @@ impl fmt::Debug for LayerOptions {
 }
 
 impl IdempotencyLayer {
-    /// The layer with its defaults.
+    /// Creates a layer with the defaults that its options name.
     pub fn new(store: Store) -> Self {
         let options = LayerOptions {
             dialect: Arc::new(RevDesk),
@@ -191,8 +189,8 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Where a request says whose key it is; [`scope::bearer_token`] by default. A request with a key
-    /// for which it finds nothing is refused.
+    /// Sets the function that reads the scope from a request's head; [`scope::bearer_token`] by
+    /// default. A request with a key and without a scope is refused with 401.
     ///
     /// ```
     /// use http::HeaderName;
@@ -214,16 +212,18 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Request headers whose values a retry must repeat, besides method, path, query and body.
+    /// Adds request headers to the fingerprint, besides method, path, query and body. A retry must
+    /// repeat their values.
     pub fn fingerprint_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.options.fingerprinting.headers = names.into_iter().collect();
         self
     }
 
-    /// Takes JSON bodies for the same that differ in order, space and spelling only (RFC 8785).
+    /// Sets whether JSON bodies are compared by their canonical form (RFC 8785), so that order,
+    /// white space and spelling do not matter; `false` by default.
     ///
-    /// A body that has no such form without loss - a name twice in an object, or a number that an
-    /// IEEE double cannot hold - is compared byte for byte, as are all others.
+    /// A body without an exact canonical form is compared byte for byte: an object that repeats a
+    /// name, a number that an IEEE double cannot hold, or a body that is not JSON.
     #[cfg(feature = "canonical-json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "canonical-json")))]
     pub fn fingerprint_canonical_json(mut self, canonical: bool) -> Self {
@@ -232,7 +232,7 @@ impl IdempotencyLayer {
     }
 
     /// Computes the fingerprint by a function of the request's head and its whole body, in place of
-    /// all of the above. Two requests with the same fingerprint are the same request.
+    /// the other fingerprint options. Requests with equal fingerprints count as the same request.
     pub fn fingerprint_by(
         mut self,
         fingerprint: impl Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync + 'static,
@@ -241,8 +241,8 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Chooses the answers that are kept and replayed; [`KeepPolicy::Success`] by default. A handler
-    /// overrides the policy with a [`Verdict`].
+    /// Chooses the answers that are kept and replayed; [`KeepPolicy::Success`] by default. A
+    /// handler overrides the policy with a [`Verdict`].
     pub fn keep(mut self, policy: KeepPolicy) -> Self {
         self.options.keep = policy;
         self
@@ -256,23 +256,28 @@ impl IdempotencyLayer {
         self.keep(KeepPolicy::Custom(Arc::new(keeps)))
     }
 
-    /// Makes claims durable before the handler starts, at the price of one more commit: a crash in
-    /// mid-handler is then known, and handlers have checkpoints and downstream keys. Unless
-    /// [`on_interrupted`](Self::on_interrupted) says otherwise, a retry after a crash is refused.
+    /// Sets whether claims are durable before the handler starts; `false` by default. Handlers then
+    /// have checkpoints and downstream keys.
+    ///
+    /// # Durability
+    ///
+    /// A durable claim costs one more commit per request, and outlives a crash in mid-handler. The
+    /// retry after the crash is refused, unless [`on_interrupted`](Self::on_interrupted) says
+    /// otherwise.
     pub fn durable(mut self, durable: bool) -> Self {
         self.options.durable = durable;
         self
     }
 
-    /// What becomes of a key whose run was interrupted. All but [`OnInterrupted::Rerun`] make claims
-    /// [`durable`](Self::durable).
+    /// Sets the policy for keys whose last run was interrupted. Every policy but
+    /// [`OnInterrupted::Rerun`] makes claims [`durable`](Self::durable).
     pub fn on_interrupted(mut self, policy: OnInterrupted) -> Self {
         self.options.on_interrupted = Some(policy);
         self
     }
 
-    /// Asks before an answer is replayed whether its client may still see it: the head of the
-    /// request at hand, and the record. If not, the answer is 403.
+    /// Sets a function that decides whether a client may see a recorded answer, from the head of
+    /// the client's request and the record. The answer to a client that may not is 403.
     pub fn authorize_replay<F, R>(mut self, authorize: F) -> Self
     where
         F: Fn(Parts, Record) -> R + Send + Sync + 'static,
@@ -283,71 +288,73 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Refuses a POST, PUT, PATCH or DELETE without a key.
+    /// Sets whether a POST, PUT, PATCH or DELETE without a key is refused with 400; `false` by
+    /// default.
     pub fn require_key(mut self, required: bool) -> Self {
         self.options.require_key = required;
         self
     }
 
-    /// Keeps records for a shorter time than the store's TTL, which it cannot exceed; a
-    /// millisecond at least.
+    /// Sets how long records are kept: at least a millisecond, and at most the store's TTL, which
+    /// is the default.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.options.ttl = Some(ttl);
         self
     }
 
-    /// How long a request waits for another one that holds its key; 10 seconds by default.
+    /// Sets how long a request waits for another one that holds its key; 10 seconds by default.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.options.wait = wait;
         self
     }
 
-    /// The longest body of a request with a key; 1 MiB by default. It is collected before the
-    /// handler runs.
+    /// Sets the longest body of a request with a key, in bytes; 1 MiB by default. The body is
+    /// collected before the handler runs.
     pub fn max_request_bytes(mut self, max: usize) -> Self {
         self.options.collector.max_bytes = max;
         self
     }
 
-    /// How long the body of a request with a key may take to arrive; 30 seconds by default.
+    /// Sets how long the body of a request with a key may take to arrive; 30 seconds by default.
     pub fn read_within(mut self, limit: Duration) -> Self {
         self.options.collector.within = limit;
         self
     }
 
-    /// How much the bodies of requests with a key may take in memory, all together, until their
-    /// handlers have read them; 128 MiB by default, of which one scope takes an eighth at most. Past it
-    /// a request is refused at once.
+    /// Sets the memory in bytes for the bodies of all requests with a key, each counted until its
+    /// handler has read it; 128 MiB by default. One scope may take an eighth. A request over either
+    /// limit is refused at once.
     ///
-    /// Clones made before this share the earlier limit.
+    /// Clones made earlier keep the earlier budget.
     pub fn max_buffered_bytes(mut self, max: usize) -> Self {
         self.options.collector.budget = Budget::new(max);
         self
     }
 
-    /// The longest response body that is collected and stored; 1 MiB by default. A longer one is
-    /// passed through, and recorded as done without its response. The store has a limit of its own,
-    /// [`Builder::max_response_bytes`](crate::Builder::max_response_bytes).
+    /// Sets the longest response body that is collected and recorded, in bytes; 1 MiB by default. A
+    /// longer body is streamed, and its operation recorded without the response. The store has a
+    /// limit of its own, [`Builder::max_response_bytes`](crate::Builder::max_response_bytes).
     pub fn max_response_bytes(mut self, max: usize) -> Self {
         self.options.max_response_bytes = max;
         self
     }
 
-    /// How long a response may take to be collected, 10 seconds by default, before
-    /// it is passed through and recorded as done without its response.
+    /// Sets how long the collection of a response body may take; 10 seconds by default. A slower
+    /// body is streamed, and its operation recorded without the response.
     pub fn collect_within(mut self, limit: Duration) -> Self {
         self.options.collect_within = limit;
         self
     }
 
-    /// Sets whether a client's `x-request-id` becomes the request's id; `true` by default. Otherwise
-    /// every request gets a new id.
+    /// Sets whether a client's `x-request-id` becomes the request's id; `true` by default.
+    /// Otherwise every request gets a new id.
     pub fn trust_request_ids(mut self, trusted: bool) -> Self {
         self.options.trust_request_ids = trusted;
         self
     }
 
-    /// Replays `Set-Cookie` too, which hands a session to whoever retries.
+    /// Sets whether `Set-Cookie` is recorded and replayed; `false` by default, because a replayed
+    /// cookie hands the session to whoever retries.
     pub fn replay_set_cookie(mut self, replayed: bool) -> Self {
         self.options.replay_set_cookie = replayed;
         self

@@ -7,8 +7,8 @@ use http::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
+use crate::RequestId;
 use crate::http::{IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, STRIPE_SHOULD_RETRY, media_type};
-use crate::key::RequestId;
 
 use super::error::Failure;
 

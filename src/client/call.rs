@@ -1,6 +1,6 @@
 //! A call as the caller sees it: its report, and its name.
 
-use crate::key::Key;
+use crate::Key;
 
 /// A report on a finished call, found in the extensions of each response and in each
 /// [`Error`](super::Error).

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use crate::http::BoxError;
-use crate::key::{InvalidKey, Key, RequestId};
+use crate::key::InvalidKey;
+use crate::{Key, RequestId};
 
 use super::call::Call;
 

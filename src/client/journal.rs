@@ -6,14 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::attempt::Attempt;
-use crate::begin::Outcome;
 use crate::clock::{Clock, Reading, SystemClock};
-use crate::engine::builder::Builder;
-use crate::key::{Fingerprint, InvalidKey, Key, Scope};
-use crate::operation::Operation;
-use crate::permit::Permit;
-use crate::store::Store;
+use crate::key::InvalidKey;
+use crate::{Attempt, Builder, Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
 
 /// The longest TTL of a store. Entries end by [`JournalEntry::done`], not by expiry.
 const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -120,7 +115,7 @@ pub enum JournalError {
     },
     /// The journal's store failed; the cause is in the source.
     #[error("the journal's store failed")]
-    Store(#[from] crate::error::Error),
+    Store(#[from] crate::Error),
 }
 
 impl Journal {
@@ -133,8 +128,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// The errors of [`Store::open`].
-    pub fn open(path: impl AsRef<Path>) -> crate::error::Result<Self> {
+    /// Those of [`Store::open`].
+    pub fn open(path: impl AsRef<Path>) -> crate::Result<Self> {
         Self::builder().open(path)
     }
 
@@ -279,8 +274,8 @@ impl JournalBuilder {
     ///
     /// # Errors
     ///
-    /// The errors of [`Store::open`].
-    pub fn open(self, path: impl AsRef<Path>) -> crate::error::Result<Journal> {
+    /// Those of [`Store::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> crate::Result<Journal> {
         let Self { store, clock, window, max_jobs } = self;
         let store = store
             .max_open_claims(max_jobs)

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::http::{Body, Whole};
-use crate::key::{Fingerprint, Key};
+use crate::{Fingerprint, Key};
 
 use super::call::CallId;
 use super::error::Error;

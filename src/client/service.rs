@@ -21,7 +21,7 @@ use crate::http::{
     AnyBody, Body, BodyReader, BoxError, IDEMPOTENCY_KEY, Repeated, Unread, Whole, is_mutation,
     only,
 };
-use crate::key::{Fingerprint, Key};
+use crate::{Fingerprint, Key};
 
 use super::ClientOptions;
 use super::attempt::{Answered, Attempts, Lost, Outgoing, Payload, Received, Transport};

@@ -1,16 +1,16 @@
-//! What the bodies of requests take in memory, in all and for each scope.
+//! The memory budget for request bodies, in all and for each scope.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::key::Scope;
+use crate::Scope;
 
-/// The part of all memory that one scope may take, so that none can keep the others out.
+/// One scope may take this fraction of the budget, so that no scope can lock out the others.
 const SCOPE_SHARE: usize = 8;
 
-/// Counts bytes, and shares them out.
+/// A number of bytes that request bodies share.
 #[derive(Debug)]
 pub(super) struct Budget {
     max: usize,
@@ -23,7 +23,7 @@ struct Taken {
     scopes: HashMap<Scope, usize>,
 }
 
-/// Why there is no memory.
+/// Which limit of the budget was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OverBudget {
     All,
@@ -64,7 +64,7 @@ impl Budget {
     }
 }
 
-/// Bytes that a body takes, until this is dropped.
+/// The bytes that one body takes, returned to the budget on drop.
 #[derive(Debug)]
 pub(super) struct Share {
     budget: Arc<Budget>,
@@ -77,7 +77,7 @@ impl Share {
         Self { budget, scope, bytes: 0 }
     }
 
-    /// Takes as much as makes it so many bytes.
+    /// Grows the share to this many bytes.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let more = bytes.saturating_sub(self.bytes);
         if more > 0 {

@@ -1,4 +1,4 @@
-//! JSON in its canonical form (RFC 8785), where that loses nothing.
+//! JSON in its canonical form (RFC 8785), where the form is exact.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,14 +8,14 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 
 use crate::http::media_type;
 
-/// The largest integer up to which all are told apart in the canonical form, whose numbers are IEEE
+/// The largest integer of the range that is exact in the canonical form, whose numbers are IEEE
 /// doubles: 2^53 - 1.
 const MAX_EXACT: u64 = (1 << 53) - 1;
 
-/// The body in canonical form, if it is JSON that has one.
+/// Returns the body in canonical form, if it is JSON with an exact one.
 ///
-/// Two bodies that mean different things never share a form: an object with a repeated name, or an
-/// integer that a double cannot hold, has none, and is taken byte for byte.
+/// Bodies with different meanings never share a form: an object with a repeated name, or an integer
+/// that a double cannot hold, has no form, and is compared byte for byte.
 pub(super) fn canonical(request: &Parts, body: &[u8]) -> Option<Vec<u8>> {
     if !is_json(request) || serde_json::from_slice::<Faithful>(body).is_err() {
         return None;
@@ -24,7 +24,7 @@ pub(super) fn canonical(request: &Parts, body: &[u8]) -> Option<Vec<u8>> {
     serde_json_canonicalizer::to_vec(&value).ok()
 }
 
-/// `application/json`, or a type with the suffix `+json`.
+/// Returns whether the media type is `application/json`, or has the suffix `+json`.
 fn is_json(request: &Parts) -> bool {
     let media_type = media_type(&request.headers).to_ascii_lowercase();
     media_type == b"application/json" || media_type.ends_with(b"+json")
@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for Faithful {
         self.visit_u64(number.unsigned_abs())
     }
 
-    /// Larger integers come as doubles too; one that is whole may have been rounded.
+    /// Integers over 64 bits arrive as doubles, perhaps rounded, so large values are refused.
     fn visit_f64<E: Error>(self, number: f64) -> Result<Self, E> {
         #[expect(clippy::cast_precision_loss, reason = "it is exact up to here")]
         let max = MAX_EXACT as f64;

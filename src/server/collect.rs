@@ -10,17 +10,17 @@ use http_body_util::BodyExt;
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
+use crate::Scope;
 use crate::http::{AnyBody, BodyReader, Whole};
-use crate::key::Scope;
 
 use super::budget::{Budget, OverBudget, Share};
 
-/// How much of a refused body is read and thrown away, and for how long: a client that sends all of
-/// its body before it listens then gets the answer, and not a connection that was reset.
+/// The limits in bytes and time for reading and discarding the rest of a refused body. A client
+/// that sends all of its body before it listens then gets the answer, and not a reset connection.
 const DRAINED_BYTES: usize = 16 * 1024 * 1024;
 const DRAINED_WITHIN: Duration = Duration::from_secs(5);
 
-/// What request bodies may take.
+/// Collects request bodies within its limits.
 #[derive(Clone, Debug)]
 pub(super) struct Collector {
     pub(super) max_bytes: usize,
@@ -44,7 +44,7 @@ impl From<OverBudget> for Uncollected {
 }
 
 impl Collector {
-    /// Collects the body whole. One that is refused is read on for a while in the background.
+    /// Collects the body whole. The rest of a refused body is discarded in the background.
     pub(super) async fn collect<B: AnyBody>(
         &self,
         scope: Scope,
@@ -54,7 +54,7 @@ impl Collector {
         let mut reader = BodyReader::new(body);
         let declared_too_large = declared_length(headers) > Some(self.max_bytes as u64);
         if declared_too_large && headers.contains_key(EXPECT) {
-            // The client asked before it sends, and reading would tell it to go on.
+            // The client waits for leave to send, and reading the body would give leave.
             return Err(Uncollected::TooLarge);
         }
         let collected = if declared_too_large {

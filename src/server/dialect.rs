@@ -1,4 +1,4 @@
-//! How the layer speaks: which keys it reads, and what its own answers look like.
+//! Dialects: the keys that the layer reads, and the form of its own answers.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,9 +8,10 @@ use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::error::{Error, Limit};
+use crate::error::Limit;
 use crate::http::IDEMPOTENCY_REPLAY;
-use crate::key::{InvalidKey, Key, RequestId};
+use crate::key::InvalidKey;
+use crate::{Error, Key, RequestId};
 
 mod grpc;
 mod ietf;
@@ -22,11 +23,11 @@ pub use ietf::Ietf;
 pub use revdesk::RevDesk;
 pub use stripe::Stripe;
 
-/// When to ask again with the same key.
+/// The time after which a client may retry with the same key.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// How the layer speaks to clients. [`RevDesk`] is the contract's own, and the default; [`Ietf`] and
-/// [`Stripe`] are for clients that expect those.
+/// The form of the layer's headers and refusals. [`RevDesk`], the contract's own, is the default;
+/// [`Ietf`] and [`Stripe`] are for clients that expect those.
 ///
 /// A gRPC client is answered in gRPC's terms, whatever the dialect.
 ///
@@ -68,16 +69,16 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Why it is not a key; the request is then refused with [`Reason::KeyInvalid`].
+    /// The reason why the value is not a key. The request is refused with [`Reason::KeyInvalid`].
     fn parse_key(&self, value: &[u8]) -> Result<Key, InvalidKey> {
         Key::from_header(value)
     }
 
-    /// Words a refusal.
+    /// Returns the response to a refused request.
     fn refuse(&self, refusal: &Refusal) -> Response<Bytes>;
 
-    /// Adds what the dialect says in the headers of every answer: `Idempotency-Replay: true` on
-    /// replays, unless a dialect says it otherwise.
+    /// Adds the dialect's headers to an answer. By default, a replay gets `Idempotency-Replay:
+    /// true`.
     fn sign(&self, exchange: &Exchange<'_>, headers: &mut HeaderMap) {
         if exchange.is_replay {
             headers.insert(IDEMPOTENCY_REPLAY, HeaderValue::from_static("true"));
@@ -85,13 +86,13 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// What an answer belongs to.
+/// The request that an answer belongs to.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Exchange<'a> {
     /// The request at hand.
     pub request_id: &'a RequestId,
-    /// Its key, if it is a mutation with one.
+    /// The key, if the request is a mutation with one.
     pub key: Option<&'a Key>,
     /// Whether the answer comes from a record.
     pub is_replay: bool,
@@ -101,43 +102,43 @@ pub struct Exchange<'a> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// The request at hand.
     pub request_id: RequestId,
-    /// Its key, if that could be read.
+    /// The key, if it could be read.
     pub key: Option<Key>,
 }
 
-/// Why the layer refuses a request. `Display` tells the client, in a sentence.
+/// The reason why the layer refuses a request. `Display` is the message for the client.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
     /// The route requires a key.
     #[error("an idempotency key is required")]
     KeyMissing,
-    /// The value is no key.
+    /// The header's value is not a key.
     #[error("{0}")]
     KeyInvalid(InvalidKey),
     /// The header was sent more than once.
     #[error("the idempotency key is given more than once")]
     KeyRepeated,
-    /// Nothing says whose key it is.
+    /// The request has no scope: no credentials that the layer reads.
     #[error("a request with an idempotency key needs credentials")]
     Unauthorized,
-    /// The client may no longer see the recorded answer.
+    /// The client may not see the recorded answer.
     #[error("the recorded answer is no longer yours to see")]
     Forbidden,
-    /// The body is over the limit. Nothing was run.
+    /// The body is over the limit. The handler did not run.
     #[error("a request with an idempotency key takes at most {max} bytes")]
     BodyTooLarge {
         /// The limit.
         max: usize,
     },
-    /// The body did not come in time. Nothing was run.
+    /// The body did not arrive in time. The handler did not run.
     #[error("the request's body did not arrive in time")]
     BodyTooSlow,
-    /// The body broke off. Nothing was run.
+    /// The body broke off. The handler did not run.
     #[error("the request's body could not be read to its end")]
     BodyUnreadable,
     /// The key has been used for another request.
@@ -158,19 +159,19 @@ pub enum Reason {
         /// The request that was interrupted.
         original: RequestId,
     },
-    /// The operation was done, and its answer was not kept.
+    /// The operation was done, and its answer was not recorded.
     #[error("the request with this key succeeded, and its response was not kept")]
     ResultUnavailable {
         /// The request that did it.
         original: RequestId,
     },
-    /// The operation ran, and could not be recorded.
+    /// The handler ran, and the outcome could not be recorded.
     #[error("the request ran, and its outcome could not be recorded")]
     OutcomeUnknown,
-    /// The client has too much in flight. Nothing was run.
+    /// The client has too many requests in flight. The handler did not run.
     #[error("too many requests with idempotency keys are in flight; retry with the same key")]
     TooManyRequests,
-    /// The store cannot answer now. Nothing was run.
+    /// The store cannot answer now. The handler did not run.
     #[error("idempotency cannot be guaranteed now, so nothing was run; retry with the same key")]
     Unavailable,
     /// The handler panicked.
@@ -183,7 +184,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The contract's code for it.
+    /// Returns the contract's code for the reason.
     pub fn code(&self) -> &'static str {
         match self {
             Self::KeyMissing => "idempotency_key_missing",
@@ -204,7 +205,7 @@ impl Reason {
         }
     }
 
-    /// The contract's status for it.
+    /// Returns the contract's status for the reason.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::KeyMissing | Self::KeyInvalid(_) | Self::KeyRepeated | Self::BodyUnreadable => {
@@ -224,7 +225,7 @@ impl Reason {
         }
     }
 
-    /// When to ask again with the same key, if that can help by itself.
+    /// Returns the time after which to retry with the same key, if a retry can help.
     pub fn retry_after(&self) -> Option<Duration> {
         let helps = matches!(
             self,
@@ -237,7 +238,7 @@ impl Reason {
         helps.then_some(Duration::from_secs(RETRY_AFTER_SECONDS))
     }
 
-    /// Another request that it is about, and the name under which the contract says which.
+    /// Returns the other request that the reason names, with the contract's name for the field.
     pub fn other_request(&self) -> Option<(&'static str, &RequestId)> {
         match self {
             Self::Conflict { original } => Some(("conflicts_with", original)),
@@ -249,7 +250,7 @@ impl Reason {
     }
 }
 
-/// Why a key was not granted: nothing ran, so the same key may be tried again.
+/// The reason why a key was not granted. The handler did not run, so the key may be retried.
 impl From<&Error> for Reason {
     fn from(error: &Error) -> Self {
         match error {
@@ -260,12 +261,12 @@ impl From<&Error> for Reason {
     }
 }
 
-/// Whether others are served, though this client is not.
+/// Returns whether the limit is one client's own, so that other clients are still served.
 fn is_a_clients_own(limit: Limit) -> bool {
     matches!(limit, Limit::InFlightPerScope | Limit::WaitersPerKey | Limit::OpenClaimsPerScope)
 }
 
-/// A response whose body is JSON, with `Retry-After` where that helps.
+/// Returns a response with a JSON body, and with `Retry-After` where a retry can help.
 fn json(reason: &Reason, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     let body = serde_json::to_vec(body).expect("strings and numbers are always JSON");
     let mut response = Response::new(Bytes::from(body));

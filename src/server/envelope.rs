@@ -1,4 +1,4 @@
-//! The contract's one envelope of every error: `{"error": {"code", "message", "fields"}}`.
+//! The contract's error envelope: `{"error": {"code", "message", "fields"}}`.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,14 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::Error;
 
 use super::dialect::Reason;
 use super::observe;
 
-/// An error as the contract words it, whatever the layer's dialect, for handlers: in axum they return it as it is, elsewhere
-/// [`into_bytes`](Self::into_bytes) makes a response of it.
+/// An error in the contract's envelope, for handlers. It does not depend on the layer's dialect.
+///
+/// In axum an envelope is a response; elsewhere [`into_bytes`](Self::into_bytes) makes one.
 ///
 /// ```
 /// use http::StatusCode;
@@ -47,7 +48,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// An error without fields.
+    /// Creates an error without fields.
     pub fn new(
         status: StatusCode,
         code: impl Into<Cow<'static, str>>,
@@ -56,7 +57,7 @@ impl Envelope {
         Self { status, code: code.into(), message: message.into(), fields: Vec::new() }
     }
 
-    /// Says something about a field of the request, in place of what was said of it before.
+    /// Adds an explanation for a field of the request, in place of an earlier one for that field.
     #[must_use]
     pub fn field(
         mut self,
@@ -69,12 +70,12 @@ impl Envelope {
         self
     }
 
-    /// The status that it is sent with.
+    /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The body that is sent.
+    /// Returns the body.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct ErrorBody<'a> {
@@ -97,7 +98,7 @@ impl Envelope {
         serde_json::to_string(&ErrorBody { error }).expect("strings are always JSON")
     }
 
-    /// The response, its body as bytes.
+    /// Returns the response, with its body as bytes.
     pub fn into_bytes(self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(self.to_json()));
         *response.status_mut() = self.status;

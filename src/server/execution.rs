@@ -1,4 +1,4 @@
-//! What a handler sees of the operation that it runs.
+//! The operation that a handler runs, as the handler sees it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,16 +10,15 @@ use http::StatusCode;
 use http::request::Parts;
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
-use crate::key::{Key, RequestId};
-use crate::permit::Permit;
-use crate::ticket::Ticket;
+use crate::{Error, Key, Permit, RequestId, Result, Ticket};
 
 use super::envelope::Envelope;
 
-/// The operation that a handler runs: in the request's extensions, and an extractor of axum's.
+/// The operation that a handler runs: an entry in the request's extensions, and an extractor in
+/// axum.
 ///
-/// A request without a key is refused, in the contract's words; `Option<Execution>` is nothing then.
+/// The extractor refuses a request without a key, in the contract's words; `Option<Execution>` is
+/// `None` for it.
 ///
 /// ```
 /// use axum::{Router, routing::post};
@@ -56,34 +55,37 @@ struct ExecutionState {
     request_id: RequestId,
     attempt: u32,
     checkpoints: Vec<Bytes>,
-    /// Nothing once the operation has its verdict.
+    /// `None` once the operation has its verdict.
     permit: Mutex<Option<Permit>>,
     succeeded: AtomicBool,
 }
 
 impl Execution {
-    /// The client's key.
+    /// Returns the client's key.
     pub fn key(&self) -> &Key {
         &self.0.key
     }
 
-    /// The request that runs it.
+    /// Returns the id of the request that runs the operation.
     pub fn request_id(&self) -> &RequestId {
         &self.0.request_id
     }
 
-    /// Which run of the operation this is, counted from 1: above that an earlier one was
-    /// interrupted.
+    /// Returns the number of this run, counted from 1. Above 1, an earlier run was interrupted.
     pub fn attempt(&self) -> u32 {
         self.0.attempt
     }
 
-    /// The recovery points of earlier attempts, oldest first.
+    /// Returns the checkpoints of earlier attempts, oldest first.
     pub fn checkpoints(&self) -> &[Bytes] {
         &self.0.checkpoints
     }
 
-    /// Stores a recovery point, durable once the ticket is settled, which later attempts see.
+    /// Stores a checkpoint for later attempts.
+    ///
+    /// # Durability
+    ///
+    /// The checkpoint is durable once the ticket resolves.
     ///
     /// # Errors
     ///
@@ -95,11 +97,13 @@ impl Execution {
         }
     }
 
-    /// A key to hand to the next service: stable over the attempts of this operation, and new once
-    /// the client's key is free again: released, as by an answer that is not kept, or expired.
+    /// Returns the idempotency key for a call to another service. All attempts of this operation
+    /// get the same key. A client's key that was released or has expired starts a new operation,
+    /// with new downstream keys.
     ///
-    /// So once the next service may have acted, answer with [`Verdict::Interrupt`](super::Verdict::Interrupt) and
-    /// not with a bare error.
+    /// An answer that is not kept releases the client's key. So once the other service may have
+    /// acted, answer with [`Verdict::Interrupt`](super::Verdict::Interrupt) and not with a bare
+    /// error.
     ///
     /// # Errors
     ///
@@ -118,11 +122,12 @@ impl fmt::Debug for Execution {
     }
 }
 
-/// The layer's end of an [`Execution`]: it owns the permit, and lends it to the handler.
+/// The layer's end of an [`Execution`]: the owner of the permit, which the handler borrows.
 ///
-/// A panic frees a volatile key, or, once the handler has answered with success, records the operation
-/// as done: it must not run again because its body broke. A task that ends otherwise without a verdict was killed by its
-/// runtime in the middle of the handler: the key then stays claimed.
+/// Dropped in a panic, the lender frees a volatile key. After the handler has answered with
+/// success, the lender records the operation as done instead: a broken body must not run it again.
+/// Dropped otherwise, its task was killed by the runtime in the middle of the handler, and the key
+/// stays claimed.
 pub(super) struct Lender(Arc<ExecutionState>);
 
 impl Lender {
@@ -141,12 +146,12 @@ impl Lender {
         Execution(Arc::clone(&self.0))
     }
 
-    /// The handler has answered with success, though not all of its body is there.
+    /// Notes that the handler has answered with success, before its body is collected.
     pub(super) fn note_success(&self) {
         self.0.succeeded.store(true, Ordering::Relaxed);
     }
 
-    /// Takes the permit back, to end it with a verdict.
+    /// Returns the permit, for a verdict to end it.
     pub(super) fn end(self) -> Permit {
         self.0.permit.lock().take().expect("only the layer takes it, and once")
     }

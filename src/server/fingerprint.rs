@@ -1,4 +1,4 @@
-//! What a key was used for: the parts of a request that a retry must share.
+//! Fingerprints: the parts of a request that a retry must repeat.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use axum::extract::OriginalUri;
 use http::HeaderName;
 use http::request::Parts;
 
-use crate::key::Fingerprint;
+use crate::Fingerprint;
 
 type Custom = Arc<dyn Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync>;
 
-/// How requests are fingerprinted: by method, path and query as sent, body, and what is chosen here.
+/// Computes fingerprints from method, path and query as sent, body, and the choices made here.
 #[derive(Clone, Default)]
 pub(crate) struct Fingerprinting {
     pub(crate) headers: Arc<[HeaderName]>,
     #[cfg(feature = "canonical-json")]
     pub(crate) canonical_json: bool,
-    /// In place of all of it.
+    /// Replaces all other choices.
     pub(crate) custom: Option<Custom>,
 }
 
@@ -52,8 +52,8 @@ impl Fingerprinting {
     }
 }
 
-/// The path and query that the client sent: axum cuts a nested router's prefix off the URI, and
-/// keeps the whole in an extension.
+/// Returns the path and query that the client sent. axum cuts a nested router's prefix off the URI,
+/// and keeps the full URI in an extension.
 fn target(request: &Parts) -> &str {
     let uri = request.extensions.get().map_or(&request.uri, |OriginalUri(uri)| uri);
     uri.path_and_query().map_or("", |target| target.as_str())

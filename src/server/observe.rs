@@ -5,7 +5,7 @@ use std::future::Future;
 
 use tokio::task::JoinHandle;
 
-use crate::key::{Key, RequestId};
+use crate::{Key, RequestId};
 
 use super::dialect::Reason;
 

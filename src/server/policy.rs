@@ -1,5 +1,4 @@
-//! What the layer decides for a route: which answers are kept, and what becomes of a key whose run
-//! was interrupted.
+//! The policies of a route: for the answers that are kept, and for keys whose run was interrupted.
 
 use std::fmt;
 use std::future::Future;
@@ -12,34 +11,35 @@ use http::header::HeaderMap;
 use http::response::Parts;
 use http::{Response, StatusCode, request};
 
-use crate::attempt::Attempt;
 use crate::http::GRPC_STATUS;
-use crate::key::{Key, RequestId};
+use crate::{Attempt, Key, RequestId};
 
 use super::dialect::is_grpc;
 
-/// Which answers are kept and replayed. The others free the key, and its next request runs.
+/// The answers that are kept and replayed. Any other answer frees the key, and the next request
+/// with the key runs the handler.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum KeepPolicy {
-    /// 2xx and 3xx, and gRPC's OK: what the contract means by a success.
+    /// 2xx and 3xx, and gRPC's OK: the successes of the contract.
     #[default]
     Success,
-    /// Those, and the refusals that the same request would meet again: 4xx except 401, 408, 409,
-    /// 421, 423, 425 and 429, and in gRPC INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,
+    /// Successes, and the refusals that the same request would meet again: 4xx except 401, 408,
+    /// 409, 421, 423, 425 and 429, and in gRPC INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,
     /// PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE and UNIMPLEMENTED.
     Deterministic,
-    /// All, failures of the server included. A panic is no answer: it frees the key, or interrupts
-    /// it if its claim was durable.
+    /// All answers, failures of the server included. A panic is no answer: a panic frees a volatile
+    /// key, and interrupts a durable one.
     All,
-    /// Those for which a function of status and headers says so.
+    /// The answers for whose status and headers the function returns `true`.
     Custom(Arc<dyn Fn(&Parts) -> bool + Send + Sync>),
 }
 
 /// A handler's verdict on its own operation, which overrides the layer's [`KeepPolicy`].
 ///
 /// In axum it is a part of the response, after the status and before the body; so is
-/// `Extension(verdict)`. Elsewhere it is an entry in the response's extensions. The layer removes it.
+/// `Extension(verdict)`. Elsewhere it is an entry in the response's extensions. The layer removes
+/// it.
 ///
 /// [`Interrupt`](Self::Interrupt) is for layers that act on interruptions: under the default,
 /// [`OnInterrupted::Rerun`], the next request runs the handler.
@@ -90,8 +90,8 @@ impl KeepPolicy {
         if keeps { Verdict::Complete } else { Verdict::Release }
     }
 
-    /// Judges a response again by its trailers, where gRPC has its status. One that ends without a
-    /// status has done what nobody can replay.
+    /// Judges a response again by its trailers, which hold gRPC's status. A gRPC response without a
+    /// status was cut off after the operation was done, and cannot be replayed.
     pub(super) fn judge_trailers(
         &self,
         headers: &HeaderMap,
@@ -112,7 +112,7 @@ impl KeepPolicy {
             || status == StatusCode::SWITCHING_PROTOCOLS;
         match self {
             Self::Success => success,
-            Self::Deterministic => success || status.is_client_error() && !is_passing(status),
+            Self::Deterministic => success || status.is_client_error() && !is_transient(status),
             Self::All | Self::Custom(_) => true,
         }
     }
@@ -132,8 +132,8 @@ impl KeepPolicy {
     }
 }
 
-/// Whether the same request may be answered differently later, or with other credentials.
-fn is_passing(status: StatusCode) -> bool {
+/// Returns whether the same request may get another answer later, or with other credentials.
+fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 408 | 409 | 421 | 423 | 425 | 429)
 }
 
@@ -150,7 +150,7 @@ impl fmt::Debug for KeepPolicy {
 
 type Recovering = Pin<Box<dyn Future<Output = Recovery> + Send>>;
 
-/// What the layer does about a key whose last run was interrupted.
+/// The policy for keys whose last run was interrupted.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum OnInterrupted {
@@ -159,7 +159,7 @@ pub enum OnInterrupted {
     Rerun,
     /// 409 `idempotency_interrupted`, until the claim expires or somebody resolves it.
     Refuse,
-    /// A function finds out; made by [`recover`](Self::recover).
+    /// A function finds out what the run did; made by [`recover`](Self::recover).
     Recover(Hook),
 }
 
@@ -168,8 +168,8 @@ pub enum OnInterrupted {
 pub struct Hook(Arc<dyn Fn(Interruption) -> Recovering + Send + Sync>);
 
 impl OnInterrupted {
-    /// Asks a function what an interrupted run has come to. It runs in a task of its own, with the
-    /// key in hand: other requests wait for it.
+    /// Returns a policy that asks a function for the outcome of an interrupted run. The function
+    /// runs in a task of its own and holds the key: other requests with the key wait for it.
     ///
     /// ```
     /// use refrain::server::{IdempotencyLayer, OnInterrupted};
@@ -221,7 +221,7 @@ impl fmt::Debug for Hook {
 
 /// A run that was interrupted, and the request that asks again.
 #[derive(Debug)]
-#[must_use = "it ends in a Recovery"]
+#[must_use = "an interruption ends in a Recovery"]
 pub struct Interruption {
     pub(super) attempt: Attempt,
     pub(super) key: Key,
@@ -229,60 +229,61 @@ pub struct Interruption {
 }
 
 impl Interruption {
-    /// The head of the request that asks again.
+    /// Returns the head of the request that asks again.
     pub fn request(&self) -> &request::Parts {
         &self.request
     }
 
-    /// The client's key.
+    /// Returns the client's key.
     pub fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The request that was interrupted.
+    /// Returns the id of the request that was interrupted.
     pub fn request_id(&self) -> &RequestId {
         self.attempt.request_id()
     }
 
-    /// Which run of the operation it was, counted from 1.
+    /// Returns the number of the interrupted run, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt.number()
     }
 
-    /// The recovery points that it stored, oldest first.
+    /// Returns the checkpoints of the interrupted run, oldest first.
     pub fn checkpoints(&self) -> &[Bytes] {
         self.attempt.checkpoints()
     }
 
-    /// The key that it handed to the next service under a label.
+    /// Returns the key that the run handed to another service under a label.
     pub fn downstream_key(&self, label: &str) -> Key {
         self.attempt.downstream_key(label)
     }
 
-    /// It did nothing, or can be done again: the handler runs, as the next attempt.
+    /// Runs the handler, as the next attempt: the run did nothing, or is safe to repeat.
     pub fn rerun(self) -> Recovery {
         Recovery { attempt: self.attempt, finding: Finding::Rerun }
     }
 
-    /// It was done, and this is its answer: recorded, sent, and replayed from now on.
+    /// Records, sends and from now on replays this answer: the run did its work.
     pub fn respond(self, response: Response<Bytes>) -> Recovery {
         Recovery { attempt: self.attempt, finding: Finding::Respond(Box::new(response)) }
     }
 
-    /// It was done, and its answer is lost: 409 `idempotency_result_unavailable` from now on.
+    /// Records the operation without an answer, since the answer is lost: 409
+    /// `idempotency_result_unavailable` from now on.
     pub fn done(self) -> Recovery {
         Recovery { attempt: self.attempt, finding: Finding::Done }
     }
 
-    /// Nobody knows yet: 409 `idempotency_interrupted`, and the next request asks again.
+    /// Leaves the outcome unknown: 409 `idempotency_interrupted`, and the next request asks again.
     pub fn refuse(self) -> Recovery {
         Recovery { attempt: self.attempt, finding: Finding::Refuse }
     }
 }
 
-/// What was found out about an interrupted run; made by an [`Interruption`].
+/// The outcome of an interrupted run; made by an [`Interruption`].
 #[derive(Debug)]
-#[must_use = "it is the function's answer"]
+#[must_use = "a Recovery is the answer of the function"]
 pub struct Recovery {
     pub(super) attempt: Attempt,
     pub(super) finding: Finding,

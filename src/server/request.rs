@@ -1,22 +1,22 @@
-//! What a request says: its id, whose key it has, and what the key is for.
+//! The reading of a request: its id, its key, and its body.
 
 use http::Request;
 use http::header::HeaderMap;
 use http::request::Parts;
 
 use crate::http::{AnyBody, Body, IDEMPOTENCY_KEY, REQUEST_ID, Repeated, only};
-use crate::key::{Key, RequestId, Scope};
-use crate::operation::Operation;
+use crate::{Key, Operation, RequestId, Scope};
 
 use super::LayerOptions;
 use super::budget::OverBudget;
 use super::collect::Uncollected;
 use super::dialect::{Dialect, Reason};
 
-/// The request id that a client sent in `x-request-id`, once and well formed, or a new one.
+/// Returns the request id that a client sent in `x-request-id`, or a new id if the header is
+/// missing, repeated or malformed.
 ///
-/// For a layer outside this one, whose answers should carry it too: put it into the request's
-/// extensions, where [`Idempotent`](super::Idempotent) takes it from.
+/// A layer outside this one, whose answers should carry the same id, can put the id into the
+/// request's extensions: [`Idempotent`](super::Idempotent) takes it from there.
 pub fn request_id(headers: &HeaderMap) -> RequestId {
     let given = only(headers, &REQUEST_ID).ok().flatten();
     let given = given.and_then(|id| id.to_str().ok()?.parse().ok());
@@ -31,14 +31,14 @@ pub(super) fn key(headers: &HeaderMap, dialect: &dyn Dialect) -> Result<Key, Rea
     }
 }
 
-/// A request with a key, its body collected, and what it asks to be done once.
+/// A request with a key and a collected body, and the operation that it asks for.
 pub(super) struct Keyed {
     pub(super) operation: Operation,
     pub(super) request: Request<Body>,
 }
 
 impl Keyed {
-    /// Reads the body. Nothing is claimed before all of it is there.
+    /// Collects the body. No key is claimed before the body is complete.
     pub(super) async fn collect<B: AnyBody>(
         (parts, body): (Parts, B),
         (scope, key, id): (Scope, Key, RequestId),

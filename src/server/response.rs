@@ -1,4 +1,4 @@
-//! What becomes of a handler's response: which are stored, of what, and how they are replayed.
+//! Responses: the judgement of a handler's answer, its recorded form, and the replay.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const NOT_STORED: [HeaderName; 10] = [
 /// A handler's answer, judged.
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
-    /// The response to record, where its body was collected. [`Verdict::Complete`] comes with it.
+    /// The response to record, present with [`Verdict::Complete`].
     pub(super) kept: Option<Response<Bytes>>,
     /// The response to send.
     pub(super) sent: Response<Body>,
@@ -59,7 +59,7 @@ pub(super) async fn judge(
     Judged { verdict, kept: None, sent }
 }
 
-/// Collects a response to be kept. Trailers may tell otherwise, unless the handler gave a verdict.
+/// Collects a response to be kept. The trailers may change the verdict, but not a handler's own.
 async fn keep(
     parts: Parts,
     body: impl AnyBody,
@@ -89,7 +89,7 @@ async fn keep(
 
 enum Collected {
     Whole(Whole),
-    /// Too long, too slow or broken: what was read, and the rest.
+    /// Too long, too slow or broken: a stream of the part that was read and of the rest.
     Part(Body),
 }
 
@@ -105,7 +105,7 @@ async fn collect(body: impl AnyBody, max_bytes: usize, within: Duration) -> Coll
     }
 }
 
-/// The headers that are stored: all but those of one connection or one moment.
+/// Returns the headers to record: all but those of one connection or one moment.
 pub(super) fn stored_headers(headers: &HeaderMap, options: &LayerOptions) -> HeaderMap {
     let named: Vec<&[u8]> = headers
         .get_all(header::CONNECTION)
@@ -126,7 +126,8 @@ pub(super) fn stored_headers(headers: &HeaderMap, options: &LayerOptions) -> Hea
     stored
 }
 
-/// A stored response, to be sent again. Cookies may have been stored by a layer that replays them.
+/// Returns a recorded response, to be sent again. Its cookies may come from a layer that replays
+/// cookies.
 pub(super) fn replay(response: &Response<Bytes>, options: &LayerOptions) -> Response<Body> {
     let mut response = response.clone();
     if !options.replay_set_cookie {
@@ -135,7 +136,7 @@ pub(super) fn replay(response: &Response<Bytes>, options: &LayerOptions) -> Resp
     whole(response)
 }
 
-/// A response to be sent, with the trailers that its extensions hold.
+/// Returns a response to be sent, with the trailers from its extensions.
 pub(super) fn whole(response: Response<Bytes>) -> Response<Body> {
     let (mut parts, data) = response.into_parts();
     let trailers = parts.extensions.remove::<Trailers>().map(|Trailers(map)| map);

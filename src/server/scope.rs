@@ -1,15 +1,16 @@
-//! Whose key it is: where a request says so.
+//! Functions that read the scope, the owner of a key, from a request.
 //!
-//! Each is for [`IdempotencyLayer::scope`](super::IdempotencyLayer::scope). A request with a key and
-//! without a scope is refused; there is no scope for anonymous clients.
+//! Each is an argument for [`IdempotencyLayer::scope`](super::IdempotencyLayer::scope). A request
+//! with a key and without a scope is refused; there is no scope for anonymous clients.
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::request::Parts;
 
+use crate::Scope;
 use crate::http::only;
-use crate::key::Scope;
 
-/// The bearer token: one `Authorization` header, `Bearer` in any case, spaces, and the token's bytes.
+/// Returns the scope of the bearer token: one `Authorization` header with `Bearer` in any case,
+/// spaces, and the token's bytes.
 pub fn bearer_token(request: &Parts) -> Option<Scope> {
     let value = bytes(request, &AUTHORIZATION)?;
     let (scheme, rest) = value.split_at_checked("Bearer".len())?;
@@ -19,21 +20,21 @@ pub fn bearer_token(request: &Parts) -> Option<Scope> {
         .then(|| Scope::from_api_key(token))
 }
 
-/// The value of a header that holds an API key, sent once and not empty.
+/// Returns a function that reads an API key from a header, sent once and not empty.
 pub fn header(
     name: HeaderName,
 ) -> impl Fn(&Parts) -> Option<Scope> + Clone + Send + Sync + 'static {
     move |request| bytes(request, &name).filter(|value| !value.is_empty()).map(Scope::from_api_key)
 }
 
-/// A [`Scope`] that the authentication layer put into the request's extensions.
+/// Returns the [`Scope`] that the authentication layer put into the request's extensions.
 ///
-/// The scope of an account rather than of a token keeps its keys when a token is refreshed.
+/// With the scope of an account instead of a token, keys outlive a refreshed token.
 pub fn extension(request: &Parts) -> Option<Scope> {
     request.extensions.get().copied()
 }
 
-/// The value of a header that must not be repeated.
+/// Returns the bytes of a header that must not be repeated.
 fn bytes<'a>(request: &'a Parts, name: &HeaderName) -> Option<&'a [u8]> {
     only(&request.headers, name).ok().flatten().map(HeaderValue::as_bytes)
 }

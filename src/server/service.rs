@@ -12,15 +12,8 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
-use crate::attempt::Attempt;
-use crate::begin::Outcome;
-use crate::error::Result;
 use crate::http::{AnyBody, Body, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, Whole, is_mutation};
-use crate::key::{Key, RequestId};
-use crate::operation::Operation;
-use crate::permit::Permit;
-use crate::record::Record;
-use crate::store::Store;
+use crate::{Attempt, Key, Operation, Outcome, Permit, Record, RequestId, Result, Store};
 
 use super::LayerOptions;
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
@@ -30,7 +23,7 @@ use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery, Verdic
 use super::request::{Keyed, key, request_id};
 use super::response::{Judged, judge, replay, stored_headers, whole};
 
-/// A service that runs each request with a key once; see the [module](super).
+/// A tower service that runs each request with a key once; see the [module](super).
 #[derive(Clone, Debug)]
 pub struct Idempotent<S> {
     inner: S,
@@ -38,7 +31,7 @@ pub struct Idempotent<S> {
     options: Arc<LayerOptions>,
 }
 
-/// What a request comes to.
+/// The end of a request.
 enum Reply {
     Fresh(Response<Body>),
     Replay(Response<Body>),
@@ -66,8 +59,8 @@ where
     type Future =
         Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, S::Error>> + Send>>;
 
-    /// Always ready: the inner service is made ready only for a request that it executes, so that
-    /// those that wait or are replayed take none of its concurrency.
+    /// Always ready. The inner service is made ready only for a request that it executes, so that
+    /// waiting and replayed requests take none of its concurrency.
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<std::result::Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -94,7 +87,7 @@ where
             if is_grpc(request.headers()) { &Grpc } else { &*options.dialect };
         let id = self.identify(&mut request);
         let has_key = request.headers().contains_key(IDEMPOTENCY_KEY);
-        // Inside another such layer, this one would wait for that one's claim.
+        // An outer idempotency layer holds the claim already; this one would wait for it.
         let is_in_hand = request.extensions().get::<Execution>().is_some();
         let is_ours = is_mutation(request.method()) && !is_in_hand;
         let (answer, key) = if is_ours && (has_key || options.require_key) {
@@ -116,8 +109,8 @@ where
         Ok(sign(answer, dialect, &id, key.as_ref()))
     }
 
-    /// Gives the request its id: one that an outer layer gave it, or the client's if that is
-    /// trusted, or a new one.
+    /// Gives the request its id: the id from an outer layer, the client's if clients are trusted,
+    /// or a new one.
     fn identify<B>(&self, request: &mut Request<B>) -> RequestId {
         let given = request.extensions().get::<RequestId>().cloned();
         let id = given.unwrap_or_else(|| match self.options.trust_request_ids {
@@ -128,7 +121,7 @@ where
         id
     }
 
-    /// Answers a request with a key: by running it, from the record, or with a refusal.
+    /// Answers a request with a key: by running the handler, from the record, or with a refusal.
     async fn once(
         self,
         request: Request<impl AnyBody>,
@@ -157,7 +150,7 @@ where
         Ok(Reply::Refused(reason))
     }
 
-    /// Answers a request whose key was left by a run that was interrupted.
+    /// Answers a request whose key was interrupted.
     async fn resume(
         self,
         attempt: Attempt,
@@ -166,8 +159,8 @@ where
         match self.options.interrupted() {
             OnInterrupted::Rerun => self.rerun(attempt, request).await,
             OnInterrupted::Refuse => Ok(refuse_interrupted(&attempt)),
-            // In a task of its own, as the handler: what it finds out is recorded though the client
-            // hangs up.
+            // In a task of its own, like the handler, so that its finding is recorded even if the
+            // client hangs up.
             OnInterrupted::Recover(hook) => {
                 finish(observe::spawn(self.recover(hook, attempt, request))).await
             }
@@ -225,15 +218,15 @@ where
         finish(observe::spawn(async move {
             let mut inner = self.inner;
             if let Err(error) = ready(&mut inner).await {
-                // Nothing ran. Whether or not freeing the key is recorded, this is the answer.
+                // Nothing ran, so the answer stands even if the release cannot be recorded.
                 let _ = lender.end().release().await;
                 return Err(error);
             }
             let response = match inner.call(request).await {
                 Ok(response) => response,
                 Err(error) => {
-                    // It was cut off, as by a timeout: a volatile key is freed, and a durable one
-                    // interrupted.
+                    // The handler was cut off, as by a timeout: the drop frees a volatile key, and
+                    // interrupts a durable one.
                     drop(lender.end());
                     return Err(error);
                 }
@@ -241,7 +234,7 @@ where
             let Judged { verdict, kept, sent } = judge(response, &self.options, &lender).await;
             Ok(match record(lender.end(), verdict, kept).await {
                 Ok(()) => Reply::Fresh(sent),
-                // Sending it would promise what may not be so.
+                // To send the response would promise a replay that may never come.
                 Err(_) => Reply::Refused(Reason::OutcomeUnknown),
             })
         }))
@@ -249,7 +242,8 @@ where
     }
 }
 
-/// Waits for a task. It is never aborted, so it ends early by a panic, or because its runtime ends.
+/// Waits for a task. Tasks are never aborted, so one ends early only by a panic or with its
+/// runtime.
 async fn finish<E>(
     task: tokio::task::JoinHandle<std::result::Result<Reply, E>>,
 ) -> std::result::Result<Reply, E> {
@@ -260,7 +254,7 @@ async fn finish<E>(
     })
 }
 
-/// What a request came to, in a word.
+/// Returns the word for a request's end, for its span.
 fn outcome<E>(answer: &std::result::Result<Reply, E>) -> &'static str {
     match answer {
         Ok(Reply::Fresh(_)) => "executed",
@@ -270,7 +264,7 @@ fn outcome<E>(answer: &std::result::Result<Reply, E>) -> &'static str {
     }
 }
 
-/// The response, as the dialect has it.
+/// Returns the response in the dialect's terms, with the request id.
 fn sign(
     answer: Reply,
     dialect: &dyn Dialect,
@@ -293,7 +287,7 @@ fn sign(
     response
 }
 
-/// Answers from the record, if that may still be seen.
+/// Answers from the record, if the client may still see it.
 async fn answer_from(record: &Record, request: Request<Body>, options: &LayerOptions) -> Reply {
     if let Some(authorize) = &options.authorize_replay
         && !authorize(request.into_parts().0, record.clone()).await
@@ -313,7 +307,7 @@ fn refuse_interrupted(attempt: &Attempt) -> Reply {
     Reply::Refused(Reason::Interrupted { original: attempt.request_id().clone() })
 }
 
-/// Asks for the key, and waits for whoever has it within the limit.
+/// Begins the operation, and waits up to the limit while another request holds the key.
 async fn begin(store: &Store, operation: &Operation, wait: Duration) -> Result<Outcome> {
     let mut begin = store.begin(operation);
     if let Ok(outcome) = tokio::time::timeout(wait, &mut begin).await {

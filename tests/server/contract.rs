@@ -172,7 +172,7 @@ async fn without_a_key_a_request_passes_and_a_route_can_require_one() {
     app.send(keyless()).await;
     app.send(keyless()).await;
     assert_eq!(app.runs(), 2);
-    let app = App::with(Store::builder(), IdempotencyLayer::require_key, answers(200));
+    let app = App::with(Store::builder(), |layer| layer.require_key(true), answers(200));
     assert_eq!(app.send(keyless()).await.refusal(), (400, "idempotency_key_missing".into()));
     let mut read = keyless();
     *read.method_mut() = Method::GET;

@@ -82,7 +82,8 @@ async fn a_handler_that_lacks_durable_claims_is_a_mistake_of_the_program_and_not
     let app = Router::new().route("/", handler.clone()).layer(layer());
     let answer = ask(&app, Some("a")).await;
     assert_eq!(answer.refusal(), (500, "internal_error".into()));
-    assert!(answer.body.contains(".durable(true)"), "{}", answer.body);
+    let body = str::from_utf8(&answer.body).unwrap();
+    assert!(body.contains(".durable(true)"), "{body}");
     assert_eq!(answer.header("retry-after"), None);
     let app = Router::new().route("/", handler).layer(layer().durable(true));
     assert_eq!(ask(&app, Some("a")).await.status, 200);

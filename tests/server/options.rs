@@ -16,7 +16,7 @@ use crate::kit::*;
 
 #[tokio::test]
 async fn p7_a_panic_in_the_durable_mode_leaves_the_key_interrupted() {
-    let app = App::with(Store::builder(), IdempotencyLayer::durable, |_| panic!("the carrier"));
+    let app = App::with(Store::builder(), |layer| layer.durable(true), |_| panic!("the carrier"));
     let failed = app.ask("a").await;
     assert_eq!(failed.refusal(), (500, "internal_error".into()));
     for _ in 0..2 {
@@ -28,10 +28,14 @@ async fn p7_a_panic_in_the_durable_mode_leaves_the_key_interrupted() {
 
 #[tokio::test]
 async fn an_answer_that_is_no_success_frees_the_key_in_the_durable_mode_too() {
-    let app = App::with(Store::builder(), IdempotencyLayer::durable, |run| {
-        let status = if run == 0 { 500 } else { 201 };
-        Response::builder().status(status).body(Body::empty()).unwrap()
-    });
+    let app = App::with(
+        Store::builder(),
+        |layer| layer.durable(true),
+        |run| {
+            let status = if run == 0 { 500 } else { 201 };
+            Response::builder().status(status).body(Body::empty()).unwrap()
+        },
+    );
     assert_eq!(app.ask("a").await.status, 500);
     assert_eq!(app.store.stats().open_claims, 0);
     assert_eq!(app.ask("a").await.status, 201);

@@ -57,7 +57,7 @@ fn p15_a_handler_that_its_runtime_kills_leaves_its_key_claimed() {
 
 #[test]
 fn p7_a_durable_handler_that_its_runtime_kills_leaves_its_key_interrupted() {
-    let Stuck { store, runtime } = Stuck::new(IdempotencyLayer::durable);
+    let Stuck { store, runtime } = Stuck::new(|layer| layer.durable(true));
     drop(runtime);
     let outcome = store.begin(&operation()).wait().unwrap();
     assert!(matches!(outcome, Outcome::Interrupted(_)), "{outcome:?}");

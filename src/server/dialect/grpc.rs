@@ -9,12 +9,12 @@ use crate::http::GRPC_STATUS;
 use super::{Dialect, Reason, Refusal};
 
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// From gRPC's proposal A6: when a client that retries by itself may do so, or that it must not.
+/// From gRPC's proposal A6: the delay before an automatic retry, or -1 to forbid it.
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const ERROR: HeaderName = HeaderName::from_static("idempotency-error");
 const OTHER_REQUEST: HeaderName = HeaderName::from_static("idempotency-other-request-id");
 
-/// What requests of `application/grpc` are answered in.
+/// The dialect for requests of type `application/grpc`.
 #[derive(Debug)]
 pub(in crate::server) struct Grpc;
 
@@ -44,7 +44,7 @@ impl Dialect for Grpc {
     }
 }
 
-/// From the list of gRPC's status codes.
+/// Returns one of gRPC's status codes.
 fn status(reason: &Reason) -> u16 {
     const UNKNOWN: u16 = 2;
     const INVALID_ARGUMENT: u16 = 3;

@@ -5,7 +5,8 @@ use http::header::{CONTENT_LANGUAGE, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::key::{InvalidKey, Key};
+use crate::Key;
+use crate::key::InvalidKey;
 
 use super::{Dialect, Reason, Refusal, json};
 
@@ -19,7 +20,8 @@ pub struct Ietf {
 }
 
 impl Ietf {
-    /// The dialect with the address of the documentation of idempotency, the `type` of each problem.
+    /// Creates the dialect with the URL of the API's documentation on idempotency, which is the
+    /// `type` of each problem.
     pub fn new(documentation: impl Into<String>) -> Self {
         Self { documentation: documentation.into() }
     }
@@ -59,7 +61,7 @@ impl Dialect for Ietf {
     }
 }
 
-/// The draft's titles for what it names, and the like for the rest.
+/// Returns the draft's title for a reason that the draft names, and one like it for the others.
 fn title(reason: &Reason) -> &'static str {
     match reason {
         Reason::KeyMissing => "Idempotency-Key is missing",

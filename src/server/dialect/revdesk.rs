@@ -9,8 +9,8 @@ use crate::server::envelope::Envelope;
 
 use super::{Dialect, Reason, Refusal};
 
-/// RevDesk's v1 API: 409 for conflicts, the envelope `{"error": {"code", "message", "fields"}}`, and
-/// `Idempotency-Replay: true`.
+/// RevDesk's v1 API: 409 for conflicts, the envelope `{"error": {"code", "message", "fields"}}`,
+/// and `Idempotency-Replay: true`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RevDesk;
 

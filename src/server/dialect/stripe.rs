@@ -15,8 +15,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// echoed, `Request-Id` on every answer, and `Stripe-Should-Retry` where its SDKs would decide
 /// otherwise.
 ///
-/// Stripe words a conflict of endpoints apart; here both are worded as one of parameters, since only
-/// a fingerprint of the first request is kept.
+/// Stripe has a message of its own for a key that was used at another endpoint. Here the message is
+/// always about parameters, because only a fingerprint of the first request is kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stripe;
 
@@ -83,7 +83,8 @@ fn kind(reason: &Reason) -> &'static str {
     }
 }
 
-/// Stripe's codes where it has one. A conflict has none.
+/// Returns Stripe's code for a reason, or the contract's where Stripe has none. Conflicts have no
+/// code.
 fn code(reason: &Reason) -> Option<&'static str> {
     match reason {
         Reason::Conflict { .. }
@@ -113,8 +114,8 @@ fn message(refusal: &Refusal) -> String {
     }
 }
 
-/// What Stripe's SDKs are told where the status alone would mislead them: they retry a 409 and any
-/// 5xx by themselves.
+/// Returns `Stripe-Should-Retry` for reasons whose status would mislead Stripe's SDKs, which retry
+/// every 409 and 5xx.
 fn should_retry(reason: &Reason) -> Option<&'static str> {
     match reason {
         Reason::Conflict { .. }
