@@ -4,7 +4,7 @@ default:
 
 # Formats everything.
 fmt:
-    cargo fmt
+    cargo fmt --all
     cargo fmt --manifest-path fuzz/Cargo.toml
     cargo fmt --manifest-path benches/rivals/Cargo.toml
 
@@ -80,7 +80,7 @@ fuzz target:
 
 # Fills a store, kills it and measures its recovery.
 million *arguments="--store target/million":
-    cargo run --release --example million -- {{ arguments }}
+    cargo run --release -p refrain-examples --example million -- {{ arguments }}
 
 # Everything that must hold before a change is merged.
 ci:

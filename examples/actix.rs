@@ -1,7 +1,7 @@
 //! The core API in a framework that is not tower's: a middleware of actix-web's.
 //!
 //! ```text
-//! cargo run --release --example actix -- DIR
+//! cargo run --release -p refrain-examples --features actix --example actix -- DIR
 //! curl -i -X POST http://127.0.0.1:8080/v1/calls -H "Authorization: Bearer YOUR_API_KEY" \
 //!   -H "Idempotency-Key: 9b8cfa7a" -d '{"caller_id": "+14155551234"}'
 //! ```

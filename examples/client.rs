@@ -2,8 +2,8 @@
 //! loses an answer. `worker.rs` has the worker that dies.
 //!
 //! ```text
-//! cargo run --release --example calls --features server -- --listen 127.0.0.1:8080 --store DIR
-//! cargo run --release --example client --features client -- http://127.0.0.1:8080
+//! cargo run --release -p refrain-examples --example calls -- --listen 127.0.0.1:8080 --store DIR
+//! cargo run --release -p refrain-examples --features client --example client -- http://127.0.0.1:8080
 //! ```
 
 use std::error::Error;

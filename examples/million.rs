@@ -1,8 +1,8 @@
 //! Fills a store, kills the process that filled it, and measures what opening it again takes.
 //!
 //! ```text
-//! cargo run --release --example million -- --store DIR
-//! cargo run --release --example million -- --store DIR --records 200000 --expire
+//! cargo run --release -p refrain-examples --example million -- --store DIR
+//! cargo run --release -p refrain-examples --example million -- --store DIR --records 200000 --expire
 //! ```
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures are what it is for")]

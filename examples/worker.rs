@@ -1,9 +1,9 @@
 //! A worker that places a call for each of its jobs, and may be killed at any moment.
 //!
 //! ```text
-//! cargo run --release --example calls --features server -- --listen 127.0.0.1:8080 --store DIR
-//! cargo run --release --example worker --features client -- --server http://127.0.0.1:8080 \
-//!     --journal DIR --results FILE invoice-41 invoice-42
+//! cargo run --release -p refrain-examples --example calls -- --listen 127.0.0.1:8080 --store DIR
+//! cargo run --release -p refrain-examples --features client --example worker -- \
+//!     --server http://127.0.0.1:8080 --journal DIR --results FILE invoice-41 invoice-42
 //! ```
 //!
 //! Started again with the same jobs it goes on where it was. The results have what is known; the journal

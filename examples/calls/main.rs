@@ -1,7 +1,7 @@
 //! The reference server: an API that places calls, each of them once.
 //!
 //! ```text
-//! cargo run --release --example calls --features server -- --listen 127.0.0.1:8080 --store DIR
+//! cargo run --release -p refrain-examples --example calls -- --listen 127.0.0.1:8080 --store DIR
 //! ```
 //!
 //! [`app`] joins the layers, [`calls`] handles requests, and [`carrier`] is the world outside, where

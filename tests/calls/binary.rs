@@ -7,29 +7,30 @@ use std::sync::OnceLock;
 /// The reference server.
 pub(crate) fn path() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| example("calls", "server"))
+    BINARY.get_or_init(|| example("calls"))
 }
 
-/// Where an example lies, built from what the sources are now.
+/// Returns the path of an example, built from the current sources.
 ///
 /// `cargo test --test calls` builds no examples, so the tests ask cargo for it, with their own
-/// profile and target directory; there is nothing to do if cargo has built it already.
-pub(crate) fn example(name: &str, feature: &str) -> PathBuf {
+/// profile and target directory, and with the features of `cargo test --all-features`: after that
+/// command cargo has nothing left to build.
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
     if let Some(cargo) = std::env::var_os("CARGO") {
-        build(Command::new(cargo), name, feature, profile);
+        build(Command::new(cargo), name, profile);
     }
     profile.join("examples").join(name)
 }
 
-fn build(mut cargo: Command, example: &str, feature: &str, profile: &Path) {
+fn build(mut cargo: Command, example: &str, profile: &Path) {
     let name = match profile.file_name().unwrap().to_str().unwrap() {
         "debug" => "dev",
         other => other,
     };
     let built = cargo
-        .args(["build", "--quiet", "--example", example, "--features", feature])
+        .args(["build", "--quiet", "--all-features", "--example", example])
         .args(["--profile", name, "--target-dir"])
         .arg(profile.parent().unwrap())
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -9,7 +9,7 @@ use crate::server::Home;
 async fn a_button_is_one_call_and_a_lost_answer_is_replayed() {
     let home = Home::new();
     let server = home.start(&[]);
-    let mut example = Command::new(binary::example("client", "client"));
+    let mut example = Command::new(binary::example("client"));
     let output = example.arg(format!("http://{}", server.address)).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let told: Vec<_> = said.lines().map(|line| line.split(": {").next().unwrap()).collect();

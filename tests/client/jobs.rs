@@ -25,7 +25,7 @@ impl Office {
     }
 
     fn worker(&self, server: SocketAddr, more: &[&str], jobs: &[&str]) -> Command {
-        let mut command = Command::new(binary::example("worker", "client"));
+        let mut command = Command::new(binary::example("worker"));
         command.arg("--server").arg(format!("http://{server}"));
         command.arg("--journal").arg(self.journal.path().join("journal"));
         command.arg("--results").arg(self.results_path());

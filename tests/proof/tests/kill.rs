@@ -1,6 +1,7 @@
 //! P2, P7, P9, P10 and P12 against real kills: at random, and at every system call that changes the
 //! disk.
 
+use std::io::Write;
 use std::process::Command;
 
 use refrain_proof::kill::{
@@ -34,6 +35,9 @@ fn p2_p7_p9_p12_nothing_acknowledged_is_lost_whenever_the_process_is_killed() {
 
 #[test]
 fn p2_p7_p12_a_kill_at_any_call_that_changes_the_disk_loses_nothing_acknowledged() {
+    if !has_strace() {
+        return;
+    }
     let mut kills = 0;
     for (stage, step) in
         [(Stage::Creation, 8), (Stage::Recovery, 4), (Stage::Commits, 1), (Stage::Upkeep, 1)]
@@ -49,6 +53,9 @@ fn p2_p7_p12_a_kill_at_any_call_that_changes_the_disk_loses_nothing_acknowledged
 /// removed, though the new `MANIFEST` listed it or a later log had its name.
 #[test]
 fn p2_p10_p12_a_call_that_fails_loses_nothing_acknowledged() {
+    if !has_strace() {
+        return;
+    }
     for blow in [Blow::Fail, Blow::Full] {
         inject(blow, Stage::Creation, Call::Allocate, 1);
         inject(blow, Stage::Recovery, Call::SyncNames, 1);
@@ -57,6 +64,16 @@ fn p2_p10_p12_a_call_that_fails_loses_nothing_acknowledged() {
     }
     inject(Blow::Fail, Stage::Upkeep, Call::SyncNames, 8);
     inject(Blow::Full, Stage::Upkeep, Call::Remove, 8);
+}
+
+/// Whether strace is installed. If it is not, says so, past the capture of a test's output.
+fn has_strace() -> bool {
+    let found = Command::new("strace").arg("-V").output().is_ok_and(|said| said.status.success());
+    if !found {
+        let reason = "skipped: strace injects the faults, and is missing (apt-get install strace)";
+        let _ = writeln!(std::io::stderr(), "{reason}");
+    }
+    found
 }
 
 /// A fault at each N until the run ends before it, and says how many there were. Beyond `dense` some
