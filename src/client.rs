@@ -252,8 +252,7 @@ impl ClientLayer {
     /// Sets how long a [`CallId`] keeps its key (default 5 min) and how many ids are remembered
     /// (default 65,536).
     ///
-    /// The time counts from the id's first use. Beyond `max` the oldest id is evicted; an evicted
-    /// id
+    /// The time counts from the id's first use. Beyond `max` the oldest id is evicted; an evicted id
     /// starts a new call. `max` also limits the number of calls in flight that can be shared.
     ///
     /// The layer starts with an empty table, which it no longer shares with the layer it was cloned

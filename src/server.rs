@@ -175,7 +175,7 @@ impl IdempotencyLayer {
                 within: Duration::from_secs(30),
                 budget: Budget::new(128 * 1024 * 1024),
             },
-            max_response_bytes: 1024 * 1024,
+            max_response_bytes: store.rules().max_response_bytes,
             collect_within: Duration::from_secs(10),
             trust_request_ids: true,
             replay_set_cookie: false,
@@ -296,7 +296,7 @@ impl IdempotencyLayer {
     }
 
     /// Sets how long records are kept: at least a millisecond, and at most the store's TTL, which
-    /// is the default.
+    /// is the default. With any other, requests with a key are answered with 500 `internal_error`.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.options.ttl = Some(ttl);
         self
@@ -331,11 +331,11 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Sets the longest response body that is collected and recorded, in bytes; 1 MiB by default. A
-    /// longer body is streamed, and its operation recorded without the response. The store has a
-    /// limit of its own, [`Builder::max_response_bytes`](crate::Builder::max_response_bytes).
+    /// Sets the longest response body that is collected and recorded, in bytes: at most the store's
+    /// [`max_response_bytes`](crate::backend::Rules::max_response_bytes), which is the default. A
+    /// longer body is streamed, and its operation recorded without the response.
     pub fn max_response_bytes(mut self, max: usize) -> Self {
-        self.options.max_response_bytes = max;
+        self.options.max_response_bytes = max.min(self.store.rules().max_response_bytes);
         self
     }
 

@@ -25,8 +25,10 @@ enum Source<T> {
     /// Known from the start, or taken already.
     Ready(Option<Result<T>>),
     Promised(Arc<Slot<Result<T>>>),
-    Mapped(Box<dyn FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send>),
+    Mapped(Box<Converting<T>>),
 }
+
+type Converting<T> = dyn FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send;
 
 impl<T> Ticket<T> {
     /// Returns a ticket and the promise that fills it, for backends.

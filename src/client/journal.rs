@@ -65,8 +65,7 @@ pub struct JournalBuilder {
 
 /// An unfinished job, held by this process.
 ///
-/// An entry that is dropped without [`done`](Self::done) stays in the journal, and the next caller
-/// of
+/// An entry that is dropped without [`done`](Self::done) stays in the journal, and the next caller of
 /// [`Journal::key_for`] gets it.
 #[derive(Debug)]
 #[must_use = "the job stays in the journal until `done`"]
@@ -91,8 +90,7 @@ pub enum JournalError {
     /// again.
     ///
     /// Calling [`Journal::key_for`] again gives the same error. Find out what became of the job,
-    /// end
-    /// its entry with [`Journal::done`], and then ask for a new key if the request must be sent
+    /// end its entry with [`Journal::done`], and then ask for a new key if the request must be sent
     /// again.
     #[error("the server's window for the job's key has passed")]
     WindowPassed {

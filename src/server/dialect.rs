@@ -177,10 +177,10 @@ pub enum Reason {
     /// The handler panicked.
     #[error("the request failed")]
     HandlerPanicked,
-    /// The handler asked for a checkpoint or a downstream key, and the layer's claims are in memory
-    /// only: a mistake in the server's program.
-    #[error("the handler needs durable claims; call `.durable(true)` on its idempotency layer")]
-    NotDurable,
+    /// The server's program is mistaken, and says how to mend it: the handler asked a volatile claim
+    /// for a checkpoint or a downstream key, or the layer's TTL is outside the store's.
+    #[error("{0}")]
+    Misused(&'static str),
 }
 
 impl Reason {
@@ -201,7 +201,7 @@ impl Reason {
             Self::OutcomeUnknown => "idempotency_outcome_unknown",
             Self::TooManyRequests => "too_many_requests",
             Self::Unavailable => "idempotency_unavailable",
-            Self::HandlerPanicked | Self::NotDurable => "internal_error",
+            Self::HandlerPanicked | Self::Misused(_) => "internal_error",
         }
     }
 
@@ -221,7 +221,7 @@ impl Reason {
             | Self::ResultUnavailable { .. } => StatusCode::CONFLICT,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::OutcomeUnknown | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::HandlerPanicked | Self::NotDurable => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::HandlerPanicked | Self::Misused(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -255,7 +255,12 @@ impl From<&Error> for Reason {
     fn from(error: &Error) -> Self {
         match error {
             Error::Limit { limit, .. } if is_a_clients_own(*limit) => Self::TooManyRequests,
-            Error::Volatile => Self::NotDurable,
+            Error::Volatile => Self::Misused(
+                "the handler needs durable claims; call `.durable(true)` on its idempotency layer",
+            ),
+            Error::Ttl { .. } => Self::Misused(
+                "the idempotency layer's `ttl` must be from 1 ms to the store's own `ttl`",
+            ),
             _ => Self::Unavailable,
         }
     }

@@ -116,7 +116,7 @@ impl Envelope {
 impl From<Error> for Envelope {
     fn from(error: Error) -> Self {
         let reason = Reason::from(&error);
-        if matches!(reason, Reason::NotDurable) {
+        if matches!(reason, Reason::Misused(_)) {
             observe::mistaken(&reason);
         }
         Self::new(reason.status(), reason.code(), reason.to_string())

@@ -276,6 +276,9 @@ fn sign(
         Reply::Fresh(response) | Reply::Replay(response) => response,
         Reply::Refused(reason) => {
             observe::refused(reason.code());
+            if matches!(reason, Reason::Misused(_)) {
+                observe::mistaken(&reason);
+            }
             let refusal = Refusal { reason, request_id: request_id.clone(), key: key.cloned() };
             dialect.refuse(&refusal).map(|body| Whole { data: body, trailers: None }.into())
         }

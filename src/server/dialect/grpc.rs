@@ -68,7 +68,7 @@ fn status(reason: &Reason) -> u16 {
         Reason::Conflict { .. } => FAILED_PRECONDITION,
         Reason::Interrupted { .. } | Reason::OutcomeUnknown => UNKNOWN,
         Reason::InProgress { .. } | Reason::Unavailable => UNAVAILABLE,
-        Reason::HandlerPanicked | Reason::NotDurable => INTERNAL,
+        Reason::HandlerPanicked | Reason::Misused(_) => INTERNAL,
         Reason::Unauthorized => UNAUTHENTICATED,
     }
 }

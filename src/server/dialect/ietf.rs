@@ -78,7 +78,7 @@ fn title(reason: &Reason) -> &'static str {
         Reason::BodyUnreadable => "The request broke off",
         Reason::TooManyRequests => "Too many requests",
         Reason::Unavailable => "Idempotency is unavailable",
-        Reason::HandlerPanicked | Reason::NotDurable => "Internal server error",
+        Reason::HandlerPanicked | Reason::Misused(_) => "Internal server error",
     }
 }
 

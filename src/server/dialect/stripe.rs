@@ -78,7 +78,7 @@ fn kind(reason: &Reason) -> &'static str {
         Reason::OutcomeUnknown
         | Reason::Unavailable
         | Reason::HandlerPanicked
-        | Reason::NotDurable => "api_error",
+        | Reason::Misused(_) => "api_error",
         _ => "invalid_request_error",
     }
 }
@@ -89,7 +89,7 @@ fn code(reason: &Reason) -> Option<&'static str> {
     match reason {
         Reason::Conflict { .. }
         | Reason::HandlerPanicked
-        | Reason::NotDurable
+        | Reason::Misused(_)
         | Reason::Unauthorized => None,
         Reason::InProgress { .. } => Some("idempotency_key_in_use"),
         Reason::TooManyRequests => Some("rate_limit"),
