@@ -137,7 +137,7 @@ impl Backend for Embedded {
                     let place = Cursor { scope: address.scope, key: address.key.clone() };
                     claim.expiry() > now
                         && after.as_ref().is_none_or(|after| *after < place)
-                        && !engine.table.is_held(address)
+                        && !engine.table.holds(address)
                 })
                 .map(|(address, claim)| claim.past(address))
                 .collect();

@@ -172,8 +172,13 @@ impl Table {
         self.stopped.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// Whether a request holds the key.
-    pub(crate) fn is_held(&self, address: &Address) -> bool {
+    /// Whether a request of this process holds the key, or one to whom it was handed on.
+    pub fn is_held(&self, scope: Scope, key: &Key) -> bool {
+        self.holds(&self.address(scope, key.clone()))
+    }
+
+    /// Whether the key of this address is held.
+    pub(crate) fn holds(&self, address: &Address) -> bool {
         self.shard(address).lock().contains_key(address)
     }
 

@@ -2,35 +2,7 @@
 
 use std::time::Duration;
 
-use refrain::Error;
-
 use crate::kit::*;
-
-const MS: Duration = Duration::from_millis(1);
-
-#[test]
-fn p9_a_record_is_replayed_until_its_ttl_is_over_and_not_later() {
-    let home = Home::new();
-    let store = home.open();
-    run(&store, "a");
-    home.clock.advance(DAY - MS);
-    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-    home.clock.advance(MS);
-    assert_eq!(replayed(&store, "a"), None);
-    run(&store, "a");
-    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-}
-
-#[test]
-fn p9_the_ttl_counts_from_the_commit_and_not_from_the_claim() {
-    let home = Home::new();
-    let store = home.open();
-    let permit = execute(&store, &operation("a"));
-    home.clock.advance(HOUR);
-    permit.complete(&response("a")).wait().unwrap();
-    home.clock.advance(DAY - MS);
-    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-}
 
 #[test]
 fn p9_steps_of_the_wall_clock_change_nothing_while_the_machine_is_up() {
@@ -117,28 +89,6 @@ fn an_idle_store_seals_its_log_and_then_drops_it() {
         }
         assert!(hours < bound, "still there: {stats:?}");
     }
-}
-
-#[test]
-fn an_operation_may_expire_earlier_than_the_store() {
-    let home = Home::new();
-    let store = home.open();
-    let permit = execute(&store, &operation("brief").ttl(HOUR));
-    permit.complete(&response("brief")).wait().unwrap();
-    home.clock.advance(HOUR);
-    assert_eq!(replayed(&store, "brief"), None);
-}
-
-/// A longer TTL was cut to the store's without a word.
-#[test]
-fn an_operation_that_asks_for_more_than_the_stores_ttl_is_refused() {
-    let store = Home::new().open();
-    for asked in [30 * DAY, DAY + Duration::from_millis(1), Duration::ZERO] {
-        let refused = store.begin(&operation("long").ttl(asked)).wait();
-        assert!(matches!(refused, Err(Error::Ttl { max: DAY, .. })), "{refused:?}");
-    }
-    assert_eq!(store.stats().in_flight, 0);
-    drop(execute(&store, &operation("long").ttl(DAY)));
 }
 
 #[test]

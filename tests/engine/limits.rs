@@ -1,67 +1,8 @@
 //! P14: every limit is an error with a name, and nothing is lost at it.
 
-use refrain::error::Limit;
 use refrain::{Error, Store};
 
 use crate::kit::*;
-
-fn limit_of<T: std::fmt::Debug>(result: refrain::Result<T>) -> Limit {
-    match result {
-        Err(Error::Limit { limit, .. }) => limit,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn p14_operations_in_flight_are_bounded() {
-    let store = small(Store::builder())
-        .max_in_flight(3)
-        .max_in_flight_per_scope(2)
-        .max_waiters_per_key(0)
-        .open_in_memory()
-        .unwrap();
-    let first = execute(&store, &operation("a"));
-    let waiting = store.begin(&operation("a")).wait();
-    assert_eq!(limit_of(waiting), Limit::WaitersPerKey);
-    let _second = execute(&store, &operation("b"));
-    assert_eq!(limit_of(store.begin(&operation("c")).wait()), Limit::InFlightPerScope);
-    let elsewhere = |name: &str| {
-        let scope = refrain::Scope::new("elsewhere");
-        refrain::Operation::new(scope, key(name), refrain::Fingerprint::of(["x"]))
-    };
-    let _third = execute(&store, &elsewhere("a"));
-    assert_eq!(limit_of(store.begin(&elsewhere("b")).wait()), Limit::InFlight);
-    first.complete(&response("a")).wait().unwrap();
-    drop(execute(&store, &elsewhere("b")));
-}
-
-#[test]
-fn p14_a_response_over_the_limits_is_recorded_as_done_without_it() {
-    let home = Home::new();
-    let store = home.open();
-    let long = response(&"x".repeat(64 * 1024 + 1));
-    let mut wide = response("x");
-    for n in 0..256 {
-        let name: http::HeaderName = format!("x-{n}").parse().unwrap();
-        wide.headers_mut().insert(name, "x".parse().unwrap());
-    }
-    let mut heavy = response("x");
-    heavy.headers_mut().insert("x-long", "x".repeat(64 * 1024).parse().unwrap());
-    for (name, response) in [("long", long), ("wide", wide), ("heavy", heavy)] {
-        let record = execute(&store, &operation(name)).complete(&response).wait().unwrap();
-        assert!(record.response().is_none(), "{name}");
-    }
-    let done = execute(&store, &operation("streamed")).complete_without_response();
-    assert!(done.wait().unwrap().response().is_none());
-    drop(store);
-    let store = home.open();
-    for name in ["long", "wide", "heavy", "streamed"] {
-        match begin(&store, &operation(name)) {
-            refrain::Outcome::Replay(record) => assert!(record.response().is_none(), "{name}"),
-            other => panic!("{name}: {other:?}"),
-        }
-    }
-}
 
 #[test]
 fn the_shortest_ttl_is_a_millisecond() {

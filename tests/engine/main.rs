@@ -5,7 +5,6 @@
 mod claims;
 mod damage;
 mod expiry;
-mod flight;
 mod kit;
 mod limits;
 mod opening;

@@ -245,6 +245,23 @@ fn p12_leftovers_are_removed_once_the_store_is_proved_ours() {
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
 }
 
+/// A mistyped path or a volume that was not mounted became an empty store, in which every key ran
+/// again.
+#[test]
+fn p13_opening_an_existing_store_never_creates_one() {
+    let home = Home::new();
+    let open = || home.builder().open_existing(home.path());
+    assert!(matches!(open(), Err(Error::Missing { path, .. }) if path == home.path()));
+    assert!(!home.path().exists());
+    fs::create_dir(home.path()).unwrap();
+    assert!(matches!(open(), Err(Error::Missing { .. })));
+    assert_eq!(files(&home.path(), ""), Vec::<PathBuf>::new());
+    let store = home.open();
+    run(&store, "a");
+    drop(store);
+    assert_eq!(replayed(&open().unwrap(), "a").as_deref(), Some("a"));
+}
+
 #[test]
 fn a_store_in_memory_behaves_as_one_on_disk() {
     let home = Home::new();

@@ -6,18 +6,6 @@ use refrain::{Error, Outcome};
 use crate::kit::*;
 
 #[test]
-fn p2_a_completed_operation_is_replayed_after_a_restart() {
-    let home = Home::new();
-    let store = home.open();
-    run(&store, "a");
-    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-    drop(store);
-    let store = home.open();
-    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-    assert_eq!(replayed(&store, "b"), None);
-}
-
-#[test]
 fn p2_many_restarts_keep_everything_and_merge_their_logs() {
     let home = Home::new();
     for round in 0..20 {
@@ -82,22 +70,6 @@ fn p4_another_fingerprint_is_a_conflict_that_names_the_original() {
         }
         seal(&store, &home);
     }
-}
-
-#[test]
-fn p6_another_scope_does_not_see_the_record() {
-    let home = Home::new();
-    let store = home.open();
-    run(&store, "a");
-    let elsewhere = refrain::Scope::from_api_key("sk_live_52");
-    let same = refrain::Operation::new(
-        elsewhere,
-        key("a"),
-        refrain::Fingerprint::of(["POST", "/v1/calls", "a"]),
-    );
-    assert!(matches!(begin(&store, &same), Outcome::Execute(_)));
-    assert!(store.get(elsewhere, &key("a")).wait().unwrap().is_none());
-    assert!(store.get(scope(), &key("a")).wait().unwrap().is_some());
 }
 
 #[test]

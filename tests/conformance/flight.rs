@@ -7,15 +7,16 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use refrain::{Error, Outcome};
+use refrain::Outcome;
 
+use crate::House;
 use crate::kit::*;
 
-#[test]
-fn p1_p8_a_thousand_concurrent_requests_run_once_and_all_get_the_answer() {
+pub(crate) fn p1_p8_a_thousand_concurrent_requests_run_once_and_all_get_the_answer(
+    house: &impl House,
+) {
     const THREADS: usize = 50;
-    let home = Home::new();
-    let store = home.open();
+    let store = house.open();
     let (barrier, runs, replays) =
         (Barrier::new(THREADS), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|threads| {
@@ -42,10 +43,8 @@ fn p1_p8_a_thousand_concurrent_requests_run_once_and_all_get_the_answer() {
     assert_eq!((runs.into_inner(), replays.into_inner()), (20, 20 * (THREADS - 1)));
 }
 
-#[test]
-fn p8_a_wait_ends_by_its_deadline_with_the_holders_name() {
-    let home = Home::new();
-    let store = home.open();
+pub(crate) fn p8_a_wait_ends_by_its_deadline_with_the_holders_name(house: &impl House) {
+    let store = house.open();
     let _permit = execute(&store, &operation("a"));
     match store.begin(&operation("a")).wait_timeout(Duration::from_millis(1)).unwrap() {
         Outcome::InFlight { holder } => assert_eq!(holder.as_str(), "req_a"),
@@ -53,10 +52,8 @@ fn p8_a_wait_ends_by_its_deadline_with_the_holders_name() {
     }
 }
 
-#[test]
-fn p15_a_dropped_permit_hands_the_key_to_the_next_in_line() {
-    let home = Home::new();
-    let store = home.open();
+pub(crate) fn p15_a_dropped_permit_hands_the_key_to_the_next_in_line(house: &impl House) {
+    let store = house.open();
     let permit = execute(&store, &operation("a"));
     let mut waiting = store.begin(&operation("a"));
     let mut cx = Context::from_waker(Waker::noop());
@@ -65,10 +62,8 @@ fn p15_a_dropped_permit_hands_the_key_to_the_next_in_line() {
     assert!(matches!(waiting.wait().unwrap(), Outcome::Execute(_)));
 }
 
-#[test]
-fn p15_a_panic_frees_a_volatile_key() {
-    let home = Home::new();
-    let store = home.open();
+pub(crate) fn p15_a_panic_frees_a_volatile_key(house: &impl House) {
+    let store = house.open();
     let permit = execute(&store, &operation("a"));
     let panicked = thread::scope(|threads| {
         let handler = move || {
@@ -81,44 +76,9 @@ fn p15_a_panic_frees_a_volatile_key() {
     assert_eq!(replayed(&store, "a"), None);
 }
 
-#[test]
-fn p15_a_dropped_ticket_does_not_undo_the_commit() {
-    let home = Home::new();
-    let store = home.open();
+pub(crate) fn p15_a_dropped_ticket_does_not_undo_the_commit(house: &impl House) {
+    let store = house.open();
     drop(execute(&store, &operation("a")).complete(&response("a")));
     // Waits for the verdict if it is not there yet.
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-}
-
-#[test]
-fn closing_waits_for_operations_in_flight_and_reports_stragglers() {
-    let home = Home::new();
-    let store = home.open();
-    let permit = execute(&store, &operation("a"));
-    let waiting = store.begin(&operation("a"));
-    assert_eq!(store.close(Duration::ZERO).unwrap(), 2);
-    assert!(matches!(waiting.wait(), Err(Error::Stopped { source: None, .. })));
-    assert!(matches!(permit.complete(&response("a")).wait(), Err(Error::Stopped { .. })));
-    assert!(matches!(store.begin(&operation("b")).wait(), Err(Error::Stopped { .. })));
-    assert!(matches!(store.reap(), Err(Error::Stopped { .. })));
-    drop(store);
-    assert_eq!(replayed(&home.open(), "a"), None, "it was not acknowledged");
-}
-
-#[test]
-fn closing_lets_a_running_operation_complete() {
-    let home = Home::new();
-    let store = home.open();
-    let permit = execute(&store, &operation("a"));
-    let stragglers = thread::scope(|threads| {
-        let closing = threads.spawn(|| store.close(DAY));
-        while store.begin(&operation("probe")).wait().is_ok() {
-            thread::yield_now();
-        }
-        permit.complete(&response("a")).wait().unwrap();
-        closing.join().unwrap().unwrap()
-    });
-    assert_eq!(stragglers, 0);
-    drop(store);
-    assert_eq!(replayed(&home.open(), "a").as_deref(), Some("a"));
 }

@@ -1,0 +1,78 @@
+//! The embedded engine, in a directory and in memory.
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::time::Duration;
+
+use refrain::backend::Limits;
+use refrain::clock::SimulatedClock;
+use refrain::{Builder, Store};
+use tempfile::TempDir;
+
+use crate::{House, Survives};
+
+pub(crate) struct OnDisk {
+    /// The one in use is the last.
+    directories: RefCell<Vec<TempDir>>,
+    clock: SimulatedClock,
+}
+
+impl House for OnDisk {
+    fn new() -> Self {
+        let directories = RefCell::new(vec![tempfile::tempdir().unwrap()]);
+        Self { directories, clock: SimulatedClock::new() }
+    }
+
+    fn open_within(&self, limits: Limits) -> Store {
+        let directories = self.directories.borrow();
+        builder(limits, &self.clock).open(directories.last().unwrap().path()).unwrap()
+    }
+
+    fn pass_time(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+impl Survives for OnDisk {
+    /// A killed process leaves what it wrote: the files as they are read now.
+    fn crash(&self) {
+        let copy = tempfile::tempdir().unwrap();
+        let mut directories = self.directories.borrow_mut();
+        for entry in fs::read_dir(directories.last().unwrap().path()).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        directories.push(copy);
+    }
+}
+
+pub(crate) struct InMemory {
+    clock: SimulatedClock,
+    opened: Cell<bool>,
+}
+
+impl House for InMemory {
+    fn new() -> Self {
+        Self { clock: SimulatedClock::new(), opened: Cell::new(false) }
+    }
+
+    fn open_within(&self, limits: Limits) -> Store {
+        assert!(!self.opened.replace(true), "nothing survives in memory");
+        builder(limits, &self.clock).open_in_memory().unwrap()
+    }
+
+    fn pass_time(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+fn builder(limits: Limits, clock: &SimulatedClock) -> Builder {
+    Store::builder()
+        .log_bytes(1024 * 1024)
+        .max_in_flight(limits.in_flight.min(64))
+        .max_in_flight_per_scope(limits.per_scope)
+        .max_waiters_per_key(limits.waiters)
+        .max_open_claims(64)
+        .max_response_bytes(64 * 1024)
+        .clock(clock.clone())
+}
