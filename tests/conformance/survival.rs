@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use refrain::{Error, Outcome};
 
-use crate::kit::*;
 use crate::Survives;
+use crate::kit::*;
 
 pub(crate) fn p7_a_retry_is_the_next_attempt_of_the_same_operation(house: &impl Survives) {
     let store = house.open();

@@ -56,20 +56,23 @@ impl Tree {
         let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = BTreeMap::new();
         for path in sources(&src) {
-            let relative = path.strip_prefix(&src).unwrap();
+            let relative = path.strip_prefix(&src).expect("it is below");
             if relative.ends_with("tests.rs") || relative.ends_with("schedules.rs") {
                 continue;
             }
-            files.insert(Module::of_file(relative), code_of(&fs::read_to_string(&path).unwrap()));
+            files.insert(
+                Module::of_file(relative),
+                code_of(&fs::read_to_string(&path).expect("it is text")),
+            );
         }
-        let root = files.remove(&Module(vec!["lib".into()])).unwrap();
+        let root = files.remove(&Module(vec!["lib".into()])).expect("there is a root");
         Self { files, root }
     }
 
     /// Adds a line to a module.
     pub(crate) fn plant(&mut self, module: &str, line: &str) {
         let module = Module(module.split("::").map(str::to_owned).collect());
-        let code = self.files.get_mut(&module).unwrap();
+        let code = self.files.get_mut(&module).expect("the module exists");
         code.insert_str(0, &format!("{line}\n"));
     }
 
@@ -130,7 +133,7 @@ impl Tree {
             let kinds = ["struct", "enum", "trait", "type", "fn", "const"];
             let declared = |kind: &&str| code.contains(&format!("pub {kind} {name}"));
             let exported = || paths_in(code, true).iter().any(|path| path.last() == Some(name));
-            is_open && (name.is_empty() || kinds.iter().any(|kind| declared(&kind)) || exported())
+            is_open && (name.is_empty() || kinds.iter().any(|kind| declared(kind)) || exported())
         };
         at_root || in_module()
     }
@@ -185,16 +188,18 @@ const PUBLIC: [&str; 12] = [
 const COMMON: [&str; 5] = ["new", "as_bytes", "map", "poll", "now"];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(directory)
+        .expect("it is a directory")
+        .map(|entry| entry.expect("it is read").path());
     entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }
 
 /// A file's code, without its comments and its unit tests.
 fn code_of(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines
-        .map(|line| line.split(" // ").next().unwrap())
+        .map(|line| line.split(" // ").next().unwrap_or_default())
         .fold(String::new(), |code, line| code + line + "\n")
 }
 

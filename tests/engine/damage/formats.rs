@@ -53,7 +53,7 @@ fn p13_a_newer_format_of_any_file_is_named_and_nothing_is_touched() {
         let (name, bytes) = (name_of(&file), fs::read(&file).unwrap());
         match refusal(&victim, &name, &newer(&bytes)) {
             Error::Newer { file, found: NEWER, supported: 1, .. } => {
-                assert_eq!(name_of(&file), name)
+                assert_eq!(name_of(&file), name);
             }
             error => panic!("{}: {error:?}", name.display()),
         }
