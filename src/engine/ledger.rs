@@ -1,7 +1,7 @@
 //! Logs and segments together: the files of a store, and the lookup of a key in them.
 //!
 //! ```text
-//!   writer ──append──► active log ──full──► frozen logs ──reaper seals──► segments ──expire──► gone
+//!   writer ──append──► active log ──full──► frozen logs ──reaper seals──► segments ──expire─► gone
 //!                          │                     │                            │
 //!                          └──────────── one immutable snapshot ──────────────┘
 //!                                                ▲

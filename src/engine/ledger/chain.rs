@@ -69,7 +69,7 @@ pub(super) fn read(
     walk_all(jobs, manifest.uuid)
 }
 
-/// A log whose batches have been read, except the newest log's last.
+/// A log whose batches have been read and indexed, except the last batch of the newest log.
 pub(super) struct Walked {
     pub(super) log: Arc<Log>,
     /// The end of its predecessor, if it has one.
