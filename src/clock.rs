@@ -1,9 +1,12 @@
-//! Time: the [`Clock`] seam, and the engine's own time behind it.
+//! Time: the [`Clock`] seam, and the engine time of a store.
 //!
-//! Nothing else in the crate reads a clock. The engine counts milliseconds on a timeline of its own
-//! that starts at the wall time of the store's creation. While the machine stays up it advances
-//! with the boot clock, across restarts of the process too, so stepping the wall clock neither
-//! shortens nor stretches a TTL. Across a reboot the wall clock decides, and never backwards.
+//! A store counts milliseconds of engine time, which starts at the wall time of the store's
+//! creation.
+//!
+//! - Nothing else in the crate reads a clock.
+//! - While the machine stays up, engine time advances with the boot clock, across restarts of the
+//!   process too. A step of the wall clock neither shortens nor stretches a TTL.
+//! - Across a reboot engine time advances by the wall clock, and never goes back.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,14 +23,14 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn read(&self) -> Reading;
 }
 
-/// What the machine's clocks say at one moment.
+/// A reading of the machine's clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Which boot of the machine this is.
+    /// The id of the machine's boot: another one after each reboot.
     pub boot_id: [u8; 16],
-    /// Time since that boot, suspension included. Never steps.
+    /// The time since that boot, suspension included. It never steps.
     pub boot: Duration,
-    /// Time since the Unix epoch. May be stepped in either direction.
+    /// The time since the Unix epoch. It may step in either direction.
     pub wall: Duration,
 }
 
@@ -38,10 +41,10 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// Reads the machine's boot id.
+    /// Creates the clock, and reads the machine's boot id.
     pub fn new() -> Self {
-        // Where the kernel has no boot id every process counts as a boot of its own, and the wall
-        // clock decides between them.
+        // Without a kernel's boot id, every process counts as a boot of its own, and engine time
+        // advances by the wall clock from one to the next.
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .ok()
             .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok())
@@ -76,7 +79,7 @@ fn boot_time() -> Duration {
     )
 }
 
-/// A clock that stands still until it is told otherwise, so that a test of 24 hours takes none.
+/// A clock that stands still until a test advances it, so that a test of 24 hours takes no time.
 ///
 /// Clones share one time.
 ///
@@ -93,7 +96,7 @@ fn boot_time() -> Duration {
 pub struct SimulatedClock(Arc<Mutex<Reading>>);
 
 impl SimulatedClock {
-    /// A clock at the start of 2026, one hour after a boot.
+    /// Creates a clock at the start of 2026, one hour after a boot.
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(Reading {
             boot_id: [1; 16],
@@ -102,19 +105,21 @@ impl SimulatedClock {
         })))
     }
 
-    /// Lets time pass.
+    /// Advances the boot clock and the wall clock.
     pub fn advance(&self, by: Duration) {
         let mut now = self.0.lock();
         now.boot += by;
         now.wall += by;
     }
 
-    /// Steps the wall clock, as a time server or an operator does; no time passes.
+    /// Steps the wall clock to a time since the Unix epoch, as a time server or an operator does.
+    /// The boot clock stands still.
     pub fn set_wall(&self, since_epoch: Duration) {
         self.0.lock().wall = since_epoch;
     }
 
-    /// Reboots the machine: the wall clock moves on by `downtime`, and a new boot begins.
+    /// Reboots the machine: the wall clock advances by `downtime`, and the boot clock starts anew
+    /// under another boot id.
     pub fn reboot(&self, downtime: Duration) {
         let mut now = self.0.lock();
         now.boot_id = u128::from_be_bytes(now.boot_id).wrapping_add(1).to_be_bytes();
@@ -140,10 +145,12 @@ impl Clock for SimulatedClock {
 pub(crate) struct Moment(pub(crate) u64);
 
 impl Moment {
+    /// Returns the moment later by this time, rounded down to milliseconds.
     pub(crate) fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(millis(by)))
     }
 
+    /// Returns the time since an earlier moment, or zero if that is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -152,41 +159,45 @@ impl Moment {
         Self(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
 
+    /// Returns the moment as a time of the standard library.
     pub(crate) fn to_system_time(self) -> SystemTime {
         UNIX_EPOCH.checked_add(Duration::from_millis(self.0)).unwrap_or(UNIX_EPOCH)
     }
 }
 
+/// Returns whole milliseconds, at most `u64::MAX`.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A moment of engine time pinned to the machine's clocks. Each batch of the log carries one.
+/// A moment of engine time with the reading of the clocks at that moment. Each batch of a log
+/// carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Anchor {
     pub(crate) at: Moment,
     pub(crate) reading: Reading,
 }
 
-/// Engine time, running on from an anchor.
+/// The engine time of an open store, counted from an anchor.
 #[derive(Debug)]
 pub(crate) struct Timeline {
     clock: Arc<dyn Clock>,
     start: Anchor,
+    /// The latest moment that was handed out.
     latest: AtomicU64,
     jump: Option<Duration>,
 }
 
 impl Timeline {
-    /// Engine time for a new store.
+    /// Starts the engine time of a new store.
     pub(crate) fn start(clock: Arc<dyn Clock>) -> Self {
         let reading = clock.read();
         let start = Anchor { at: Moment(millis(reading.wall)), reading };
         Self { clock, start, latest: AtomicU64::new(start.at.0), jump: None }
     }
 
-    /// Engine time that runs on from the newest anchor on disk. After a reboot the wall clock says
-    /// how long the machine was away; more than `trusted` of it is reported as a jump.
+    /// Continues engine time from the latest anchor on disk. After a reboot the wall clock gives
+    /// the downtime; one longer than `trusted` is reported as a jump.
     pub(crate) fn resume(clock: Arc<dyn Clock>, last: Anchor, trusted: Duration) -> Self {
         let reading = clock.read();
         let same_boot =
@@ -201,16 +212,16 @@ impl Timeline {
         Self { clock, start, latest: AtomicU64::new(start.at.0), jump }
     }
 
-    /// Now, never earlier than any moment handed out before.
+    /// Returns the current moment, never earlier than one that was returned before.
     pub(crate) fn now(&self) -> Moment {
         self.anchor().at
     }
 
-    /// Now, with the readings it rests on.
+    /// Returns the current moment with the reading of the clocks.
     pub(crate) fn anchor(&self) -> Anchor {
         let reading = self.clock.read();
         let at = self.start.at.plus(reading.boot.saturating_sub(self.start.reading.boot));
-        // Mostly it is the same millisecond still, and reading it is shared where writing is not.
+        // In most calls the millisecond has not changed, and a load keeps the cache line shared.
         let latest = match self.latest.load(Ordering::Relaxed) {
             latest if latest < at.0 => self.latest.fetch_max(at.0, Ordering::Relaxed),
             latest => latest,
@@ -218,12 +229,12 @@ impl Timeline {
         Anchor { at: Moment(at.0.max(latest)), reading }
     }
 
-    /// When this process opened the store.
+    /// Returns the moment at which this process opened the store.
     pub(crate) fn started(&self) -> Moment {
         self.start.at
     }
 
-    /// How far the wall clock jumped over a reboot, if it was more than is trusted.
+    /// Returns the downtime over the last reboot, if it was longer than is trusted.
     pub(crate) fn jump(&self) -> Option<Duration> {
         self.jump
     }

@@ -1,12 +1,12 @@
-//! Where threads meet: locks, atomics, queues, threads themselves, and how long they wait.
+//! The primitives of concurrency: locks, atomics, queues, threads, and the time that waits take.
 //!
-//! The engine takes all of these from here. They are those of `parking_lot`, `crossbeam-channel` and
-//! the standard library; under `cfg(shuttle)` they are shuttle's, so that the tests in
-//! `schedules.rs` choose at each of them who goes on. No time passes there: whether a wait is over
-//! is for the schedule to say, so the same seed gives the same schedule.
+//! The rest of the crate takes all of these from here. They are those of `parking_lot`,
+//! `crossbeam-channel` and the standard library. Under `cfg(shuttle)` they are shuttle's, so that
+//! tests can choose at each of them which thread runs next. No time passes under shuttle: the
+//! schedule decides whether a wait is over, so the same seed gives the same schedule.
 //!
-//! `disk/` keeps the real ones, since redb holds locks of its own while it calls there. So does
-//! `clock.rs`, whose locks put nothing in order.
+//! `disk/` uses the real ones, since redb holds locks of its own during its calls there. So does
+//! `clock.rs`, whose locks order no other memory.
 
 #[cfg(not(shuttle))]
 pub(crate) use real::*;
@@ -22,7 +22,7 @@ mod real {
     pub(crate) use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
     pub(crate) use parking_lot::{Condvar, Mutex, RwLock};
 
-    /// The time that waits are measured with, and nothing else.
+    /// Returns the current time, for measuring waits and nothing else.
     pub(crate) fn now() -> Instant {
         #[expect(clippy::disallowed_methods, reason = "a wait has no other clock")]
         Instant::now()

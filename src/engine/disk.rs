@@ -56,8 +56,8 @@ pub(crate) use real::RealDisk;
 
 /// A directory that one store owns.
 ///
-/// The documentation of the module says what the store relies on. No method but [`sync`](Disk::sync) makes
-/// anything durable.
+/// The documentation of the module says what the store relies on. No method but
+/// [`sync`](Disk::sync) makes anything durable.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Returns the path of the directory, for messages.
     ///

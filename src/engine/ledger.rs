@@ -1,18 +1,22 @@
-//! Logs and segments together: the store's files, and what they say about a key.
+//! Logs and segments together: the files of a store, and the lookup of a key in them.
 //!
 //! ```text
-//!   writer ──append──► active log ──full──► frozen logs ──reaper seals──► segments ──expire──► gone
+//!   writer ──append──► active log ──full──► frozen logs ──reaper seals──► segments ──expire─► gone
 //!                          │                     │                            │
 //!                          └──────────── one immutable snapshot ──────────────┘
 //!                                                ▲
-//!                                     begin looks up, newest first
+//!                                   lookups, newest file first
 //! ```
 //!
+//! The writer rotates, the reaper prepares, seals, expires and frees, and callers look up; opening
+//! a store is in `recovery`.
+//!
 //! Invariants:
-//! - A log or segment is in the snapshot for as long as it may decide a key.
+//! - A log or segment is in the snapshot for as long as it may hold the latest entry of a key.
 //! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
-//!   the logs that the segment took over. So what is listed and missing is damage.
-//! - A log is sealed only when all open claims stand in a newer one.
+//!   the logs that the segment took over. A listed file that is missing is therefore damage.
+//! - A log is sealed only once all open claims have been carried into a newer one.
+//! - Of the mutexes, `next` is taken before the one in [`Space`]; no others are held together.
 
 use std::sync::Arc;
 
@@ -50,14 +54,15 @@ pub(crate) use retired::Retired;
 pub(crate) use seal::reap_interval;
 pub(crate) use space::{Reservation, Space};
 
-/// Logs that may wait for sealing before new keys are refused, or as many as waited when the store
-/// was opened: it serves at once.
+/// New keys are refused while more logs than this wait for sealing. A store that opens with more
+/// allows as many as it found, so that it serves at once.
 const MAX_FROZEN: u64 = 2;
 /// Logs that may be added to those that a store had when it was opened, however little is in each.
 const MAX_MORE_LOGS: usize = 6;
-/// A batch of carried claims is closed at this size.
+/// The size at which a batch of carried claims is closed.
 const CARRY_BYTES: u64 = 1024 * 1024;
 
+/// The files of an open store.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) disk: Arc<dyn Disk>,
@@ -69,21 +74,23 @@ pub(crate) struct Ledger {
     snapshot: RwLock<Arc<Snapshot>>,
     handles: Handles,
     manifest: Mutex<Manifest>,
-    /// Times that a segment was asked for a key.
+    /// Lookups that a segment's filter let through.
     pub(crate) segment_lookups: AtomicU64,
-    /// A log that is ready to become the active one.
+    /// A prepared log, ready to become the active one.
     next: Mutex<Option<Arc<Log>>>,
-    /// Generations below this are taken, some by files that `MANIFEST` had no room to list.
+    /// New logs take no generation below this: some belong to logs that could not be listed for
+    /// want of space.
     unlisted: AtomicU64,
     /// Bytes in frozen logs, which wait for sealing.
     frozen_bytes: AtomicU64,
-    /// Logs' worth of them before new keys are refused.
+    /// New keys are refused while `frozen_bytes` is more than this many logs' worth.
     max_frozen: u64,
-    /// Logs, however full, before no further ones are prepared.
+    /// No further log is prepared while there are more logs than this, however little is in each.
     max_logs: usize,
 }
 
-/// All files that may decide a key, newest first.
+/// The files that may hold the latest entry of a key, newest first. It is immutable, and swapped
+/// whole.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
     pub(crate) logs: Vec<Arc<Log>>,
@@ -132,7 +139,13 @@ impl Ledger {
         *current = Arc::new(snapshot);
     }
 
-    /// The live record of an address. The newest word decides, expired or not.
+    /// Returns the record of an address, unless it has expired. The latest entry decides: one that
+    /// has expired still hides older ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the entry, or the proof that there is none, is damaged, and
+    /// [`Error::Io`] if a file cannot be read.
     pub(crate) fn find(&self, address: &Address) -> Result<Option<Record>> {
         let snapshot = self.snapshot();
         for log in &snapshot.logs {
@@ -149,6 +162,7 @@ impl Ledger {
         Ok(None)
     }
 
+    /// Returns a record that was found, unless it has expired.
     fn live(&self, found: Found) -> Option<Record> {
         match found {
             Found::Record(record) if record.expiry() > self.timeline.now() => Some(record),
@@ -156,10 +170,15 @@ impl Ledger {
         }
     }
 
-    /// Reads every file that is listed, and verifies that it is what is open, and whole.
+    /// Reads every listed file, and checks that it is whole and the one that is open.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for the first file that is damaged, missing or replaced, and
+    /// [`Error::Io`] if one cannot be read.
     pub(crate) fn verify(&self) -> Result<()> {
         self.verify_lists()?;
-        // For as long as these are held, the files keep their names and their content.
+        // While these are held, the files are neither renamed nor reused.
         let (next, snapshot) = (self.next.lock().clone(), self.snapshot());
         for log in snapshot.logs.iter().chain(&next) {
             self.expect_in_place(&log.name, &*log.file)?;
@@ -172,20 +191,22 @@ impl Ledger {
         Ok(())
     }
 
+    /// Checks `LOCK` and `MANIFEST` against what is in memory.
     fn verify_lists(&self) -> Result<()> {
         if read_lock(&*self.disk)? != Some(self.uuid) {
-            let reason = "it is missing, or not the one that was opened";
+            let reason = "it is missing, or is not the file that was opened";
             return Err(Error::corrupt(self.disk.path_of(LOCK), reason));
         }
-        // Under the mutex, so that it is not replaced meanwhile.
+        // Under the mutex, so that the reaper does not replace the file meanwhile.
         let manifest = self.manifest.lock();
         if Manifest::read(&*self.disk)?.as_ref() != Some(&*manifest) {
-            let reason = "it is missing, or not the one that was written last";
+            let reason = "it is missing, or is not the one that was last written";
             return Err(Error::corrupt(self.disk.path_of(MANIFEST), reason));
         }
         Ok(())
     }
 
+    /// Checks that a name still leads to the file that is open.
     fn expect_in_place(&self, name: &str, file: &dyn DiskFile) -> Result<()> {
         let path = self.disk.path_of(name);
         match self.disk.still_owns(name, file) {
@@ -195,13 +216,24 @@ impl Ledger {
         }
     }
 
-    /// The durable claim on an address that no verdict has ended.
+    /// Returns the durable claim on an address that has no verdict yet, unless it has expired.
     pub(crate) fn open_claim(&self, address: &Address) -> Option<OpenClaim> {
         let claim = self.claims.lock().get(address).cloned()?;
         (claim.expiry() > self.timeline.now()).then_some(claim)
     }
 
-    /// Makes the prepared log the active one, if there is one: it opens with all open claims.
+    /// Makes the prepared log the active one and carries all open claims into it. Returns the log
+    /// that was active, or nothing if no log is prepared.
+    ///
+    /// `batch` is the writer's buffer; its content is lost.
+    ///
+    /// # Errors
+    ///
+    /// After an error it is unknown what is on disk, and the store must stop.
+    ///
+    /// # Durability
+    ///
+    /// The new log's first batch, which names its predecessor's end, is durable when this returns.
     pub(crate) fn rotate(
         &self,
         tail: &mut Tail,
@@ -220,7 +252,7 @@ impl Ledger {
         Ok(Some(Frozen { log: old.log, end }))
     }
 
-    /// Appends all open claims behind what is in the batch already.
+    /// Appends the batch, and with it all open claims, in as many batches as they need.
     fn carry(&self, tail: &mut Tail, batch: &mut BatchBuilder, anchor: Anchor) -> Result<()> {
         let claims: Vec<Vec<Encoded>> = {
             let mut claims = self.claims.lock();
@@ -243,15 +275,16 @@ impl Ledger {
         Ok(())
     }
 
-    /// Tells [`Space`] how much room there is for verdicts.
+    /// Updates [`Space`] with the bytes that are left for verdicts.
     pub(crate) fn measure(&self, tail: &Tail) {
-        // Under the mutex, so that this cannot overwrite the news of a log that is just prepared.
+        // Under the mutex, so that this cannot overwrite the space of a log that is just prepared.
         let next = self.next.lock();
         self.space.set_active(tail.room());
         self.make_available(next.as_deref());
     }
 
-    /// Lets keys in as far as there is room for their verdicts, and none while sealing is behind.
+    /// Makes the space of the next log available to reservations, or the rest of the active one if
+    /// no next log is prepared. Nothing is available while sealing is behind.
     fn make_available(&self, next: Option<&Log>) {
         match next {
             _ if self.is_behind() => self.space.set_available(0),
@@ -260,17 +293,22 @@ impl Ledger {
         }
     }
 
-    /// Whether sealing has so much before it that new keys must wait.
+    /// Whether so much waits for sealing that new keys are refused.
     fn is_behind(&self) -> bool {
         self.backlog() > self.max_frozen
     }
 
-    /// How many logs' worth of bytes wait for sealing.
+    /// Returns the bytes that wait for sealing, in full logs, rounded up.
     pub(crate) fn backlog(&self) -> u64 {
         self.frozen_bytes.load(Ordering::Acquire).div_ceil(self.settings.log_bytes)
     }
 
-    /// Changes `MANIFEST`, on disk and then in memory.
+    /// Changes `MANIFEST`, first on disk, durably, and then in memory.
+    ///
+    /// # Errors
+    ///
+    /// A transient error leaves both as they were. After a fatal one it is unknown which of the two
+    /// is on disk.
     fn change_manifest(
         &self,
         change: impl FnOnce(&mut Manifest),
@@ -289,7 +327,8 @@ impl Ledger {
     }
 }
 
-/// What a new log has room for beyond its header and the claims that it opens with.
+/// Returns the bytes of a new log that verdicts may use: all but its header, a page for its start
+/// entry, and a quarter for the claims that it opens with.
 fn usable(size: u64) -> u64 {
     size - size / 4 - 2 * PAGE
 }

@@ -1,14 +1,14 @@
-//! One write-ahead log: what acknowledges.
+//! One write-ahead log: a commit is acknowledged once its batch is durable here.
 //!
-//! A header page, then batches at page boundaries, byte by byte in `docs/format.md`. Every batch
-//! carries a checksum keyed with the header's random key, so that neither a response body nor an
-//! older life of a recycled file can pass for one.
+//! A log is a header page, then batches at page boundaries; `docs/format.md` has the bytes. Every
+//! batch carries a checksum keyed with the header's random key, so that neither a response body nor
+//! the earlier content of a recycled file can be mistaken for a batch.
 //!
 //! Invariants:
 //! - One batch is in flight at a time: [`Tail::append`] returns after its fdatasync.
 //! - A file has its `.log` name only once its header is durable. A `.log` without a valid header is
 //!   damage, never a leftover.
-//! - The index holds what is durable, and only that.
+//! - The index holds durable entries only.
 
 use std::collections::HashMap;
 use std::io;
@@ -41,25 +41,35 @@ pub(crate) use index::{Change, Location, check_of};
 pub(crate) use page::{PAGE, PAGE_BYTES};
 pub(crate) use tail::{Frozen, Tail};
 
-/// How much is read at a time when looking for batches.
+/// The bytes that are read at a time in a search for batches.
 const SCAN_BYTES: u64 = 1024 * 1024;
 
+/// A log, open for reading; its [`Tail`] appends to it.
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) generation: u64,
     pub(crate) name: String,
+    /// Allocated bytes, header included.
     pub(crate) size: u64,
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
+    /// The key of the batches' checksums.
     key: [u8; 32],
-    /// Up to where it is durable; nothing if it holds no batch that counts.
+    /// The end of the durable batches; `None` if there is none that counts.
     end: Mutex<Option<End>>,
     index: RwLock<Index>,
 }
 
 impl Log {
-    /// Makes a log ready to be appended to: allocated, its header durable, under its name. The
-    /// caller makes the name durable.
+    /// Creates a log of `size` bytes, all of them allocated.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], with the file removed again.
+    ///
+    /// # Durability
+    ///
+    /// The header is durable when this returns; the caller makes the name durable.
     pub(crate) fn create(
         disk: &dyn Disk,
         generation: u64,
@@ -74,14 +84,23 @@ impl Log {
         match made.and_then(|()| Self::initialize(disk, file, generation, uuid, size)) {
             Ok(log) => Ok(log),
             Err(error) => {
-                // The space is needed more than the reason for a second failure.
+                // The space is needed; a file that cannot be removed either is a leftover.
                 let _ = disk.remove(&temporary);
                 Err(error)
             }
         }
     }
 
-    /// Makes a log of an old one's blocks. The old one is in no list any more.
+    /// Creates a log from the blocks of an old one, which is no longer listed and has no readers.
+    /// With `zero`, the old content is overwritten first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; the old log is gone then.
+    ///
+    /// # Durability
+    ///
+    /// The header is durable when this returns; the caller makes the name durable.
     pub(crate) fn recycle(
         disk: &dyn Disk,
         old: &Log,
@@ -91,13 +110,13 @@ impl Log {
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
         let failed = |error| Error::io("recycle", disk.path_of(&old.name), error);
-        // Durably, before its content changes: half a log is damage under a log's name.
+        // The rename is durable before the content changes: half a log is damage under its name.
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
         let zeroed = if zero { old.overwrite().map_err(failed) } else { Ok(()) };
         let file = Arc::clone(&old.file);
         zeroed.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size)).inspect_err(
             |_| {
-                // Nobody knows it any more, and the space is needed.
+                // The space is needed; a file that cannot be removed is a leftover.
                 let _ = disk.remove(&temporary);
             },
         )
@@ -138,6 +157,11 @@ impl Log {
     }
 
     /// Opens a log and verifies its header.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the file is missing, cut short or has a damaged header,
+    /// [`Error::Foreign`] if it is another store's, [`Error::Newer`], and [`Error::Io`].
     pub(crate) fn open(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
         let name = log_name(generation);
         let path = disk.path_of(&name);
@@ -157,24 +181,29 @@ impl Log {
             return Err(Error::foreign(path, "it has another store's uuid"));
         }
         if header.generation != generation {
-            return Err(Error::corrupt(path, "it is another generation under this name"));
+            return Err(Error::corrupt(path, "it holds the log of another generation"));
         }
         let log = Self::of(header, name, path, file);
         log.verify_length()?;
         Ok(log)
     }
 
+    /// Checks that the file is as long as its header says.
     fn verify_length(&self) -> Result<()> {
         let length = self.file.len().map_err(|error| Error::io("measure", &self.path, error))?;
         if length < self.size { Err(self.broken("it is cut short")) } else { Ok(()) }
     }
 
-    /// Reads the header and every batch up to the end, and verifies that they are what was written
-    /// and that what is indexed is among it.
+    /// Reads the header and every batch up to the end, and checks that they verify and that every
+    /// indexed entry is among them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for the first thing that does not verify, and [`Error::Io`].
     pub(crate) fn verify(&self, uuid: [u8; 16]) -> Result<()> {
         let mut indexed: HashMap<_, _> =
             self.locations().map(|(_, place)| (place.offset, place.check)).collect();
-        // Read behind the index: what is indexed by now ends before it.
+        // Read after the index, so that every entry in `indexed` lies before this end.
         let end = *self.end.lock();
         self.verify_length()?;
         let mut page = [0; PAGE_BYTES];
@@ -201,12 +230,16 @@ impl Log {
             offset += u64::from(batch.head.length).next_multiple_of(PAGE);
         }
         if (offset, sequence) != (end.offset, Some(end.sequence)) {
-            return Err(self.broken("it does not end where it did"));
+            return Err(self.broken("its last batch is not the one that was written last"));
         }
-        if indexed.is_empty() { Ok(()) } else { Err(self.broken("an entry is not where it was")) }
+        if indexed.is_empty() { Ok(()) } else { Err(self.broken("an indexed entry is missing")) }
     }
 
-    /// Reads the batch at `offset`, if one verifies there.
+    /// Reads the batch at `offset`, or `None` if none verifies there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read.
     pub(crate) fn batch_at(&self, offset: u64) -> Result<Option<Batch>> {
         let Some(room) = self.size.checked_sub(offset) else { return Ok(None) };
         if room < BatchHead::LEN as u64 {
@@ -233,7 +266,8 @@ impl Log {
         self.scan(offset, |_| Ok(true))
     }
 
-    /// Goes through the pages from `offset` on, and asks about each that begins with a batch's head.
+    /// Calls `accept` with the offset of each page from `offset` on that begins with the head of a
+    /// batch, until it accepts one. Returns whether it did.
     fn scan(&self, offset: u64, mut accept: impl FnMut(u64) -> Result<bool>) -> Result<bool> {
         let mut chunk = Vec::new();
         let mut start = offset;
@@ -252,7 +286,11 @@ impl Log {
         Ok(false)
     }
 
-    /// The newest word on an address in this log.
+    /// Returns the latest record or forget of an address in this log.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the entry is damaged, and [`Error::Io`] if it cannot be read.
     pub(crate) fn find(&self, address: &Address) -> Result<Option<Found>> {
         let location = self.index.read().entries.get(&address.hash).copied();
         let Some(location) = location else { return Ok(None) };
@@ -266,7 +304,11 @@ impl Log {
         found.map(Some).map_err(|error| self.damaged(location, error))
     }
 
-    /// Reads an entry and verifies that it is the one that was indexed.
+    /// Reads an entry and verifies that it is the indexed one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if it is not, and [`Error::Io`] if it cannot be read.
     pub(crate) fn read_entry(&self, location: Location) -> Result<Bytes> {
         let mut bytes = vec![0; location.length as usize];
         self.read(&mut bytes, location.offset)?;
@@ -277,17 +319,17 @@ impl Log {
         }
     }
 
-    /// What is in front of this is durable and counts.
+    /// Records that everything before this end is durable.
     pub(crate) fn set_end(&self, end: End) {
         *self.end.lock() = Some(end);
     }
 
-    /// Whether overwriting this log's blocks would be worth it.
+    /// Whether more than half of the log has been written, so that recycling saves time.
     pub(crate) fn is_mostly_written(&self) -> bool {
         self.end.lock().is_some_and(|end| end.offset > self.size / 2)
     }
 
-    /// Enters what has become durable, oldest first.
+    /// Enters durable entries into the index, oldest first. Lookups find them from then on.
     pub(crate) fn publish(&self, changes: &[Change]) {
         if changes.is_empty() {
             return;
@@ -295,41 +337,44 @@ impl Log {
         self.index.write().enter(changes);
     }
 
-    /// All that is indexed, in no order.
+    /// Returns all indexed entries, by the hash of their address, in no order.
     pub(crate) fn locations(&self) -> impl Iterator<Item = (u128, Location)> {
         let index = self.index.read();
         let locations: Vec<_> = index.entries.iter().map(|(h, place)| (*h, *place)).collect();
         locations.into_iter()
     }
 
-    /// Where the newest entry of an address is.
+    /// Returns the location of the latest entry of an address.
     pub(crate) fn location(&self, hash: u128) -> Option<Location> {
         self.index.read().entries.get(&hash).copied()
     }
 
-    /// When the first entry here became durable.
+    /// Returns the time of the first indexed entry.
     pub(crate) fn first_at(&self) -> Option<Moment> {
         self.index.read().first_at
     }
 
-    /// Until when this log's forgets hide older records of an address.
+    /// Returns the moment until which this log's forgets hide older records of an address.
     pub(crate) fn forgotten_until(&self, hash: u128) -> Option<Moment> {
         self.index.read().forgets.get(&hash).copied()
     }
 
-    /// How many addresses are indexed.
+    /// Returns the number of indexed addresses.
     pub(crate) fn len(&self) -> usize {
         self.index.read().entries.len()
     }
 
+    /// The error for an entry that does not verify.
     pub(crate) fn damaged(&self, location: Location, Malformed(reason): Malformed) -> Error {
         Error::corrupt(&self.path, format!("{reason}, at byte {}", location.offset))
     }
 
+    /// The error for a batch that does not verify.
     pub(crate) fn batch_is_damaged(&self, offset: u64) -> Error {
         self.broken(&format!("a batch is damaged at byte {offset}"))
     }
 
+    /// The error for a log that does not verify.
     pub(crate) fn broken(&self, reason: &str) -> Error {
         Error::corrupt(&self.path, reason)
     }
@@ -342,6 +387,7 @@ impl Log {
     }
 }
 
+/// Returns the name of the log of a generation.
 pub(crate) fn log_name(generation: u64) -> String {
     format!("{generation:016x}.log")
 }

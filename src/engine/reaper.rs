@@ -1,7 +1,10 @@
-//! The thread behind the writer: it prepares logs, seals them, and drops what has expired.
+//! The thread behind the writer: it prepares logs, seals frozen ones, and drops expired segments.
 //!
-//! It starts with the store and stops with it. What it cannot do now, for want of room or because
-//! an entry does not read back, it tries again at its next round; nothing is lost meanwhile.
+//! Invariants:
+//! - It starts with the store and stops with it.
+//! - Work that fails for a transient reason, such as a full disk, is tried again at the next round,
+//!   and nothing is lost in between. A fatal failure stops the store.
+//! - Nothing here blocks the writer: long work goes in pieces, with pauses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,24 +19,30 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Receiver, RecvTimeoutError};
 
-/// Between two transactions of sealing, and two pieces of a file that is dropped, so that commits
-/// beside them are not held up.
+/// The pause between two transactions of sealing, and between two pieces of a file that is dropped,
+/// so that the commits beside them are not delayed.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How long the writer may say nothing before it is looked at whether it is there.
+/// How long to wait for the writer before checking that it is alive.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// The state of the thread.
 pub(crate) struct Reaper {
     pub(crate) engine: Arc<Engine>,
     pub(crate) queue: Queue,
     pub(crate) messages: Receiver<Message>,
     pub(crate) frozen: Vec<Frozen>,
     pub(crate) retired: Vec<Retired>,
-    /// Who waits for a whole round.
+    /// Callers that wait for a whole round.
     pub(crate) waiting: Vec<Waiting>,
 }
 
 impl Reaper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
     pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
         thread::Builder::new().name("refrain-reaper".into()).spawn(move || self.run())
     }
@@ -45,7 +54,7 @@ impl Reaper {
             let waiting = std::mem::take(&mut self.waiting);
             let outcome = self.round();
             waiting.into_iter().for_each(|waiting| waiting.answer(outcome.clone()));
-            // A round may have taken the word to stop, which does not come twice.
+            // A round may have received `Message::Stop`, which is not sent twice.
             if !self.waiting.is_empty() || self.engine.is_closing() {
                 continue;
             }
@@ -57,6 +66,7 @@ impl Reaper {
         }
     }
 
+    /// Takes in a message.
     fn note(&mut self, message: Message) {
         match message {
             Message::Frozen(frozen) => self.frozen.push(frozen),
@@ -66,7 +76,8 @@ impl Reaper {
         }
     }
 
-    /// Does all that is due. Trouble that passes is noted; other trouble stops the store.
+    /// Does all that is due. A transient error is returned and kept for the statistics; a fatal
+    /// one stops the store.
     fn round(&mut self) -> Result<()> {
         if self.engine.has_failed() {
             return Err(self.engine.stopped());
@@ -98,8 +109,8 @@ impl Reaper {
         Ok(())
     }
 
-    /// Does all of it, whatever fails: a full disk must not keep expired files, whose room is what is
-    /// needed.
+    /// Does all steps, even after one has failed: on a full disk, dropping expired files is what
+    /// frees space.
     fn work(&mut self) -> std::result::Result<(), Trouble> {
         let prepared = self.prepare();
         let rotated = self.rotate_if_old();
@@ -137,7 +148,7 @@ impl Reaper {
         loop {
             match self.messages.recv_timeout(PATIENCE) {
                 Ok(Message::Rotated) => return self.prepare(),
-                // The writer may be gone, and then it says nothing.
+                // The writer may be gone, and then no answer comes.
                 Err(RecvTimeoutError::Timeout) if !self.engine.has_failed() => {}
                 Ok(message) if !self.engine.is_closing() => self.note(message),
                 _ => return Err(Trouble::Transient(self.engine.stopped())),
@@ -145,13 +156,14 @@ impl Reaper {
         }
     }
 
+    /// Seals frozen logs until none is due.
     fn seal(&mut self) -> std::result::Result<(), Trouble> {
         loop {
             let engine = &self.engine;
             let (frozen, retired) = (&self.frozen, &mut self.retired);
             let behind = engine.ledger.backlog() > 1;
             let sealed = engine.ledger.seal(frozen, || {
-                // Sealing a full log takes longer than filling the next one can.
+                // Sealing a full log may take longer than filling the next one.
                 if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
                     engine.fail(error);
                 }
@@ -169,7 +181,7 @@ impl Reaper {
     }
 }
 
-/// What must stop the store, if anything must, or else the first of what may be tried again.
+/// Returns the first fatal outcome, or else the first transient one.
 fn worst<const N: usize>(
     outcomes: [std::result::Result<(), Trouble>; N],
 ) -> std::result::Result<(), Trouble> {
@@ -183,6 +195,7 @@ fn worst<const N: usize>(
     worst
 }
 
+/// Returns [`Error::Stopped`] once the store is closing or has failed.
 fn keep_going(engine: &Engine) -> Result<()> {
     if engine.is_closing() || engine.has_failed() { Err(engine.stopped()) } else { Ok(()) }
 }
@@ -208,7 +221,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
 
-    /// A store that begins to close while everything is due. Whoever plays the writer has the receiver.
+    /// A store that starts to close while everything is due. It has no writer: the test holds the
+    /// receiver of its commands.
     struct Closing {
         disk: Arc<MemoryDisk>,
         reaper: Reaper,

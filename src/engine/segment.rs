@@ -1,10 +1,15 @@
-//! One sealed segment: the records of one stretch of time, in a redb file that is written once.
+//! One sealed segment: the records of one period of time, in a redb file that is written once.
 //!
-//! The only module that names redb. redb does not verify what it reads, and a flipped bit can hide
-//! a key, so each row names its successor and carries a checksum over its own key, its successor
-//! and its value. A lookup takes the last row at or below the key: only a row that verifies, and
-//! whose successor lies beyond the key, proves that the key is absent. Anything else is damage.
-//! redb may panic on damage; its calls run under `catch_unwind`.
+//! redb does not verify what it reads, and a flipped bit can hide a key. Each row therefore names
+//! its successor and carries a checksum over its own key, its successor and its value. A lookup
+//! takes the last row at or below the key.
+//!
+//! Invariants:
+//! - This module is the only one that names redb.
+//! - Only a row that verifies and whose successor lies beyond the key proves that the key is
+//!   absent. Anything else is damage.
+//! - redb may panic on damage, so its calls run under `catch_unwind`.
+//! - A file has its `.redb` name only once it is durable and verified.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +39,7 @@ pub(crate) use handles::Handles;
 pub(crate) use meta::{SegmentMeta, segment_name};
 use row::{Head, Row, RowKey};
 
-/// A segment, its filter in memory and its file opened when needed.
+/// A segment: its filter is in memory, and its redb database is opened when it is needed.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) meta: SegmentMeta,
@@ -45,7 +50,12 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Opens a segment that must be the one that is listed.
+    /// Opens a listed segment and reads its filter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the file is missing, damaged or not the listed one,
+    /// [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`].
     pub(crate) fn open(disk: &dyn Disk, listed: &SegmentMeta) -> Result<Self> {
         let name = segment_name(listed.generation);
         let path = disk.path_of(&name);
@@ -61,7 +71,11 @@ impl Segment {
         }
     }
 
-    /// Whether a file that is not listed is one of this store's.
+    /// Checks that an unlisted segment is this store's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] if it is another store's, and those of [`Segment::open`].
     pub(crate) fn expect_ours(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<()> {
         let name = segment_name(generation);
         let path = disk.path_of(&name);
@@ -69,6 +83,7 @@ impl Segment {
         guarded(&path, || Self::load(name, path.clone(), file, uuid).map(drop))
     }
 
+    /// Reads the meta row and the filter, and verifies both.
     fn load(name: String, path: PathBuf, file: Arc<dyn DiskFile>, uuid: [u8; 16]) -> Result<Self> {
         let database = open_database(&path, &file)?;
         let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
@@ -91,21 +106,26 @@ impl Segment {
         Ok(Self { meta, name, file, path, filter })
     }
 
-    /// Whether the address may be in this segment. Never wrong in saying no.
+    /// Whether the address may be in this segment. A `false` is certain.
     pub(crate) fn may_hold(&self, address: &Address) -> bool {
         self.filter.contains(&filter::bits(address))
     }
 
-    /// Bytes of memory that the filter takes.
+    /// Returns the bytes of memory that the filter takes.
     pub(crate) fn filter_bytes(&self) -> usize {
         self.filter.len() * size_of::<u16>()
     }
 
+    /// Returns the moment at which the last entry expires, and the file may be dropped.
     pub(crate) fn latest_expiry(&self) -> Moment {
         Moment(self.meta.latest_expiry)
     }
 
-    /// The word on an address in this segment.
+    /// Returns the record or forget of an address, or `None` if there is proof that it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the rows prove neither, and [`Error::Io`] if they cannot be read.
     pub(crate) fn find(&self, handles: &Handles, address: &Address) -> Result<Option<Found>> {
         let found = guarded(&self.path, || {
             let handle = handles.get(self.meta.generation, &self.path, &self.file)?;
@@ -117,13 +137,14 @@ impl Segment {
                 .map_err(|error| Error::corrupt(&self.path, error.0))
         });
         if found.is_err() {
-            // redb reads no more where one read has failed; the next lookup opens it anew.
+            // A redb database refuses all reads after one has failed; the next lookup reopens it.
             handles.forget(self.meta.generation);
         }
         found
     }
 
-    /// The value of an address, put together from its parts, or proof of its absence.
+    /// Returns the payload of an address, joined from its parts, or `None` if there is
+    /// proof that it has none.
     fn payload(
         &self,
         table: &ReadOnlyTable<TableKey, &'static [u8]>,
@@ -164,11 +185,15 @@ impl Segment {
         if complete && payload.len() == head.total && entry::digest(&payload) == digest {
             Ok(Some((head.at, payload.into())))
         } else {
-            Err(self.damaged("the parts of a value do not make it up"))
+            Err(self.damaged("the parts of a value do not match its digest"))
         }
     }
 
-    /// Reads the file wholly, and verifies that it is the one that was opened.
+    /// Reads the whole file, and checks that it verifies and is the one that was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for the first thing that does not verify, and [`Error::Io`].
     pub(crate) fn verify(&self) -> Result<()> {
         let (path, file) = (&self.path, &self.file);
         let load = || Self::load(self.name.clone(), path.clone(), Arc::clone(file), self.meta.uuid);
@@ -179,7 +204,7 @@ impl Segment {
         self.verify_rows()
     }
 
-    /// Reads every row in order, and verifies that nothing is missing between them.
+    /// Reads every row in order, and checks that no row is missing.
     fn verify_rows(&self) -> Result<()> {
         guarded(&self.path, || {
             let handle = RecordTable::open(&self.path, &self.file)?;
@@ -203,6 +228,7 @@ impl Segment {
         })
     }
 
+    /// Verifies a row.
     fn row<'a>(&self, key: (&'a [u8; 32], &'a [u8], u16), value: &'a [u8]) -> Result<Row<'a>> {
         RowKey::from_redb(key)
             .and_then(|key| Row::decode(&self.meta, key, value))

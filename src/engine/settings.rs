@@ -5,25 +5,30 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// What the builder decides.
+/// The settings that the engine reads; limits on operations in flight are the table's.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) clock: Arc<dyn Clock>,
+    /// The longest time for which a record is replayed.
     pub(crate) ttl: Duration,
+    /// The size of a log, a multiple of a page.
     pub(crate) log_bytes: u64,
+    /// The most durable claims without a verdict, in the store and in one scope.
     pub(crate) max_open_claims: usize,
     pub(crate) max_open_claims_per_scope: usize,
+    /// A longer downtime of the machine is reported as a jump of the clock.
     pub(crate) trusted_downtime: Duration,
+    /// Whether a log's old content is overwritten before its blocks are used again.
     pub(crate) zero_recycled: bool,
 }
 
 impl Settings {
-    /// How long the active log takes entries before it is frozen, full or not.
+    /// Returns the age at which the active log is frozen, full or not.
     pub(crate) fn rotation_age(&self) -> Duration {
         (self.ttl / 24).max(Duration::from_secs(60))
     }
 
-    /// What all checkpoints together may take, well below a log.
+    /// Returns the most bytes of all checkpoints together, well below a log.
     pub(crate) fn max_checkpoint_bytes(&self) -> usize {
         usize::try_from(self.log_bytes / 8).unwrap_or(usize::MAX)
     }

@@ -1,4 +1,10 @@
-//! Settles batches in commit order: on the writer's thread while they are small and it is idle.
+//! The settler: after a batch is durable it publishes, frees keys and wakes, in commit order.
+//!
+//! Small batches are settled on the writer's thread while the settler's thread has nothing to do.
+//!
+//! Invariants:
+//! - Batches are settled in the order of their commits, on whichever thread.
+//! - A frozen log is handed on to the reaper only after all of its batches are settled.
 
 use std::sync::Arc;
 
@@ -9,31 +15,35 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Sender, unbounded};
 
-/// From this size on a batch is settled by the settler: waking costs as much as the fdatasync. Where
-/// schedules are chosen, clients are few, and so is this.
+/// The smallest batch, in entries, that is settled on the settler's thread: waking that many
+/// callers takes as long as the fdatasync. Scheduled tests have few clients, and a smaller number.
 const SETTLER_ENTRIES: usize = if cfg!(shuttle) { 2 } else { 17 };
 
-/// What follows a commit, in order.
+/// One piece of the settler's work.
 pub(crate) enum Settlement {
     Batch(Committed),
-    /// A log takes no more batches; those in it are settled.
+    /// A log takes no more batches: hand it on to the reaper.
     Frozen(Frozen),
-    /// The reaper's request to rotate was seen to.
+    /// The reaper's request to rotate is done: tell it so.
     Rotated,
 }
 
+/// The writer's end of the settler.
 pub(crate) struct Settler {
-    /// Nothing once the store stops.
+    /// `None` once the store stops.
     helper: Option<Helper>,
+    /// Settlements that the thread has not finished.
     outstanding: Arc<AtomicUsize>,
     inline: Settling,
 }
 
+/// The settler's thread.
 struct Helper {
     work: Sender<Settlement>,
     thread: JoinHandle<()>,
 }
 
+/// The part of settling that the writer and the settler share.
 #[derive(Clone)]
 struct Settling {
     reaper: Sender<Message>,
@@ -51,6 +61,11 @@ impl Settling {
 }
 
 impl Settler {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
     pub(crate) fn start(engine: Arc<Engine>, reaper: Sender<Message>) -> std::io::Result<Self> {
         let (work, receiver) = unbounded::<Settlement>();
         let outstanding = Arc::new(AtomicUsize::new(0));
@@ -66,6 +81,8 @@ impl Settler {
         Ok(Self { helper: Some(Helper { work, thread }), outstanding, inline })
     }
 
+    /// Settles here, or on the thread if the batch is large or the thread is not done with earlier
+    /// ones.
     pub(crate) fn take(&self, settlement: Settlement) {
         let small = match &settlement {
             Settlement::Batch(committed) => committed.items.len() < SETTLER_ENTRIES,
@@ -83,12 +100,13 @@ impl Settler {
         }
     }
 
-    /// Settles what is outstanding, and from then on everything on the writer's thread: settling may
-    /// queue more, to take back a claim that nobody took, and the writer must not have gone before.
+    /// Ends the thread after its last settlement. From then on everything is settled on the
+    /// writer's thread, because settling may queue the release of a claim whose caller has gone,
+    /// and the writer must still be there to commit it.
     pub(crate) fn stop(&mut self) {
         if let Some(Helper { work, thread }) = self.helper.take() {
             drop(work);
-            // A panic there has stopped the store already.
+            // A panic of the thread has stopped the store already.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The thread that commits: it drains what is queued into a batch, and makes it durable.
+//! The thread that commits: it drains the queue into a batch, and makes the batch durable.
 //!
 //! ```text
 //!  callers ──Pending──► queue ──► writer: one batch, one write, one fdatasync
@@ -8,7 +8,10 @@
 //!                                                     while the next batch is written
 //! ```
 //!
-//! One batch is in flight at a time, and the writer blocks on nothing but the disk.
+//! Invariants:
+//! - One batch is in flight at a time.
+//! - The writer waits for new commands and for the disk, and for nothing else.
+//! - After a failed write or sync it writes nothing more.
 
 use std::sync::Arc;
 
@@ -22,12 +25,17 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Receiver, Sender, unbounded};
 
-/// A batch holds at most this many entries,
+/// The most entries of a batch.
 const MAX_BATCH_ENTRIES: usize = 256;
-/// and this many bytes, or an eighth of a log; one larger entry is a batch of its own.
+/// The most bytes of a batch, unless an eighth of a log is less. A larger entry is a batch of its
+/// own.
 const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 
-/// Starts the writer and its settler.
+/// Starts the writer and its settler, and returns the queue of the writer.
+///
+/// # Errors
+///
+/// Those of the operating system, if a thread cannot be started.
 pub(crate) fn start(
     engine: &Arc<Engine>,
     tail: Tail,
@@ -56,13 +64,14 @@ struct Writer {
     tail: Tail,
     settler: Settler,
     batch: BatchBuilder,
-    /// Boxed as they came: a command is moved through the queue.
+    /// The entries of the batch at hand, boxed as they came through the queue.
     #[expect(clippy::vec_box, reason = "unboxing would copy each")]
     pending: Vec<Box<Pending>>,
-    /// Taken from the queue and too large for the batch at hand.
+    /// An entry from the queue that did not fit the batch at hand: the first of the next.
     overflow: Option<Box<Pending>>,
 }
 
+/// The next step after the batch at hand.
 enum Next {
     GoOn,
     Rotate,
@@ -92,7 +101,7 @@ impl Writer {
         }
     }
 
-    /// Waits for a command, and takes what fits a batch with it.
+    /// Waits for a command, and collects as many queued entries as fit a batch.
     fn collect(&mut self) -> Next {
         let max_bytes = MAX_BATCH_BYTES.min(self.engine.ledger.settings.log_bytes / 8);
         let mut bytes = 0;
@@ -103,7 +112,7 @@ impl Writer {
         while self.pending.len() < MAX_BATCH_ENTRIES {
             let command = match self.receiver.try_recv() {
                 Ok(command) => command,
-                // Whoever comes while this batch is written has the next one.
+                // Entries that arrive while this batch is written form the next one.
                 Err(_) if !self.pending.is_empty() => break,
                 Err(_) => match self.receiver.recv() {
                     Ok(command) => command,
@@ -126,7 +135,8 @@ impl Writer {
         Next::GoOn
     }
 
-    /// Makes what was collected durable and has it settled, or stops the store.
+    /// Makes the collected entries durable and hands them on to be settled. A failure stops the
+    /// store.
     fn commit(&mut self) {
         if self.pending.is_empty() {
             return;
@@ -141,7 +151,8 @@ impl Writer {
         self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
     }
 
-    /// Rotates if the batch does not fit, and leaves bodies out where there is no next log.
+    /// Rotates if the batch does not fit. Where no next log is prepared, leaves out as many
+    /// response bodies as it takes for the batch to fit.
     fn make_room(&mut self) -> Result<()> {
         let entries = self.pending.iter().map(|pending| Frame::HEAD + pending.encoded.bytes.len());
         let mut bytes = (BatchBuilder::HEAD + entries.sum::<usize>()) as u64;
@@ -168,19 +179,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes the prepared log the active one, if there is one.
     fn rotate(&mut self) -> Result<()> {
         if self.engine.has_failed() {
             return Ok(());
         }
         self.expect_ownership()?;
         if let Some(frozen) = self.engine.ledger.rotate(&mut self.tail, &mut self.batch)? {
-            // Behind the batches that are still being settled in that log.
+            // In order, after the batches of that log that are still being settled.
             self.settler.take(Settlement::Frozen(frozen));
         }
         Ok(())
     }
 
-    /// Somebody may have moved the store away, and started another in its place.
+    /// Checks that the directory, the lock file and the active log are still in place: an operator
+    /// may have moved the store, and started another there.
     fn expect_ownership(&self) -> Result<()> {
         let Engine { ledger, .. } = &*self.engine;
         let log = &self.tail.log;
@@ -193,6 +206,7 @@ impl Writer {
         }
     }
 
+    /// Appends the collected entries as one batch, and returns it once it is durable.
     fn append(&mut self) -> Result<Committed> {
         self.expect_ownership()?;
         let ledger = &self.engine.ledger;
@@ -215,7 +229,7 @@ impl Writer {
         });
         let mut committed =
             Committed { log: Arc::clone(&self.tail.log), at: anchor.at, items: items.collect() };
-        // Here and not when settling, so that a rotation finds all that is durable.
+        // Before settling, so that a rotation carries every durable claim.
         committed.update_claims(&self.engine, self.tail.sequence);
         Ok(committed)
     }

@@ -1,5 +1,6 @@
-//! The primitives of [`sync`](super) for tests that choose who goes on at each of them. No time passes
-//! here: the schedule decides whether a wait is over.
+//! The primitives of [`sync`](super) under shuttle, for tests that choose the schedule of threads.
+//!
+//! No time passes here: the schedule decides whether a wait is over.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -17,7 +18,7 @@ pub(crate) use shuttle::thread_local;
 
 const HELD: &str = "a guard is without its lock only while it waits";
 
-/// Whether something that takes time has taken it: one time in four.
+/// Decides by chance whether a wait is over: one time in four.
 fn is_over() -> bool {
     thread_rng().next_u64().is_multiple_of(4)
 }
@@ -92,7 +93,8 @@ impl Condvar {
         self.0.notify_all();
     }
 
-    /// A wait of `Duration::MAX` ends only when it is notified.
+    /// Waits while the condition holds. With a timeout of `Duration::MAX` only a notification ends
+    /// the wait.
     pub(crate) fn wait_while_for<T>(
         &self,
         guard: &mut MutexGuard<'_, T>,
@@ -136,7 +138,8 @@ impl<T> OnceLock<T> {
     }
 }
 
-/// A queue as crossbeam's is: what is still in it when its receiver goes is dropped at once.
+/// Creates a queue that behaves like crossbeam's: messages left when the receiver is dropped are
+/// dropped at once.
 pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     let state = State { messages: VecDeque::new(), senders: 1, has_receiver: true };
     let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -208,7 +211,7 @@ impl<T> Receiver<T> {
         state.messages.pop_front().ok_or(RecvError)
     }
 
-    /// Unless its time is over at once, it waits as long as it takes.
+    /// Times out at once, or waits for as long as a message takes.
     pub(crate) fn recv_timeout(&self, _timeout: Duration) -> Result<T, RecvTimeoutError> {
         if is_over() {
             thread::yield_now();
@@ -243,7 +246,7 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-/// A moment of a clock that stands still, until it is asked and a day has passed meanwhile.
+/// A moment of a clock that stands still, and by chance advances by a day when it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
@@ -265,7 +268,7 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// The time that waits are measured with.
+/// Returns the current time, for measuring waits.
 pub(crate) fn now() -> Instant {
     // All threads of a schedule are one thread to the system.
     std::thread_local!(static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) });
@@ -283,7 +286,7 @@ pub(crate) mod thread {
         JoinHandle, Scope, ScopedJoinHandle, Thread, current, panicking, park, scope, yield_now,
     };
 
-    /// May return before its time, as the real one may.
+    /// Returns at any time, as the real one may.
     pub(crate) fn park_timeout(_timeout: Duration) {
         yield_now();
     }
@@ -306,7 +309,7 @@ pub(crate) mod thread {
             self.0.spawn(run)
         }
 
-        /// Shuttle's scoped threads have no names.
+        /// Spawns a scoped thread, without its name: shuttle's have none.
         pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
             self,
             scope: &'scope Scope<'scope, '_>,

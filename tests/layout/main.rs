@@ -49,7 +49,8 @@ const OUTSIDE: [&str; 3] = ["internals", "schedules", "oracles"];
 fn every_module_imports_only_lower_floors() {
     let tree = Tree::read();
     assert!(tree.imports().count() > 200, "is the source read at all?");
-    assert_eq!(upward(&tree), [String::new(); 0]);
+    let upward = upward(&tree);
+    assert!(upward.is_empty(), "{upward:#?}");
 }
 
 #[test]
@@ -70,7 +71,7 @@ fn the_layers_use_public_names_only() {
     for call in tree.private_calls(|module| LAYERS.contains(&module.room())) {
         private.push(call);
     }
-    assert_eq!(private, [String::new(); 0]);
+    assert!(private.is_empty(), "{private:#?}");
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Tree {
             let kinds = ["struct", "enum", "trait", "type", "fn", "const"];
             let declared = |kind: &&str| code.contains(&format!("pub {kind} {name}"));
             let exported = || paths_in(code, true).iter().any(|path| path.last() == Some(name));
-            is_open && (name.is_empty() || kinds.iter().any(|kind| declared(kind)) || exported())
+            is_open && (name.is_empty() || kinds.iter().any(declared) || exported())
         };
         at_root || in_module()
     }

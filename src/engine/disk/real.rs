@@ -41,8 +41,9 @@ struct RealFile {
 }
 
 impl RealDisk {
-    /// Opens the directory and takes the lock on it; `None` if the lock is held elsewhere. A missing
-    /// directory is created with mode 0700.
+    /// Opens the directory and takes the lock on it; `None` if the lock is held elsewhere.
+    ///
+    /// A missing directory is created with mode 0700.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
-//! The chain of started logs: which they are, what they hold, and where each ends.
+//! The chain of started logs, and the reading of each up to its end.
 //!
-//! A log's start entry names its predecessor, and where that ends. The newest log ends where nothing
-//! verifies; a batch that verifies behind that place tells damage from a torn write.
+//! A log is started if any batch in it verifies. Its start entry names its predecessor and that
+//! log's end. The newest log ends at the first place where no batch verifies: a later batch that
+//! verifies makes this damage, and otherwise it is a torn write.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +21,13 @@ use crate::sync::thread;
 use super::claims::OpenClaim;
 use super::manifest::Manifest;
 
-/// Takes the chain of started logs out of those that are listed, and reads them.
+/// Takes the chain of started logs out of the listed `logs`, reads it, and returns it, oldest
+/// first. What is left in `logs` was listed and is not part of the chain.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] if the chain has a gap, does not follow the newest sealed log, or does not
+/// verify, and [`Error::Io`] if a log cannot be read.
 pub(super) fn read(
     disk: &dyn Disk,
     manifest: &Manifest,
@@ -34,7 +41,7 @@ pub(super) fn read(
         }
     }
     let Some(mut generation) = newest else {
-        return Err(Error::corrupt(disk.path(), "none of its logs holds a batch"));
+        return Err(Error::corrupt(disk.path(), "no log holds a batch"));
     };
     let mut jobs = Vec::new();
     let mut until = None;
@@ -56,32 +63,35 @@ pub(super) fn read(
             }
             Some(end) if end.generation < generation => generation = end.generation,
             None if manifest.sealed.is_none() => break,
-            _ => return Err(Error::corrupt(disk.path(), "its logs make no chain")),
+            _ => return Err(Error::corrupt(disk.path(), "its logs do not form a chain")),
         }
     }
     jobs.reverse();
     walk_all(jobs, manifest.uuid)
 }
 
-/// A log whose batches have been read, except the newest log's last.
+/// A log whose batches have been read and indexed, except the last batch of the newest log.
 pub(super) struct Walked {
     pub(super) log: Arc<Log>,
+    /// The end of its predecessor, if it has one.
     pub(super) start: Option<End>,
+    /// The end of the batches that count.
     pub(super) end: End,
     claims: Vec<ClaimEvent>,
-    /// The newest log's last batch, which is repeated and counts for the new log.
+    /// The last batch of the newest log. It is repeated in the new log and counts as that one's.
     pub(super) last: Option<Batch>,
-    /// The addresses that it completes or forgets.
+    /// The addresses that `last` completes or forgets, by hash.
     ends: HashSet<u128>,
 }
 
 impl Walked {
+    /// Hands the log on for sealing.
     pub(super) fn into_frozen(self) -> Frozen {
         Frozen { log: self.log, end: self.end }
     }
 }
 
-/// Something about a durable claim, where it stands in a log.
+/// A change to a durable claim, and its position in a log.
 pub(super) struct ClaimEvent {
     address: Address,
     offset: u64,
@@ -94,13 +104,13 @@ enum ClaimChange {
     End,
 }
 
-/// The predecessor that a log names in its first batch.
+/// Returns the predecessor's end that a log names in its first batch.
 fn start_of(log: &Log) -> Result<Option<End>> {
     let start = log.batch_at(PAGE)?.as_ref().and_then(start_of_batch);
     start.ok_or_else(|| log.broken("it does not begin with a start entry"))
 }
 
-/// The start entry of a batch that is its log's first.
+/// Returns the content of the start entry, if the batch begins with one.
 pub(super) fn start_of_batch(batch: &Batch) -> Option<Option<End>> {
     let frame = batch.frames().next()?;
     match entry::decode(Parts::of(frame.bytes).ok()?.payload).ok()? {
@@ -109,9 +119,11 @@ pub(super) fn start_of_batch(batch: &Batch) -> Option<Option<End>> {
     }
 }
 
+/// A log, its predecessor's end, and its own end if a successor names it.
 type Job = (Arc<Log>, Option<End>, Option<End>);
 
-/// Reads the logs of the chain, on all cores: this is most of what opening costs.
+/// Reads the logs of the chain, each on a thread of its own: most of the time of an opening goes
+/// here.
 fn walk_all(jobs: Vec<Job>, uuid: [u8; 16]) -> Result<Vec<Walked>> {
     thread::scope(|scope| {
         let walks: Vec<_> = jobs
@@ -128,7 +140,7 @@ fn walk_all(jobs: Vec<Job>, uuid: [u8; 16]) -> Result<Vec<Walked>> {
     })
 }
 
-/// Reads a log up to where it ends: where its successor says, or where nothing verifies.
+/// Reads a log up to `until`, or in the newest log up to the first place where nothing verifies.
 fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -> Result<Walked> {
     let mut sequence = start.map_or(0, |start| start.sequence);
     let mut offset = PAGE;
@@ -164,7 +176,7 @@ fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -
         return Err(log.batch_is_damaged(offset));
     }
     let Some((at, batch)) = last else { return Err(log.broken("it holds no batch")) };
-    // The last batch counts for the new log, and this one ends before it.
+    // The last batch is the new log's, and this log ends before it.
     let ends =
         read_batch(&log, at, &batch, &mut claims, uuid)?.iter().map(|change| change.hash).collect();
     let end = End { generation: log.generation, offset: at, sequence: sequence - 1 };
@@ -172,7 +184,11 @@ fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -
     Ok(Walked { log, start, claims, end, last: Some(batch), ends })
 }
 
-/// Enters a batch into its log's index.
+/// Enters a batch into its log's index, and appends its changes to claims to `claims`.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] if an entry cannot be decoded.
 pub(super) fn enter(
     log: &Log,
     offset: u64,
@@ -185,7 +201,7 @@ pub(super) fn enter(
     Ok(())
 }
 
-/// Reads a batch: what it changes in the index, and what it says about claims.
+/// Returns the changes of a batch to the index, and appends its changes to claims to `claims`.
 fn read_batch(
     log: &Log,
     offset: u64,
@@ -226,7 +242,7 @@ fn read_batch(
     Ok(changes)
 }
 
-/// The claims that no verdict in the chain has ended.
+/// Returns the claims without a verdict in the chain, expired or not.
 pub(super) fn open_claims(chain: &[Walked]) -> Vec<(Address, OpenClaim)> {
     let mut open: HashMap<&Address, (OpenClaim, usize, u64)> = HashMap::new();
     for (position, walked) in chain.iter().enumerate() {
@@ -234,7 +250,7 @@ pub(super) fn open_claims(chain: &[Walked]) -> Vec<(Address, OpenClaim)> {
             match &event.what {
                 ClaimChange::Open(claim) => {
                     let checkpoints = match open.remove(&event.address) {
-                        // Later attempts, and copies in newer logs, keep the first one's sequence.
+                        // Later attempts keep the first one's sequence, and its checkpoints.
                         Some((old, ..)) if is_later_attempt(claim, &old) => old.checkpoints,
                         _ => Vec::new(),
                     };
@@ -250,7 +266,7 @@ pub(super) fn open_claims(chain: &[Walked]) -> Vec<(Address, OpenClaim)> {
             }
         }
     }
-    // Completions are not events, since there are so many; the indexes know the newest of each.
+    // Completions are too many to be kept as events; the indexes have the latest of each address.
     open.retain(|address, (_, position, offset)| {
         let ended_in = |log: &Log| log.location(address.hash);
         let ended_here = ended_in(&chain[*position].log).is_some_and(|end| end.offset > *offset);
@@ -261,8 +277,8 @@ pub(super) fn open_claims(chain: &[Walked]) -> Vec<(Address, OpenClaim)> {
     open.into_iter().map(|(address, (claim, ..))| (address.clone(), claim)).collect()
 }
 
-/// Whether a claim continues another in the same log or is its copy in a newer one. A copy brings
-/// its checkpoints along.
+/// Whether a claim is a later attempt of the same run, and so keeps the checkpoints. A copy in a
+/// newer log has the same attempt number, and is followed by copies of its checkpoints.
 fn is_later_attempt(claim: &OpenClaim, old: &OpenClaim) -> bool {
     claim.first_sequence == old.first_sequence && claim.attempt > old.attempt
 }

@@ -1,7 +1,9 @@
-//! Durable claims that no verdict has ended: held by a permit, or interrupted.
+//! Durable claims without a verdict: held by a permit, or interrupted.
 //!
-//! They live in the newest log alone, so each new log opens with all of them; that is why their
-//! number and their bytes are bounded.
+//! Invariants:
+//! - Each new log opens with all of them, so that older logs can be sealed without them. Their
+//!   number and their bytes are therefore bounded.
+//! - A claim or checkpoint counts against the bounds from its admission on, before it is durable.
 
 use std::collections::{HashMap, hash_map};
 use std::time::Duration;
@@ -22,15 +24,16 @@ pub(crate) const MAX_CHECKPOINTS: usize = 16;
 /// The most bytes of one checkpoint.
 pub(crate) const MAX_CHECKPOINT_BYTES: usize = 16 * 1024;
 
-/// A durable claim that is open.
+/// A durable claim without a verdict.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenClaim {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) request_id: RequestId,
+    /// The time until it expires, from `claimed_at` on.
     pub(crate) ttl: Duration,
     /// Counts from 1.
     pub(crate) attempt: u32,
-    /// The batch that held the first attempt.
+    /// The sequence of the batch that held the first attempt.
     pub(crate) first_sequence: u64,
     /// When this attempt began.
     pub(crate) claimed_at: Moment,
@@ -38,7 +41,8 @@ pub(crate) struct OpenClaim {
 }
 
 impl OpenClaim {
-    /// The claim of a first attempt; the batch that it comes into gives it time and sequence.
+    /// Creates the claim of a first attempt. Its time and sequence are preliminary: the batch that
+    /// makes it durable sets them.
     pub(crate) fn first(
         fingerprint: Fingerprint,
         request_id: RequestId,
@@ -56,7 +60,7 @@ impl OpenClaim {
         }
     }
 
-    /// Reads a claim from the batch it stands in.
+    /// Reads a claim from a batch of this sequence and time.
     pub(crate) fn read(
         claim: &Claim<'_>,
         sequence: u64,
@@ -73,7 +77,7 @@ impl OpenClaim {
         })
     }
 
-    /// The entries that carry the claim into another log.
+    /// Returns the entries that carry the claim into another log: the claim, then its checkpoints.
     pub(crate) fn encode(&self, address: &Address) -> Vec<Encoded> {
         let claim = Entry::Claim(Claim {
             fingerprint: *self.fingerprint.as_bytes(),
@@ -102,7 +106,7 @@ impl OpenClaim {
         }
     }
 
-    /// From when on nobody asks about it any more.
+    /// Returns the moment at which the claim expires and its key becomes free.
     pub(crate) fn expiry(&self) -> Moment {
         self.claimed_at.plus(self.ttl)
     }
@@ -112,14 +116,16 @@ impl OpenClaim {
     }
 }
 
-/// All durable claims that are open.
+/// All durable claims without a verdict.
 #[derive(Debug)]
 pub(crate) struct Claims {
     open: HashMap<Address, OpenClaim>,
+    /// Open and admitted claims of each scope.
     scopes: HashMap<Scope, usize>,
     checkpoint_bytes: usize,
-    /// Admitted, and on their way into the log.
+    /// Claims that are admitted and not durable yet.
     pending: usize,
+    /// Bytes of checkpoints that are admitted and not durable yet.
     pending_bytes: usize,
     max_open: usize,
     max_open_per_scope: usize,
@@ -140,19 +146,19 @@ impl Claims {
         }
     }
 
-    /// The claim on an address, expired or not.
+    /// Returns the claim on an address, expired or not.
     pub(crate) fn get(&self, address: &Address) -> Option<&OpenClaim> {
         self.open.get(address)
     }
 
-    /// A claim that was admitted is durable.
+    /// Adds an admitted claim, which has become durable.
     pub(crate) fn insert_admitted(&mut self, address: Address, claim: OpenClaim) {
         self.pending -= 1;
         self.count_out(address.scope);
         self.insert(address, claim);
     }
 
-    /// A later attempt of the same run keeps what checkpoints have become durable meanwhile.
+    /// Adds a claim, or replaces an earlier attempt and takes over the checkpoints of the same run.
     pub(crate) fn insert(&mut self, address: Address, mut claim: OpenClaim) {
         if let Some(old) = self.open.get_mut(&address)
             && old.first_sequence == claim.first_sequence
@@ -165,12 +171,14 @@ impl Claims {
         self.open.insert(address, claim);
     }
 
+    /// Removes the claim on an address, which has its verdict.
     pub(crate) fn remove(&mut self, address: &Address) {
         let Some(old) = self.open.remove(address) else { return };
         self.checkpoint_bytes -= old.checkpoint_bytes();
         self.count_out(address.scope);
     }
 
+    /// Counts one claim of a scope less.
     fn count_out(&mut self, scope: Scope) {
         if let hash_map::Entry::Occupied(mut count) = self.scopes.entry(scope) {
             *count.get_mut() -= 1;
@@ -180,7 +188,7 @@ impl Claims {
         }
     }
 
-    /// A checkpoint that was admitted is durable.
+    /// Adds an admitted checkpoint, which has become durable.
     pub(crate) fn checkpoint(&mut self, address: &Address, data: Bytes) {
         self.pending_bytes -= data.len();
         if let Some(claim) = self.open.get_mut(address) {
@@ -189,7 +197,12 @@ impl Claims {
         }
     }
 
-    /// Admits one more claim of a scope, which counts from now on. It fails only with the store.
+    /// Admits one more claim of a scope. It counts from now on: nothing takes an admission back,
+    /// since only the failure of the store can keep the claim from becoming durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if the store or the scope has as many as it may.
     pub(crate) fn admit(&mut self, scope: Scope) -> Result<()> {
         if self.open.len() + self.pending >= self.max_open {
             return Err(Error::limit(Limit::OpenClaims, self.max_open));
@@ -202,7 +215,11 @@ impl Claims {
         Ok(())
     }
 
-    /// Admits a checkpoint of this size, which counts from now on.
+    /// Admits a checkpoint of this size to a claim that has `taken` already. It counts from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if the claim has as many as it may, or there are too many bytes.
     pub(crate) fn admit_checkpoint(&mut self, taken: usize, bytes: usize) -> Result<()> {
         if taken >= MAX_CHECKPOINTS {
             return Err(Error::limit(Limit::Checkpoints, MAX_CHECKPOINTS));
@@ -217,7 +234,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Lets go of what has expired.
+    /// Removes the claims that have expired by `now`.
     pub(crate) fn expire(&mut self, now: Moment) {
         let expired = self.open.iter().filter(|(_, claim)| claim.expiry() <= now);
         let expired: Vec<Address> = expired.map(|(address, _)| address.clone()).collect();
@@ -233,7 +250,7 @@ impl Claims {
     }
 }
 
-/// What a log must have room for to carry these claims, and to take verdicts on them.
+/// Returns the bytes that a log needs to carry these claims and to take verdicts on them.
 pub(super) fn needed_for<'a>(claims: impl Iterator<Item = (&'a Address, &'a OpenClaim)>) -> u64 {
     let entries = claims.flat_map(|(address, claim)| claim.encode(address));
     let carried: usize = entries.map(|encoded| encoded.bytes.len() + PAGE_BYTES).sum();

@@ -1,8 +1,10 @@
-//! `LOCK` and `MANIFEST`: whose store this is, and which files it consists of.
+//! `LOCK` and `MANIFEST`: the uuid of the store, and the list of its files.
 //!
-//! `LOCK` is written once. `MANIFEST` is replaced whole: written under another name, synced,
-//! renamed, and its name synced. A file that it lists and that is missing is damage; a file of ours
-//! that it does not list is a leftover.
+//! Invariants:
+//! - `LOCK` is written once, when the store is created.
+//! - `MANIFEST` is replaced whole: written under another name, synced, renamed, and the directory
+//!   synced.
+//! - A listed file that is missing is damage; an unlisted file of this store is a leftover.
 
 use std::io;
 
@@ -16,7 +18,9 @@ use crate::engine::segment::SegmentMeta;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 
+/// The file that is locked by the process that has the store open.
 pub(crate) const LOCK: &str = "LOCK";
+/// The file that lists all others.
 pub(super) const MANIFEST: &str = "MANIFEST";
 
 const FORMAT: u32 = 1;
@@ -34,13 +38,18 @@ pub(crate) struct Manifest {
     pub(crate) next_generation: u64,
     /// The end of the newest log that is sealed: what the oldest log must follow.
     pub(crate) sealed: Option<End>,
-    /// By generation, oldest first: the chain, and a log prepared to be the next.
+    /// Generations, oldest first: the chain, and the log prepared to be the next.
     pub(crate) logs: Vec<u64>,
     /// Oldest first.
     pub(crate) segments: Vec<SegmentMeta>,
 }
 
 impl Manifest {
+    /// Reads `MANIFEST`, or `None` if the directory has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`] and [`Error::Io`].
     pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Self>> {
         let Some(content) = read(disk, MANIFEST, MANIFEST_MAGIC)? else { return Ok(None) };
         match bincode::decode_from_slice(&content, CONFIG) {
@@ -49,12 +58,16 @@ impl Manifest {
         }
     }
 
-    /// Replaces `MANIFEST`, durably.
+    /// Replaces `MANIFEST`.
     ///
     /// # Errors
     ///
-    /// While there is no room for the new one the old one stands. After any other it is unknown which
-    /// of the two is on disk.
+    /// A transient error, such as a full disk, leaves the old file in place. After a fatal one it
+    /// is unknown which of the two is on disk.
+    ///
+    /// # Durability
+    ///
+    /// The new file is durable when this returns.
     pub(crate) fn write(&self, disk: &dyn Disk) -> std::result::Result<(), Trouble> {
         let content = bincode::encode_to_vec(self, CONFIG)
             .expect("a vector takes every list of files within the limits");
@@ -75,11 +88,12 @@ pub(super) fn read_lock(disk: &dyn Disk) -> Result<Option<[u8; 16]>> {
     }
 }
 
+/// Writes `LOCK`, durably, and returns the uuid.
 pub(crate) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<[u8; 16]> {
     write(disk, LOCK, LOCK_MAGIC, &uuid).map_err(Trouble::into_error).map(|()| uuid)
 }
 
-/// Reads the content between magic, format and checksum.
+/// Reads a file and returns its content, without magic, format and checksum.
 fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> {
     let path = || disk.path_of(name);
     let file = match disk.open(name) {
@@ -90,7 +104,7 @@ fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> 
         read_all(&*file, MAX_BYTES as u64).map_err(|error| Error::io("read", path(), error))?;
     let Some((format, rest)) = bytes.strip_prefix(&magic).and_then(<[u8]>::split_first_chunk)
     else {
-        return Err(Error::foreign(path(), "it does not begin as a file of refrain does"));
+        return Err(Error::foreign(path(), "it does not begin like a file of refrain"));
     };
     let found = u32::from_le_bytes(*format);
     if found > FORMAT {
@@ -104,6 +118,7 @@ fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> 
     }
 }
 
+/// Replaces a file by magic, format, content and checksum, durably.
 fn write(
     disk: &dyn Disk,
     name: &str,

@@ -1,21 +1,25 @@
-//! The names in a store's directory.
+//! The names in a store's directory, sorted by kind.
 
 use crate::engine::disk::Disk;
 use crate::error::{Error, Result};
 
 use super::manifest::{LOCK, MANIFEST};
 
-/// The names in the directory, by what they are. Other people's names are left alone.
+/// The names in the directory, by kind. Names that are not the store's are left alone.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) logs: Vec<u64>,
     pub(super) segments: Vec<u64>,
+    /// Unfinished files, which are removed at the next opening.
     temporaries: Vec<String>,
+    /// Whether there is a `MANIFEST`.
     pub(super) manifest: bool,
+    /// Names that are not the store's.
     others: Vec<String>,
 }
 
 impl Names {
+    /// Lists the directory.
     pub(super) fn list(disk: &dyn Disk) -> Result<Self> {
         let mut names = Self::default();
         let all = disk.names().map_err(|error| Error::io("list", disk.path(), error))?;
@@ -43,24 +47,32 @@ impl Names {
         Ok(names)
     }
 
-    /// A directory without a `LOCK` is ours only if it is empty, or creation had just begun.
+    /// Checks that a directory without a `LOCK` is empty, or holds only the leftovers of a creation
+    /// that was cut short.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if a store is here that has lost its `LOCK`, and [`Error::Foreign`] if
+    /// the directory holds files of others.
     pub(super) fn expect_none_but_leftovers(&self, disk: &dyn Disk) -> Result<()> {
         if self.manifest || !self.logs.is_empty() || !self.segments.is_empty() {
             return Err(Error::corrupt(disk.path_of(LOCK), "it is missing"));
         }
         if !self.others.is_empty() {
-            return Err(Error::foreign(disk.path(), "it holds other files and no LOCK"));
+            return Err(Error::foreign(disk.path(), "it holds other files, and no LOCK"));
         }
         Ok(())
     }
 
+    /// Removes unfinished files.
     pub(super) fn remove_temporaries(&self, disk: &dyn Disk) {
         for name in &self.temporaries {
-            // It is in nobody's way, and the next opening tries again.
+            // A leftover does no harm, and the next opening tries again.
             let _ = disk.remove(name);
         }
     }
 
+    /// Returns the highest generation in use, or 0.
     pub(super) fn max_generation(&self) -> u64 {
         self.logs.iter().chain(&self.segments).copied().max().unwrap_or_default()
     }

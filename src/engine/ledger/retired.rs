@@ -1,4 +1,4 @@
-//! Files that no list has any more: kept for their last readers, then used again or removed.
+//! Files that are no longer listed: kept for their last readers, then recycled or removed.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::error::Result;
 
 use super::Ledger;
 
-/// How much of a file is cut off at a time when it is dropped: freeing a large one at once stalls
-/// the commits beside it.
+/// The bytes that are cut off a file at a time before it is removed: freeing a large file at once
+/// stalls the commits beside it.
 const TRUNCATE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// A file that no list has any more, kept for its last readers.
+/// A file that is no longer listed, kept for its last readers.
 #[derive(Debug)]
 pub(crate) enum Retired {
     Log(Arc<Log>),
@@ -21,6 +21,7 @@ pub(crate) enum Retired {
 }
 
 impl Retired {
+    /// Returns the name and the file.
     fn parts(&self) -> (&str, &Arc<dyn DiskFile>) {
         match self {
             Self::Log(log) => (&log.name, &log.file),
@@ -28,6 +29,7 @@ impl Retired {
         }
     }
 
+    /// Whether a snapshot still has the file.
     fn is_read(&self) -> bool {
         match self {
             Self::Log(log) => Arc::strong_count(log) > 1,
@@ -35,20 +37,28 @@ impl Retired {
         }
     }
 
+    /// Whether the file can become a new log of `size` bytes.
     pub(super) fn is_recyclable(&self, size: u64) -> bool {
         matches!(self, Self::Log(log) if log.size == size) && !self.is_read()
     }
 
+    /// Whether the file is a log of which more than half was written.
     fn is_mostly_written(&self) -> bool {
         matches!(self, Self::Log(log) if log.is_mostly_written())
     }
 }
 
 impl Ledger {
-    /// Removes the retired files that nobody reads any more, a piece at a time. One log is kept to
-    /// be the next: a commit that overwrites blocks is quicker than one that is the first to write
-    /// them. While none is prepared any will do, since its blocks are at least there. Where old bodies
-    /// are to be overwritten, none is kept longer than that.
+    /// Removes the retired files without readers, a piece at a time, and keeps one log to be
+    /// recycled as the next one.
+    ///
+    /// A mostly written log is worth keeping: commits that overwrite blocks are faster than those
+    /// that write them first. While no next log is prepared, any log is kept for the sake of its
+    /// blocks. Where recycled logs are zeroed, none is kept once a next one is prepared.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pace`, which runs between the pieces.
     pub(crate) fn free(
         &self,
         retired: &mut Vec<Retired>,
@@ -64,9 +74,9 @@ impl Ledger {
                 kept.push(file);
             } else {
                 let (name, file) = file.parts();
-                // First out of the names that mean something, durably: half a file is damage under
-                // those. What cannot be removed now is a leftover at the next opening: no list has
-                // it, so that the store goes on even where a sync fails.
+                // Half a file is damage under the name of a log or segment, so the file is durably
+                // renamed first. A failure leaves an unlisted file, which the next opening removes,
+                // so the store goes on even where a sync fails.
                 let temporary = format!("{name}.tmp");
                 let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());
                 if renamed.is_ok() {
@@ -81,9 +91,9 @@ impl Ledger {
     }
 }
 
-/// Gives a file's blocks back a piece at a time.
+/// Frees a file's blocks a piece at a time.
 fn shrink(file: &dyn DiskFile, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
-    // A file that cannot be cut is removed whole.
+    // A file that cannot be cut is left for the caller to remove whole.
     let mut len = file.len().unwrap_or_default();
     while len > 0 {
         len = len.saturating_sub(TRUNCATE_BYTES);

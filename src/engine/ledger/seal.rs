@@ -1,4 +1,8 @@
-//! What the reaper does to files: prepare the next log, seal frozen ones, drop what has expired.
+//! Preparing the next log, sealing frozen ones, and dropping expired segments: the reaper's work.
+//!
+//! Invariants:
+//! - A frozen log leaves the snapshot only once `MANIFEST` lists the segment that took it over.
+//! - A failure that may end leaves the snapshot and `MANIFEST` as they were, to be tried again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,27 +25,37 @@ use super::Ledger;
 use super::claims::needed_for;
 use super::retired::Retired;
 
-/// Small frozen logs, as many restarts leave them, are sealed together; this many at the latest.
+/// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
 const MAX_SMALL_LOGS: usize = 3;
-/// Logs more that may wait before no further ones are prepared: what was admitted goes on in them,
-/// bodies and all.
+/// Beyond the limit at which new keys are refused, this many more logs may wait before new ones
+/// stop being prepared. Admitted operations still complete in them.
 const MAX_BEHIND: u64 = 2;
-/// What may be sealed before a store is used.
+/// The most bytes that are sealed while a store opens.
 const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Ledger {
-    /// Makes a next log ready, of a retired one's blocks if there is one.
+    /// Prepares and lists a next log, unless there is one, and admits new keys again. A retired log
+    /// of the right size is recycled.
+    ///
+    /// # Errors
+    ///
+    /// A transient error leaves the store without a next log. After a fatal one it is unknown what
+    /// is on disk.
+    ///
+    /// # Durability
+    ///
+    /// The log, its name and its entry in `MANIFEST` are durable when this returns.
     pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> std::result::Result<(), Trouble> {
         if self.admit_again() || self.backlog() > self.max_frozen + MAX_BEHIND {
             return Ok(());
         }
-        // Blocks count too: logs that are hardly written in take as many.
+        // Logs are limited in number too: one that is hardly written takes as many blocks.
         if self.snapshot().logs.len() > self.max_logs {
             return Ok(());
         }
         let unlisted = self.unlisted.load(Ordering::Acquire);
         let generation = self.manifest.lock().next_generation.max(unlisted);
-        // Where logs were larger once, there may be more claims than these would be made for.
+        // A store that had larger logs may have more claims than a log of this size can carry.
         let carried = needed_for(self.claims.lock().iter());
         let size = self.settings.log_bytes.max(carried.next_multiple_of(PAGE));
         let old = retired.iter().position(|file| file.is_recyclable(size));
@@ -52,7 +66,7 @@ impl Ledger {
             }
             _ => Log::create(&*self.disk, generation, self.uuid, size),
         };
-        // No list has it yet, so nothing is lost.
+        // The log is not listed yet, so nothing is lost with it.
         let log = log.map(Arc::new).map_err(Trouble::classify)?;
         self.sync_names().map_err(Trouble::Fatal)?;
         let listed = self.change_manifest(|manifest| {
@@ -60,8 +74,8 @@ impl Ledger {
             manifest.logs.push(generation);
         });
         if let Err(trouble) = listed {
-            // Its blocks are there for the next attempt, which takes another name: this one's file will
-            // be removed. But what may be listed must not be.
+            // The next attempt recycles the blocks under another generation. After a fatal error
+            // the log may be listed, and must keep its name.
             if !trouble.is_fatal() {
                 self.unlisted.store(generation + 1, Ordering::Release);
                 retired.push(Retired::Log(log));
@@ -73,15 +87,19 @@ impl Ledger {
         Ok(())
     }
 
-    /// Admits new keys again if sealing has caught up, and says whether a next log is there.
+    /// Admits new keys again if sealing has caught up, and returns whether a next log is prepared.
     fn admit_again(&self) -> bool {
         let next = self.next.lock();
         self.make_available(next.as_deref());
         next.is_some()
     }
 
-    /// Seals the small logs that restarts in quick succession have left, before the store is used:
-    /// each run of it may be too short for the reaper.
+    /// Seals the small logs that restarts in quick succession leave behind. This happens while the
+    /// store opens, because each run of the process may be too short for the reaper.
+    ///
+    /// # Errors
+    ///
+    /// Fatal ones only: the reaper tries again after a transient one.
     pub(crate) fn seal_small(
         &self,
         frozen: &mut Vec<Frozen>,
@@ -99,18 +117,24 @@ impl Ledger {
                     retired.extend(frozen.drain(..sealed).map(|frozen| Retired::Log(frozen.log)));
                 }
                 Err(Trouble::Fatal(error)) => return Err(error),
-                // The reaper tries again, and says so.
+                // The reaper tries again, and reports the error.
                 Err(Trouble::Transient(_)) => return Ok(()),
             }
         }
         Ok(())
     }
 
-    /// Seals the oldest frozen logs that are due into one segment, and says how many they were.
+    /// Seals the oldest frozen logs that are due into one segment, and returns their number. `pace`
+    /// runs between transactions, and may stop the work.
     ///
     /// # Errors
     ///
-    /// The logs are kept then, and nothing is lost.
+    /// The logs are kept, and nothing is lost. After a fatal error it is unknown which `MANIFEST`
+    /// is on disk.
+    ///
+    /// # Durability
+    ///
+    /// The segment is durable and listed when this returns; the logs may go.
     pub(crate) fn seal(
         &self,
         frozen: &[Frozen],
@@ -130,7 +154,7 @@ impl Ledger {
             records: 0,
         };
         let sorted = sorted(logs).map_err(Trouble::Transient)?;
-        // What a jump of the clock has expired is kept as long as segments are.
+        // After a jump of the clock, entries that it has expired are kept as long as segments are.
         let from = if now < self.deletion_allowed() { Moment::default() } else { now };
         let entries = sorted.into_iter().filter_map(|place| place.read(logs, from).transpose());
         let segment =
@@ -164,11 +188,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Drops the segments whose last record has expired.
+    /// Drops the segments whose last record has expired, and returns their number. The files go to
+    /// `retired`.
     ///
     /// # Errors
     ///
-    /// They are kept then, and not served.
+    /// The segments are kept, and what has expired is not served.
     pub(crate) fn drop_expired(
         &self,
         retired: &mut Vec<Retired>,
@@ -197,7 +222,8 @@ impl Ledger {
         Ok(expired.len())
     }
 
-    /// A jump of the wall clock over a reboot puts deletion off by one TTL, for someone to notice.
+    /// Returns the moment from which expired files may be deleted: one TTL after the opening if the
+    /// wall clock jumped over a reboot, so that an operator can notice and correct it.
     fn deletion_allowed(&self) -> Moment {
         match self.timeline.jump() {
             Some(_) => self.timeline.started().plus(self.settings.ttl),
@@ -211,9 +237,9 @@ impl Ledger {
     }
 }
 
-/// How many of the oldest frozen logs are sealed next, together no larger than one full log.
+/// Returns how many of the oldest frozen logs are sealed next: as many as fill one log together.
 ///
-/// A small and young log waits for company, so that restarts do not make a segment each.
+/// Small logs wait for more until one of them is old, so that restarts do not make a segment each.
 fn due(frozen: &[Frozen], settings: &Settings, now: Moment) -> usize {
     let Some(oldest) = frozen.first() else { return 0 };
     let mut bytes = 0;
@@ -236,7 +262,7 @@ struct Place {
     location: Location,
 }
 
-/// The newest entry of each address in these logs, in the order of the addresses.
+/// Returns the latest entry of each address in these logs, in the order of the addresses.
 fn sorted(logs: &[Frozen]) -> Result<Vec<Place>> {
     let mut newest = HashMap::new();
     for (log, frozen) in logs.iter().enumerate() {
@@ -256,7 +282,7 @@ fn sorted(logs: &[Frozen]) -> Result<Vec<Place>> {
 }
 
 impl Place {
-    /// Reads and verifies the entry, unless it no longer matters.
+    /// Reads and verifies the entry, and returns it unless it has expired by `now`.
     fn read(&self, logs: &[Frozen], now: Moment) -> Result<Option<Sealed>> {
         let log = &logs[self.log].log;
         let bytes = log.read_entry(self.location)?;
@@ -264,6 +290,7 @@ impl Place {
         Ok(Some(sealed).filter(|sealed| sealed.expires > now))
     }
 
+    /// Decodes the entry, and sets its expiry no earlier than that of what it hides.
     fn seal(&self, logs: &[Frozen], bytes: &Bytes) -> std::result::Result<Sealed, Malformed> {
         let parts = Parts::of(bytes)?;
         let at = self.location.at;
@@ -272,7 +299,7 @@ impl Place {
             Entry::Forget(until) => Moment(until),
             _ => return Err(Malformed("entry is neither a completion nor a forget")),
         };
-        // A record that came after a forget goes on hiding what the forget hid.
+        // A record that came after a forget must go on hiding the older records.
         let hides = logs.iter().filter_map(|frozen| frozen.log.forgotten_until(self.hash)).max();
         Ok(Sealed {
             address: parts.address_hashed(self.hash)?,
@@ -283,7 +310,7 @@ impl Place {
     }
 }
 
-/// How long the reaper may leave a store alone.
+/// Returns the longest time between two rounds of the reaper.
 pub(crate) fn reap_interval(ttl: Duration) -> Duration {
     (ttl / 100).clamp(Duration::from_millis(100), Duration::from_secs(30))
 }

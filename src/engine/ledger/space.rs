@@ -1,8 +1,9 @@
-//! Room in allocated blocks: a key is admitted only while its verdict is sure to fit.
+//! Space in allocated blocks: a key is admitted only while its verdict is sure to fit.
 //!
-//! Each page reserved is one that a completion without a body fits into, whatever batch it comes
-//! in. While a next log is prepared, all reservations fit there; otherwise they fit in the active
-//! log, and bodies are stored only beyond them.
+//! Invariants:
+//! - A reserved page is enough for any completion without a body, even in a batch of its own.
+//! - All reservations fit in the next log while one is prepared, and otherwise in the rest of the
+//!   active log. Bodies are stored only in space that is not reserved.
 
 use std::sync::Arc;
 
@@ -13,18 +14,21 @@ use crate::sync::Mutex;
 
 const _: () = assert!(BatchBuilder::HEAD + Frame::HEAD + MAX_BARE_ENTRY_BYTES <= PAGE_BYTES);
 
+/// The space of a store's logs, shared by the writer, the reaper and all reservations.
 #[derive(Debug, Default)]
 pub(crate) struct Space(Mutex<Room>);
 
 #[derive(Debug, Default)]
 struct Room {
+    /// Bytes that reservations may take altogether.
     available: u64,
+    /// Bytes that they have taken.
     reserved: u64,
-    /// What is left of the active log, less what a batch on its way has taken.
+    /// Bytes left in the active log, less those of a batch that is being written.
     active: u64,
 }
 
-/// Pages kept for an entry that will come.
+/// Pages that are reserved for an entry, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     space: Arc<Space>,
@@ -32,11 +36,11 @@ pub(crate) struct Reservation {
 }
 
 impl Space {
-    /// Reserves a page for an entry, and what its content takes beyond the first.
+    /// Reserves a page for an entry, and further pages for `content` bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] if there is none: the disk is full, or sealing is behind.
+    /// [`Error::Full`] if there is too little space: the disk is full, or sealing is behind.
     pub(crate) fn reserve(self: &Arc<Self>, content: u64) -> Result<Reservation> {
         let bytes = PAGE + content.next_multiple_of(PAGE);
         let mut room = self.0.lock();
@@ -47,24 +51,26 @@ impl Space {
         Ok(Reservation { space: Arc::clone(self), bytes })
     }
 
-    /// Tells how much room there is now.
+    /// Sets the bytes that reservations may take altogether.
     pub(crate) fn set_available(&self, bytes: u64) {
         self.0.lock().available = bytes;
     }
 
-    /// Tells how much is left of the active log.
+    /// Sets the bytes that are left in the active log.
     pub(crate) fn set_active(&self, bytes: u64) {
         self.0.lock().active = bytes;
     }
 
-    /// Makes what is left of the active log available, where there is no next one.
+    /// Makes the rest of the active log available, for want of a next one.
     pub(crate) fn fall_back(&self) {
         let mut room = self.0.lock();
         room.available = room.active;
     }
 
-    /// Takes room for a batch out of what is left: `fit` is told how much of it is nobody else's, and
-    /// says how much it takes. What it takes is nobody's from then on, though it is not written yet.
+    /// Takes space for a batch out of the `left` bytes of the active log. `fit` gets the bytes not
+    /// reserved by others and returns how many the batch uses; `own` are the batch's reservations.
+    ///
+    /// The bytes count as used from then on, though they are not written yet.
     pub(crate) fn take(&self, left: u64, own: u64, fit: impl FnOnce(u64) -> u64) {
         let mut room = self.0.lock();
         let others = room.reserved.saturating_sub(own);
@@ -75,6 +81,7 @@ impl Space {
 }
 
 impl Reservation {
+    /// Returns the bytes that are reserved.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -91,19 +98,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p11_what_a_batch_takes_is_nobody_elses_before_it_is_written() {
+    fn p11_a_batch_uses_its_space_before_it_is_written() {
         let space = Arc::new(Space::default());
         space.set_active(10 * PAGE);
         space.fall_back();
         let own = space.reserve(0).unwrap();
         let others = [0, PAGE + 1].map(|content| space.reserve(content).unwrap());
         space.take(10 * PAGE, own.bytes(), |room| {
-            assert_eq!(room, 6 * PAGE, "all but the four of the others");
+            assert_eq!(room, 6 * PAGE, "all but the four pages of the others");
             5 * PAGE + 1
         });
         drop(own);
         assert!(matches!(space.reserve(0), Err(Error::Full)));
-        // Nor is it when the reaper looks for room.
+        // The reaper's update gives nothing back either.
         space.fall_back();
         assert!(matches!(space.reserve(0), Err(Error::Full)));
         drop(others);

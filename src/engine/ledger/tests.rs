@@ -110,8 +110,8 @@ fn the_log_of_a_creation_is_replaced_by_the_first_that_is_used() {
     assert_eq!(chain::start_of_batch(&first), Some(Some(before_last)));
 }
 
-/// A log that there was no room to list is such a file, and another life of it is not to be mixed up
-/// with it.
+/// A log that could not be listed for want of space is such a file, and a new log under its name
+/// could be mixed up with it.
 #[test]
 fn p12_a_new_log_takes_no_name_that_a_file_has() {
     let bench = Bench::default();
@@ -123,7 +123,8 @@ fn p12_a_new_log_takes_no_name_that_a_file_has() {
     assert!(!bench.disk.names().unwrap().contains(&unlisted.name), "it is a leftover");
 }
 
-/// A copy of the store that went its own way from an early moment on has such logs, and they verify.
+/// A copy of the store that was used by itself from an early moment on has such logs, and they
+/// verify.
 #[test]
 fn p5_a_log_that_follows_none_is_damage_where_older_ones_were_sealed() {
     let bench = Bench::default();

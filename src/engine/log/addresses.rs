@@ -1,4 +1,4 @@
-//! Scopes and keys of a log's entries, without the rest.
+//! The scopes and keys of a log's entries, read without the rest.
 
 use crate::engine::entry::{End, Parts};
 use crate::error::Result;
@@ -6,31 +6,36 @@ use crate::error::Result;
 use super::Log;
 use super::index::Location;
 
-/// Reads scopes and keys of entries, to sort by; quickly, in the order of their offsets. Not verified:
-/// whoever reads the entry does that.
+/// Reads the scopes and keys of entries, to sort the entries by. It is fast in the order of their
+/// offsets.
+///
+/// Nothing is verified here: reading the entry itself does that.
 pub(crate) struct Addresses<'a> {
     log: &'a Log,
-    /// No entry lies behind this.
+    /// The end of the entries.
     end: u64,
-    /// What was read last, and where it begins.
+    /// The bytes that were read last.
     stretch: Vec<u8>,
+    /// The offset of `stretch` in the log.
     start: u64,
 }
 
 impl<'a> Addresses<'a> {
-    /// Many small entries, and little of a large one.
+    /// The bytes of one read: many small entries, and little of a large one.
     const STRETCH: usize = 64 * 1024;
 
     pub(crate) fn of(log: &'a Log, end: End) -> Self {
         Self { log, end: end.offset, stretch: Vec::new(), start: 0 }
     }
 
+    /// Reads the scope and the key of one entry.
     pub(crate) fn read(&mut self, location: Location) -> Result<([u8; 32], Vec<u8>)> {
         let length = Parts::MAX_ADDRESS_BYTES.min(location.length as usize);
         let parts = Parts::of(self.bytes(location.offset, length)?);
         parts.map(|parts| parts.raw_address()).map_err(|error| self.log.damaged(location, error))
     }
 
+    /// Returns bytes of the log, from the last read if they are in it.
     fn bytes(&mut self, offset: u64, length: usize) -> Result<&[u8]> {
         let known = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
         if let Some(at) = known.filter(|at| at + length <= self.stretch.len()) {

@@ -1,4 +1,7 @@
-//! What one write and one fdatasync make durable.
+//! A batch: the entries that one write and one fdatasync make durable.
+//!
+//! A batch verifies only under its log's key, and only whole: its head has a keyed checksum, and
+//! covers the digest of every entry.
 
 use std::time::Duration;
 
@@ -12,12 +15,14 @@ use super::header::field;
 use super::page::PAGE_BYTES;
 
 const MAGIC: [u8; 4] = *b"btch";
-/// Behind a batch, up to the end of its last page.
+/// The zeros between the end of a batch and the end of its last page.
 static PADDING: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 /// The longest batch: one entry of the largest size, or many that are smaller.
 const MAX_BATCH_BYTES: usize = MAX_ENTRY_BYTES + 64 * 1024;
 
-/// | bytes | what |
+/// The fixed part at the front of a batch.
+///
+/// | bytes | content |
 /// | --- | --- |
 /// | 0..4 | magic |
 /// | 4..8 | length, this head included |
@@ -56,9 +61,9 @@ impl BatchHead {
         out[92..124].copy_from_slice(&checksum);
     }
 
-    /// Reads a head, if it is one of a log with this key.
+    /// Decodes a head, or returns `None` if it does not verify under this key.
     pub(crate) fn decode(head: &[u8; Self::LEN], key: &[u8; 32]) -> Option<Self> {
-        // Before anything else, since a scan meets mostly pages that are not heads.
+        // The magic first: most pages that a scan meets are not heads.
         if head[..4] != MAGIC || keyed(key, &head[..Self::CHECKED]) != head[92..124] {
             return None;
         }
@@ -82,13 +87,14 @@ impl BatchHead {
     }
 }
 
+/// Returns the SHA-256 of a log's key and bytes.
 fn keyed(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
     let mut hasher = Sha256::new_with_prefix(key);
     hasher.update(bytes);
     hasher.finalize().into()
 }
 
-/// A batch that verified.
+/// A batch that has verified.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) head: BatchHead,
@@ -98,7 +104,7 @@ pub(crate) struct Batch {
 /// One entry in a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame<'a> {
-    /// Where the entry's bytes begin, in the batch.
+    /// The offset of the entry's bytes in the batch.
     pub(crate) at: u64,
     pub(crate) digest: &'a [u8; 32],
     pub(crate) bytes: &'a [u8],
@@ -110,7 +116,7 @@ impl Frame<'_> {
 }
 
 impl Batch {
-    /// Verifies the entries behind a head that verified.
+    /// Verifies the entries that follow a verified head; `bytes` are the whole batch.
     pub(super) fn decode(head: BatchHead, bytes: Vec<u8>) -> Option<Self> {
         let batch = Self { head, bytes };
         let mut entries = Sha256::new();
@@ -129,7 +135,7 @@ impl Batch {
         (whole && entries.finalize()[..] == head.entries).then_some(batch)
     }
 
-    /// The entries, as far as their lengths make sense; for a batch that verified, all.
+    /// Returns the entries, up to the first length that does not fit: all of a verified batch.
     pub(crate) fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
         let mut at = BatchHead::LEN;
         std::iter::from_fn(move || {
@@ -143,7 +149,7 @@ impl Batch {
     }
 }
 
-/// A batch in the making. Its buffer is used over and over.
+/// A batch being built. Its buffer is reused.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
     buffer: Vec<u8>,
@@ -159,11 +165,12 @@ impl BatchBuilder {
         Self { buffer: vec![0; BatchHead::LEN], entries: Sha256::new(), count: 0 }
     }
 
-    /// Adds an entry, and says where in the batch its bytes begin.
+    /// Adds an entry, and returns the offset of its bytes in the batch.
     pub(crate) fn push(&mut self, encoded: &Encoded) -> u64 {
         self.push_bytes(&encoded.digest, &encoded.bytes)
     }
 
+    /// Adds an entry whose bytes have this digest.
     pub(crate) fn push_bytes(&mut self, digest: &[u8; 32], bytes: &[u8]) -> u64 {
         let length = u32::try_from(bytes.len()).expect("entries are bounded").to_le_bytes();
         self.entries.update(length);
@@ -176,6 +183,7 @@ impl BatchBuilder {
         at
     }
 
+    /// Returns the bytes of the batch so far, head included.
     pub(crate) fn len(&self) -> u64 {
         self.buffer.len() as u64
     }
@@ -186,13 +194,14 @@ impl BatchBuilder {
 
     pub(crate) fn clear(&mut self) {
         self.buffer.truncate(BatchHead::LEN);
-        // A rare large entry must not hold its memory for ever.
+        // The memory of a rare large entry is given back.
         self.buffer.shrink_to(2 * 1024 * 1024);
         self.entries = Sha256::new();
         self.count = 0;
     }
 
-    /// The batch as whole pages: of a page that is written in part the rest would have to be read.
+    /// Completes the batch and returns it as whole pages: if a page were written in part, the
+    /// kernel would have to read the rest first.
     pub(super) fn finish(&mut self, key: &[u8; 32], sequence: u64, anchor: Anchor) -> &[u8] {
         let head = BatchHead {
             length: u32::try_from(self.buffer.len()).expect("batches are bounded"),

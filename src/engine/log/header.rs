@@ -1,4 +1,4 @@
-//! The first page of a log.
+//! The first page of a log: which log of which store it is, and the key of its batches.
 
 use std::path::Path;
 
@@ -11,7 +11,9 @@ use super::page::{PAGE, PAGE_BYTES};
 const MAGIC: [u8; 8] = *b"rfrn log";
 const FORMAT: u32 = 1;
 
-/// | bytes | what |
+/// The content of the first page.
+///
+/// | bytes | content |
 /// | --- | --- |
 /// | 0..8 | magic |
 /// | 8..12 | format |
@@ -31,7 +33,7 @@ pub(crate) struct LogHeader {
 impl LogHeader {
     pub(crate) const LEN: usize = 108;
 
-    /// The whole page, so that nothing of an older life is left on it.
+    /// Returns the whole page, so that nothing of a recycled log is left on it.
     pub(crate) fn encode(&self) -> [u8; PAGE_BYTES] {
         let mut page = [0; PAGE_BYTES];
         page[0..8].copy_from_slice(&MAGIC);
@@ -45,9 +47,14 @@ impl LogHeader {
         page
     }
 
+    /// Decodes and verifies a header; `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Newer`] and [`Error::Corrupt`].
     pub(crate) fn decode(page: &[u8; Self::LEN], path: &Path) -> Result<Self> {
         if page[..8] != MAGIC {
-            return Err(Error::corrupt(path, "it does not begin as a log does"));
+            return Err(Error::corrupt(path, "it does not begin like a log"));
         }
         let format = u32::from_le_bytes(field(page, 8));
         if format > FORMAT {
@@ -69,7 +76,11 @@ impl LogHeader {
     }
 }
 
-/// The `N` bytes at a fixed place of a page that is long enough by its type.
+/// Returns `N` bytes at a fixed offset.
+///
+/// # Panics
+///
+/// If the slice is too short, which the callers' array types rule out.
 pub(super) fn field<const N: usize>(page: &[u8], at: usize) -> [u8; N] {
     page[at..at + N].try_into().expect("the range has N bytes")
 }

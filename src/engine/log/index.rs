@@ -1,4 +1,5 @@
-//! Where a log's entries are, by address. The index holds what is durable, and only that.
+//! The index of a log: the location of the latest entry of each address. It lives in memory only,
+//! and holds durable entries only.
 
 use std::collections::HashMap;
 
@@ -6,17 +7,19 @@ use crate::clock::Moment;
 
 use super::batch::Frame;
 
-/// Where an entry is, and enough of it to recognise anything else in its place.
+/// The location of an entry, with a part of its digest to recognise other bytes in its place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Location {
     pub(crate) offset: u64,
     pub(crate) length: u32,
+    /// The first bytes of its digest.
     pub(crate) check: u64,
-    /// When its batch was closed.
+    /// The time of its batch.
     pub(crate) at: Moment,
 }
 
 impl Location {
+    /// The location of an entry in a batch at `batch_offset`.
     pub(crate) fn of(frame: &Frame<'_>, batch_offset: u64, at: Moment) -> Self {
         Self {
             offset: batch_offset + frame.at,
@@ -27,32 +30,33 @@ impl Location {
     }
 }
 
-/// A change to the index.
+/// A change to the index: one entry that has become durable.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Change {
     pub(crate) hash: u128,
     pub(crate) location: Location,
-    /// For a forget: older records of the address stay hidden until then.
+    /// For a forget, the moment until which it hides older records of the address.
     pub(crate) hides_until: Option<Moment>,
 }
 
-/// Where the newest entry of each address is.
+/// The latest entry of each address, by the hash of the address.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) entries: HashMap<u128, Location>,
-    /// Until when the forgets in this log hide older records.
+    /// The moments until which the forgets in this log hide older records.
     pub(super) forgets: HashMap<u128, Moment>,
+    /// The time of the first entry.
     pub(super) first_at: Option<Moment>,
 }
 
 impl Index {
-    /// Enters what has become durable, oldest first.
+    /// Enters durable entries, oldest first.
     pub(super) fn enter(&mut self, changes: &[Change]) {
         for change in changes {
             self.first_at.get_or_insert(change.location.at);
             self.entries.insert(change.hash, change.location);
             if let Some(until) = change.hides_until {
-                // An earlier one may hide an older record for longer.
+                // An earlier forget may hide older records for longer.
                 let hidden = self.forgets.entry(change.hash).or_insert(until);
                 *hidden = until.max(*hidden);
             }
@@ -60,6 +64,7 @@ impl Index {
     }
 }
 
+/// Returns the part of a digest that the index keeps.
 pub(crate) fn check_of(digest: &[u8; 32]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *digest;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])

@@ -1,5 +1,6 @@
 //! The unit in which logs are written.
 
-/// Batches begin at multiples of this, so that a torn write never touches an acknowledged one.
+/// The alignment of batches, in bytes: a torn write never touches an acknowledged batch.
 pub(crate) const PAGE: u64 = PAGE_BYTES as u64;
+/// [`PAGE`], for lengths in memory.
 pub(crate) const PAGE_BYTES: usize = 4096;

@@ -1,4 +1,4 @@
-//! The end of the active log, which the writer appends to, and of logs that are full.
+//! The end of a log: of the active one, which the writer appends to, and of frozen ones.
 
 use std::sync::Arc;
 
@@ -10,30 +10,41 @@ use super::Log;
 use super::batch::BatchBuilder;
 use super::page::PAGE;
 
-/// Where the active log ends; the writer owns it.
+/// The active log and its end. The writer owns it, and nothing else appends.
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub(crate) log: Arc<Log>,
+    /// The offset of the next batch.
     pub(crate) end: u64,
+    /// The sequence of the last batch.
     pub(crate) sequence: u64,
 }
 
 impl Tail {
-    /// The end of a log that holds no batch yet, following batch `sequence` of another.
+    /// Creates the tail of a log without batches; its first batch follows the batch `sequence` of
+    /// another log.
     pub(crate) fn new(log: Arc<Log>, sequence: u64) -> Self {
         Self { log, end: PAGE, sequence }
     }
 
-    /// Bytes left.
+    /// Returns the bytes that are left.
     pub(crate) fn room(&self) -> u64 {
         self.log.size - self.end
     }
 
-    /// Appends a batch under the next sequence, and returns once it is durable, with its offset.
+    /// Appends a batch under the next sequence, and returns its offset.
     ///
     /// # Errors
     ///
-    /// After an error the outcome is unknown and nothing more may be appended anywhere.
+    /// After an error the outcome is unknown, and nothing may be appended to any log.
+    ///
+    /// # Panics
+    ///
+    /// If the batch does not fit.
+    ///
+    /// # Durability
+    ///
+    /// The batch is durable when this returns.
     pub(crate) fn append(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<u64> {
         let bytes = batch.finish(&self.log.key, self.sequence + 1, anchor);
         assert!(bytes.len() as u64 <= self.room(), "a batch is admitted only where it fits");
@@ -49,12 +60,13 @@ impl Tail {
         Ok(offset)
     }
 
+    /// Returns the end of the log as a successor names it.
     pub(crate) fn end(&self) -> End {
         End { generation: self.log.generation, offset: self.end, sequence: self.sequence }
     }
 }
 
-/// A log that takes no more batches, and where it ends.
+/// A log that takes no more batches, and its end.
 #[derive(Debug, Clone)]
 pub(crate) struct Frozen {
     pub(crate) log: Arc<Log>,

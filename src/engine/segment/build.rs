@@ -1,4 +1,4 @@
-//! Sealing: writing a segment, in key order, under a temporary name, verified before it is kept.
+//! Writing a segment: in key order, under a temporary name, and verified before it gets its own.
 
 use std::iter::Peekable;
 use std::ops::Bound;
@@ -20,14 +20,15 @@ use super::meta::{SegmentMeta, segment_name};
 use super::row::{Head, Row, RowKey};
 use super::{Segment, filter};
 
-/// Rows of one durable transaction: enough to be quick, few enough that commits beside it are not
-/// held up.
+/// The rows of one durable transaction: enough to be fast, and few enough not to delay the commits
+/// beside it.
 const ROWS_PER_COMMIT: usize = 512;
-/// redb rounds a value that does not fit a page up to a power of two pages, so longer payloads are
-/// split into parts of which two fit a page.
+/// The longest payload that is stored whole. redb rounds a value that does not fit a page up to a
+/// power of two pages, so longer ones are split.
 const WHOLE_BYTES: usize = 3700;
+/// The bytes of one part of a split payload: two parts fit a page.
 const PART_BYTES: usize = 1850;
-/// One page each.
+/// The bytes of one part of the filter: one part fits a page.
 const FILTER_PART_BYTES: usize = 4000;
 
 /// One record or forget on its way into a segment.
@@ -36,14 +37,23 @@ pub(crate) struct Sealed {
     pub(crate) address: Address,
     pub(crate) at: Moment,
     pub(crate) payload: Bytes,
-    /// From when on it matters no more.
+    /// The moment from which it may be dropped.
     pub(crate) expires: Moment,
 }
 
-/// Writes a segment of these entries, which come in the order of their addresses, and gives it its
-/// name; the caller makes the name durable. `None` if there is nothing to hold.
+/// Writes and names a segment of these entries, which come in the order of their addresses. Returns
+/// `None` if there are none.
 ///
 /// `pace` runs between transactions, and may stop the work.
+///
+/// # Errors
+///
+/// Those of `entries` and `pace`, [`Error::Io`], and [`Error::Corrupt`] if the file does not read
+/// back. The unfinished file is removed.
+///
+/// # Durability
+///
+/// The content is durable when this returns; the caller makes the name durable.
 pub(crate) fn build(
     disk: &dyn Disk,
     meta: SegmentMeta,
@@ -69,12 +79,13 @@ pub(crate) fn build(
         Ok(Segment { path: disk.path_of(&name), ..loaded })
     });
     if kept.is_err() {
-        // A leftover that cannot be removed either is removed by the next attempt or opening.
+        // The next attempt or opening removes a file that cannot be removed now.
         let _ = disk.remove(&temporary);
     }
     kept.map(Some)
 }
 
+/// Writes all tables, and returns the completed description.
 fn write(
     path: &Path,
     file: Arc<dyn DiskFile>,
@@ -103,7 +114,7 @@ fn write(
     Ok(meta)
 }
 
-/// Appends one transaction's rows, and says whether there are more.
+/// Appends the rows of one transaction, and returns whether there are more.
 fn append_rows(
     path: &Path,
     table: &mut Table<'_, TableKey, &'static [u8]>,
@@ -131,15 +142,17 @@ fn append_rows(
     Ok(more)
 }
 
-/// Turns entries into rows, each with the key of the next.
+/// Turns entries into rows, each with the key of the next row.
 struct Rows<I: Iterator> {
     entries: Peekable<I>,
+    /// Whether the sentinel row is still to come.
     sentinel: bool,
+    /// The filter's bits of each entry so far.
     bits: Vec<u64>,
 }
 
 impl<I: Iterator<Item = Result<Sealed>>> Rows<I> {
-    /// Puts the rows of the next entry, and says when it expires. `None` behind the last.
+    /// Puts the rows of the next entry, and returns its expiry, or `None` after the last entry.
     fn next_entry(
         &mut self,
         put: &mut impl FnMut(RowKey<'_>, Option<RowKey<'_>>, &[u8]) -> Result<()>,
@@ -168,6 +181,7 @@ impl<I: Iterator<Item = Result<Sealed>>> Rows<I> {
         Ok(Some(expires))
     }
 
+    /// Returns the first row key of the next entry.
     fn peek(&mut self) -> Result<Option<RowKey<'_>>> {
         match self.entries.peek() {
             Some(Ok(entry)) => Ok(Some(RowKey::of(&entry.address, 0))),
@@ -177,6 +191,7 @@ impl<I: Iterator<Item = Result<Sealed>>> Rows<I> {
     }
 }
 
+/// Writes the filter and the meta row.
 fn write_meta(path: &Path, database: &Database, meta: &SegmentMeta, bits: Vec<u64>) -> Result<()> {
     let filter = filter::build(bits).map_err(|reason| Error::corrupt(path, reason))?;
     let transaction = database.begin_write().map_err(|error| failed(path, error))?;

@@ -1,4 +1,4 @@
-//! A segment's redb database: its tables, and the errors and panics of redb told apart.
+//! The redb database of a segment: its tables, and the translation of redb's errors and panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -11,24 +11,28 @@ use crate::error::{Error, Result};
 
 use super::file::{Overlay, RedbFile};
 
-/// Who, under which key, which part of its value.
+/// Scope, key, and part of the value.
 pub(super) type TableKey = (&'static [u8; 32], &'static [u8], u16);
+/// The rows of records and forgets.
 pub(super) const RECORDS: TableDefinition<'static, TableKey, &'static [u8]> =
     TableDefinition::new("records");
+/// One row, the [`SegmentMeta`](super::meta::SegmentMeta).
 pub(super) const META: TableDefinition<'static, &'static str, &'static [u8]> =
     TableDefinition::new("meta");
+/// The filter, in parts of about a page.
 pub(super) const FILTER: TableDefinition<'static, u32, &'static [u8]> =
     TableDefinition::new("filter");
 
-/// Pages that redb caches for each open segment; its own default is 1 GiB.
+/// The bytes that redb caches for each open segment. Its own default is 1 GiB.
 pub(super) const CACHE_BYTES: usize = 256 * 1024;
 
-/// redb's end of a segment, open: the table keeps the database alive.
+/// The table of records, open for reading. It keeps its database open.
 pub(super) struct RecordTable {
     pub(super) table: ReadOnlyTable<TableKey, &'static [u8]>,
 }
 
 impl RecordTable {
+    /// Opens the database and the table; `path` is for messages.
     pub(super) fn open(path: &Path, file: &Arc<dyn DiskFile>) -> Result<Self> {
         let database = open_database(path, file)?;
         let transaction = database.begin_read().map_err(|error| failed(path, error))?;
@@ -43,6 +47,7 @@ impl std::fmt::Debug for RecordTable {
     }
 }
 
+/// Opens a database for reading; `path` is for messages.
 pub(super) fn open_database(path: &Path, file: &Arc<dyn DiskFile>) -> Result<ReadOnlyDatabase> {
     Builder::new()
         .set_cache_size(CACHE_BYTES)
@@ -50,7 +55,7 @@ pub(super) fn open_database(path: &Path, file: &Arc<dyn DiskFile>) -> Result<Rea
         .map_err(|error| failed(path, error))
 }
 
-/// Verifies redb's own checksums: of the pages that lead to rows, rows know nothing.
+/// Verifies redb's own checksums, because row checksums do not cover redb's branch pages.
 pub(super) fn verify_pages(path: &Path, file: &Arc<dyn DiskFile>) -> Result<()> {
     let overlay = Overlay::new(file).map_err(|error| Error::io("measure", path, error))?;
     let mut builder = Builder::new();
@@ -58,17 +63,19 @@ pub(super) fn verify_pages(path: &Path, file: &Arc<dyn DiskFile>) -> Result<()> 
     let mut database = database.map_err(|error| failed(path, error))?;
     match database.check_integrity().map_err(|error| failed(path, error))? {
         true => Ok(()),
-        false => Err(Error::corrupt(path, "redb would repair it")),
+        false => Err(Error::corrupt(path, "redb's own checksums do not match")),
     }
 }
 
-/// Runs redb, and takes a panic of its for what it is: damage that it did not expect.
+/// Runs a call into redb, and turns a panic into [`Error::Corrupt`]: redb panics on damage that it
+/// does not expect.
 pub(super) fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|_| Err(Error::corrupt(path, "redb panicked on it")))
+        .unwrap_or_else(|_| Err(Error::corrupt(path, "redb panicked while reading it")))
 }
 
-/// Tells the system's errors from damage, of which redb makes errors of the system's type too.
+/// Turns an error of redb into [`Error::Io`] or [`Error::Corrupt`]. redb reports some kinds of
+/// damage as errors of the operating system's type.
 pub(super) fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
     match error.into() {
         redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -79,7 +86,7 @@ pub(super) fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
         }
         redb::Error::Io(error) => Error::io("read", path, error),
         redb::Error::PreviousIo => {
-            Error::io("read", path, std::io::Error::other("another read has just failed"))
+            Error::io("read", path, std::io::Error::other("an earlier read failed"))
         }
         error => Error::corrupt(path, error.to_string()),
     }

@@ -1,4 +1,4 @@
-//! A file of the directory seam, as redb wants it. The store's own lock makes redb's unnecessary.
+//! A [`DiskFile`] in the form that redb takes. The store's own lock replaces redb's.
 
 use std::io;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use redb::StorageBackend;
 
 use crate::engine::disk::DiskFile;
 
+/// A file that redb reads and writes.
 #[derive(Debug)]
 pub(super) struct RedbFile(pub(super) Arc<dyn DiskFile>);
 
@@ -33,11 +34,11 @@ impl StorageBackend for RedbFile {
     }
 }
 
-/// A file that redb may open as its own and repair: what it writes stays in memory.
+/// A file that redb may open for writing, and repair: its writes stay in memory.
 #[derive(Debug)]
 pub(super) struct Overlay {
     file: Arc<dyn DiskFile>,
-    /// How much of the file there is.
+    /// The length of the file beneath.
     kept: u64,
     written: Mutex<Written>,
 }
@@ -45,7 +46,7 @@ pub(super) struct Overlay {
 #[derive(Debug)]
 struct Written {
     len: u64,
-    /// Oldest first. They are few: a header, and what closing records.
+    /// Offsets and bytes, oldest first. They are few: a header, and the records of the close.
     pieces: Vec<(u64, Vec<u8>)>,
 }
 
@@ -113,11 +114,11 @@ mod tests {
         let original: Vec<u8> = (0..100).collect();
         file.write_at(&original, 0).unwrap();
         let overlay = Overlay::new(&file).unwrap();
-        // What the file would hold.
+        // The content that the file would have.
         let mut whole = original.clone();
         overlay.set_len(150).unwrap();
         whole.resize(150, 0);
-        // Within the file, beyond it, over its end, and over what was written before.
+        // Within the file, beyond it, over its end, and over earlier writes.
         for (at, length) in [(10, 20), (120, 10), (90, 25), (15, 10), (0, 1), (149, 1)] {
             let piece = vec![200 + u8::try_from(length).unwrap(); length];
             overlay.write(at as u64, &piece).unwrap();

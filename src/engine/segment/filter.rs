@@ -8,7 +8,8 @@ use crate::key::Address;
 
 use super::meta::SegmentMeta;
 
-/// The bits of an address that the filter knows. The hash is seeded with the store's uuid.
+/// Returns the bits of an address that the filter is built over. The hash is seeded with the
+/// store's uuid.
 pub(super) fn bits(address: &Address) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the filter's")]
     let low = address.hash as u64;
@@ -25,20 +26,21 @@ struct StoredFilter {
 }
 
 const CHECKSUM: usize = 32;
-/// The fingerprints are fixed-width; the limit bounds what a damaged length can allocate.
+/// The limit bounds the allocation that a damaged length can cause.
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Fixint,
     bincode::config::Limit<{ 1 << 28 }>,
 > = bincode::config::standard().with_fixed_int_encoding().with_limit();
 
-/// Builds the filter of these bits; duplicates among them do no harm.
+/// Builds the filter of these bits; duplicates do no harm.
 pub(super) fn build(mut bits: Vec<u64>) -> Result<BinaryFuse16, &'static str> {
     bits.sort_unstable();
     bits.dedup();
     BinaryFuse16::try_from(bits)
 }
 
+/// Returns the filter as bytes, with a checksum bound to the segment.
 pub(super) fn encode(filter: &BinaryFuse16, meta: &SegmentMeta) -> Vec<u8> {
     let descriptor = &filter.descriptor;
     let stored = StoredFilter {
@@ -54,7 +56,8 @@ pub(super) fn encode(filter: &BinaryFuse16, meta: &SegmentMeta) -> Vec<u8> {
     bytes
 }
 
-/// Reads a filter back, if it is the one of this segment and its shape is safe to look up in.
+/// Decodes a filter, or returns `None` if it is damaged, is another segment's, or has a shape that
+/// a lookup could panic on.
 pub(super) fn decode(bytes: &[u8], meta: &SegmentMeta) -> Option<BinaryFuse16> {
     let (bytes, stored_checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
     if checksum(bytes, meta) != *stored_checksum {

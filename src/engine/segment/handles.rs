@@ -1,6 +1,7 @@
-//! The segments whose redb databases are open: a limited number, the least recently used closed
-//! first. Each segment has a descriptor besides, for as long as it lives, so that nobody can put
-//! another file in its place.
+//! The open redb databases of segments: a limited number, the least recently used closed first.
+//!
+//! Each segment also keeps a descriptor of its file for as long as it lives, so that a replaced
+//! file is never read in its place.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -12,16 +13,18 @@ use crate::sync::Mutex;
 
 use super::database::RecordTable;
 
-/// Databases open at a time. Each has up to 333 KiB of memory.
+/// The most databases that are open at a time. Each takes up to 333 KiB of memory.
 const MAX_OPEN: usize = 64;
 
+/// The open databases of all segments of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
-    /// By generation; the most recently used last.
+    /// Generations and tables, the most recently used last.
     open: Mutex<VecDeque<(u64, Arc<RecordTable>)>>,
 }
 
 impl Handles {
+    /// Returns the table of a segment, and opens it if it is not open.
     pub(super) fn get(
         &self,
         generation: u64,
@@ -31,7 +34,7 @@ impl Handles {
         if let Some(handle) = self.touch(generation) {
             return Ok(handle);
         }
-        // Outside the mutex: two readers may open the same segment, and one handle is let go.
+        // Outside the mutex: two readers may open the same segment, and both are cached.
         let handle = Arc::new(RecordTable::open(path, file)?);
         let mut open = self.open.lock();
         if open.len() >= MAX_OPEN {
@@ -46,6 +49,7 @@ impl Handles {
         self.open.lock().retain(|(open, _)| *open != generation);
     }
 
+    /// Returns a table if it is open, and marks it as the most recently used.
     fn touch(&self, generation: u64) -> Option<Arc<RecordTable>> {
         let mut open = self.open.lock();
         let found = open.iter().rposition(|(open, _)| *open == generation)?;

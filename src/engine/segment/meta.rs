@@ -15,23 +15,26 @@ const CONFIG: bincode::config::Configuration<
     bincode::config::Limit<1024>,
 > = bincode::config::standard().with_fixed_int_encoding().with_limit();
 
-/// What a segment says about itself, and `MANIFEST` about it.
+/// The description of a segment, stored in the segment and in `MANIFEST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct SegmentMeta {
     pub(crate) uuid: [u8; 16],
-    /// The logs it took over, by generation. The last one names the file.
+    /// The generation of the oldest log that it took over.
     pub(crate) first_generation: u64,
+    /// The generation of the newest log that it took over, which names the file.
     pub(crate) generation: u64,
-    /// The batches of those logs.
+    /// The sequence of those logs' first batch.
     pub(crate) first_sequence: u64,
+    /// The sequence of those logs' last batch.
     pub(crate) last_sequence: u64,
-    /// When the last thing in it expires, in engine time.
+    /// The moment at which its last entry expires, in milliseconds of engine time.
     pub(crate) latest_expiry: u64,
+    /// The number of records and forgets.
     pub(crate) records: u64,
 }
 
 impl SegmentMeta {
-    /// Magic, format, the fields in their order, SHA-256 of all that.
+    /// Returns magic, format, the fields in their order, and the SHA-256 of it all.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
@@ -42,6 +45,11 @@ impl SegmentMeta {
         bytes
     }
 
+    /// Decodes and verifies a meta row; `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Newer`] and [`Error::Corrupt`].
     pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
         let damaged = || Error::corrupt(path, "its meta row is damaged");
         let (content, checksum) = bytes.split_last_chunk::<32>().ok_or_else(damaged)?;
@@ -61,6 +69,7 @@ impl SegmentMeta {
     }
 }
 
+/// Returns the name of the segment of a generation.
 pub(crate) fn segment_name(generation: u64) -> String {
     format!("{generation:016x}.redb")
 }

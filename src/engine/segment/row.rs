@@ -18,14 +18,14 @@ pub(super) struct RowKey<'a> {
 }
 
 impl<'a> RowKey<'a> {
-    /// Comes before every address, so that each has a row at or below it.
+    /// The key before every address, so that each address has a row at or below it.
     pub(super) const SENTINEL: RowKey<'static> = RowKey { scope: &[0; 32], key: &[], part: 0 };
 
     pub(super) fn of(address: &'a Address, part: u16) -> Self {
         Self { scope: address.scope.as_bytes(), key: address.key.as_bytes(), part }
     }
 
-    /// A key that was read: none that is longer than keys are.
+    /// Returns a key that was read, unless it is longer than a key can be.
     pub(super) fn from_redb((scope, key, part): (&'a [u8; 32], &'a [u8], u16)) -> Option<Self> {
         (key.len() <= Key::MAX_LEN).then_some(Self { scope, key, part })
     }
@@ -34,18 +34,18 @@ impl<'a> RowKey<'a> {
         (self.scope, self.key, self.part)
     }
 
-    /// The following part of the same value.
+    /// Returns the key of the next part of the same value.
     pub(super) fn next_part(&self) -> Option<Self> {
         Some(Self { part: self.part.checked_add(1)?, ..*self })
     }
 
-    /// The key by itself, to be remembered beyond its row.
+    /// Returns an owned copy of the key.
     pub(super) fn joined(&self) -> Joined {
         Joined::new(&[self.scope, self.key], self.part)
     }
 }
 
-/// Scope and key side by side, and the part: what orders rows.
+/// An owned row key: scope and key side by side, and the part. Its order is that of the rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Joined {
     bytes: [u8; Self::MAX_LEN],
@@ -90,11 +90,12 @@ impl Ord for Joined {
     }
 }
 
-/// The key of the row that follows, if one does; written as what it shares with this row's, and the rest.
+/// The key of the next row, or the end. It is stored as the length of the prefix that it shares
+/// with this row's key, and the rest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Successor(Option<Joined>);
 
-/// In place of the length of the rest.
+/// The mark of the last row, in place of the length of the rest.
 const END: u16 = u16::MAX;
 
 impl Successor {
@@ -113,7 +114,7 @@ impl Successor {
         out.extend_from_slice(&next.part.to_le_bytes());
     }
 
-    /// Reads a successor from the front of a row, and what is behind it.
+    /// Decodes a successor, and returns it with the bytes after it.
     fn decode<'a>(own: &RowKey<'_>, bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (shared, bytes) = bytes.split_first_chunk()?;
         let (length, bytes) = bytes.split_first_chunk()?;
@@ -130,12 +131,12 @@ impl Successor {
         Some((Self(Some(key)), bytes))
     }
 
-    /// Compares with a row's key. The end is beyond every key.
+    /// Compares the successor with a row's key. The end is greater than every key.
     pub(super) fn cmp_key(&self, key: &RowKey<'_>) -> Ordering {
         self.0.map_or(Ordering::Greater, |own| own.cmp(&key.joined()))
     }
 
-    /// The successor's key, if one follows.
+    /// Returns the key, unless this is the end.
     pub(super) fn key(self) -> Option<Joined> {
         self.0
     }
@@ -145,7 +146,7 @@ impl Successor {
     }
 }
 
-/// A row that verified.
+/// A row that has verified.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) key: RowKey<'a>,
@@ -195,13 +196,14 @@ fn checksum(meta: &SegmentMeta, key: &RowKey<'_>, rest: &[u8]) -> [u8; CHECKSUM]
     checksum
 }
 
-/// The value of an address's first row.
+/// The value of the first row of an address.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
+    /// The time of the batch that made it durable.
     pub(super) at: Moment,
     /// The length of the payload, all parts together.
     pub(super) total: usize,
-    /// The payload's digest, if it has more parts than this.
+    /// The digest of the payload, if it has further parts.
     pub(super) digest: Option<[u8; 32]>,
     pub(super) part: &'a [u8],
 }
