@@ -61,9 +61,15 @@
 //!
 //! # Modules
 //!
-//! The engine is at the root. [`clock`] simulates time for tests, [`error`], [`key`] and [`record`]
-//! hold what is rarely named. `server` and `client`, behind the features of those names, are the layers
-//! for HTTP servers and clients.
+//! - `server` and `client`, behind the features of those names: the
+//!   tower layers for HTTP servers and for HTTP clients.
+//! - [`backend`]: the seam for stores on something else than a directory, with [`codec`] for their
+//!   records.
+//! - [`disk`]: the seam under the embedded engine, for tests that simulate a file system; [`clock`]
+//!   simulates time.
+//! - [`error`], [`key`] and [`record`]: types that are rarely named.
+//!
+//! `cargo doc --open --all-features` shows them all.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

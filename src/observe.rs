@@ -98,6 +98,13 @@ pub(crate) fn failed(error: &crate::Error) {
     let _ = error;
 }
 
+/// An empty store was created, because the directory held none. A mistyped path shows here.
+pub(crate) fn created(directory: &std::path::Path) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(directory = %directory.display(), "created an empty store");
+    let _ = directory;
+}
+
 /// The store is open.
 pub(crate) fn opened(logs: usize, segments: usize, took: Stopwatch) {
     #[cfg(feature = "metrics")]

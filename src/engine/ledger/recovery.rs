@@ -23,6 +23,7 @@ use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
+use crate::observe;
 
 use super::chain::{self, Walked};
 use super::claims::{OpenClaim, needed_for};
@@ -65,7 +66,10 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
         Some(_) => {
             return Err(Error::foreign(disk.path_of(MANIFEST), "it has another store's uuid"));
         }
-        None => creation::create(&*disk, uuid, &settings, &names)?,
+        None => {
+            observe::created(disk.path());
+            creation::create(&*disk, uuid, &settings, &names)?
+        }
     };
     if manifest.next_generation == FIRST + 1 {
         // As with `LOCK`: nothing may be built on a first one that the cache alone has.
