@@ -45,6 +45,9 @@ pub use crate::ticket::{Promise, Ticket};
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Claims a key for an operation, or says what is known about the key.
     ///
+    /// A key may have been handed on just before the store stopped, so [`check`](Self::check) is
+    /// asked again before a claim is granted: nothing runs that could not be recorded.
+    ///
     /// `hold` is the key, held in this process. The claim carries it, and frees it once the verdict
     /// is durable. Where there is no claim to carry it, it is freed here: by
     /// [`answer`](Hold::answer) for a record that was found, or by dropping it.
@@ -65,7 +68,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn forget(&self, hold: Hold) -> Ticket<()>;
 
     /// Lists interrupted runs in the order of their scope and key, from behind `after` on: at most
-    /// `max` of them.
+    /// `max` of them. Expired runs are left out, and those whose key is held in this process
+    /// ([`Table::is_held`]), because a request is judging them.
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>>;
 
     /// Whether a record may still be replayed, by the backend's clock.
@@ -196,7 +200,7 @@ pub trait Claim: Any + fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// The key then stays claimed for as long as the process lives.
+    /// The key then stays claimed for as long as the process lives; see [`Hold::keep`].
     fn interrupt(self: Box<Self>) -> Ticket<()>;
 
     /// Gives the key up without a verdict, where what follows is not for this process to say: a
@@ -216,7 +220,7 @@ pub trait Claim: Any + fmt::Debug + Send {
     fn retry(self: Box<Self>, asked: Asked) -> Ticket<Box<dyn Claim>>;
 
     /// 24 bytes that name the operation among all that the backend has ever held, stable over
-    /// attempts and restarts; none if the claim is volatile. Downstream keys are derived from them.
+    /// attempts and restarts; none if the claim is volatile. An interrupted claim always has them. Downstream keys are derived from them.
     fn seed(&self) -> Option<[u8; 24]>;
 }
 

@@ -216,7 +216,8 @@ impl Error {
         Self::Foreign { file: file.into(), reason }
     }
 
-    pub(crate) fn limit(limit: Limit, max: usize) -> Self {
+    /// The error of an operation over a limit, for backends.
+    pub fn limit(limit: Limit, max: usize) -> Self {
         Self::Limit { limit, max: max as u64 }
     }
 

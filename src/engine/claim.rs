@@ -219,12 +219,15 @@ impl backend::Claim for Claim {
 
     fn retry(self: Box<Self>, asked: Asked) -> Ticket<Box<dyn backend::Claim>> {
         let Self { desk, hold, past, first_sequence, .. } = *self;
+        let Some(first_sequence) = first_sequence else {
+            return Ticket::ready(Err(Error::Volatile));
+        };
         let claim = OpenClaim {
             fingerprint: past.fingerprint,
             request_id: asked.request_id,
             ttl: asked.ttl,
             attempt: past.attempt.saturating_add(1),
-            first_sequence: first_sequence.unwrap_or_default(),
+            first_sequence,
             claimed_at: desk.engine.ledger.timeline.now(),
             checkpoints: past.checkpoints,
         };
