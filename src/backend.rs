@@ -23,6 +23,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +68,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The record is gone for good once the ticket is ready.
     fn forget(&self, hold: Hold) -> Ticket<()>;
 
+    /// The table of keys in flight in front of this backend: always the same one.
+    ///
+    /// [`Store::new`](crate::Store::new) takes it from here. The backend asks it whether a key is
+    /// held, waits for it in [`close`](Self::close), and stops it if the backend fails.
+    fn table(&self) -> &Arc<Table>;
+
     /// Lists interrupted runs in the order of their scope and key, from behind `after` on: at most
     /// `max` of them. Expired runs are left out, and those whose key is held in this process
     /// ([`Table::is_held`]), because a request is judging them.
@@ -98,7 +105,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Takes no more work, waits up to `within` for operations in flight, and lets go of what the
     /// backend holds. Called more than once, also by the last handle as it is dropped (then with no
     /// time to wait). The value is the number of operations that have not ended; see
-    /// [`Table::close`].
+    /// [`Table::close`], which blocks: a backend that lives in tasks calls it on a thread of its own.
     fn close(&self, within: Duration) -> Ticket<usize>;
 }
 
@@ -220,7 +227,8 @@ pub trait Claim: Any + fmt::Debug + Send {
     fn retry(self: Box<Self>, asked: Asked) -> Ticket<Box<dyn Claim>>;
 
     /// 24 bytes that name the operation among all that the backend has ever held, stable over
-    /// attempts and restarts; none if the claim is volatile. An interrupted claim always has them. Downstream keys are derived from them.
+    /// attempts and restarts; none if the claim is volatile. An interrupted claim always has them.
+    /// Downstream keys are derived from them.
     fn seed(&self) -> Option<[u8; 24]>;
 }
 

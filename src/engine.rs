@@ -77,7 +77,7 @@ pub(crate) fn start(
     let path = ledger.disk.path().to_owned();
     let failed = |error| Error::io("start the threads of", &path, error);
     let table = Table::seeded(limits, ledger.uuid);
-    let engine = Arc::new(Engine::new(ledger, Arc::clone(&table)));
+    let engine = Arc::new(Engine::new(ledger, table));
     let (reaper, messages) = unbounded();
     let (queue, writer) = writer::start(&engine, tail, reaper.clone()).map_err(failed)?;
     let reaper_thread = Reaper {
@@ -93,7 +93,7 @@ pub(crate) fn start(
     let snapshot = engine.ledger.snapshot();
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
     let desk = Arc::new(Desk { engine, queue });
-    Ok(Store::new(table, Embedded { desk, rules, reaper, threads }))
+    Ok(Store::new(Embedded { desk, rules, reaper, threads }))
 }
 
 impl Backend for Embedded {
@@ -124,6 +124,10 @@ impl Backend for Embedded {
 
     fn forget(&self, hold: Hold) -> Ticket<()> {
         self.try_forget(hold).unwrap_or_else(|error| Ticket::ready(Err(error)))
+    }
+
+    fn table(&self) -> &Arc<Table> {
+        &self.desk.engine.table
     }
 
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {

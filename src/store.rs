@@ -11,7 +11,7 @@ use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 use crate::record::Record;
 use crate::stats::Stats;
-use crate::table::{Acquired, Table};
+use crate::table::Acquired;
 use crate::ticket::Ticket;
 
 /// Idempotency records, with a table of keys in flight in front.
@@ -47,10 +47,11 @@ pub struct Store(Arc<Handle>);
 struct Handle(Arc<Face>);
 
 impl Store {
-    /// A store over a backend of the caller's, with the table that stands in front of it.
+    /// Returns a store over a backend of the caller's, behind that backend's table.
     ///
     /// [`Store::open`] and [`Store::builder`] make one over the embedded engine.
-    pub fn new(table: Arc<Table>, backend: impl Backend) -> Self {
+    pub fn new(backend: impl Backend) -> Self {
+        let table = Arc::clone(backend.table());
         Self(Arc::new(Handle(Arc::new(Face { table, backend: Box::new(backend) }))))
     }
 

@@ -53,8 +53,8 @@ impl Default for Limits {
 
 /// The keys in flight in this process, and the requests that wait for them.
 ///
-/// A [`Store`](crate::Store) takes a key here before it asks its backend. The backend keeps a handle
-/// too if it may fail while requests wait: [`stop`](Self::stop) ends their waits.
+/// A [`Store`](crate::Store) takes a key here before it asks the backend, which owns the table:
+/// should the backend fail while requests wait, [`stop`](Self::stop) ends their waits.
 #[derive(Debug)]
 pub struct Table {
     /// Clients do not know it, so they cannot aim at one shard.

@@ -56,7 +56,7 @@ impl House for OnToy {
     fn open_within(&self, limits: Limits) -> Store {
         let table = Table::new(limits);
         let toy = toy::Toy::new(&table, &self.0);
-        Store::new(table, toy)
+        Store::new(toy)
     }
 
     fn pass_time(&self, by: Duration) {

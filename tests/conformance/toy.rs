@@ -97,6 +97,10 @@ impl Backend for Toy {
         Ticket::ready(self.state().map(|mut state| drop(state.rows.remove(&place))))
     }
 
+    fn table(&self) -> &Arc<Table> {
+        &self.0.0
+    }
+
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         Ticket::ready(self.state().map(|state| {
