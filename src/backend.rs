@@ -143,10 +143,17 @@ pub enum Answer {
     Recorded(Record),
     /// An earlier run was interrupted: the claim of that run, with the key in hand.
     Interrupted(Box<dyn Claim>),
-    /// Another node has the key.
+    /// A request on another node has the key. The face waits for `changed` with the key in hand, so
+    /// that one request a process and key watches the other node, and then asks again.
     Elsewhere {
-        /// The request that holds it there.
+        /// The request that holds the key there.
         holder: RequestId,
+        /// The key, held in this process, as it was given to [`Backend::claim`].
+        hold: Hold,
+        /// Ready when asking again may bring another answer; its value and its errors mean nothing.
+        /// The backend paces it: a ticket that is ready at once makes a busy loop over the database.
+        /// Dropped when the caller gives up.
+        changed: Ticket<()>,
     },
 }
 

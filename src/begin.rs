@@ -64,6 +64,12 @@ enum State {
     Ready(Result<Outcome>),
     Waiting(Waiter),
     Asking(Ticket<Answer>),
+    /// A request on another node has the key, and the backend says when to ask again.
+    Elsewhere {
+        holder: RequestId,
+        hold: Hold,
+        changed: Ticket<()>,
+    },
     Done,
 }
 
@@ -150,15 +156,17 @@ impl Begin {
         )
     }
 
-    fn outcome(&self, answer: Answer) -> Result<Outcome> {
-        match answer {
+    fn judge(&self, answer: Answer) -> State {
+        State::Ready(match answer {
             Answer::Claimed(granted) => {
                 Ok(Outcome::Execute(Permit::new(granted.into_claim(), self.rules())))
             }
             Answer::Recorded(record) => Ok(self.replay(record)),
             Answer::Interrupted(claim) => self.interrupted(claim),
-            Answer::Elsewhere { holder } => Ok(Outcome::InFlight { holder }),
-        }
+            Answer::Elsewhere { holder, hold, changed } => {
+                return State::Elsewhere { holder, hold, changed };
+            }
+        })
     }
 
     fn interrupted(&self, claim: Box<dyn Claim>) -> Result<Outcome> {
@@ -208,42 +216,77 @@ impl Future for Begin {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Outcome>> {
         loop {
-            let given_up = self.given_up;
-            self.state = match std::mem::replace(&mut self.state, State::Done) {
-                // The record was live when it was found, and has expired since.
-                State::Ready(Ok(Outcome::Replay(record)))
-                    if !self.face.backend.is_live(&record) =>
-                {
-                    self.start()
+            let state = std::mem::replace(&mut self.state, State::Done);
+            match self.step(state, cx) {
+                Step::On(state) => self.state = state,
+                Step::Pause(state) => {
+                    self.state = state;
+                    return Poll::Pending;
                 }
-                State::Ready(outcome) => {
+                Step::Done(outcome) => {
                     self.report(&outcome);
                     return Poll::Ready(outcome);
                 }
-                State::Waiting(waiter) if given_up => match waiter.give_up() {
-                    Ok(waited) => self.resume(waited),
-                    Err(holder) => State::Ready(Ok(Outcome::InFlight { holder })),
-                },
-                State::Waiting(mut waiter) => match waiter.poll(cx) {
-                    Poll::Ready(waited) => self.resume(waited),
-                    Poll::Pending => {
-                        self.state = State::Waiting(waiter);
-                        return Poll::Pending;
-                    }
-                },
-                State::Asking(mut ticket) => match Pin::new(&mut ticket).poll(cx) {
-                    Poll::Ready(answer) => {
-                        State::Ready(answer.and_then(|answer| self.outcome(answer)))
-                    }
-                    Poll::Pending => {
-                        self.state = State::Asking(ticket);
-                        return Poll::Pending;
-                    }
-                },
-                State::Done => panic!("polled after the outcome was taken"),
-            };
+            }
         }
     }
+}
+
+/// The result of looking at a state once.
+enum Step {
+    On(State),
+    /// Somebody wakes the task.
+    Pause(State),
+    Done(Result<Outcome>),
+}
+
+impl Begin {
+    fn step(&mut self, state: State, cx: &mut Context<'_>) -> Step {
+        match state {
+            // The record was live when it was found, and has expired since.
+            State::Ready(Ok(Outcome::Replay(record))) if !self.face.backend.is_live(&record) => {
+                yielded(self.start(), cx)
+            }
+            State::Ready(outcome) => Step::Done(outcome),
+            State::Waiting(waiter) => self.step_waiting(waiter, cx),
+            State::Asking(mut ticket) => match Pin::new(&mut ticket).poll(cx) {
+                Poll::Ready(Ok(answer)) => Step::On(self.judge(answer)),
+                Poll::Ready(Err(error)) => Step::Done(Err(error)),
+                Poll::Pending => Step::Pause(State::Asking(ticket)),
+            },
+            State::Elsewhere { holder, .. } if self.given_up => {
+                Step::Done(Ok(Outcome::InFlight { holder }))
+            }
+            State::Elsewhere { holder, hold, mut changed } => {
+                self.waited.get_or_insert_with(Stopwatch::start);
+                match Pin::new(&mut changed).poll(cx) {
+                    Poll::Ready(_) => yielded(self.ask(hold), cx),
+                    Poll::Pending => Step::Pause(State::Elsewhere { holder, hold, changed }),
+                }
+            }
+            State::Done => panic!("polled after the outcome was taken"),
+        }
+    }
+
+    fn step_waiting(&self, mut waiter: Waiter, cx: &mut Context<'_>) -> Step {
+        if self.given_up {
+            return match waiter.give_up() {
+                Ok(waited) => Step::On(self.resume(waited)),
+                Err(holder) => Step::Done(Ok(Outcome::InFlight { holder })),
+            };
+        }
+        match waiter.poll(cx) {
+            Poll::Ready(waited) => Step::On(self.resume(waited)),
+            Poll::Pending => Step::Pause(State::Waiting(waiter)),
+        }
+    }
+}
+
+/// Starts over, but lets others run first: a backend that sends the face round and round must not keep
+/// the thread from the timer that ends the wait.
+fn yielded(state: State, cx: &Context<'_>) -> Step {
+    cx.waker().wake_by_ref();
+    Step::Pause(state)
 }
 
 impl fmt::Debug for Begin {
