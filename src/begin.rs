@@ -216,77 +216,74 @@ impl Future for Begin {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Outcome>> {
         loop {
-            let state = std::mem::replace(&mut self.state, State::Done);
-            match self.step(state, cx) {
-                Step::On(state) => self.state = state,
-                Step::Pause(state) => {
-                    self.state = state;
-                    return Poll::Pending;
+            let given_up = self.given_up;
+            self.state = match std::mem::replace(&mut self.state, State::Done) {
+                // The record was live when it was found, and has expired since.
+                State::Ready(Ok(Outcome::Replay(record)))
+                    if !self.face.backend.is_live(&record) =>
+                {
+                    let state = self.start();
+                    return self.pause(state, cx);
                 }
-                Step::Done(outcome) => {
+                State::Ready(outcome) => {
                     self.report(&outcome);
                     return Poll::Ready(outcome);
                 }
-            }
+                State::Waiting(waiter) if given_up => match waiter.give_up() {
+                    Ok(waited) => self.resume(waited),
+                    Err(holder) => State::Ready(Ok(Outcome::InFlight { holder })),
+                },
+                State::Waiting(mut waiter) => match waiter.poll(cx) {
+                    Poll::Ready(waited) => self.resume(waited),
+                    Poll::Pending => {
+                        self.state = State::Waiting(waiter);
+                        return Poll::Pending;
+                    }
+                },
+                State::Asking(mut ticket) => match Pin::new(&mut ticket).poll(cx) {
+                    Poll::Ready(Ok(answer)) => self.judge(answer),
+                    Poll::Ready(Err(error)) => State::Ready(Err(error)),
+                    Poll::Pending => {
+                        self.state = State::Asking(ticket);
+                        return Poll::Pending;
+                    }
+                },
+                State::Elsewhere { holder, .. } if given_up => {
+                    State::Ready(Ok(Outcome::InFlight { holder }))
+                }
+                State::Elsewhere { holder, hold, changed } => {
+                    return self.poll_elsewhere(holder, hold, changed, cx);
+                }
+                State::Done => panic!("polled after the outcome was taken"),
+            };
         }
     }
-}
-
-/// The result of looking at a state once.
-enum Step {
-    On(State),
-    /// Somebody wakes the task.
-    Pause(State),
-    Done(Result<Outcome>),
 }
 
 impl Begin {
-    fn step(&mut self, state: State, cx: &mut Context<'_>) -> Step {
-        match state {
-            // The record was live when it was found, and has expired since.
-            State::Ready(Ok(Outcome::Replay(record))) if !self.face.backend.is_live(&record) => {
-                yielded(self.start(), cx)
-            }
-            State::Ready(outcome) => Step::Done(outcome),
-            State::Waiting(waiter) => self.step_waiting(waiter, cx),
-            State::Asking(mut ticket) => match Pin::new(&mut ticket).poll(cx) {
-                Poll::Ready(Ok(answer)) => Step::On(self.judge(answer)),
-                Poll::Ready(Err(error)) => Step::Done(Err(error)),
-                Poll::Pending => Step::Pause(State::Asking(ticket)),
-            },
-            State::Elsewhere { holder, .. } if self.given_up => {
-                Step::Done(Ok(Outcome::InFlight { holder }))
-            }
-            State::Elsewhere { holder, hold, mut changed } => {
-                self.waited.get_or_insert_with(Stopwatch::start);
-                match Pin::new(&mut changed).poll(cx) {
-                    Poll::Ready(_) => yielded(self.ask(hold), cx),
-                    Poll::Pending => Step::Pause(State::Elsewhere { holder, hold, changed }),
-                }
-            }
-            State::Done => panic!("polled after the outcome was taken"),
+    fn poll_elsewhere(
+        &mut self,
+        holder: RequestId,
+        hold: Hold,
+        mut changed: Ticket<()>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Outcome>> {
+        self.waited.get_or_insert_with(Stopwatch::start);
+        if Pin::new(&mut changed).poll(cx).is_ready() {
+            let state = self.ask(hold);
+            return self.pause(state, cx);
         }
+        self.state = State::Elsewhere { holder, hold, changed };
+        Poll::Pending
     }
 
-    fn step_waiting(&self, mut waiter: Waiter, cx: &mut Context<'_>) -> Step {
-        if self.given_up {
-            return match waiter.give_up() {
-                Ok(waited) => Step::On(self.resume(waited)),
-                Err(holder) => Step::Done(Ok(Outcome::InFlight { holder })),
-            };
-        }
-        match waiter.poll(cx) {
-            Poll::Ready(waited) => Step::On(self.resume(waited)),
-            Poll::Pending => Step::Pause(State::Waiting(waiter)),
-        }
+    /// Goes on from another state, but lets others run first: a backend that sends the face round and
+    /// round must not keep the thread from the timer that ends the wait.
+    fn pause(&mut self, state: State, cx: &Context<'_>) -> Poll<Result<Outcome>> {
+        self.state = state;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
-}
-
-/// Starts over, but lets others run first: a backend that sends the face round and round must not keep
-/// the thread from the timer that ends the wait.
-fn yielded(state: State, cx: &Context<'_>) -> Step {
-    cx.waker().wake_by_ref();
-    Step::Pause(state)
 }
 
 impl fmt::Debug for Begin {

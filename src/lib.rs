@@ -73,6 +73,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod address_map;
 mod attempt;
 pub mod backend;
 mod begin;

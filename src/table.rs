@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::address_map::AddressMap;
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, Key, RequestId, Scope, random_bytes};
 use crate::observe;
@@ -59,7 +60,7 @@ impl Default for Limits {
 pub struct Table {
     /// Clients do not know it, so they cannot aim at one shard.
     seed: [u8; 16],
-    shards: Box<[Mutex<HashMap<Address, InFlight>>]>,
+    shards: Box<[Mutex<AddressMap<InFlight>>]>,
     scopes: Box<[Mutex<HashMap<Scope, usize>>]>,
     in_flight: AtomicUsize,
     /// Keys kept for the rest of the process. They count towards the limit.
@@ -208,7 +209,7 @@ impl Table {
         !self.idled.wait_while_for(&mut guard, busy, timeout).timed_out()
     }
 
-    fn shard(&self, address: &Address) -> &Mutex<HashMap<Address, InFlight>> {
+    fn shard(&self, address: &Address) -> &Mutex<AddressMap<InFlight>> {
         // The low half is the filters'.
         let [.., shard] = address.hash.to_le_bytes();
         &self.shards[usize::from(shard) % SHARDS]

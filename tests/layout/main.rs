@@ -9,7 +9,7 @@ use source::{Module, Tree};
 /// The rooms from the ground up. A module may import only what stands on a lower floor.
 const ROOMS: [&[&str]; 14] = [
     &["sync", "key"],
-    &["error", "clock"],
+    &["error", "clock", "address_map"],
     &["observe", "operation", "stats"],
     &["record", "ticket"],
     &["codec", "table"],

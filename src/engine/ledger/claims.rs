@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::address_map::AddressMap;
 use crate::backend::Past;
 use crate::clock::{Moment, millis};
 use crate::codec::{Malformed, request_id};
@@ -119,7 +120,7 @@ impl OpenClaim {
 /// All durable claims without a verdict.
 #[derive(Debug)]
 pub(crate) struct Claims {
-    open: HashMap<Address, OpenClaim>,
+    open: AddressMap<OpenClaim>,
     /// Open and admitted claims of each scope.
     scopes: HashMap<Scope, usize>,
     checkpoint_bytes: usize,
@@ -135,7 +136,7 @@ pub(crate) struct Claims {
 impl Claims {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            open: HashMap::new(),
+            open: AddressMap::default(),
             scopes: HashMap::new(),
             checkpoint_bytes: 0,
             pending: 0,

@@ -1,0 +1,29 @@
+//! Maps by [`Address`] that do not hash what is hashed already.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::key::Address;
+
+/// A map by address. The address's own hash is keyed and uniform, so the map takes its bits as they
+/// are.
+pub(crate) type AddressMap<V> = HashMap<Address, V, BuildHasherDefault<OwnHash>>;
+
+/// Passes on the low half of an [`Address`]'s own hash. The shard of the table is taken from the high
+/// half.
+#[derive(Default)]
+pub(crate) struct OwnHash(u64);
+
+impl Hasher for OwnHash {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an address hashes as one u128");
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
