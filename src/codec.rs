@@ -131,6 +131,7 @@ impl<'a> Stored<'a> {
         Duration::from_millis(self.ttl_ms)
     }
 
+    #[inline]
     pub(crate) fn restore(&self, payload: &Bytes) -> Result<Completion, Malformed> {
         Ok(Completion {
             fingerprint: Fingerprint::from_bytes(self.fingerprint),
