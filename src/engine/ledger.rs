@@ -46,8 +46,6 @@ mod space;
 
 pub(crate) use claims::{Claims, OpenClaim};
 pub(crate) use manifest::LOCK;
-#[cfg(all(test, shuttle))]
-pub(crate) use manifest::write_lock;
 use manifest::{MANIFEST, Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;

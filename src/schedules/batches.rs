@@ -69,7 +69,7 @@ pub(super) fn end_in_every_way(trouble: impl FnOnce(&Machine) + Send + 'static) 
     let lines = machine.restart(lines);
     for line in &lines {
         match line.ask() {
-            Heard::Judge(attempt) if line.operation.key.as_str() == "e" => {
+            Heard::Judge(attempt) if line.operation.key().as_str() == "e" => {
                 assert!(!kept || attempt.checkpoints().len() == 1);
             }
             heard => line.serve(heard, 2),

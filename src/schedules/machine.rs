@@ -11,10 +11,8 @@ use http::Response;
 
 use super::history::{Event, History};
 use super::medium::Medium;
-use crate::attempt::Attempt;
 use crate::clock::SimulatedClock;
-use crate::engine::ledger::write_lock;
-use crate::{Error, Fingerprint, Operation, Outcome, Permit, Result, Scope, Store};
+use crate::{Attempt, Error, Fingerprint, Operation, Outcome, Permit, Result, Scope, Store};
 
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 const LOG_BYTES: u64 = 256 * 1024;
@@ -23,7 +21,12 @@ const LOG_BYTES: u64 = 256 * 1024;
 const UUID: [u8; 16] = [7; 16];
 
 pub(super) fn operation(key: &str) -> Operation {
-    let operation = Operation::new(Scope::new("s"), key.parse().unwrap(), Fingerprint::of([key]));
+    operation_in("s", key)
+}
+
+pub(super) fn operation_in(scope: &str, key: &str) -> Operation {
+    let scope = Scope::new(scope);
+    let operation = Operation::new(scope, key.parse().unwrap(), Fingerprint::of([key]));
     operation.request_id("r".parse().unwrap())
 }
 
@@ -45,7 +48,7 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new() -> Self {
         let medium = Arc::new(Medium::default());
-        write_lock(&*medium, UUID).unwrap();
+        medium.write_lock(UUID);
         Self { medium, clock: SimulatedClock::new() }
     }
 
@@ -121,7 +124,7 @@ impl Line {
     }
 
     pub(super) fn hear(&self, from: usize, outcome: Result<Outcome>) -> Heard {
-        let durable = self.operation.durable;
+        let durable = self.operation.is_durable();
         match outcome {
             Ok(Outcome::Execute(permit)) => {
                 self.history.note(from, if durable { Event::Claim } else { Event::Execute });
@@ -163,7 +166,7 @@ impl Line {
 
     pub(super) fn forget(&self) {
         let from = self.history.now();
-        match self.store.forget(self.operation.scope, &self.operation.key).wait() {
+        match self.store.forget(self.operation.scope(), self.operation.key()).wait() {
             Err(Error::InFlight { .. }) => {}
             outcome => drop(self.history.conclude(from, Event::Forget, outcome)),
         }

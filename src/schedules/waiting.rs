@@ -8,9 +8,8 @@ use std::time::Duration;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::machine::{HOUR, Heard, Line, Machine, operation, poll_once};
+use super::machine::{HOUR, Heard, Line, Machine, operation_in, poll_once};
 use super::{explore, join};
-use crate::{Operation, Scope};
 
 /// Every kind of waiter hears the one answer.
 #[test]
@@ -112,7 +111,7 @@ fn p8_keys_and_scopes_do_not_disturb_each_other() {
         let store = Machine::new().open();
         let held = Line::new(&store, "held");
         let Heard::Run(running) = held.ask() else { panic!("it is new") };
-        let elsewhere = Operation { scope: Scope::new("t"), ..operation("held") };
+        let elsewhere = operation_in("t", "held");
         let lines = [Line::new(&store, "free"), Line::of(&store, elsewhere)];
         let threads = [0, 1, 0].map(|which| {
             let line = lines[which].clone();

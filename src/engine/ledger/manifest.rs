@@ -89,7 +89,7 @@ pub(super) fn read_lock(disk: &dyn Disk) -> Result<Option<[u8; 16]>> {
 }
 
 /// Writes `LOCK`, durably, and returns the uuid.
-pub(crate) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<[u8; 16]> {
+pub(super) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<[u8; 16]> {
     write(disk, LOCK, LOCK_MAGIC, &uuid).map_err(Trouble::into_error).map(|()| uuid)
 }
 
