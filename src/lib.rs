@@ -94,9 +94,6 @@ mod observe;
 mod operation;
 mod permit;
 pub mod record;
-#[cfg(test)]
-#[cfg(shuttle)]
-mod schedules;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;

@@ -1,4 +1,5 @@
-//! Threads under chosen schedules: the tests in `src/schedules.rs`, which are built of their own.
+//! Threads under chosen schedules: `tests/schedules`, and the tests of the table of keys in flight.
+//! They are built apart, because every dependency is built anew for them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use crate::trial::Failure;
 
 /// Schedules of each test in a trial.
 const SCHEDULES: u64 = 2_000;
+/// What cargo is told to test: whole stores, and the table of keys in flight.
+const SELECTIONS: [[&str; 2]; 2] = [["--test", "schedules"], ["--lib", "table::schedules"]];
 
 /// Builds the tests, which takes minutes the first time.
 ///
@@ -15,19 +18,21 @@ const SCHEDULES: u64 = 2_000;
 ///
 /// What cargo says.
 pub fn build() -> Result<(), String> {
-    let output = cargo().arg("--no-run").output().map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(());
+    for selection in SELECTIONS {
+        let output = cargo(selection).arg("--no-run").output();
+        let output = output.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
     }
-    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    Ok(())
 }
 
-/// Every dependency is built anew for them, and so in a directory of their own.
-fn cargo() -> Command {
+fn cargo(selection: [&str; 2]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet", "--release", "--lib", "schedules"]);
+    cargo.args(["test", "--quiet", "--release"]).args(selection);
     cargo.current_dir(&root).env("RUSTFLAGS", "--cfg shuttle");
     cargo.env("CARGO_TARGET_DIR", target.join("schedules"));
     cargo
@@ -39,9 +44,13 @@ fn cargo() -> Command {
 ///
 /// What the tests have printed, if one failed.
 pub fn explore(seed: u64) -> Result<u64, Failure> {
+    SELECTIONS.into_iter().map(|selection| explore_in(selection, seed)).sum()
+}
+
+fn explore_in(selection: [&str; 2], seed: u64) -> Result<u64, Failure> {
     let first = seed.wrapping_mul(SCHEDULES);
     let again = format!("schedules --seed {seed}");
-    let output = cargo()
+    let output = cargo(selection)
         .args(["--", "--nocapture", "--skip", "a_seed_repeats_its_schedule"])
         .env("REFRAIN_SCHEDULES", SCHEDULES.to_string())
         .env("REFRAIN_SEED", first.to_string())

@@ -7,11 +7,15 @@ use std::time::Duration;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::{explore, join};
+use super::{Acquired, Limits, Table, Waited};
 use crate::key::Address;
-use crate::table::{Acquired, Limits, Table, Waited};
 use crate::ticket::{Slot, Ticket};
 use crate::{Error, Scope};
+
+#[path = "../../tests/schedules/explorer.rs"]
+mod explorer;
+
+use explorer::{explore, join};
 
 /// A ticket may move between a thread and a task, and be waited for more than once.
 #[test]

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use refrain::disk::{Disk, DiskFile};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-
-use crate::disk::{Disk, DiskFile};
 
 #[derive(Debug, Default)]
 pub(super) struct Medium {

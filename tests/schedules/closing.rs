@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use shuttle::thread;
 
-use super::history::Event;
-use super::machine::{HOUR, Heard, Line, Machine, Running, response};
-use super::{explore, join};
+use crate::explorer::{explore, join};
+use crate::history::Event;
+use crate::machine::{HOUR, Heard, Line, Machine, Running, response};
 
 /// A client who waits on a thread, and one who waits in a task.
 fn waiters(line: &Line) -> [thread::JoinHandle<()>; 2] {

@@ -4,8 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-
-use crate::{Error, Result};
+use refrain::{Error, Result};
 
 /// What happened to a key, as a client saw it.
 ///

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use refrain::clock::SimulatedClock;
+use refrain::{Attempt, Error, Fingerprint, Operation, Outcome, Permit, Result, Scope, Store};
 
-use super::history::{Event, History};
-use super::medium::Medium;
-use crate::clock::SimulatedClock;
-use crate::{Attempt, Error, Fingerprint, Operation, Outcome, Permit, Result, Scope, Store};
+use crate::history::{Event, History};
+use crate::medium::Medium;
 
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 const LOG_BYTES: u64 = 256 * 1024;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::machine::{HOUR, Heard, Line, Machine, operation_in, poll_once};
-use super::{explore, join};
+use crate::explorer::{explore, join};
+use crate::machine::{HOUR, Heard, Line, Machine, operation_in, poll_once};
 
 /// Every kind of waiter hears the one answer.
 #[test]

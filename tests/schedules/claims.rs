@@ -4,9 +4,9 @@ use std::task::Poll;
 
 use shuttle::thread;
 
-use super::history::Event;
-use super::machine::{HOUR, Heard, Line, Machine, operation, poll_once};
-use super::{explore, join};
+use crate::explorer::{explore, join};
+use crate::history::Event;
+use crate::machine::{HOUR, Heard, Line, Machine, operation, poll_once};
 
 /// The one who gives up never learns that it had the key; the claim must not outlive that.
 #[test]

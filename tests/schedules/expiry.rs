@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use refrain::Error;
 use shuttle::thread;
 
-use super::history::Event;
-use super::machine::{HOUR, Heard, Line, Machine, operation};
-use super::{explore, join};
-use crate::Error;
+use crate::explorer::{explore, join};
+use crate::history::Event;
+use crate::machine::{HOUR, Heard, Line, Machine, operation};
 
 fn completed(line: &Line) {
     let heard = line.ask();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use refrain::Store;
 use shuttle::thread;
 
-use super::history::Event;
-use super::machine::{Heard, Line, Machine, Running, operation};
-use super::{explore, join};
-use crate::Store;
+use crate::explorer::{explore, join};
+use crate::history::Event;
+use crate::machine::{Heard, Line, Machine, Running, operation};
 
 fn run(line: &Line) -> Running {
     match line.ask() {
