@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use refrain::clock::SimulatedClock;
-use refrain::internals::{Disk, open_on};
+use refrain::disk::Disk;
 use refrain::{Attempt, Error, Outcome, Permit, Result, Store};
 
 use crate::journal::{Found, Journal, Miss, Times, find};
@@ -63,13 +63,13 @@ struct Held {
 ///
 /// The store's.
 pub fn open(disk: Arc<dyn Disk>, clock: SimulatedClock) -> Result<Store> {
-    let builder = Store::builder()
+    Store::builder()
         .ttl(TTL)
         .log_bytes(256 * 1024)
         .max_response_bytes(32 * 1024)
         .max_open_claims(24)
-        .clock(clock);
-    open_on(builder, disk)
+        .clock(clock)
+        .open_on(disk)
 }
 
 impl History {

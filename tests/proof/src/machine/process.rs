@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use refrain::internals::{Disk, DiskFile};
+use refrain::disk::{Disk, DiskFile};
 use rustix::io::Errno;
 
 use super::{Kind, Machine, State};

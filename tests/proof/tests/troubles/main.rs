@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use parking_lot::Mutex;
 use refrain::clock::SimulatedClock;
-use refrain::internals::{Disk, open_on};
+use refrain::disk::Disk;
 use refrain::{Error, Fingerprint, Key, Operation, Outcome, Permit, Record, Scope, Store};
 use refrain_proof::machine::{Limits, Machine, Process};
 use refrain_proof::model::HOUR;
@@ -55,7 +55,7 @@ impl Bench {
 
     fn try_open(&self, process: &Arc<Process>, log_bytes: u64) -> refrain::Result<Store> {
         let builder = Store::builder().log_bytes(log_bytes).clock(self.clock.clone());
-        open_on(builder, Arc::clone(process) as Arc<dyn Disk>)
+        builder.open_on(Arc::clone(process) as Arc<dyn Disk>)
     }
 
     fn limit_room(&self, room: u64) {
@@ -165,7 +165,7 @@ fn p14_checkpoints_in_a_burst_keep_to_their_bound() {
 fn p14_claims_in_a_burst_keep_to_their_bound() {
     let bench = Bench::new();
     let builder = Store::builder().log_bytes(LOG_BYTES).max_open_claims(4);
-    let store = open_on(builder.clock(bench.clock), bench.machine.start()).unwrap();
+    let store = builder.clock(bench.clock).open_on(bench.machine.start()).unwrap();
     let begun: Vec<_> =
         (0..9).map(|n| store.begin(&operation(&format!("c{n}")).durable())).collect();
     let outcomes: Vec<_> = begun.into_iter().map(|begin| begin.wait()).collect();
