@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use refrain::backend::Completion;
 use refrain::clock::SimulatedClock;
 use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store, internals};
 
@@ -46,12 +47,12 @@ const CASES: [(&str, Case); 6] = [
 fn encode(rounds: u64) {
     let (scope, key, response) = (scope(), key(1), response());
     for _ in 0..rounds {
-        black_box(internals::encode_record(scope, &key, DAY, &response));
+        black_box(internals::encode_record(scope, &key, &completion(&response)));
     }
 }
 
 fn decode(rounds: u64) {
-    let bytes = Bytes::from(internals::encode_record(scope(), &key(1), DAY, &response()));
+    let bytes = Bytes::from(internals::encode_record(scope(), &key(1), &completion(&response())));
     for _ in 0..rounds {
         black_box(internals::decode_record(&bytes));
     }
@@ -139,6 +140,15 @@ fn scope() -> Scope {
 
 fn key(n: u64) -> Key {
     format!("9b8cfa7a-1c2d-4a88-b3c0-{n:012x}").parse().expect("a UUID is a key")
+}
+
+fn completion(response: &Response<Bytes>) -> Completion {
+    Completion {
+        fingerprint: Fingerprint::from_bytes([9; 32]),
+        request_id: "req_81".parse().expect("it is within the grammar"),
+        ttl: DAY,
+        response: Some(response.clone()),
+    }
 }
 
 fn response() -> Response<Bytes> {

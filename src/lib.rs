@@ -92,6 +92,9 @@ pub mod internals;
 pub mod key;
 mod observe;
 mod operation;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod oracles;
 mod permit;
 pub mod record;
 #[cfg(feature = "server")]

@@ -8,7 +8,7 @@ use http::{Method, Request, Uri};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use refrain::Fingerprint;
-use refrain::internals::{canonical_fingerprint, request_fingerprint};
+use refrain::oracles::{canonical_fingerprint, request_fingerprint};
 use serde_json::Value;
 
 /// The headers that belong to the fingerprint, and one that does not.

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use refrain::internals::{recover_batches, recover_entries, recover_log};
+use refrain::oracles::{recover_batches, recover_entries, recover_log};
 
 fuzz_target!(|input: &[u8]| match input.split_first() {
     Some((b'l', bytes)) => recover_log(bytes),

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
+use refrain::backend::Completion;
 use refrain::internals::{decode_record, encode_record};
 use refrain::record::Trailers;
-use refrain::{Key, Record, Scope};
+use refrain::{Fingerprint, Key, Record, Scope};
 
 /// What is put into a record. Fields outside their grammar are left out.
 #[derive(Arbitrary)]
@@ -36,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
 /// Encodes and decodes, and encodes to the same bytes again.
 fn survives(key: &Key, kept_for: Duration, response: &Response<Bytes>) {
     let scope = Scope::new("fuzz");
-    let bytes = encode_record(scope, key, kept_for, response);
+    let bytes = encode_record(scope, key, &completion(kept_for, response));
     let record = decode_record(&bytes.clone().into()).expect("it was encoded");
     let stored = record.response().expect("it had one");
     assert_eq!(ttl(&record), kept_for);
@@ -44,7 +45,16 @@ fn survives(key: &Key, kept_for: Duration, response: &Response<Bytes>) {
     assert_eq!(stored.headers(), response.headers());
     assert_eq!(stored.body(), response.body());
     assert_eq!(stored.extensions().get::<Trailers>(), response.extensions().get());
-    assert_eq!(encode_record(scope, key, kept_for, stored), bytes);
+    assert_eq!(encode_record(scope, key, &completion(kept_for, stored)), bytes);
+}
+
+fn completion(ttl: Duration, response: &Response<Bytes>) -> Completion {
+    Completion {
+        fingerprint: Fingerprint::from_bytes([9; 32]),
+        request_id: "req_81".parse().expect("it is within the grammar"),
+        ttl,
+        response: Some(response.clone()),
+    }
 }
 
 fn ttl(record: &Record) -> Duration {

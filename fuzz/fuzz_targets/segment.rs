@@ -9,7 +9,7 @@ use std::process::abort;
 use std::sync::Mutex;
 
 use libfuzzer_sys::fuzz_target;
-use refrain::internals::{recover_pages, recover_rows, recover_segment};
+use refrain::oracles::{recover_pages, recover_rows, recover_segment};
 
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 

@@ -175,6 +175,23 @@ impl Found {
     }
 }
 
+/// Encodes the entry of a completion, in no particular store.
+pub fn encode_record(scope: Scope, key: &Key, completion: &Completion) -> Vec<u8> {
+    let address = Address::new(&[0; 16], scope, key.clone());
+    Encoded::completion(&address, completion).bytes
+}
+
+/// Decodes an entry as a lookup does, or returns `None` if it is malformed or no record.
+///
+/// The record shares the memory of `bytes`, and was completed at the Unix epoch.
+pub fn decode_record(bytes: &Bytes) -> Option<Record> {
+    let parts = Parts::of(bytes).ok()?;
+    match Found::decode(&bytes.slice_ref(parts.payload), Moment(0)).ok()? {
+        Found::Record(record) => Some(record),
+        Found::Forgotten => None,
+    }
+}
+
 impl Entry<'_> {
     fn size_hint(&self) -> usize {
         match self {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
+use refrain::backend::Completion;
 use refrain::internals::{decode_record, encode_record};
-use refrain::{Key, Scope};
+use refrain::{Fingerprint, Key, Scope};
 
 use crate::chance::Chance;
 use crate::trial::{self, Failure};
@@ -67,15 +68,24 @@ fn fresh(chance: &mut Chance) -> Result<Vec<u8>, String> {
 fn survives(key: &str, kept: Duration, response: &Response<Bytes>) -> Result<Vec<u8>, String> {
     let key: Key = key.parse().expect("letters, digits and a dash");
     let scope = Scope::new("codec");
-    let bytes = encode_record(scope, &key, kept, response);
+    let bytes = encode_record(scope, &key, &completion(kept, response));
     let record = decode_record(&bytes.clone().into());
     let record = record.ok_or_else(|| format!("it does not decode: {bytes:02x?}"))?;
     let stored = record.response().ok_or("its response is gone")?;
     let same = stored.status() == response.status()
         && stored.headers() == response.headers()
         && stored.body() == response.body()
-        && encode_record(scope, &key, kept, stored) == bytes;
+        && encode_record(scope, &key, &completion(kept, stored)) == bytes;
     if same { Ok(bytes) } else { Err(format!("it came out otherwise: {bytes:02x?}")) }
+}
+
+fn completion(ttl: Duration, response: &Response<Bytes>) -> Completion {
+    Completion {
+        fingerprint: Fingerprint::from_bytes([9; 32]),
+        request_id: "req_81".parse().expect("letters, digits and an underscore"),
+        ttl,
+        response: Some(response.clone()),
+    }
 }
 
 fn damage(bytes: &mut Vec<u8>, chance: &mut Chance) {
