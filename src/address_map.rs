@@ -20,7 +20,8 @@ impl Hasher for OwnHash {
     }
 
     fn write_u128(&mut self, hash: u128) {
-        self.0 = hash as u64;
+        let [low @ .., _, _, _, _, _, _, _, _] = hash.to_le_bytes();
+        self.0 = u64::from_le_bytes(low);
     }
 
     fn finish(&self) -> u64 {

@@ -82,7 +82,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Whether a record may still be replayed, by the backend's clock.
     fn is_live(&self, record: &Record) -> bool;
 
-    /// The limits that callers keep to.
+    /// The limits that callers keep to, the same for as long as the backend lives. The store stores no
+    /// body over [`MAX_BODY_BYTES`](crate::codec::MAX_BODY_BYTES), whatever they say.
     fn rules(&self) -> Rules;
 
     /// Fails if the store takes no more work.

@@ -143,7 +143,7 @@ impl Begin {
     }
 
     fn rules(&self) -> Rules {
-        self.face.backend.rules()
+        self.face.rules
     }
 
     fn asked(&self) -> Asked {

@@ -51,8 +51,7 @@ impl Store {
     ///
     /// [`Store::open`] and [`Store::builder`] make one over the embedded engine.
     pub fn new(backend: impl Backend) -> Self {
-        let table = Arc::clone(backend.table());
-        Self(Arc::new(Handle(Arc::new(Face { table, backend: Box::new(backend) }))))
+        Self(Arc::new(Handle(Arc::new(Face::new(backend)))))
     }
 
     /// Asks for a key.
@@ -104,7 +103,7 @@ impl Store {
     }
 
     fn try_forget(&self, scope: Scope, key: &Key) -> Result<Ticket<()>> {
-        let Face { backend, table } = self.face();
+        let Face { backend, table, .. } = self.face();
         backend.check()?;
         let address = table.address(scope, key.clone());
         match table.acquire(&address, &RequestId::random())? {
@@ -131,7 +130,7 @@ impl Store {
 
     /// The limits that operations keep to.
     pub fn rules(&self) -> Rules {
-        self.face().backend.rules()
+        self.face().rules
     }
 
     /// Reads everything that the store keeps and verifies it, which takes as long as reading does.
@@ -178,7 +177,11 @@ impl Store {
     ///
     /// [`Error::Stopped`] with its source if the store had failed.
     pub fn close(&self, timeout: Duration) -> Result<usize> {
-        self.face().backend.close(timeout).wait()
+        let Face { backend, table, .. } = self.face();
+        let closed = backend.close(timeout).wait();
+        // Nobody waits for a store that is closed, whatever its backend has done about it.
+        table.stop(&Error::stopped());
+        closed
     }
 }
 

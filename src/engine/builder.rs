@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::MAX_BODY_BYTES;
 use crate::engine::disk::{Disk, MemoryDisk, RealDisk};
-use crate::engine::ledger::{LOCK, Settings};
+use crate::engine::ledger::{LOCK, MANIFEST, Settings};
 use crate::engine::log::PAGE;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -207,13 +207,16 @@ impl Builder {
     /// [`Error::Missing`]; else as for [`open`](Self::open).
     pub fn open_existing(self, path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
-        match std::fs::symlink_metadata(path.join(LOCK)) {
-            Ok(_) => self.open(path),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::Missing { path: path.into() })
+        // A directory with one of them alone would be set up anew.
+        for file in [LOCK, MANIFEST] {
+            if let Err(error) = std::fs::symlink_metadata(path.join(file)) {
+                return Err(match error.kind() {
+                    std::io::ErrorKind::NotFound => Error::Missing { path: path.into() },
+                    _ => Error::io("look for", path.join(file), error),
+                });
             }
-            Err(error) => Err(Error::io("look for", path.join(LOCK), error)),
         }
+        self.open(path)
     }
 
     /// Opens an empty store in memory: for tests of programs that use a store.

@@ -45,8 +45,8 @@ mod seal;
 mod space;
 
 pub(crate) use claims::{Claims, OpenClaim};
-pub(crate) use manifest::LOCK;
-use manifest::{MANIFEST, Manifest, read_lock};
+pub(crate) use manifest::{LOCK, MANIFEST};
+use manifest::{Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;
 pub(crate) use seal::reap_interval;

@@ -260,6 +260,13 @@ fn p13_opening_an_existing_store_never_creates_one() {
     run(&store, "a");
     drop(store);
     assert_eq!(replayed(&open().unwrap(), "a").as_deref(), Some("a"));
+    // What is left of a store is not one.
+    for file in files(&home.path(), "") {
+        if !file.ends_with("LOCK") {
+            fs::remove_file(file).unwrap();
+        }
+    }
+    assert!(matches!(open(), Err(Error::Missing { .. })));
 }
 
 #[test]

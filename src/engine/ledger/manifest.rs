@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// The file that is locked by the process that has the store open.
 pub(crate) const LOCK: &str = "LOCK";
 /// The file that lists all others.
-pub(super) const MANIFEST: &str = "MANIFEST";
+pub(crate) const MANIFEST: &str = "MANIFEST";
 
 const FORMAT: u32 = 1;
 const LOCK_MAGIC: [u8; 8] = *b"rfrn lck";
