@@ -2,88 +2,25 @@
 //!
 //! Each is parsed once, at the edge, and is its own proof afterwards.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+mod address;
+mod digest;
+mod downstream;
+mod fingerprint;
+mod random;
+mod request_id;
+mod scope;
 
-/// Whose key it is: the SHA-256 of an API key, or of another principal's name.
-///
-/// A record is visible in its own scope only. The API key itself is neither kept nor printed.
-///
-/// ```
-/// use refrain::Scope;
-///
-/// let scope = Scope::from_api_key("sk_live_51");
-/// assert_ne!(scope, Scope::from_api_key("sk_live_52"));
-/// assert_ne!(scope, Scope::new("sk_live_51"));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Scope([u8; 32]);
-
-impl Scope {
-    /// The scope of an API key. Keys of at least 128 random bits are safe to store as a plain
-    /// SHA-256; hand over a keyed hash by [`new`](Self::new) where they are guessable.
-    pub fn from_api_key(api_key: impl AsRef<[u8]>) -> Self {
-        Self(Sha256::digest(api_key).into())
-    }
-
-    /// The scope of any other principal: a tenant, a user, an account. Distinct from the scope of
-    /// an API key of the same bytes.
-    pub fn new(principal: impl AsRef<[u8]>) -> Self {
-        let mut hasher = Sha256::new_with_prefix(b"refrain principal\0");
-        hasher.update(principal);
-        Self(hasher.finalize().into())
-    }
-
-    /// The scope of a principal with a number: the primary key of a tenant or of a user. Distinct
-    /// from the scope of the same number as text.
-    ///
-    /// ```
-    /// use refrain::Scope;
-    ///
-    /// assert_eq!(Scope::from_id(42_i64), Scope::from_id(42_u32));
-    /// assert_ne!(Scope::from_id(42_i64), Scope::new("42"));
-    /// ```
-    pub fn from_id(id: impl Into<i128>) -> Self {
-        let mut hasher = Sha256::new_with_prefix(b"refrain id\0");
-        hasher.update(id.into().to_le_bytes());
-        Self(hasher.finalize().into())
-    }
-
-    /// Restores a scope from the bytes that [`as_bytes`](Self::as_bytes) gave.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The 32 bytes of the digest.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-/// 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
-    }
-}
-
-impl FromStr for Scope {
-    type Err = InvalidDigest;
-
-    fn from_str(hex: &str) -> Result<Self, InvalidDigest> {
-        read_hex(hex).map(Self)
-    }
-}
-
-impl fmt::Debug for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Scope({:02x}{:02x}{:02x}{:02x}..)", self.0[0], self.0[1], self.0[2], self.0[3])
-    }
-}
+pub(crate) use address::Address;
+pub use digest::InvalidDigest;
+pub(crate) use downstream::downstream_key;
+pub use fingerprint::Fingerprint;
+pub(crate) use random::random_bytes;
+pub use request_id::{InvalidRequestId, RequestId};
+pub use scope::Scope;
 
 /// The client's idempotency key: 1 to 255 visible ASCII characters (0x21 to 0x7E).
 ///
@@ -214,218 +151,8 @@ pub enum InvalidKey {
     Unquoted,
 }
 
-/// What a key was used for: a SHA-256 over length-prefixed parts, so that no two different lists of
-/// parts share one.
-///
-/// ```
-/// use refrain::Fingerprint;
-///
-/// let call = Fingerprint::of(["POST", "/v1/calls", "{}"]);
-/// assert_ne!(call, Fingerprint::of(["POST", "/v1/calls{}", ""]));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    /// The fingerprint of a request's parts: method, path and query, body.
-    pub fn of<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> Self {
-        let mut hasher = Sha256::new();
-        for part in parts {
-            let part = part.as_ref();
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Self(hasher.finalize().into())
-    }
-
-    /// Restores a fingerprint from the bytes that [`as_bytes`](Self::as_bytes) gave.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The 32 bytes of the digest.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-/// 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, f)
-    }
-}
-
-impl FromStr for Fingerprint {
-    type Err = InvalidDigest;
-
-    fn from_str(hex: &str) -> Result<Self, InvalidDigest> {
-        read_hex(hex).map(Self)
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "Fingerprint({a:02x}{b:02x}{c:02x}{d:02x}..)")
-    }
-}
-
-/// A value is not the hexadecimal form of a [`Scope`] or a [`Fingerprint`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected 64 hexadecimal digits")]
-pub struct InvalidDigest;
-
-fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-}
-
-fn read_hex(text: &str) -> Result<[u8; 32], InvalidDigest> {
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(InvalidDigest) };
-    if pairs.len() != 32 {
-        return Err(InvalidDigest);
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut bytes = [0; 32];
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high).zip(digit(*low)).map(|(h, l)| h << 4 | l).ok_or(InvalidDigest)?;
-    }
-    Ok(bytes)
-}
-
-/// The server's name for one request: 1 to 128 characters of `A-Z a-z 0-9 . _ -`.
-///
-/// A conflict names the original's, so that support can find it.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RequestId(Arc<str>);
-
-impl RequestId {
-    /// The longest request id, in characters.
-    pub const MAX_LEN: usize = 128;
-
-    /// How many a thread draws at a time.
-    const DRAWN: usize = 16;
-
-    /// Makes a new one from 128 random bits: `req_` and 32 hexadecimal digits. A copy of the process, by
-    /// `fork` or from a snapshot of its machine, may repeat up to 16 of a thread's.
-    pub fn random() -> Self {
-        // Many at a time: a call into the operating system for each is what costs.
-        thread_local!(static SPARE: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) });
-        let bytes = SPARE.with_borrow_mut(|spare| {
-            if spare.is_empty() {
-                spare.extend_from_slice(random_bytes::<{ 16 * Self::DRAWN }>().as_chunks().0);
-            }
-            spare.pop().expect("they were just drawn")
-        });
-        let mut text = *b"req_00000000000000000000000000000000";
-        for (digits, byte) in text[4..].chunks_exact_mut(2).zip(bytes) {
-            digits[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-            digits[1] = b"0123456789abcdef"[usize::from(byte & 0xf)];
-        }
-        Self(str::from_utf8(&text).expect("it is made of digits").into())
-    }
-
-    /// The request id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for RequestId {
-    type Err = InvalidRequestId;
-
-    fn from_str(value: &str) -> Result<Self, InvalidRequestId> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if (1..=Self::MAX_LEN).contains(&value.len()) && value.bytes().all(allowed) {
-            Ok(Self(value.into()))
-        } else {
-            Err(InvalidRequestId)
-        }
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RequestId({})", self.0)
-    }
-}
-
-/// A value is not a [`RequestId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("request id must be 1 to 128 characters of A-Z a-z 0-9 . _ -")]
-pub struct InvalidRequestId;
-
-/// A scope and a key together: the name of one record.
-///
-/// Carries its 128-bit hash, seeded with the store's uuid, which clients do not know and so cannot
-/// aim collisions at. Shards, indexes and filters all take their bits from it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Address {
-    pub(crate) scope: Scope,
-    pub(crate) key: Key,
-    pub(crate) hash: u128,
-}
-
-impl Address {
-    pub(crate) fn new(seed: &[u8; 16], scope: Scope, key: Key) -> Self {
-        let hash = Self::hash_of(seed, &scope.0, key.as_bytes());
-        Self { scope, key, hash }
-    }
-
-    pub(crate) fn hash_of(seed: &[u8; 16], scope: &[u8; 32], key: &[u8]) -> u128 {
-        let mut hasher = Sha256::new_with_prefix(seed);
-        hasher.update(scope);
-        hasher.update(key);
-        let digest: [u8; 32] = hasher.finalize().into();
-        let mut low = [0; 16];
-        low.copy_from_slice(&digest[..16]);
-        u128::from_le_bytes(low)
-    }
-}
-
-impl std::hash::Hash for Address {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u128(self.hash);
-    }
-}
-
-/// The key that an operation hands to the next service under a label. The seed names the operation,
-/// so its key's next use gets another.
-pub(crate) fn downstream_key(seed: &[u8; 24], scope: Scope, key: &Key, label: &str) -> Key {
-    let mut hasher = Sha256::new_with_prefix(seed);
-    hasher.update(scope.0);
-    hasher.update((key.as_bytes().len() as u64).to_le_bytes());
-    hasher.update(key.as_bytes());
-    hasher.update(label);
-    let digest: [u8; 32] = hasher.finalize().into();
-    let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.parse().expect("hexadecimal digits are a key")
-}
-
-/// Random bytes from the operating system.
-pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(n) => filled += n,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => panic!("the operating system has no randomness: {error}"),
-        }
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     fn key(value: &str) -> Result<Key, InvalidKey> {
@@ -462,48 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn fingerprints_of_different_part_lists_differ() {
-        let parts: [&[&str]; 5] = [
-            &["POST", "/a", ""],
-            &["POST", "/a?"],
-            &["POST/a"],
-            &["POST", "/a"],
-            &["", "POST", "/a"],
-        ];
-        for (i, a) in parts.iter().enumerate() {
-            for b in &parts[i + 1..] {
-                assert_ne!(Fingerprint::of(*a), Fingerprint::of(*b), "{a:?} {b:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn scopes_and_fingerprints_survive_their_hexadecimal_form() {
-        let scope = Scope::from_api_key("sk_live_51");
-        assert_eq!(scope.to_string().parse(), Ok(scope));
-        let fingerprint = Fingerprint::of(["POST"]);
-        assert_eq!(fingerprint.to_string().to_uppercase().parse(), Ok(fingerprint));
-        assert_eq!(Scope::from_bytes(*scope.as_bytes()), scope);
-        for bad in ["", "abc", &"g".repeat(64), &"a".repeat(66), &"é".repeat(32)] {
-            assert_eq!(bad.parse::<Scope>(), Err(InvalidDigest), "{bad:?}");
-        }
-    }
-
-    #[test]
     fn p16_debug_output_shows_no_secret() {
         let scope = format!("{:?}", Scope::from_api_key("sk_live_secret"));
         let key = format!("{:?}", key("key-secret").unwrap());
         assert!(!scope.contains("secret") && !key.contains("secret"), "{scope} {key}");
-    }
-
-    #[test]
-    fn request_ids_keep_their_grammar() {
-        assert!("req_81.a-Z".parse::<RequestId>().is_ok());
-        let ids: HashSet<_> = (0..100).map(|_| RequestId::random().as_str().to_owned()).collect();
-        assert_eq!(ids.len(), 100);
-        assert!(ids.iter().all(|id| id.parse::<RequestId>().is_ok()));
-        for bad in ["", "a b", "a/b", "é", &"r".repeat(129)] {
-            assert_eq!(bad.parse::<RequestId>(), Err(InvalidRequestId), "{bad:?}");
-        }
     }
 }

@@ -1,0 +1,92 @@
+//! The content of a request, as a digest.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+use super::digest::{InvalidDigest, read_hex, write_hex};
+
+/// What a key was used for: a SHA-256 over length-prefixed parts, so that no two different lists of
+/// parts share one.
+///
+/// ```
+/// use refrain::Fingerprint;
+///
+/// let call = Fingerprint::of(["POST", "/v1/calls", "{}"]);
+/// assert_ne!(call, Fingerprint::of(["POST", "/v1/calls{}", ""]));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of a request's parts: method, path and query, body.
+    pub fn of<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> Self {
+        let mut hasher = Sha256::new();
+        for part in parts {
+            let part = part.as_ref();
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(hasher.finalize().into())
+    }
+
+    /// Restores a fingerprint from the bytes that [`as_bytes`](Self::as_bytes) gave.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the digest.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = InvalidDigest;
+
+    fn from_str(hex: &str) -> Result<Self, InvalidDigest> {
+        read_hex(hex).map(Self)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "Fingerprint({a:02x}{b:02x}{c:02x}{d:02x}..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_of_different_part_lists_differ() {
+        let parts: [&[&str]; 5] = [
+            &["POST", "/a", ""],
+            &["POST", "/a?"],
+            &["POST/a"],
+            &["POST", "/a"],
+            &["", "POST", "/a"],
+        ];
+        for (i, a) in parts.iter().enumerate() {
+            for b in &parts[i + 1..] {
+                assert_ne!(Fingerprint::of(*a), Fingerprint::of(*b), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_survives_its_hexadecimal_form() {
+        let fingerprint = Fingerprint::of(["POST"]);
+        assert_eq!(fingerprint.to_string().to_uppercase().parse(), Ok(fingerprint));
+    }
+}

@@ -1,0 +1,94 @@
+//! The server's name for a request.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::random::random_bytes;
+
+/// The server's name for one request: 1 to 128 characters of `A-Z a-z 0-9 . _ -`.
+///
+/// A conflict names the original's, so that support can find it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The longest request id, in characters.
+    pub const MAX_LEN: usize = 128;
+
+    /// How many a thread draws at a time.
+    const DRAWN: usize = 16;
+
+    /// Makes a new one from 128 random bits: `req_` and 32 hexadecimal digits. A copy of the process, by
+    /// `fork` or from a snapshot of its machine, may repeat up to 16 of a thread's.
+    pub fn random() -> Self {
+        // Many at a time: a call into the operating system for each is what costs.
+        thread_local!(static SPARE: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) });
+        let bytes = SPARE.with_borrow_mut(|spare| {
+            if spare.is_empty() {
+                spare.extend_from_slice(random_bytes::<{ 16 * Self::DRAWN }>().as_chunks().0);
+            }
+            spare.pop().expect("they were just drawn")
+        });
+        let mut text = *b"req_00000000000000000000000000000000";
+        for (digits, byte) in text[4..].chunks_exact_mut(2).zip(bytes) {
+            digits[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+            digits[1] = b"0123456789abcdef"[usize::from(byte & 0xf)];
+        }
+        Self(str::from_utf8(&text).expect("it is made of digits").into())
+    }
+
+    /// The request id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = InvalidRequestId;
+
+    fn from_str(value: &str) -> Result<Self, InvalidRequestId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if (1..=Self::MAX_LEN).contains(&value.len()) && value.bytes().all(allowed) {
+            Ok(Self(value.into()))
+        } else {
+            Err(InvalidRequestId)
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestId({})", self.0)
+    }
+}
+
+/// A value is not a [`RequestId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("request id must be 1 to 128 characters of A-Z a-z 0-9 . _ -")]
+pub struct InvalidRequestId;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn request_ids_keep_their_grammar() {
+        assert!("req_81.a-Z".parse::<RequestId>().is_ok());
+        let ids: HashSet<_> = (0..100).map(|_| RequestId::random().as_str().to_owned()).collect();
+        assert_eq!(ids.len(), 100);
+        assert!(ids.iter().all(|id| id.parse::<RequestId>().is_ok()));
+        for bad in ["", "a b", "a/b", "é", &"r".repeat(129)] {
+            assert_eq!(bad.parse::<RequestId>(), Err(InvalidRequestId), "{bad:?}");
+        }
+    }
+}
