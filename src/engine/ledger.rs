@@ -307,10 +307,7 @@ impl Ledger {
     ///
     /// A transient error leaves both as they were. After a fatal one it is unknown which of the two
     /// is on disk.
-    fn change_manifest(
-        &self,
-        change: impl FnOnce(&mut Manifest),
-    ) -> std::result::Result<(), Trouble> {
+    fn change_manifest(&self, change: impl FnOnce(&mut Manifest)) -> Result<(), Trouble> {
         let mut manifest = self.manifest.lock();
         let mut changed = manifest.clone();
         change(&mut changed);

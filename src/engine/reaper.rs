@@ -111,7 +111,7 @@ impl Reaper {
 
     /// Does all steps, even after one has failed: on a full disk, dropping expired files is what
     /// frees space.
-    fn work(&mut self) -> std::result::Result<(), Trouble> {
+    fn work(&mut self) -> Result<(), Trouble> {
         let prepared = self.prepare();
         let rotated = self.rotate_if_old();
         let sealed = self.seal();
@@ -130,12 +130,12 @@ impl Reaper {
         worst([prepared, rotated, sealed, expired, freed])
     }
 
-    fn prepare(&mut self) -> std::result::Result<(), Trouble> {
+    fn prepare(&mut self) -> Result<(), Trouble> {
         self.engine.ledger.prepare(&mut self.retired)
     }
 
     /// Idle stores rotate too, so that their records expire with their file.
-    fn rotate_if_old(&mut self) -> std::result::Result<(), Trouble> {
+    fn rotate_if_old(&mut self) -> Result<(), Trouble> {
         let ledger = &self.engine.ledger;
         let active = Arc::clone(&ledger.snapshot().logs[0]);
         let age = active.first_at().map(|at| ledger.timeline.now().since(at));
@@ -157,7 +157,7 @@ impl Reaper {
     }
 
     /// Seals frozen logs until none is due.
-    fn seal(&mut self) -> std::result::Result<(), Trouble> {
+    fn seal(&mut self) -> Result<(), Trouble> {
         loop {
             let engine = &self.engine;
             let (frozen, retired) = (&self.frozen, &mut self.retired);
@@ -182,9 +182,7 @@ impl Reaper {
 }
 
 /// Returns the first fatal outcome, or else the first transient one.
-fn worst<const N: usize>(
-    outcomes: [std::result::Result<(), Trouble>; N],
-) -> std::result::Result<(), Trouble> {
+fn worst<const N: usize>(outcomes: [Result<(), Trouble>; N]) -> Result<(), Trouble> {
     let mut worst = Ok(());
     for outcome in outcomes {
         match outcome {
@@ -268,7 +266,7 @@ mod tests {
         }
     }
 
-    fn is_stopped(outcome: &std::result::Result<(), Trouble>) -> bool {
+    fn is_stopped(outcome: &Result<(), Trouble>) -> bool {
         matches!(outcome, Err(Trouble::Transient(Error::Stopped { .. })))
     }
 

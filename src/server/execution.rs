@@ -173,10 +173,7 @@ impl Drop for Lender {
 impl<S: Sync> FromRequestParts<S> for Execution {
     type Rejection = Envelope;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _state: &S,
-    ) -> std::result::Result<Self, Envelope> {
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Envelope> {
         if parts.extensions.get::<RequestId>().is_none() {
             let message = "the handler needs an idempotency layer, and there is none";
             return Err(Envelope::new(
@@ -199,7 +196,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for Execution {
     async fn from_request_parts(
         parts: &mut Parts,
         _state: &S,
-    ) -> std::result::Result<Option<Self>, Self::Rejection> {
+    ) -> Result<Option<Self>, Self::Rejection> {
         Ok(parts.extensions.get().cloned())
     }
 }

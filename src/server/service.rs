@@ -56,12 +56,11 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future =
-        Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
 
     /// Always ready. The inner service is made ready only for a request that it executes, so that
     /// waiting and replayed requests take none of its concurrency.
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<std::result::Result<(), S::Error>> {
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
 
@@ -78,10 +77,7 @@ where
     R: HttpBody<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    async fn answer<B: AnyBody>(
-        self,
-        mut request: Request<B>,
-    ) -> std::result::Result<Response<Body>, S::Error> {
+    async fn answer<B: AnyBody>(self, mut request: Request<B>) -> Result<Response<Body>, S::Error> {
         let options = Arc::clone(&self.options);
         let dialect: &dyn Dialect =
             if is_grpc(request.headers()) { &Grpc } else { &*options.dialect };
@@ -127,7 +123,7 @@ where
         request: Request<impl AnyBody>,
         key: Key,
         id: RequestId,
-    ) -> std::result::Result<Reply, S::Error> {
+    ) -> Result<Reply, S::Error> {
         let (parts, body) = request.into_parts();
         let Some(scope) = (self.options.scope)(&parts) else {
             return Ok(Reply::Refused(Reason::Unauthorized));
@@ -151,11 +147,7 @@ where
     }
 
     /// Answers a request whose key was interrupted.
-    async fn resume(
-        self,
-        attempt: Attempt,
-        request: Request<Body>,
-    ) -> std::result::Result<Reply, S::Error> {
+    async fn resume(self, attempt: Attempt, request: Request<Body>) -> Result<Reply, S::Error> {
         match self.options.interrupted() {
             OnInterrupted::Rerun => self.rerun(attempt, request).await,
             OnInterrupted::Refuse => Ok(refuse_interrupted(&attempt)),
@@ -167,11 +159,7 @@ where
         }
     }
 
-    async fn rerun(
-        self,
-        attempt: Attempt,
-        request: Request<Body>,
-    ) -> std::result::Result<Reply, S::Error> {
+    async fn rerun(self, attempt: Attempt, request: Request<Body>) -> Result<Reply, S::Error> {
         match attempt.retry().await {
             Ok(permit) => self.execute(permit, request).await,
             Err(error) => Ok(Reply::Refused(Reason::from(&error))),
@@ -183,7 +171,7 @@ where
         hook: Hook,
         attempt: Attempt,
         request: Request<Body>,
-    ) -> std::result::Result<Reply, S::Error> {
+    ) -> Result<Reply, S::Error> {
         let (parts, body) = request.into_parts();
         let key = attempt.key().clone();
         let interruption = Interruption { attempt, key, request: parts.clone() };
@@ -208,11 +196,7 @@ where
     }
 
     /// Runs the handler in a task of its own, which goes on if the client hangs up.
-    async fn execute(
-        self,
-        permit: Permit,
-        mut request: Request<Body>,
-    ) -> std::result::Result<Reply, S::Error> {
+    async fn execute(self, permit: Permit, mut request: Request<Body>) -> Result<Reply, S::Error> {
         let lender = Lender::new(permit);
         request.extensions_mut().insert(lender.execution());
         finish(observe::spawn(async move {
@@ -244,9 +228,7 @@ where
 
 /// Waits for a task. Tasks are never aborted, so one ends early only by a panic or with its
 /// runtime.
-async fn finish<E>(
-    task: tokio::task::JoinHandle<std::result::Result<Reply, E>>,
-) -> std::result::Result<Reply, E> {
+async fn finish<E>(task: tokio::task::JoinHandle<Result<Reply, E>>) -> Result<Reply, E> {
     task.await.unwrap_or_else(|error| {
         let panicked = error.is_panic();
         let reason = if panicked { Reason::HandlerPanicked } else { Reason::OutcomeUnknown };
@@ -255,7 +237,7 @@ async fn finish<E>(
 }
 
 /// Returns the word for a request's end, for its span.
-fn outcome<E>(answer: &std::result::Result<Reply, E>) -> &'static str {
+fn outcome<E>(answer: &Result<Reply, E>) -> &'static str {
     match answer {
         Ok(Reply::Fresh(_)) => "executed",
         Ok(Reply::Replay(_)) => "replayed",
@@ -321,7 +303,7 @@ async fn begin(store: &Store, operation: &Operation, wait: Duration) -> Result<O
 }
 
 /// Makes the service ready and calls it.
-async fn run<S, R>(mut inner: S, request: Request<Body>) -> std::result::Result<R, S::Error>
+async fn run<S, R>(mut inner: S, request: Request<Body>) -> Result<R, S::Error>
 where
     S: Service<Request<Body>, Response = R>,
 {
@@ -329,7 +311,7 @@ where
     inner.call(request).await
 }
 
-async fn ready<S>(inner: &mut S) -> std::result::Result<(), S::Error>
+async fn ready<S>(inner: &mut S) -> Result<(), S::Error>
 where
     S: Service<Request<Body>>,
 {

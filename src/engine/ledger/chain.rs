@@ -212,7 +212,7 @@ fn read_batch(
     let mut changes = Vec::new();
     for frame in batch.frames() {
         let location = Location::of(&frame, offset, batch.head.anchor.at);
-        let mut read = || -> std::result::Result<(), Malformed> {
+        let mut read = || -> Result<(), Malformed> {
             let parts = Parts::of(frame.bytes)?;
             let what = match entry::decode(parts.payload)? {
                 Entry::Start(_) => return Ok(()),

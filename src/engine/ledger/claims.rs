@@ -62,11 +62,7 @@ impl OpenClaim {
     }
 
     /// Reads a claim from a batch of this sequence and time.
-    pub(crate) fn read(
-        claim: &Claim<'_>,
-        sequence: u64,
-        at: Moment,
-    ) -> std::result::Result<Self, Malformed> {
+    pub(crate) fn read(claim: &Claim<'_>, sequence: u64, at: Moment) -> Result<Self, Malformed> {
         Ok(Self {
             fingerprint: Fingerprint::from_bytes(claim.fingerprint),
             request_id: request_id(claim.request_id)?,

@@ -68,7 +68,7 @@ impl Manifest {
     /// # Durability
     ///
     /// The new file is durable when this returns.
-    pub(crate) fn write(&self, disk: &dyn Disk) -> std::result::Result<(), Trouble> {
+    pub(crate) fn write(&self, disk: &dyn Disk) -> Result<(), Trouble> {
         let content = bincode::encode_to_vec(self, CONFIG)
             .expect("a vector takes every list of files within the limits");
         write(disk, MANIFEST, MANIFEST_MAGIC, &content)
@@ -119,12 +119,7 @@ fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> 
 }
 
 /// Replaces a file by magic, format, content and checksum, durably.
-fn write(
-    disk: &dyn Disk,
-    name: &str,
-    magic: [u8; 8],
-    content: &[u8],
-) -> std::result::Result<(), Trouble> {
+fn write(disk: &dyn Disk, name: &str, magic: [u8; 8], content: &[u8]) -> Result<(), Trouble> {
     let temporary = format!("{name}.tmp");
     let mut bytes = magic.to_vec();
     bytes.extend_from_slice(&FORMAT.to_le_bytes());

@@ -45,7 +45,7 @@ impl Ledger {
     /// # Durability
     ///
     /// The log, its name and its entry in `MANIFEST` are durable when this returns.
-    pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> std::result::Result<(), Trouble> {
+    pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
         if self.admit_again() || self.backlog() > self.max_frozen + MAX_BEHIND {
             return Ok(());
         }
@@ -139,7 +139,7 @@ impl Ledger {
         &self,
         frozen: &[Frozen],
         pace: impl FnMut() -> Result<()>,
-    ) -> std::result::Result<usize, Trouble> {
+    ) -> Result<usize, Trouble> {
         let now = self.timeline.now();
         let logs = &frozen[..due(frozen, &self.settings, now)];
         let (Some(oldest), Some(newest)) = (logs.first(), logs.last()) else { return Ok(0) };
@@ -166,7 +166,7 @@ impl Ledger {
     }
 
     /// Lists a segment in place of the logs up to `sealed`, on disk and then in the snapshot.
-    fn adopt(&self, segment: Option<Segment>, sealed: End) -> std::result::Result<(), Trouble> {
+    fn adopt(&self, segment: Option<Segment>, sealed: End) -> Result<(), Trouble> {
         self.sync_names().map_err(Trouble::Fatal)?;
         let segment = segment.map(Arc::new);
         let listed = self.change_manifest(|manifest| {
@@ -194,10 +194,7 @@ impl Ledger {
     /// # Errors
     ///
     /// The segments are kept, and what has expired is not served.
-    pub(crate) fn drop_expired(
-        &self,
-        retired: &mut Vec<Retired>,
-    ) -> std::result::Result<usize, Trouble> {
+    pub(crate) fn drop_expired(&self, retired: &mut Vec<Retired>) -> Result<usize, Trouble> {
         let now = self.timeline.now();
         if now < self.deletion_allowed() {
             return Ok(0);
@@ -291,7 +288,7 @@ impl Place {
     }
 
     /// Decodes the entry, and sets its expiry no earlier than that of what it hides.
-    fn seal(&self, logs: &[Frozen], bytes: &Bytes) -> std::result::Result<Sealed, Malformed> {
+    fn seal(&self, logs: &[Frozen], bytes: &Bytes) -> Result<Sealed, Malformed> {
         let parts = Parts::of(bytes)?;
         let at = self.location.at;
         let expires = match entry::decode(parts.payload)? {
