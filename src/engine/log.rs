@@ -92,7 +92,7 @@ impl Log {
     }
 
     /// Creates a log from the blocks of an old one, which is no longer listed and has no readers.
-    /// With `zero`, the old content is overwritten first.
+    /// The bytes of the old log stay on the disk until batches overwrite them.
     ///
     /// # Errors
     ///
@@ -106,20 +106,46 @@ impl Log {
         old: &Log,
         generation: u64,
         uuid: [u8; 16],
-        zero: bool,
+    ) -> Result<Self> {
+        Self::renew(disk, old, generation, uuid, |_| Ok(()))
+    }
+
+    /// Does what [`recycle`](Self::recycle) does, and first overwrites the old log with zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; the old log is gone then.
+    ///
+    /// # Durability
+    ///
+    /// The zeros and the header are durable when this returns; the caller makes the name durable.
+    pub(crate) fn recycle_zeroed(
+        disk: &dyn Disk,
+        old: &Log,
+        generation: u64,
+        uuid: [u8; 16],
+    ) -> Result<Self> {
+        Self::renew(disk, old, generation, uuid, Self::overwrite)
+    }
+
+    fn renew(
+        disk: &dyn Disk,
+        old: &Log,
+        generation: u64,
+        uuid: [u8; 16],
+        clear: impl FnOnce(&Log) -> io::Result<()>,
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
         let failed = |error| Error::io("recycle", disk.path_of(&old.name), error);
         // The rename is durable before the content changes: half a log is damage under its name.
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
-        let zeroed = if zero { old.overwrite().map_err(failed) } else { Ok(()) };
+        let cleared = clear(old).map_err(failed);
         let file = Arc::clone(&old.file);
-        zeroed.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size)).inspect_err(
-            |_| {
-                // The space is needed; a file that cannot be removed is a leftover.
-                let _ = disk.remove(&temporary);
-            },
-        )
+        let log = cleared.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size));
+        log.inspect_err(|_| {
+            // The space is needed; a file that cannot be removed is a leftover.
+            let _ = disk.remove(&temporary);
+        })
     }
 
     /// Overwrites everything with zeros.

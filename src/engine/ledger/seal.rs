@@ -61,8 +61,9 @@ impl Ledger {
         let old = retired.iter().position(|file| file.is_recyclable(size));
         let log = match old.map(|at| retired.swap_remove(at)) {
             Some(Retired::Log(old)) => {
-                let zero = self.settings.zero_recycled;
-                Log::recycle(&*self.disk, &old, generation, self.uuid, zero)
+                let zeroed = self.settings.zero_recycled;
+                let recycle = if zeroed { Log::recycle_zeroed } else { Log::recycle };
+                recycle(&*self.disk, &old, generation, self.uuid)
             }
             _ => Log::create(&*self.disk, generation, self.uuid, size),
         };
