@@ -34,7 +34,7 @@ pub(crate) fn app(store: Store, database: Connection) -> rusqlite::Result<Router
     });
     let once = IdempotencyLayer::new(store).on_interrupted(recover);
     let routes = Router::new().route("/orders", post(place)).with_state(database);
-    Ok(routes.layer(once).layer(from_fn(authenticate))) // the last is asked first
+    Ok(routes.layer(once).layer(from_fn(authenticate))) // the last is outermost
 }
 
 async fn place(
