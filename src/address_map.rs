@@ -9,8 +9,8 @@ use crate::key::Address;
 /// are.
 pub(crate) type AddressMap<V> = HashMap<Address, V, BuildHasherDefault<OwnHash>>;
 
-/// Passes on the low half of an [`Address`]'s own hash. The shard of the table is taken from the high
-/// half.
+/// Passes on the low half of an [`Address`]'s own hash. The shard of the table is taken from the
+/// high half.
 #[derive(Default)]
 pub(crate) struct OwnHash(u64);
 

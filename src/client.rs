@@ -9,10 +9,8 @@
 //!
 //! A *call* is one operation that the caller asks for; an *attempt* is one request sent for it. All
 //! attempts of a call carry the same `Idempotency-Key`, and each new call gets a new key. A server
-//! that
-//! implements the idempotency contract therefore runs a call once, however many attempts reach it.
-//! A
-//! mutation without a key is never sent twice.
+//! that implements the idempotency contract therefore runs a call once, however many attempts reach
+//! it. A mutation without a key is never sent twice.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -41,27 +39,23 @@
 //! # Retries
 //!
 //! The layer retries requests with a safe method and mutations with a key, if their body is
-//! buffered.
-//! It retries after transport errors, after timeouts, after answers that break off, and after these
-//! answers: 409 while the key is in progress, 425, 429, 502, 503, 504, and `Stripe-Should-Retry:
-//! true`.
-//! The pause grows exponentially and is at least as long as `Retry-After`. A conflict is never
-//! retried. `docs/client.md` has the table.
+//! buffered. It retries after transport errors, after timeouts, after answers that break off, and
+//! after these answers: 409 while the key is in progress, 425, 429, 502, 503, 504, and
+//! `Stripe-Should-Retry: true`. The pause grows exponentially and is at least as long as
+//! `Retry-After`. A conflict is never retried. `docs/client.md` has the table.
 //!
 //! # Identical calls
 //!
 //! The layer keeps a key that the caller sets. A caller without a key can name a call by a
-//! [`CallId`]
-//! in the request's extensions: within a time window, the same id gets the same key. If two calls
-//! with
-//! the same key or id are in flight at once, and their requests are equal, headers included, one is
-//! sent and both get its answer. Calls with neither key nor id are always separate calls.
+//! [`CallId`] in the request's extensions: within a time window, the same id gets the same key. If
+//! two calls with the same key or id are in flight at once, and their requests are equal, headers
+//! included, one is sent and both get its answer. Calls with neither key nor id are always separate
+//! calls.
 //!
 //! # Across restarts
 //!
 //! A [`Journal`] keeps the key and the request of a job on disk until the job is done. A worker
-//! that
-//! is restarted after a crash sends the same request under the same key.
+//! that is restarted after a crash sends the same request under the same key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,8 +168,7 @@ impl ClientLayer {
     }
 
     /// Sets the time limit of an attempt, from sending to the end of the answer (default 30 s, at
-    /// most
-    /// a day).
+    /// most a day).
     ///
     /// The limit must cover the server's own wait for another request with the same key (10 s for
     /// refrain's server layer).
@@ -227,21 +220,18 @@ impl ClientLayer {
     }
 
     /// Sets the longest response body, in bytes, that is buffered before the caller gets it
-    /// (default
-    /// 1 MiB).
+    /// (default 1 MiB).
     ///
     /// A longer body, and any `text/event-stream`, is streamed to the caller. If a streamed body
-    /// breaks
-    /// off, the caller gets the error and the call is not retried. A buffered answer that breaks
-    /// off is
-    /// retried.
+    /// breaks off, the caller gets the error and the call is not retried. A buffered answer that
+    /// breaks off is retried.
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
         self.options.max_response_bytes = bytes;
         self
     }
 
-    /// Whether generated keys are sent in quotes, as structured-field strings (the IETF draft's form);
-    /// false by default.
+    /// Whether generated keys are sent in quotes, as structured-field strings (the IETF draft's
+    /// form); false by default.
     ///
     /// A key that the caller sets is sent unchanged.
     pub fn quote_keys(mut self, quoted: bool) -> Self {
@@ -252,8 +242,8 @@ impl ClientLayer {
     /// Sets how long a [`CallId`] keeps its key (default 5 min) and how many ids are remembered
     /// (default 65,536).
     ///
-    /// The time counts from the id's first use. Beyond `max` the oldest id is evicted; an evicted id
-    /// starts a new call. `max` also limits the number of calls in flight that can be shared.
+    /// The time counts from the id's first use. Beyond `max` the oldest id is evicted; an evicted
+    /// id starts a new call. `max` also limits the number of calls in flight that can be shared.
     ///
     /// The layer starts with an empty table, which it no longer shares with the layer it was cloned
     /// from.

@@ -135,8 +135,8 @@ pub enum Error {
         max: Duration,
     },
 
-    /// The claim was lost to another node while this one was cut off. Nothing was recorded under it;
-    /// the other node's outcome stands.
+    /// The claim was lost to another node while this one was cut off. Nothing was recorded under
+    /// it; the other node's outcome stands.
     #[error("the claim was lost to another node")]
     Fenced,
 

@@ -1,7 +1,7 @@
-//! Run each request once, and replay its answer to every retry: a crash-safe embedded storage engine
-//! for HTTP idempotency. A [`Store`] keeps what was answered under (API-key hash, idempotency key) in
-//! a directory, serialises requests that share a key, and forgets records 24 hours after they
-//! succeeded.
+//! Run each request once, and replay its answer to every retry: a crash-safe embedded storage
+//! engine for HTTP idempotency. A [`Store`] keeps what was answered under (API-key hash,
+//! idempotency key) in a directory, serialises requests that share a key, and forgets records 24
+//! hours after they succeeded.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -38,12 +38,12 @@
 //!
 //! # Words
 //!
-//! - A [`Scope`] is whose key it is, a [`Key`] is the client's, and a [`Fingerprint`] is what the key
-//!   was used for. A [`RequestId`] names one request.
-//! - An [`Operation`] is what is to be done once. To *begin* it is to claim its key; the [`Outcome`]
-//!   says what the caller must do.
-//! - A [`Permit`] owns a claimed key. Two verdicts end it: *complete* records a response durably, and
-//!   *release* says that nothing happened.
+//! - A [`Scope`] is whose key it is, a [`Key`] is the client's, and a [`Fingerprint`] is what the
+//!   key was used for. A [`RequestId`] names one request.
+//! - An [`Operation`] is what is to be done once. To *begin* it is to claim its key; the
+//!   [`Outcome`] says what the caller must do.
+//! - A [`Permit`] owns a claimed key. Two verdicts end it: *complete* records a response durably,
+//!   and *release* says that nothing happened.
 //! - A [`Record`] is a completed key. A key is *interrupted* if it was claimed durably and then the
 //!   process died or the permit was dropped; an [`Attempt`] is what is known of that run.
 //! - A [`Ticket`] is the outcome of a commit that is under way: a future, with `wait` for threads.
@@ -52,17 +52,18 @@
 //!
 //! - When `complete` returns, the record survives a kill, a crash of the system and a power cut.
 //! - A replay is byte for byte what was stored, or an error. Damage is never taken for absence.
-//! - Requests that share a key run one at a time, and all that wait get the answer of the one that ran.
-//! - With [`durable`](Operation::durable) claims, whoever asks after a crash in mid-operation is told
-//!   that its outcome is unknown; by default the operation runs again.
+//! - Requests that share a key run one at a time, and all that wait get the answer of the one that
+//!   ran.
+//! - With [`durable`](Operation::durable) claims, whoever asks after a crash in mid-operation is
+//!   told that its outcome is unknown; by default the operation runs again.
 //! - After an I/O error nothing more is acknowledged until a new process opens the store.
 //!
 //! `docs/guarantees.md` lists them with the tests behind each, and what is not promised. Unix only.
 //!
 //! # Modules
 //!
-//! - `server` and `client`, behind the features of those names: the
-//!   tower layers for HTTP servers and for HTTP clients.
+//! - `server` and `client`, behind the features of those names: the tower layers for HTTP servers
+//!   and for HTTP clients.
 //! - [`backend`]: the seam for stores on something else than a directory, with [`codec`] for their
 //!   records.
 //! - [`disk`]: the seam under the embedded engine, for tests that simulate a file system; [`clock`]

@@ -35,8 +35,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// An operation with the store's TTL and a volatile claim. Each time it is begun its request gets a
-    /// [`random`](RequestId::random) name, unless it is given [one](Self::request_id).
+    /// An operation with the store's TTL and a volatile claim. Each time it is begun its request
+    /// gets a [`random`](RequestId::random) name, unless it is given [one](Self::request_id).
     pub fn new(scope: Scope, key: Key, fingerprint: Fingerprint) -> Self {
         Self { scope, key, fingerprint, request_id: None, ttl: None, durable: false }
     }

@@ -32,9 +32,8 @@ impl Permit {
     /// Records the response as the operation's, for as long as its TTL.
     ///
     /// A response over the store's limits is recorded as done without it, and so is one whose body
-    /// finds no room on a full disk: the operation never runs again, and
-    /// [`Record::response`] is `None`. [`Trailers`](crate::record::Trailers) are taken from the
-    /// extensions.
+    /// finds no room on a full disk: the operation never runs again, and [`Record::response`] is
+    /// `None`. [`Trailers`](crate::record::Trailers) are taken from the extensions.
     ///
     /// # Durability
     ///
@@ -43,9 +42,9 @@ impl Permit {
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`]: whether the record is durable is unknown until the store is reopened, and
-    /// the key stays in flight until then. [`Error::Fenced`]: another node has taken the key over,
-    /// and nothing was recorded.
+    /// [`Error::Stopped`]: whether the record is durable is unknown until the store is reopened,
+    /// and the key stays in flight until then. [`Error::Fenced`]: another node has taken the key
+    /// over, and nothing was recorded.
     pub fn complete(self, response: &Response<Bytes>) -> Ticket<Record> {
         let kept = fits(response, self.rules.max_response_bytes).then(|| response.clone());
         self.finish(kept)
@@ -91,9 +90,9 @@ impl Permit {
         self.claim.interrupt()
     }
 
-    /// Gives up the key without a verdict, where what follows is not for this process to say, as when
-    /// a runtime ends in the middle of a handler. A volatile key stays claimed for as long as the
-    /// process lives; a durable one is interrupted.
+    /// Gives up the key without a verdict, where what follows is not for this process to say, as
+    /// when a runtime ends in the middle of a handler. A volatile key stays claimed for as long as
+    /// the process lives; a durable one is interrupted.
     pub fn abandon(self) {
         self.claim.abandon();
     }
@@ -103,8 +102,8 @@ impl Permit {
     ///
     /// # Errors
     ///
-    /// [`Error::Volatile`] if the operation is not durable; [`Error::Limit`] over
-    /// 16 checkpoints, 16 KiB for one, or the store's bound for all; [`Error::Full`].
+    /// [`Error::Volatile`] if the operation is not durable; [`Error::Limit`] over 16 checkpoints,
+    /// 16 KiB for one, or the store's bound for all; [`Error::Full`].
     ///
     /// # Durability
     ///

@@ -89,7 +89,8 @@ impl fmt::Debug for Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers(pub HeaderMap);
 
-/// A verdict that an operation is done, before its commit gives it a time: a [`Record`] without one.
+/// A verdict that an operation is done, before its commit gives it a time: a [`Record`] without
+/// one.
 #[derive(Clone)]
 pub struct Completion {
     /// The use that the key was put to.

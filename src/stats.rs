@@ -40,8 +40,8 @@ pub struct Stats {
     pub bodies_left_out: u64,
     /// Whether the next log is prepared, and with it room for further keys.
     pub next_log_ready: bool,
-    /// The jump of the wall clock over a reboot, if it exceeds the trusted downtime. Deletion is then
-    /// delayed by one TTL.
+    /// The jump of the wall clock over a reboot, if it exceeds the trusted downtime. Deletion is
+    /// then delayed by one TTL.
     pub clock_jump: Option<Duration>,
     /// The error of the background thread's latest round, if it had one.
     pub last_trouble: Option<String>,

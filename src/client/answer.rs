@@ -120,8 +120,7 @@ fn enveloped(error: &Value) -> Option<Failure> {
 }
 
 /// Reads a problem document by its title: the IETF draft's titles, and the ones that this crate's
-/// IETF
-/// dialect adds.
+/// IETF dialect adds.
 fn problem(problem: &Value) -> Option<Failure> {
     let id = || {
         let (_, rest) = problem["detail"].as_str()?.rsplit_once("(request ")?;

@@ -33,12 +33,10 @@ impl Call {
 /// The caller's name for a call, set in the extensions of its request.
 ///
 /// Within the layer's time window (see [`call_ids`](super::ClientLayer::call_ids)) requests with
-/// the
-/// same id get the same key, and equal ones in flight at once are sent once.
+/// the same id get the same key, and equal ones in flight at once are sent once.
 ///
 /// An id names one submission, such as one click of a button, and not the content of the request.
-/// If
-/// several users share a client, put the user into the id.
+/// If several users share a client, put the user into the id.
 ///
 /// ```
 /// use http::Request;

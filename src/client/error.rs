@@ -16,8 +16,7 @@ use super::call::Call;
 /// The error of a call that got no answer.
 ///
 /// It says what failed ([`failure`](Self::failure)), why the layer stopped ([`stop`](Self::stop)),
-/// and
-/// which key to continue with ([`call`](Self::call)). The server's last answer is in
+/// and which key to continue with ([`call`](Self::call)). The server's last answer is in
 /// [`response`](Self::response). Clones are cheap, because all who share a call get the same error.
 #[derive(Clone)]
 pub struct Error(Arc<Details>);
@@ -56,8 +55,7 @@ pub enum Failure {
         holder_request_id: Option<RequestId>,
     },
     /// An earlier request with the key was interrupted, and its outcome is unknown. Find out what
-    /// it
-    /// did before you use a new key.
+    /// it did before you use a new key.
     #[error("an earlier request with the key was interrupted, and its outcome is unknown")]
     Interrupted {
         /// The interrupted request, if the server names it.

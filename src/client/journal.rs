@@ -65,8 +65,8 @@ pub struct JournalBuilder {
 
 /// An unfinished job, held by this process.
 ///
-/// An entry that is dropped without [`done`](Self::done) stays in the journal, and the next caller of
-/// [`Journal::key_for`] gets it.
+/// An entry that is dropped without [`done`](Self::done) stays in the journal, and the next caller
+/// of [`Journal::key_for`] gets it.
 #[derive(Debug)]
 #[must_use = "the job stays in the journal until `done`"]
 pub struct JournalEntry {
@@ -144,10 +144,8 @@ impl Journal {
     /// Returns the entry of a job: its key and its request.
     ///
     /// If the journal has the job, the entry holds the key and the request that were stored first,
-    /// and
-    /// `request` is ignored. Otherwise the job gets a new key, and `request` is stored. A job's
-    /// name is
-    /// 1 to 255 visible ASCII characters without spaces.
+    /// and `request` is ignored. Otherwise the job gets a new key, and `request` is stored. A job's
+    /// name is 1 to 255 visible ASCII characters without spaces.
     ///
     /// # Durability
     ///
@@ -183,8 +181,7 @@ impl Journal {
     /// # Errors
     ///
     /// [`JournalError::InvalidJob`], [`JournalError::InUse`] while this process holds the entry,
-    /// and
-    /// [`JournalError::Store`].
+    /// and [`JournalError::Store`].
     pub async fn done(&self, job: &str) -> Result<(), JournalError> {
         match self.begin(&self.operation(job)?).await? {
             Begun::New(permit) => permit.release().await?,
@@ -295,8 +292,7 @@ impl JournalEntry {
     /// Returns the key to send with every attempt of this job.
     ///
     /// Do not send it once the journal's window has passed since [`first_sent`](Self::first_sent);
-    /// find
-    /// out what became of the job instead.
+    /// find out what became of the job instead.
     pub fn key(&self) -> &Key {
         &self.key
     }
@@ -321,8 +317,7 @@ impl JournalEntry {
     /// # Durability
     ///
     /// The end of the entry is durable when this returns. Store the answer first, because a
-    /// finished
-    /// job is not sent again.
+    /// finished job is not sent again.
     ///
     /// # Errors
     ///

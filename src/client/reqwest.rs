@@ -14,8 +14,7 @@ use crate::http::Body;
 ///
 /// A timeout set in reqwest ends an attempt, as
 /// [`attempt_timeout`](super::ClientLayer::attempt_timeout) does. Redirects that reqwest follows
-/// belong
-/// to the same attempt. Request trailers are not sent.
+/// belong to the same attempt. Request trailers are not sent.
 ///
 /// ```no_run
 /// use bytes::Bytes;

@@ -99,11 +99,11 @@ impl Builder {
         self
     }
 
-    /// Sets the size of a log in bytes: 128 MiB by default, from 256 KiB to 4 GiB, rounded up to
-    /// 4 KiB.
+    /// Sets the size of a log in bytes: 128 MiB by default, from 256 KiB to 4 GiB, rounded up to 4
+    /// KiB.
     ///
-    /// A running store has two or three logs, and up to five more that wait to be sealed; restarts in
-    /// quick succession leave three more. Larger logs make fewer, larger segments.
+    /// A running store has two or three logs, and up to five more that wait to be sealed; restarts
+    /// in quick succession leave three more. Larger logs make fewer, larger segments.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.settings.log_bytes = bytes.next_multiple_of(PAGE);
         self
@@ -128,8 +128,8 @@ impl Builder {
         self
     }
 
-    /// Limits the durable claims without a verdict, interrupted ones included: 4096 by default, and at
-    /// most one for each 8 KiB of a log.
+    /// Limits the durable claims without a verdict, interrupted ones included: 4096 by default, and
+    /// at most one for each 8 KiB of a log.
     pub fn max_open_claims(mut self, max: usize) -> Self {
         self.max_open_claims = Some(max);
         self
@@ -142,9 +142,9 @@ impl Builder {
         self
     }
 
-    /// Sets the longest response body that is stored, in bytes: 1 MiB by default, 16 MiB at most, and
-    /// never more than an eighth of a log. An operation with a longer one is recorded as done without
-    /// its response.
+    /// Sets the longest response body that is stored, in bytes: 1 MiB by default, 16 MiB at most,
+    /// and never more than an eighth of a log. An operation with a longer one is recorded as done
+    /// without its response.
     pub fn max_response_bytes(mut self, max: usize) -> Self {
         self.max_response_bytes = Some(max);
         self
@@ -157,8 +157,8 @@ impl Builder {
         self
     }
 
-    /// Sets the longest time that the machine may be off before it is reported as a jump of the wall
-    /// clock: seven days by default.
+    /// Sets the longest time that the machine may be off before it is reported as a jump of the
+    /// wall clock: seven days by default.
     pub fn trusted_downtime(mut self, downtime: Duration) -> Self {
         self.settings.trusted_downtime = downtime;
         self
@@ -200,7 +200,8 @@ impl Builder {
     }
 
     /// Opens the store in a directory that holds one, and never creates one: a mistyped path or a
-    /// volume that is not mounted is an error, and not an empty store in which every key runs again.
+    /// volume that is not mounted is an error, and not an empty store in which every key runs
+    /// again.
     ///
     /// # Errors
     ///
@@ -230,7 +231,8 @@ impl Builder {
         self.open_on(Arc::new(MemoryDisk::default()))
     }
 
-    /// Opens the store on a [`Disk`] of the caller's: for tests that simulate what a file system does.
+    /// Opens the store on a [`Disk`] of the caller's: for tests that simulate what a file system
+    /// does.
     ///
     /// # Errors
     ///

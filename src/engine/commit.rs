@@ -1,8 +1,8 @@
 //! One entry on its way into the log, and its effect once it is durable.
 //!
 //! Settling a batch publishes it to the index first, then frees keys and wakes their waiters: a
-//! request that finds a key free finds its record. The queue needs no bound of its own, because each
-//! command in it belongs to an operation in flight, and those are bounded.
+//! request that finds a key free finds its record. The queue needs no bound of its own, because
+//! each command in it belongs to an operation in flight, and those are bounded.
 
 use std::sync::Arc;
 

@@ -33,8 +33,8 @@
 //! - the raw errors `EMFILE`, `ENFILE`, `ENOMEM` and `EINTR`: a shortage that may end.
 //!
 //! The last two are transient where no listed file can have changed, and the store then tries
-//! again. In all other places, and for any other error of a write, a rename or a sync, it stops
-//! and only a new process may open it. A failed read fails that request only.
+//! again. In all other places, and for any other error of a write, a rename or a sync, it stops and
+//! only a new process may open it. A failed read fails that request only.
 //!
 //! # Test doubles
 //!

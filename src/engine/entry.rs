@@ -5,9 +5,9 @@
 //! |<------------ address ------------>|<------- payload ------------>|
 //! ```
 //!
-//! The digest of an entry is the SHA-256 of all of it. A segment keeps the payload alone, because its
-//! rows carry the address in their key. Decoding never panics and never allocates more than
-//! a bound set by the length of its input; trailing bytes are an error.
+//! The digest of an entry is the SHA-256 of all of it. A segment keeps the payload alone, because
+//! its rows carry the address in their key. Decoding never panics and never allocates more than a
+//! bound set by the length of its input; trailing bytes are an error.
 
 use bincode::{BorrowDecode, Decode, Encode};
 use bytes::Bytes;

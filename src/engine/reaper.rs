@@ -76,8 +76,8 @@ impl Reaper {
         }
     }
 
-    /// Does all that is due. A transient error is returned and kept for the statistics; a fatal
-    /// one stops the store.
+    /// Does all that is due. A transient error is returned and kept for the statistics; a fatal one
+    /// stops the store.
     fn round(&mut self) -> Result<()> {
         if self.engine.has_failed() {
             return Err(self.engine.stopped());

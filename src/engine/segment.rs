@@ -143,8 +143,8 @@ impl Segment {
         found
     }
 
-    /// Returns the payload of an address, joined from its parts, or `None` if there is
-    /// proof that it has none.
+    /// Returns the payload of an address, joined from its parts, or `None` if there is proof that
+    /// it has none.
     fn payload(
         &self,
         table: &ReadOnlyTable<TableKey, &'static [u8]>,

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A value is not the hexadecimal form of a [`Scope`](super::Scope) or a [`Fingerprint`](super::Fingerprint).
+/// A value is not the hexadecimal form of a [`Scope`](super::Scope) or a
+/// [`Fingerprint`](super::Fingerprint).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected 64 hexadecimal digits")]
 pub struct InvalidDigest;

@@ -20,8 +20,8 @@ impl RequestId {
     /// How many a thread draws at a time.
     const DRAWN: usize = 16;
 
-    /// Makes a new one from 128 random bits: `req_` and 32 hexadecimal digits. A copy of the process, by
-    /// `fork` or from a snapshot of its machine, may repeat up to 16 of a thread's.
+    /// Makes a new one from 128 random bits: `req_` and 32 hexadecimal digits. A copy of the
+    /// process, by `fork` or from a snapshot of its machine, may repeat up to 16 of a thread's.
     pub fn random() -> Self {
         // Many at a time: a call into the operating system for each is what costs.
         thread_local!(static SPARE: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) });

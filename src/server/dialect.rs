@@ -77,8 +77,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
     /// Returns the response to a refused request.
     fn refuse(&self, refusal: &Refusal) -> Response<Bytes>;
 
-    /// Adds the dialect's headers to an answer. By default, a replay gets `Idempotency-Replay:
-    /// true`.
+    /// Adds the dialect's headers to an answer. By default, a replay gets
+    /// `Idempotency-Replay: true`.
     fn sign(&self, exchange: &Exchange<'_>, headers: &mut HeaderMap) {
         if exchange.is_replay {
             headers.insert(IDEMPOTENCY_REPLAY, HeaderValue::from_static("true"));
@@ -177,8 +177,8 @@ pub enum Reason {
     /// The handler panicked.
     #[error("the request failed")]
     HandlerPanicked,
-    /// The server's program is mistaken, and says how to mend it: the handler asked a volatile claim
-    /// for a checkpoint or a downstream key, or the layer's TTL is outside the store's.
+    /// The server's program is mistaken, and says how to mend it: the handler asked a volatile
+    /// claim for a checkpoint or a downstream key, or the layer's TTL is outside the store's.
     #[error("{0}")]
     Misused(&'static str),
 }
