@@ -1,4 +1,7 @@
-//! An earlier run to judge: an [`Attempt`].
+//! An interrupted run, for the caller to judge: an [`Attempt`].
+//!
+//! The face hands one out where a backend answers that a key is interrupted. It holds the key until
+//! it is judged or dropped.
 
 use std::fmt;
 
@@ -12,10 +15,29 @@ use crate::permit::Permit;
 use crate::record::Record;
 use crate::ticket::Ticket;
 
-/// An earlier run that was claimed durably and then interrupted: nobody knows what it did.
+/// An earlier run that was claimed durably and then interrupted, so that its outcome is unknown.
 ///
-/// Say what you find out: [`complete`](Self::complete) it, [`release`](Self::release) it if it did
-/// nothing, or [`retry`](Self::retry) it. Dropped, it stays interrupted.
+/// Find out what the run did, and report it: [`complete`](Self::complete) it,
+/// [`release`](Self::release) it if it did nothing, or [`retry`](Self::retry) it. If an attempt is
+/// dropped, the key stays interrupted.
+///
+/// ```
+/// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = Store::builder().open_in_memory()?;
+/// let scope = Scope::from_api_key("sk_live_51");
+/// let operation = Operation::new(scope, "9b8cfa7a".parse()?, Fingerprint::of(["POST"])).durable();
+/// let Outcome::Execute(permit) = store.begin(&operation).wait()? else { unreachable!() };
+/// drop(permit); // as a panic does
+///
+/// let Outcome::Interrupted(attempt) = store.begin(&operation).wait()? else { unreachable!() };
+/// assert_eq!(attempt.number(), 1);
+/// let permit = attempt.retry().wait()?;
+/// assert_eq!(permit.attempt(), 2);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "an interrupted attempt stays interrupted until it is judged"]
 pub struct Attempt {
     claim: Box<dyn Claim>,
@@ -26,33 +48,41 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Fails with [`Error::Volatile`] for a backend that interrupts claims which it cannot name.
+    /// Creates an attempt from an interrupted claim.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Volatile`] if the backend interrupts claims that have no seed, which is a mistake
+    /// in the backend.
     pub(crate) fn new(claim: Box<dyn Claim>, asked: Asked, rules: Rules) -> Result<Self> {
         let seed = claim.seed().ok_or(Error::Volatile)?;
         Ok(Self { claim, seed, asked, rules })
     }
 
-    /// The client's key.
+    /// Returns the client's key.
     pub fn key(&self) -> &Key {
         &self.claim.past().key
     }
 
-    /// The request that was interrupted.
+    /// Returns the name of the request that was interrupted.
     pub fn request_id(&self) -> &RequestId {
         &self.claim.past().request_id
     }
 
-    /// The number of the interrupted run, counted from 1.
+    /// Returns the number of the interrupted run, counted from 1.
     pub fn number(&self) -> u32 {
         self.claim.past().attempt
     }
 
-    /// The recovery points that were stored, oldest first.
+    /// Returns the recovery points that the run stored, oldest first.
     pub fn checkpoints(&self) -> &[Bytes] {
         &self.claim.past().checkpoints
     }
 
-    /// The key that this operation hands to the next service under a label.
+    /// Returns the key that this operation sends to the next service under a label.
+    ///
+    /// It is the key that [`Permit::downstream_key`] returned to the interrupted run, so the next
+    /// service can be asked for that call.
     pub fn downstream_key(&self, label: &str) -> Key {
         let past = self.claim.past();
         downstream_key(&self.seed, past.scope, &past.key, label)
@@ -60,40 +90,45 @@ impl Attempt {
 
     /// Runs the operation again, as the next attempt.
     ///
-    /// Dropping the ticket leaves the key interrupted.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Full`] or [`Error::Stopped`].
+    /// If the ticket is dropped, the key stays interrupted.
     ///
     /// # Durability
     ///
-    /// The attempt is durable once the ticket is ready.
+    /// The new attempt is durable once the ticket is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] if there is no room on the disk, or [`Error::Stopped`].
     pub fn retry(self) -> Ticket<Permit> {
         let Self { claim, asked, rules, .. } = self;
         // The fingerprint is the claim's, or the outcome would have been a conflict.
         claim.retry(asked).map(move |claim| Permit::new(claim, rules))
     }
 
-    /// Records that the interrupted run had this response after all.
+    /// Records this response as that of the interrupted run.
     ///
-    /// Durability and errors are those of [`Permit::complete`]; [`Error::Full`] besides.
+    /// Durability and errors are those of [`Permit::complete`], and [`Error::Full`] if there is no
+    /// room on the disk.
     pub fn complete(self, response: &Response<Bytes>) -> Ticket<Record> {
         self.into_permit().complete(response)
     }
 
-    /// Records that the interrupted run took effect, but that its response is lost.
+    /// Records that the interrupted run succeeded and that its response is lost.
     ///
     /// Durability and errors are those of [`complete`](Self::complete).
     pub fn complete_without_response(self) -> Ticket<Record> {
         self.into_permit().complete_without_response()
     }
 
-    /// Records that the interrupted run did nothing, and frees the key, durably.
+    /// Records that the interrupted run did nothing, and frees the key.
+    ///
+    /// # Durability
+    ///
+    /// Once the ticket is ready, the claim is gone for good.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] or [`Error::Stopped`].
+    /// [`Error::Full`] if there is no room on the disk, or [`Error::Stopped`].
     pub fn release(self) -> Ticket<()> {
         self.into_permit().release()
     }

@@ -146,7 +146,7 @@ impl Default for ClientLayer {
 }
 
 impl ClientLayer {
-    /// Returns a layer with the defaults that each setter names.
+    /// Creates a layer with the default that each setter names.
     pub fn new() -> Self {
         let options = ClientOptions {
             max_attempts: 8,
@@ -230,8 +230,8 @@ impl ClientLayer {
         self
     }
 
-    /// Whether generated keys are sent in quotes, as structured-field strings (the IETF draft's
-    /// form); false by default.
+    /// Sets whether generated keys are sent in quotes, as structured-field strings (the form of the
+    /// IETF draft); `false` by default.
     ///
     /// A key that the caller sets is sent unchanged.
     pub fn quote_keys(mut self, quoted: bool) -> Self {

@@ -15,11 +15,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-/// A source of time.
+/// A source of time for a store.
 ///
-/// [`SystemClock`] is the machine's; [`SimulatedClock`] stands still until a test advances it.
+/// [`SystemClock`] reads the machine's clocks. [`SimulatedClock`] stands still until a test
+/// advances it. A clock of your own must keep two rules: `boot` never goes back within one boot,
+/// and `boot_id` changes with every reboot.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// Reads all three clocks at once.
+    /// Reads the three clocks at one moment.
     fn read(&self) -> Reading;
 }
 
@@ -105,7 +107,7 @@ impl SimulatedClock {
         })))
     }
 
-    /// Advances the boot clock and the wall clock.
+    /// Advances the boot clock and the wall clock by the same time.
     pub fn advance(&self, by: Duration) {
         let mut now = self.0.lock();
         now.boot += by;

@@ -31,7 +31,10 @@ pub(crate) const CONFIG: Configuration<LittleEndian, Varint, Limit<{ 2 * MAX_ENT
 /// The kind of payload that is a completion: its number among the entries of a log.
 const COMPLETION: u8 = 2;
 
-/// Encodes a completion.
+/// Encodes a completion as a payload, for the `value` column of a database or for a file.
+///
+/// The bytes are those of format 1, and stay readable by later versions of this crate. A body is
+/// copied once.
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
@@ -59,12 +62,14 @@ pub fn encode(completion: &Completion) -> Vec<u8> {
     payload
 }
 
-/// Decodes a completion into the record that was completed at this time. The response's body shares
-/// the payload's memory.
+/// Decodes a payload into the record that was completed at this time.
+///
+/// The body of the response shares the payload's memory. A payload has no checksum, so verify the
+/// bytes before you decode them.
 ///
 /// # Errors
 ///
-/// [`Malformed`] if the bytes are not what [`encode`] gives.
+/// [`Malformed`] if the bytes are not what [`encode`] returns.
 pub fn decode(payload: &Bytes, completed_at: SystemTime) -> Result<Record, Malformed> {
     let content = match &payload[..] {
         [FORMAT, COMPLETION, content @ ..] => content,

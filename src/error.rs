@@ -1,4 +1,12 @@
-//! What can go wrong, by what the caller does about it.
+//! The errors of a store, one variant for each reaction of the caller.
+//!
+//! | variants | reaction |
+//! | --- | --- |
+//! | [`Full`](Error::Full), [`Limit`](Error::Limit), [`InFlight`](Error::InFlight), [`Unavailable`](Error::Unavailable) | retry later |
+//! | [`Stopped`](Error::Stopped) | restart the process |
+//! | [`Locked`](Error::Locked), [`Missing`](Error::Missing), [`Foreign`](Error::Foreign), [`Newer`](Error::Newer), [`Corrupt`](Error::Corrupt), [`Io`](Error::Io) | an operator looks at the directory |
+//! | [`Volatile`](Error::Volatile), [`Ended`](Error::Ended), [`Ttl`](Error::Ttl), [`Setting`](Error::Setting) | correct the program |
+//! | [`Fenced`](Error::Fenced) | use the outcome of the other node |
 
 use std::io;
 use std::path::PathBuf;
@@ -10,10 +18,18 @@ use crate::key::RequestId;
 /// A result whose error is [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the store could not do what it was asked.
+/// The error of a store.
 ///
-/// It is cheap to clone, since one failed commit is reported to every request in it. `Display` says
-/// this level only; the cause is in [`source`](std::error::Error::source).
+/// Clones are cheap, because one failed commit is reported to every request in it. `Display`
+/// describes this level only; the cause is in [`source`](std::error::Error::source).
+///
+/// ```
+/// use refrain::{Error, Store};
+///
+/// let error = Store::open_existing("/nowhere/at/all").unwrap_err();
+/// assert!(matches!(error, Error::Missing { .. }));
+/// assert_eq!(error.to_string(), "there is no store in /nowhere/at/all");
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -42,7 +58,7 @@ pub enum Error {
     Foreign {
         /// The file or directory.
         file: PathBuf,
-        /// What it was recognised by.
+        /// The property that shows it.
         reason: &'static str,
     },
 
@@ -66,7 +82,7 @@ pub enum Error {
     Corrupt {
         /// The file.
         file: PathBuf,
-        /// What did not hold.
+        /// The property that does not hold.
         reason: String,
     },
 
@@ -79,9 +95,9 @@ pub enum Error {
     #[error("{limit} limit of {max} reached")]
     #[non_exhaustive]
     Limit {
-        /// Which limit.
+        /// The limit.
         limit: Limit,
-        /// Its value.
+        /// The value of the limit.
         max: u64,
     },
 
@@ -91,7 +107,7 @@ pub enum Error {
     #[error("store is stopped")]
     #[non_exhaustive]
     Stopped {
-        /// What failed, or nothing if the store was closed.
+        /// The failed write or sync; `None` if the store was closed.
         source: Option<Arc<Error>>,
     },
 
@@ -112,13 +128,13 @@ pub enum Error {
     #[error("the operation has ended")]
     Ended,
 
-    /// The operating system refused. What was being done is in the message, why in the source.
+    /// The operating system refused a call. The message has the action, the source its reason.
     #[error("cannot {action} {}", file.display())]
     #[non_exhaustive]
     Io {
-        /// What was being done.
+        /// The action: `open`, `append to`, and the like.
         action: &'static str,
-        /// To which file or directory.
+        /// The file or directory.
         file: PathBuf,
         /// The system's answer.
         source: Arc<io::Error>,
@@ -159,7 +175,7 @@ pub enum Error {
     },
 }
 
-/// Which limit was reached.
+/// The limit that was reached, in [`Error::Limit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
@@ -221,7 +237,7 @@ impl Error {
         Self::Limit { limit, max: max as u64 }
     }
 
-    /// Whether the system was short of something that it may have again.
+    /// Returns true for a shortage that may end: of disk space, memory, or file descriptors.
     pub(crate) fn is_transient(&self) -> bool {
         use rustix::io::Errno;
         let short = |source: &io::Error| {
@@ -231,7 +247,7 @@ impl Error {
         self.is_full() || matches!(self, Self::Io { source, .. } if short(source))
     }
 
-    /// Whether the disk was full.
+    /// Returns true if the disk or a quota was full.
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Full => true,

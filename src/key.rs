@@ -1,6 +1,14 @@
-//! Who asks, under which key, for what: [`Scope`], [`Key`], [`Fingerprint`], [`RequestId`].
+//! The identity of a request: its [`Scope`], [`Key`], [`Fingerprint`] and [`RequestId`].
 //!
-//! Each is parsed once, at the edge, and is its own proof afterwards.
+//! Each type is parsed once, at the edge of the program; afterwards its value is valid by its type.
+//! `Debug` prints neither keys nor whole digests.
+//!
+//! | type | bytes | stored |
+//! | --- | --- | --- |
+//! | [`Scope`] | 32, the SHA-256 of an API key or of another principal | yes; the API key is not |
+//! | [`Key`] | 1 to 255, visible ASCII | yes |
+//! | [`Fingerprint`] | 32, a SHA-256 of the request | yes |
+//! | [`RequestId`] | 1 to 128, `A-Z a-z 0-9 . _ -` | yes |
 
 use std::fmt;
 use std::str::FromStr;
@@ -45,18 +53,19 @@ impl Key {
     /// The longest key, in characters.
     pub const MAX_LEN: usize = 255;
 
-    /// Makes a new one, a random UUID.
+    /// Creates a key for a new operation: a random UUID.
     #[cfg(feature = "client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().to_string().into())
     }
 
-    /// Parses the bytes of a header value.
+    /// Parses the value of an `Idempotency-Key` header: bare, or as a structured-field string in
+    /// quotes.
     ///
     /// # Errors
     ///
-    /// [`InvalidKey`] names the first thing that is outside the grammar.
+    /// [`InvalidKey`] names the first part of the value that is outside the grammar.
     pub fn from_header(value: &[u8]) -> Result<Self, InvalidKey> {
         let key = match value.strip_prefix(b"\"") {
             Some(rest) => unquote(rest)?,
@@ -80,7 +89,7 @@ impl Key {
         valid.then(|| std::str::from_utf8(bytes).ok().map(|key| Self(key.into()))).flatten()
     }
 
-    /// The key as the client may have sent it, unquoted.
+    /// Returns the key as text: without quotes, and with its escapes resolved.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -122,7 +131,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why a value is not a [`Key`].
+/// The reason why a value is not a [`Key`]. `Display` is a message for the client, without the
+/// value itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKey {

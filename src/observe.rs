@@ -1,18 +1,18 @@
-//! What those who watch a store are told: metrics through the `metrics` facade, and events through
-//! `tracing`, each with the feature of its name. Without them all of this is nothing.
+//! The metrics and events of a store: metrics through the `metrics` facade, events through
+//! `tracing`, each with the feature of its name. Without the features, these functions do nothing.
 //!
-//! Neither carries a key or a scope. `docs/http.md` lists the names.
+//! Neither metrics nor events contain a key or a scope. `docs/http.md` lists the names.
 
 use std::time::{Duration, Instant};
 
-/// How asking for a key ended.
+/// Counts the outcome of asking for a key.
 pub(crate) fn begun(outcome: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("refrain_begin_total", "outcome" => outcome).increment(1);
     let _ = outcome;
 }
 
-/// A wait for another request has ended.
+/// Records the time of a wait for another request.
 pub(crate) fn waited(outcome: &'static str, waited: Stopwatch) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("refrain_wait_duration_seconds", "outcome" => outcome)
@@ -20,14 +20,14 @@ pub(crate) fn waited(outcome: &'static str, waited: Stopwatch) {
     let _ = (outcome, waited);
 }
 
-/// How a permit ended.
+/// Counts the verdict that ended a permit.
 pub(crate) fn ended(outcome: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("refrain_complete_total", "outcome" => outcome).increment(1);
     let _ = outcome;
 }
 
-/// How many operations are in flight, waiting ones included.
+/// Sets the number of operations in flight, waiting ones included.
 pub(crate) fn in_flight(operations: usize) {
     #[cfg(feature = "metrics")]
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -35,7 +35,7 @@ pub(crate) fn in_flight(operations: usize) {
     let _ = operations;
 }
 
-/// A batch is durable.
+/// Records a durable batch: its number of entries, and the time of its write and fdatasync.
 pub(crate) fn committed(entries: usize, took: Stopwatch) {
     #[cfg(feature = "metrics")]
     {
@@ -46,7 +46,7 @@ pub(crate) fn committed(entries: usize, took: Stopwatch) {
     let _ = (entries, took);
 }
 
-/// How many records the store holds, in logs and in segments, expired ones included.
+/// Sets the number of records in logs and in segments, expired ones included.
 pub(crate) fn records(in_logs: usize, in_segments: u64) {
     #[cfg(feature = "metrics")]
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -57,7 +57,7 @@ pub(crate) fn records(in_logs: usize, in_segments: u64) {
     let _ = (in_logs, in_segments);
 }
 
-/// Logs have become a segment.
+/// Counts the logs that were sealed into a segment.
 pub(crate) fn sealed(logs: usize) {
     #[cfg(feature = "metrics")]
     metrics::counter!("refrain_sealed_total").increment(logs as u64);
@@ -66,7 +66,7 @@ pub(crate) fn sealed(logs: usize) {
     let _ = logs;
 }
 
-/// Segments whose last record had expired were dropped.
+/// Counts the segments that were dropped because their last record had expired, and their records.
 pub(crate) fn expired(segments: usize, records: u64) {
     #[cfg(feature = "metrics")]
     metrics::counter!("refrain_expired_total").increment(records);
@@ -75,21 +75,21 @@ pub(crate) fn expired(segments: usize, records: u64) {
     let _ = (segments, records);
 }
 
-/// The background thread has done what was due.
+/// Records the time of one round of the background thread.
 pub(crate) fn swept(took: Stopwatch) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("refrain_sweep_duration_seconds").record(took.elapsed());
     let _ = took;
 }
 
-/// Something in the background did not work, and will be tried again.
+/// Logs a transient failure of background work, which will be tried again.
 pub(crate) fn trouble(error: &crate::Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(error = error as &dyn std::error::Error, "background work did not succeed");
     let _ = error;
 }
 
-/// The store has stopped for good.
+/// Counts and logs the failure that stops the store for good.
 pub(crate) fn failed(error: &crate::Error) {
     #[cfg(feature = "metrics")]
     metrics::counter!("refrain_failed_total").increment(1);
@@ -98,14 +98,14 @@ pub(crate) fn failed(error: &crate::Error) {
     let _ = error;
 }
 
-/// An empty store was created, because the directory held none. A mistyped path shows here.
+/// Logs the creation of an empty store, so that a mistyped path can be noticed.
 pub(crate) fn created(directory: &std::path::Path) {
     #[cfg(feature = "tracing")]
     tracing::info!(directory = %directory.display(), "created an empty store");
     let _ = directory;
 }
 
-/// The store is open.
+/// Logs that the store is open, with the number of its logs and segments.
 pub(crate) fn opened(logs: usize, segments: usize, took: Stopwatch) {
     #[cfg(feature = "metrics")]
     metrics::gauge!("refrain_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
@@ -114,7 +114,7 @@ pub(crate) fn opened(logs: usize, segments: usize, took: Stopwatch) {
     let _ = (logs, segments, took);
 }
 
-/// Measures a duration for those who watch, and decides nothing.
+/// A measurement of a duration, for metrics and events only: no decision depends on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(Instant);
 

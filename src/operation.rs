@@ -1,25 +1,27 @@
-//! What a caller wants to do once.
+//! The request for one run of an operation: an [`Operation`].
+//!
+//! It is built once per request, from the edge of the program, and is not changed afterwards.
 
 use std::time::Duration;
 
 use crate::key::{Fingerprint, Key, RequestId, Scope};
 
-/// What is to be done once: whose key, which, and for what.
+/// An operation that runs once: its scope, its key and its fingerprint, with the options of this
+/// run.
 ///
 /// ```
 /// use std::time::Duration;
 /// use refrain::{Fingerprint, Operation, Scope};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let operation = Operation::new(
-///     Scope::from_api_key("sk_live_51"),
-///     "9b8cfa7a".parse()?,
-///     Fingerprint::of(["POST", "/v1/calls", "{}"]),
-/// )
-/// .request_id("req_81".parse()?)
-/// .ttl(Duration::from_secs(60 * 60))
-/// .durable();
-/// # let _ = operation;
+/// let scope = Scope::from_api_key("sk_live_51");
+/// let fingerprint = Fingerprint::of(["POST", "/v1/calls", "{}"]);
+/// let operation = Operation::new(scope, "9b8cfa7a".parse()?, fingerprint)
+///     .request_id("req_81".parse()?)
+///     .ttl(Duration::from_secs(60 * 60))
+///     .durable();
+/// assert_eq!(operation.key().as_str(), "9b8cfa7a");
+/// assert!(operation.is_durable());
 /// # Ok(())
 /// # }
 /// ```
@@ -35,13 +37,15 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// An operation with the store's TTL and a volatile claim. Each time it is begun its request
-    /// gets a [`random`](RequestId::random) name, unless it is given [one](Self::request_id).
+    /// Creates an operation with the store's TTL and a volatile claim.
+    ///
+    /// Each call of [`Store::begin`](crate::Store::begin) gets a [`random`](RequestId::random)
+    /// request id, unless [`request_id`](Self::request_id) sets one.
     pub fn new(scope: Scope, key: Key, fingerprint: Fingerprint) -> Self {
         Self { scope, key, fingerprint, request_id: None, ttl: None, durable: false }
     }
 
-    /// Names the request, for conflicts to refer to.
+    /// Sets the name of the request. A later request that conflicts with this one is told the name.
     #[must_use]
     pub fn request_id(mut self, request_id: RequestId) -> Self {
         self.request_id = Some(request_id);
@@ -57,48 +61,58 @@ impl Operation {
         self
     }
 
-    /// Makes the claim durable before the work starts, at the price of one more commit. After a
-    /// crash or a dropped permit the key is then *interrupted*, and whoever asks next is told.
+    /// Makes the claim durable before the work starts.
+    ///
+    /// # Durability
+    ///
+    /// The claim costs one more commit, and [`Store::begin`](crate::Store::begin) is ready only
+    /// once the claim survives a power cut. After a crash or a dropped permit the key is
+    /// *interrupted*, and the next request with the key is told.
     #[must_use]
     pub fn durable(mut self) -> Self {
         self.durable = true;
         self
     }
 
-    /// Claims the key in memory alone, which is the default: the opposite of
-    /// [`durable`](Self::durable).
+    /// Keeps the claim in memory, which is the default: the opposite of [`durable`](Self::durable).
+    ///
+    /// # Durability
+    ///
+    /// A crash during the work leaves no trace of the claim, and the next request with the key runs
+    /// again.
     #[must_use]
     pub fn volatile(mut self) -> Self {
         self.durable = false;
         self
     }
 
-    /// Whose key it is.
+    /// Returns the owner of the key.
     pub fn scope(&self) -> Scope {
         self.scope
     }
 
-    /// The client's key.
+    /// Returns the client's key.
     pub fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The use that the key is put to.
+    /// Returns the content of the request that uses the key.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// The name given to the request, if it has been given one.
+    /// Returns the name of the request, if [`request_id`](Self::request_id) has set one.
     pub fn given_request_id(&self) -> Option<&RequestId> {
         self.request_id.as_ref()
     }
 
-    /// The TTL given to the record; without one the store's counts.
+    /// Returns the TTL of the record, if [`ttl`](Self::ttl) has set one; otherwise the store's
+    /// applies.
     pub fn given_ttl(&self) -> Option<Duration> {
         self.ttl
     }
 
-    /// Whether the claim is made durable before the work starts.
+    /// Returns true if the claim is made durable before the work starts.
     pub fn is_durable(&self) -> bool {
         self.durable
     }

@@ -1,4 +1,7 @@
-//! The owner of a key that may run: a [`Permit`].
+//! The right to run an operation: a [`Permit`].
+//!
+//! A permit is the face of a backend's claim. Its methods end the claim by a verdict, or add to it;
+//! all of their commits are the backend's.
 
 use std::any::Any;
 use std::fmt;
@@ -13,11 +16,28 @@ use crate::observe;
 use crate::record::{Record, fits};
 use crate::ticket::Ticket;
 
-/// The right to run an operation, and the duty to say how it ended.
+/// The right to run an operation, and the duty to report its outcome.
 ///
-/// A verdict ends it: [`complete`](Self::complete) or [`release`](Self::release). Dropped without
-/// one, as by a panic or an early return, a volatile operation frees its key, and the next request
-/// runs; a durable one leaves the key interrupted, and the next request is told.
+/// A verdict ends a permit: [`complete`](Self::complete) or [`release`](Self::release). If a permit
+/// is dropped without a verdict, as by a panic or an early return, a volatile operation frees its
+/// key and the next request runs; a durable one leaves the key interrupted, and the next request is
+/// told.
+///
+/// ```
+/// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = Store::builder().open_in_memory()?;
+/// let scope = Scope::from_api_key("sk_live_51");
+/// let operation = Operation::new(scope, "9b8cfa7a".parse()?, Fingerprint::of(["POST"])).durable();
+/// let Outcome::Execute(mut permit) = store.begin(&operation).wait()? else { unreachable!() };
+/// permit.checkpoint("asked the carrier").wait()?;
+/// assert_eq!((permit.attempt(), permit.checkpoints().len()), (1, 1));
+/// permit.release().wait()?; // the carrier refused, and nothing happened
+/// assert!(matches!(store.begin(&operation).wait()?, Outcome::Execute(_)));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping a permit gives the key to the next request"]
 pub struct Permit {
     claim: Box<dyn Claim>,
@@ -29,22 +49,23 @@ impl Permit {
         Self { claim, rules }
     }
 
-    /// Records the response as the operation's, for as long as its TTL.
+    /// Records the response of the operation. It is replayed until its TTL is over.
     ///
-    /// A response over the store's limits is recorded as done without it, and so is one whose body
-    /// finds no room on a full disk: the operation never runs again, and [`Record::response`] is
-    /// `None`. [`Trailers`](crate::record::Trailers) are taken from the extensions.
+    /// A response over the store's limits is recorded as done without its response, and so is one
+    /// whose body does not fit on a full disk: the operation never runs again, and
+    /// [`Record::response`] is `None`. [`Trailers`](crate::record::Trailers) are taken from the
+    /// response's extensions.
     ///
     /// # Durability
     ///
-    /// Once the ticket is ready the record survives a kill, a crash of the system and a power cut.
+    /// Once the ticket is ready, the record survives a kill, a crash of the system and a power cut.
     /// Send no byte of the response before.
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`]: whether the record is durable is unknown until the store is reopened,
-    /// and the key stays in flight until then. [`Error::Fenced`]: another node has taken the key
-    /// over, and nothing was recorded.
+    /// - [`Error::Stopped`]: it is unknown until the store is reopened if the record is durable,
+    ///   and the key stays in flight until then.
+    /// - [`Error::Fenced`]: another node has taken the key over, and nothing was recorded.
     pub fn complete(self, response: &Response<Bytes>) -> Ticket<Record> {
         let kept = fits(response, self.rules.max_response_bytes).then(|| response.clone());
         self.finish(kept)
@@ -52,7 +73,7 @@ impl Permit {
 
     /// Records that the operation is done, without a response to replay.
     ///
-    /// For a response that is streamed. Durability and errors are those of
+    /// Use it for a response that is streamed. Durability and errors are those of
     /// [`complete`](Self::complete).
     pub fn complete_without_response(self) -> Ticket<Record> {
         self.finish(None)
@@ -63,57 +84,69 @@ impl Permit {
         self.claim.complete(response)
     }
 
-    /// Frees the key, because nothing happened: the next request runs.
+    /// Frees the key, because nothing happened. The next request with the key runs.
     ///
     /// # Durability
     ///
-    /// A durable claim is gone for good once the ticket is ready. A volatile one leaves nothing
+    /// Once the ticket is ready, a durable claim is gone for good. A volatile claim leaves nothing
     /// behind, and its ticket is ready at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] for a durable claim: it is unknown until the store is reopened if the
+    /// claim is gone.
     pub fn release(self) -> Ticket<()> {
         observe::ended("released");
         self.claim.release()
     }
 
-    /// Gives up the key without knowing what happened: the key becomes interrupted, even if its
+    /// Gives up the key because its outcome is unknown. The key becomes interrupted, even if its
     /// claim was volatile, and the next request is told.
     ///
     /// # Durability
     ///
-    /// Once the ticket is ready that survives a kill, a crash of the system and a power cut.
+    /// Once the ticket is ready, the interruption survives a kill, a crash of the system and a
+    /// power cut.
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] for the store's durable claims, [`Error::Full`] or [`Error::Stopped`]; the
+    /// [`Error::Limit`] for the store's durable claims, [`Error::Full`] or [`Error::Stopped`]. The
     /// key then stays claimed for as long as the process lives.
     pub fn interrupt(self) -> Ticket<()> {
         observe::ended("interrupted");
         self.claim.interrupt()
     }
 
-    /// Gives up the key without a verdict, where what follows is not for this process to say, as
-    /// when a runtime ends in the middle of a handler. A volatile key stays claimed for as long as
-    /// the process lives; a durable one is interrupted.
+    /// Gives up the key without a verdict, for a program that cannot tell the outcome, as when a
+    /// runtime ends in the middle of a handler.
+    ///
+    /// A volatile key stays claimed for as long as the process lives; a durable one is interrupted.
+    /// Nothing is written.
     pub fn abandon(self) {
         self.claim.abandon();
     }
 
-    /// Stores a recovery point, which an [`Attempt`](crate::Attempt) hands back if this run is
-    /// interrupted.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Volatile`] if the operation is not durable; [`Error::Limit`] over 16 checkpoints,
-    /// 16 KiB for one, or the store's bound for all; [`Error::Full`].
+    /// Stores a recovery point. If this run is interrupted, an [`Attempt`](crate::Attempt) returns
+    /// it.
     ///
     /// # Durability
     ///
     /// The recovery point survives a power cut once the ticket is ready.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Volatile`] if the operation is not durable.
+    /// - [`Error::Limit`] for more than 16 checkpoints of one operation, for one of more than 16
+    ///   KiB, and if all checkpoints of the store exceed an eighth of a log.
+    /// - [`Error::Full`] if there is no room on the disk, and [`Error::Stopped`].
     pub fn checkpoint(&mut self, data: impl Into<Bytes>) -> Ticket<()> {
         self.claim.checkpoint(data.into())
     }
 
-    /// Derives a key to hand to the next service: stable over attempts and restarts, and new once
-    /// this operation's key is free again, released or expired.
+    /// Derives the idempotency key to send to the next service. It is stable over attempts and
+    /// restarts. Once this operation's key is free again, released or expired, it changes.
+    ///
+    /// Different labels give different keys, for operations that call more than one service.
     ///
     /// # Errors
     ///
@@ -124,32 +157,33 @@ impl Permit {
         Ok(downstream_key(&seed, past.scope, &past.key, label))
     }
 
-    /// The number of this run of the operation, counted from 1. A volatile one is always the first.
+    /// Returns the number of this run of the operation, counted from 1. A volatile run is always
+    /// the first.
     pub fn attempt(&self) -> u32 {
         self.claim.past().attempt
     }
 
-    /// The recovery points of earlier attempts and of this one, oldest first.
+    /// Returns the recovery points of earlier attempts and of this one, oldest first.
     pub fn checkpoints(&self) -> &[Bytes] {
         &self.claim.past().checkpoints
     }
 
-    /// The client's key.
+    /// Returns the client's key.
     pub fn key(&self) -> &Key {
         &self.claim.past().key
     }
 
-    /// The request that holds the permit.
+    /// Returns the name of the request that holds the permit.
     pub fn request_id(&self) -> &RequestId {
         &self.claim.past().request_id
     }
 
-    /// Takes the backend's own claim out of the permit, for what only that backend can do, such as
-    /// completing inside a transaction of the database.
+    /// Takes the backend's own claim out of the permit, for operations that only that backend has,
+    /// such as completing inside a transaction of its database.
     ///
     /// # Errors
     ///
-    /// The permit itself, if the claim is another backend's.
+    /// The permit itself, if the claim is of another type.
     pub fn into_claim<C: Claim>(self) -> Result<Box<C>, Self> {
         let any: &dyn Any = &*self.claim;
         if !any.is::<C>() {

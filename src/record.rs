@@ -1,4 +1,7 @@
 //! A completed key: its use, its response, and the time until which they hold.
+//!
+//! A [`Completion`] is a record before its commit, which gives it a time. Backends store
+//! completions, and hand out records.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +15,25 @@ use crate::key::{Fingerprint, RequestId};
 
 /// A completed key.
 ///
-/// Cheap to clone: everyone who waited for one key shares one record.
+/// Clones are cheap: all requests that waited for one key share one record.
+///
+/// ```
+/// use bytes::Bytes;
+/// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = Store::builder().open_in_memory()?;
+/// let scope = Scope::from_api_key("sk_live_51");
+/// let operation = Operation::new(scope, "9b8cfa7a".parse()?, Fingerprint::of(["POST"]));
+/// let Outcome::Execute(permit) = store.begin(&operation).wait()? else { unreachable!() };
+/// let record = permit.complete(&http::Response::new(Bytes::from("placed"))).wait()?;
+///
+/// assert_eq!(record.response().map(|response| &response.body()[..]), Some(&b"placed"[..]));
+/// let ttl = record.expires_at().duration_since(record.completed_at())?;
+/// assert_eq!(ttl.as_secs(), 24 * 60 * 60);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Record(Arc<Inner>);
 
@@ -22,14 +43,15 @@ struct Inner {
 }
 
 impl Record {
-    /// The most response headers, trailers included, that are stored.
+    /// The largest number of response headers, trailers included, that is stored.
     pub const MAX_HEADERS: usize = 256;
-    /// The most bytes of header names and values, trailers included, that are stored.
+    /// The largest size of all header names and values together, trailers included, that is stored,
+    /// in bytes.
     pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-    /// A record that became durable at this time, for backends.
+    /// Creates the record of a completion that became durable at `completed_at`, for backends.
     ///
-    /// Times are kept in milliseconds.
+    /// Times are kept in whole milliseconds.
     pub fn new(completion: Completion, completed_at: SystemTime) -> Self {
         Self::at(completion, Moment::from_system_time(completed_at))
     }
@@ -38,30 +60,31 @@ impl Record {
         Self(Arc::new(Inner { completion, completed_at }))
     }
 
-    /// The stored response, byte for byte; its [`Trailers`] are an extension of it.
+    /// Returns the stored response, byte for byte. Its [`Trailers`] are in its extensions.
     ///
-    /// `None` when the operation was done but its response was not kept: it was over a limit, was
-    /// streamed, or did not fit on a full disk. The operation must not run again all the same.
+    /// `None` means that the operation was done and its response was not kept: it was over a limit,
+    /// was streamed, or did not fit on a full disk. The operation must not run again even then.
     pub fn response(&self) -> Option<&Response<Bytes>> {
         self.0.completion.response.as_ref()
     }
 
-    /// The request that was answered.
+    /// Returns the name of the request that ran the operation.
     pub fn request_id(&self) -> &RequestId {
         &self.0.completion.request_id
     }
 
-    /// The use that the key was put to.
+    /// Returns the content of the request that used the key.
     pub fn fingerprint(&self) -> Fingerprint {
         self.0.completion.fingerprint
     }
 
-    /// The time at which the record became durable, by the store's clock. The TTL counts from here.
+    /// Returns the time at which the record became durable, by the store's clock. The TTL counts
+    /// from this time.
     pub fn completed_at(&self) -> SystemTime {
         self.0.completed_at.to_system_time()
     }
 
-    /// The time from which on the record is no longer replayed.
+    /// Returns the time from which on the record is no longer replayed.
     pub fn expires_at(&self) -> SystemTime {
         self.expiry().to_system_time()
     }
@@ -83,23 +106,24 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The trailers of a stored response, as an extension of it.
+/// The trailers of a stored response, in the response's extensions.
 ///
-/// gRPC reports its status there.
+/// gRPC reports its status in trailers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers(pub HeaderMap);
 
-/// A verdict that an operation is done, before its commit gives it a time: a [`Record`] without
-/// one.
+/// A successful verdict before its commit: a [`Record`] that has no time yet.
+///
+/// The two differ in that the commit's time turns a TTL into an expiry.
 #[derive(Clone)]
 pub struct Completion {
-    /// The use that the key was put to.
+    /// The content of the request that used the key.
     pub fingerprint: Fingerprint,
-    /// The request that was answered.
+    /// The name of the request that ran the operation.
     pub request_id: RequestId,
     /// The time for which the record is kept, counted from its commit.
     pub ttl: Duration,
-    /// The response, or nothing if it was not kept.
+    /// The response; `None` if it is not kept.
     pub response: Option<Response<Bytes>>,
 }
 

@@ -34,9 +34,10 @@
 //!
 //! From the outside in: tracing, CORS, compression, timeouts, rate limits, authentication, this
 //! layer, the handlers. Outer layers act on each request, replays included, and their changes to an
-//! answer are not recorded. `docs/http.md` gives the reasons, and shows each answer.
+//! answer are not recorded. `docs/http.md` gives the reasons; `docs/wire.md` shows each answer as
+//! curl prints it.
 //!
-//! # LayerOptions for a route
+//! # Options for a route
 //!
 //! A clone of a layer shares its store and its memory budget, and can have other options. Give each
 //! route a layer of its own: of two nested layers only the outer one acts.
@@ -99,6 +100,9 @@ use collect::Collector;
 pub(crate) use fingerprint::Fingerprinting;
 
 /// A tower layer that adds idempotency to a service; see the [module](self).
+///
+/// Each option names its default. Clones share the store and the memory budget, and can differ in
+/// all other options. `docs/http.md` lists all limits.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct IdempotencyLayer {
@@ -157,7 +161,7 @@ impl fmt::Debug for LayerOptions {
 }
 
 impl IdempotencyLayer {
-    /// Creates a layer with the defaults that its options name.
+    /// Creates a layer over a store, with the default that each option names.
     pub fn new(store: Store) -> Self {
         let options = LayerOptions {
             dialect: Arc::new(RevDesk),
@@ -183,7 +187,8 @@ impl IdempotencyLayer {
         Self { store, options }
     }
 
-    /// Speaks another [`Dialect`] than [`RevDesk`].
+    /// Sets the form of the layer's own answers; [`RevDesk`] by default. [`Ietf`], [`Stripe`] and
+    /// your own [`Dialect`]s word them otherwise.
     pub fn dialect(mut self, dialect: impl Dialect) -> Self {
         self.options.dialect = Arc::new(dialect);
         self
@@ -212,8 +217,10 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Adds request headers to the fingerprint, besides method, path, query and body. A retry must
-    /// repeat their values.
+    /// Adds the values of request headers to the fingerprint, besides method, path, query and body;
+    /// none by default.
+    ///
+    /// A retry must repeat these values, or it is a conflict.
     pub fn fingerprint_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.options.fingerprinting.headers = names.into_iter().collect();
         self
@@ -231,8 +238,10 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Computes the fingerprint by a function of the request's head and its whole body, in place of
-    /// the other fingerprint options. Requests with equal fingerprints count as the same request.
+    /// Sets a function that computes the fingerprint from the request's head and its whole body, in
+    /// place of the other fingerprint options.
+    ///
+    /// Requests with equal fingerprints count as the same request.
     pub fn fingerprint_by(
         mut self,
         fingerprint: impl Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync + 'static,
@@ -241,14 +250,15 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Chooses the answers that are kept and replayed; [`KeepPolicy::Success`] by default. A
-    /// handler overrides the policy with a [`Verdict`].
+    /// Sets the policy for the answers that are kept and replayed; [`KeepPolicy::Success`] by
+    /// default. A handler overrides the policy with a [`Verdict`].
     pub fn keep(mut self, policy: KeepPolicy) -> Self {
         self.options.keep = policy;
         self
     }
 
-    /// Keeps the answers for whose status and headers a function returns `true`.
+    /// Sets a function that chooses the answers to keep, by status and headers: those for which it
+    /// returns `true`.
     pub fn keep_if(
         self,
         keeps: impl Fn(&http::response::Parts) -> bool + Send + Sync + 'static,

@@ -4,9 +4,25 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// A store in numbers. Counters start at zero when the store is opened.
+/// Counters and sizes of a store, from [`Store::stats`](crate::Store::stats).
 ///
-/// Logs and segments are the embedded engine's; they are zero over another backend.
+/// Counters start at zero when the store is opened. Logs and segments belong to the embedded
+/// engine; over another backend they are zero.
+///
+/// ```
+/// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Store::builder().open_in_memory()?;
+/// let scope = Scope::from_api_key("sk_live_51");
+/// let operation = Operation::new(scope, "9b8cfa7a".parse()?, Fingerprint::of(["POST"]));
+/// let Outcome::Execute(permit) = store.begin(&operation).wait()? else { unreachable!() };
+/// assert_eq!(store.stats().in_flight, 1);
+/// permit.release().wait()?;
+/// assert_eq!(store.stats().in_flight, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -38,13 +54,16 @@ pub struct Stats {
     pub segments_dropped: u64,
     /// Responses left out of their records because the disk was full.
     pub bodies_left_out: u64,
-    /// Whether the next log is prepared, and with it room for further keys.
+    /// True if the next log is prepared, so that there is room for further keys. False for long
+    /// means that the disk is full or that sealing has fallen behind.
     pub next_log_ready: bool,
-    /// The jump of the wall clock over a reboot, if it exceeds the trusted downtime. Deletion is
-    /// then delayed by one TTL.
+    /// The jump of the wall clock over a reboot, if it is longer than the trusted downtime.
+    /// Deletion is then delayed by one TTL.
     pub clock_jump: Option<Duration>,
-    /// The error of the background thread's latest round, if it had one.
+    /// The error of the latest round of the background thread, if it had one. A transient one, such
+    /// as a full disk, disappears after a round without errors.
     pub last_trouble: Option<String>,
-    /// Whether the store has failed, and must be opened by a new process.
+    /// True if a write or a sync has failed. The store then takes no more work, and only a new
+    /// process can open it.
     pub failed: bool,
 }

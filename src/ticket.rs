@@ -14,10 +14,15 @@ use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Mutex, now, thread_local};
 
-/// A value that is on its way: the outcome of a commit, or of a question to the store.
+/// A result that is on its way: of a commit, or of a question to the store.
 ///
-/// Await it in a task, or [`wait`](Self::wait) for it on a thread. Dropping a ticket does not undo
-/// the commit; the outcome is discarded.
+/// Await a ticket in a task, or [`wait`](Self::wait) for it on a thread. It needs no particular
+/// runtime.
+///
+/// # Durability
+///
+/// If the ticket belongs to a commit, the commit is durable once the ticket is ready with `Ok`.
+/// Dropping a ticket does not undo the commit; only the outcome is discarded.
 #[must_use = "the commit is durable only once its ticket says so"]
 pub struct Ticket<T>(Source<T>);
 
@@ -46,7 +51,7 @@ impl<T> Ticket<T> {
         (Self(Source::Promised(Arc::clone(&slot))), Promise(Some(slot)))
     }
 
-    /// Returns a ticket whose outcome is known. It allocates nothing.
+    /// Returns a ticket that is ready at once with this outcome. It allocates nothing.
     pub fn ready(outcome: Result<T>) -> Self {
         Self(Source::Ready(Some(outcome)))
     }
@@ -112,16 +117,17 @@ impl<T> fmt::Debug for Ticket<T> {
     }
 }
 
-/// The other end of a [`Ticket`]: the duty to fill it.
+/// The sending end of a [`Ticket`], for backends: whoever holds it must fill the ticket.
 ///
-/// Dropped unfulfilled, as by a thread that ends, it answers
-/// [`Error::Stopped`](crate::Error::Stopped), so nobody waits for ever.
+/// A promise that is dropped without a value, as by a thread that ends, fills the ticket with
+/// [`Error::Stopped`](crate::Error::Stopped), so that no caller waits for ever.
 #[must_use = "a promise that is dropped answers that the store has stopped"]
 pub struct Promise<T>(Option<Arc<Slot<Result<T>>>>);
 
 impl<T> Promise<T> {
-    /// Fills the ticket and wakes its owner. Where nobody holds the ticket any more, the value is
-    /// dropped on this thread.
+    /// Fills the ticket, and wakes the task or thread that waits for it.
+    ///
+    /// If nobody holds the ticket any more, the value is dropped on this thread.
     pub fn fulfil(mut self, outcome: Result<T>) {
         self.fill(outcome);
     }
@@ -164,7 +170,7 @@ impl<T> Slot<T> {
         Self(Mutex::new(State::Empty))
     }
 
-    /// Puts the value in, and returns whom to wake for it.
+    /// Puts the value in, and returns the waker of the task that waits for it.
     ///
     /// # Errors
     ///
@@ -183,7 +189,7 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Takes the value, or leaves word to be woken for it.
+    /// Takes the value, or registers the waker of the task that waits for it.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<T> {
         let mut state = self.0.lock();
         match &mut *state {

@@ -16,6 +16,7 @@ use super::error::Failure;
 const REPLAYED: [HeaderName; 3] =
     [IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, HeaderName::from_static("idempotency-replayed")];
 
+/// Returns true if the answer is marked as a replay, by any of the known headers.
 pub(super) fn is_replay(headers: &HeaderMap) -> bool {
     let says_so = |name| headers.get(name).is_some_and(|value| value.as_bytes() == b"true");
     REPLAYED.iter().any(says_so)
@@ -64,6 +65,7 @@ fn is_unreadable(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_ENCODING)
 }
 
+/// Returns true for the statuses that ask for another attempt, with a key or without.
 fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 425 | 429 | 502..=504)
 }

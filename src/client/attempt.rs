@@ -27,6 +27,7 @@ pub(super) struct Outgoing {
     pub(super) attempt: u32,
 }
 
+/// The body of a request to send.
 pub(super) enum Payload {
     /// A buffered body, which can be sent again.
     Whole(Whole),
@@ -50,6 +51,7 @@ pub(super) struct Answered {
     pub(super) replayed: bool,
 }
 
+/// An answer, buffered or streamed.
 pub(super) enum Received {
     Whole(Response<Whole>),
     Streamed(Response<Body>),
@@ -68,7 +70,9 @@ pub(super) struct Lost {
     pub(super) response: Option<Response<Bytes>>,
 }
 
-/// Sends each request to the inner service once.
+/// Sends each request to the inner service once, for `tower::retry` to repeat.
+///
+/// An attempt ends at its own time limit or at the deadline of its call, whichever comes first.
 #[derive(Clone)]
 pub(super) struct Attempts<S> {
     pub(super) inner: S,
@@ -138,10 +142,12 @@ where
 }
 
 impl Lost {
+    /// Returns the loss of an attempt whose connection failed.
     fn transport(attempts: u32, error: BoxError, stop: Stop) -> Box<Self> {
         Self::transient(attempts, Failure::Transport(error), stop)
     }
 
+    /// Returns the loss of an attempt that another attempt may make up for.
     fn transient(attempts: u32, failure: Failure, stop: Stop) -> Box<Self> {
         Box::new(Self {
             failure,
@@ -176,6 +182,7 @@ fn read(answer: Received, keyed: bool, attempts: u32, stop: Stop) -> Result<Answ
     }))
 }
 
+/// Returns the head of an answer with this body, for errors to keep.
 fn seen<B>(response: &Response<B>, body: Bytes) -> Response<Bytes> {
     let mut seen = Response::new(body);
     *seen.status_mut() = response.status();

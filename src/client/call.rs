@@ -2,8 +2,10 @@
 
 use crate::Key;
 
-/// A report on a finished call, found in the extensions of each response and in each
+/// A report on a finished call, in the extensions of each response and in each
 /// [`Error`](super::Error).
+///
+/// `Debug` does not print the key; [`key`](Self::key) returns it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Call {
     pub(super) key: Option<Key>,

@@ -15,9 +15,31 @@ use super::call::Call;
 
 /// The error of a call that got no answer.
 ///
-/// It says what failed ([`failure`](Self::failure)), why the layer stopped ([`stop`](Self::stop)),
-/// and which key to continue with ([`call`](Self::call)). The server's last answer is in
-/// [`response`](Self::response). Clones are cheap, because all who share a call get the same error.
+/// It has the failure of the last attempt ([`failure`](Self::failure)), the reason for not retrying
+/// ([`stop`](Self::stop)), and the key to continue with ([`call`](Self::call)). The server's last
+/// answer is in [`response`](Self::response). Clones are cheap, because all callers who share a
+/// call get the same error.
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Empty;
+/// use refrain::client::{Body, ClientLayer, Failure, Stop};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let busy = service_fn(|_: Request<Body>| async {
+///     let response = Response::builder().status(503);
+///     Ok::<_, std::io::Error>(response.body(Empty::<bytes::Bytes>::new()).expect("it is valid"))
+/// });
+/// let client = ClientLayer::new().max_attempts(1).layer(busy);
+///
+/// let error = client.oneshot(Request::post("/v1/calls").body(String::new())?).await.unwrap_err();
+/// assert!(matches!(error.failure(), Failure::Later { status, .. } if status.as_u16() == 503));
+/// assert_eq!((error.stop(), error.call().attempts()), (Stop::Attempts, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Details>);
 

@@ -1,4 +1,13 @@
 //! The journal: keys and requests of jobs, kept on disk until the jobs are done.
+//!
+//! A job is a durable operation that is never completed: its claim holds the key, and the
+//! checkpoints of the claim hold the request. A restart finds the claim interrupted, and resumes
+//! it.
+//!
+//! Invariants:
+//! - Key and request are durable before [`Journal::key_for`] returns.
+//! - An entry whose checkpoints are incomplete was never handed out, so it is released.
+//! - The key is derived from the claim, and so it is the same in every process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -54,6 +63,21 @@ pub struct Journal {
 }
 
 /// A builder for a [`Journal`] with other limits than the defaults.
+///
+/// ```
+/// use std::time::Duration;
+/// use refrain::client::Journal;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("journal");
+/// // For a server that keeps keys for 7 days, and calls that take up to an hour.
+/// let window = Duration::from_secs((7 * 24 - 1) * 60 * 60);
+/// let journal = Journal::builder().window(window).max_jobs(100).open(path)?;
+/// # let _ = journal;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct JournalBuilder {
@@ -190,11 +214,21 @@ impl Journal {
         Ok(())
     }
 
+    /// Returns the durable operation of a job.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::InvalidJob`].
     fn operation(&self, job: &str) -> Result<Operation, JournalError> {
         let job: Key = job.parse().map_err(JournalError::InvalidJob)?;
         Ok(Operation::new(self.scope, job, Fingerprint::of([LABEL])).durable())
     }
 
+    /// Claims a job without waiting for another holder.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::InUse`] if this process holds the entry, and [`JournalError::Store`].
     async fn begin(&self, operation: &Operation) -> Result<Begun, JournalError> {
         let mut begin = self.store.begin(operation);
         begin.give_up();
@@ -206,6 +240,11 @@ impl Journal {
         }
     }
 
+    /// Stores the request of a new job, in pieces.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::TooLarge`], and [`JournalError::Store`]; the job is released then.
     async fn enter(
         &self,
         mut permit: Permit,
@@ -219,9 +258,7 @@ impl Journal {
         let kept = Kept { first_sent: self.clock.read(), request };
         for piece in kept.pieces() {
             if let Err(error) = permit.checkpoint(piece).await {
-                // Free the incomplete entry's place. If that fails too, the first error is the one
-                // to
-                // report.
+                // Free the incomplete entry's place. If that fails too, report the first error.
                 let _ = permit.release().await;
                 return Err(error.into());
             }
@@ -229,6 +266,11 @@ impl Journal {
         JournalEntry::new(permit, kept)
     }
 
+    /// Resumes a job that an earlier holder left.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::WindowPassed`], and [`JournalError::Store`].
     async fn resume(&self, attempt: Attempt, kept: Kept) -> Result<JournalEntry, JournalError> {
         if kept.age(&self.clock.read()) >= self.window {
             return Err(JournalError::WindowPassed { first_sent: kept.first_sent() });
@@ -237,6 +279,7 @@ impl Journal {
     }
 }
 
+/// A job as the store has it: new, or known from an earlier holder.
 enum Begun {
     New(Permit),
     Known(Attempt),
@@ -253,6 +296,9 @@ impl JournalBuilder {
     }
 
     /// Sets the maximum number of unfinished jobs (default 4096, at most 8192).
+    ///
+    /// Beyond it, [`Journal::key_for`] returns [`JournalError::Store`] with
+    /// [`Error::Limit`](crate::Error::Limit).
     pub fn max_jobs(mut self, max: usize) -> Self {
         self.max_jobs = max;
         self
@@ -269,7 +315,8 @@ impl JournalBuilder {
     ///
     /// # Errors
     ///
-    /// Those of [`Store::open`].
+    /// Those of [`Store::open`], and [`Error::Setting`](crate::Error::Setting) for a number of jobs
+    /// out of range.
     pub fn open(self, path: impl AsRef<Path>) -> crate::Result<Journal> {
         let Self { store, clock, window, max_jobs } = self;
         let store = store
@@ -297,7 +344,7 @@ impl JournalEntry {
         &self.key
     }
 
-    /// Returns the request that was stored first.
+    /// Returns the request that was stored first, byte for byte.
     pub fn request(&self) -> &Bytes {
         &self.request
     }
@@ -369,6 +416,7 @@ impl Kept {
         Ok(whole.then(|| Self { first_sent, request: bytes.freeze() }))
     }
 
+    /// Encodes an entry, in pieces of the size of a checkpoint.
     fn pieces(&self) -> impl Iterator<Item = Bytes> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut bytes = BytesMut::with_capacity(HEAD + self.request.len());

@@ -1,4 +1,8 @@
 //! The retry policy of a call, for `tower::retry`.
+//!
+//! A lost attempt is repeated if it is transient, if attempts are left, if the pause ends before
+//! the deadline, and if the budget has a retry left: in this order, so that the reason for stopping
+//! is the first that applies.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +31,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
+    /// Creates the policy of one call, which ends at `ends`.
     pub(super) fn new(options: &ClientOptions, ends: Instant) -> Self {
         let (shortest, longest) = options.backoff;
         // No jitter from tower, which adds it only to the fraction of a second; `next` adds its

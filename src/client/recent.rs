@@ -1,4 +1,7 @@
-//! The client's table of calls: the keys of call ids, and the calls in flight.
+//! The table of recent calls: the keys of call ids, and the calls in flight.
+//!
+//! Both parts have the same limit in number. An id is evicted when its time window is over, or as the
+//! oldest one; a call that has ended is never joined, and leaves the table when its place is needed.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -56,6 +59,7 @@ impl fmt::Debug for RecentCalls {
 }
 
 impl CallTable {
+    /// Evicts the id whose first use is the longest ago.
     fn forget_oldest(&mut self) {
         if let Some((_, id)) = self.ids.pop_front() {
             self.keys.remove(&id);

@@ -1,4 +1,9 @@
-//! Turns a request into a call: sets the key, buffers the body, and joins identical calls.
+//! The client as a service: sets the key, buffers the body, and joins identical calls.
+//!
+//! Invariants:
+//! - All attempts of a call carry the same key, and a mutation without a key is sent once.
+//! - A shared call goes on for as long as one of its callers waits for it.
+//! - The inner service is made ready for each attempt, on a clone of its own.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -70,6 +75,7 @@ where
     }
 }
 
+/// Runs a request: alone, or as a part of an identical call in flight.
 async fn run<S, B, R>(
     inner: S,
     options: ClientOptions,
@@ -177,7 +183,8 @@ where
     }
 }
 
-/// The request's key, set in its headers, and whether the caller named the call.
+/// Sets the key of a request in its headers, and returns it. The second value is true if the caller
+/// named the call, by a key or an id.
 fn key(parts: &mut Parts, recent: &RecentCalls, quote: bool) -> Result<(Option<Key>, bool), Error> {
     if !is_mutation(&parts.method) {
         return Ok((None, false));
@@ -194,6 +201,11 @@ fn key(parts: &mut Parts, recent: &RecentCalls, quote: bool) -> Result<(Option<K
     Ok((Some(key), named))
 }
 
+/// Returns the key that the caller set.
+///
+/// # Errors
+///
+/// [`Failure::KeyInvalid`] or [`Failure::KeyRepeated`]; nothing was sent.
 fn given(headers: &HeaderMap) -> Result<Option<Key>, Error> {
     let given = only(headers, &IDEMPOTENCY_KEY);
     let given = given.map_err(|Repeated| Error::unsent(None, Failure::KeyRepeated))?;
@@ -204,7 +216,11 @@ fn given(headers: &HeaderMap) -> Result<Option<Key>, Error> {
     }
 }
 
-/// The body, held if it may be sent again.
+/// Buffers the body if the request may be sent again, and passes it on otherwise.
+///
+/// # Errors
+///
+/// The error of the body, or a body that is longer than its announced length.
 async fn content(
     method: &Method,
     key: Option<&Key>,

@@ -1,4 +1,7 @@
-//! Opening an embedded store, and its settings: each a limit with a name.
+//! The options of an embedded store, and the calls that open it.
+//!
+//! Each option has a name, a default and a range. `Builder::check` is the only place that compares
+//! the options with their ranges, and it runs before anything is created on the disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -45,21 +48,27 @@ impl Store {
         Self::builder().open_existing(path)
     }
 
-    /// Chooses other settings for a store in a directory.
+    /// Returns a builder, to open a store with other options than the defaults.
     pub fn builder() -> Builder {
         Builder::new()
     }
 }
 
-/// Settings for a [`Store`] in a directory, and the calls that open it.
+/// Options of a [`Store`] in a directory, and the calls that open it.
+///
+/// Defaults suit a server with some thousand keys per second. `docs/guarantees.md` lists all
+/// limits.
 ///
 /// ```
 /// use std::time::Duration;
-/// use refrain::Store;
+/// use refrain::{Error, Store};
 ///
 /// # fn main() -> refrain::Result<()> {
 /// let store = Store::builder().ttl(Duration::from_secs(60)).max_in_flight(64).open_in_memory()?;
-/// # let _ = store;
+/// assert_eq!(store.rules().ttl, Duration::from_secs(60));
+///
+/// let refused = Store::builder().ttl(Duration::ZERO).open_in_memory().unwrap_err();
+/// assert!(matches!(refused, Error::Setting { name: "ttl", .. }));
 /// # Ok(())
 /// # }
 /// ```
@@ -93,36 +102,47 @@ impl Builder {
     }
 
     /// Sets the time for which a record is replayed, counted from the commit of its response: 24
-    /// hours by default, from a millisecond to ten years. No operation's own TTL exceeds it.
+    /// hours by default, from 1 ms to ten years.
+    ///
+    /// An operation can have a shorter TTL of its own, and never a longer one.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.settings.ttl = ttl;
         self
     }
 
-    /// Sets the size of a log in bytes: 128 MiB by default, from 256 KiB to 4 GiB, rounded up to 4
-    /// KiB.
+    /// Sets the size of a log in bytes: 128 MiB by default, from 256 KiB to 4 GiB, rounded up to
+    /// whole pages of 4 KiB.
     ///
-    /// A running store has two or three logs, and up to five more that wait to be sealed; restarts
-    /// in quick succession leave three more. Larger logs make fewer, larger segments.
+    /// A running store has two or three logs, and up to five more that wait for sealing; restarts
+    /// in quick succession leave three more. Larger logs make fewer and larger segments.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.settings.log_bytes = bytes.next_multiple_of(PAGE);
         self
     }
 
-    /// Limits the operations in flight in the store, waiting ones included: 4096 by default. Each
-    /// reserves up to 8 KiB of a log.
+    /// Limits the operations in flight in the store, waiting ones included: 4096 by default, at
+    /// least 1.
+    ///
+    /// Each operation reserves up to 8 KiB of a log. Beyond the limit, [`Store::begin`] answers
+    /// [`Error::Limit`].
     pub fn max_in_flight(mut self, max: usize) -> Self {
         self.limits.in_flight = max;
         self
     }
 
-    /// Limits the operations in flight in one scope, waiting ones included: 1024 by default.
+    /// Limits the operations in flight in one scope, waiting ones included: 1024 by default, at
+    /// least 1.
+    ///
+    /// The limit keeps one client from taking all places of the store. Beyond it, [`Store::begin`]
+    /// answers [`Error::Limit`].
     pub fn max_in_flight_per_scope(mut self, max: usize) -> Self {
         self.limits.per_scope = max;
         self
     }
 
     /// Limits the operations that wait for one key: 1024 by default.
+    ///
+    /// Beyond the limit, [`Store::begin`] answers [`Error::Limit`]. With 0 no operation waits.
     pub fn max_waiters_per_key(mut self, max: usize) -> Self {
         self.limits.waiters = max;
         self
@@ -130,6 +150,9 @@ impl Builder {
 
     /// Limits the durable claims without a verdict, interrupted ones included: 4096 by default, and
     /// at most one for each 8 KiB of a log.
+    ///
+    /// Every new log begins with a copy of them, which is why their number depends on
+    /// [`log_bytes`](Self::log_bytes).
     pub fn max_open_claims(mut self, max: usize) -> Self {
         self.max_open_claims = Some(max);
         self
@@ -150,29 +173,37 @@ impl Builder {
         self
     }
 
-    /// Sets the time that opening waits for another process to let go of the store, as in a rolling
-    /// deploy. Zero by default.
+    /// Sets the time that opening waits for another process to close the store, as in a rolling
+    /// deploy. By default it does not wait.
+    ///
+    /// Beyond the time, opening fails with [`Error::Locked`].
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
         self
     }
 
-    /// Sets the longest time that the machine may be off before it is reported as a jump of the
-    /// wall clock: seven days by default.
+    /// Sets the longest downtime of the machine that is believed: seven days by default.
+    ///
+    /// Across a reboot the wall clock tells the downtime. A longer one is reported as
+    /// [`Stats::clock_jump`](crate::Stats::clock_jump), and delays the deletion of expired records
+    /// by one TTL.
     pub fn trusted_downtime(mut self, downtime: Duration) -> Self {
         self.settings.trusted_downtime = downtime;
         self
     }
 
-    /// Whether a log's old bytes are overwritten with zeros before its blocks are used again; false
-    /// by default. Expired bodies then stay on disk until new entries overwrite them.
+    /// Sets whether the old bytes of a log are overwritten with zeros before its blocks are used
+    /// again; `false` by default.
+    ///
+    /// With `false`, expired bodies stay on the disk until new entries overwrite them. With `true`,
+    /// each recycled log is written twice.
     pub fn zero_recycled_logs(mut self, zero: bool) -> Self {
         self.settings.zero_recycled = zero;
         self
     }
 
-    /// Takes the time from another clock, such as a
-    /// [`SimulatedClock`](crate::clock::SimulatedClock).
+    /// Sets the source of time, such as a [`SimulatedClock`](crate::clock::SimulatedClock) in a
+    /// test. The default is the machine's clocks.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.settings.clock = Arc::new(clock);
         self
@@ -180,13 +211,24 @@ impl Builder {
 
     /// Opens the store in a directory, or creates one if the directory is empty or missing.
     ///
-    /// The directory is made with mode 0700 and its files with 0600; its parent must exist. One
-    /// process has a store open at a time.
+    /// The directory is created with mode 0700 and its files with mode 0600; its parent must exist.
+    /// One process at a time can have a store open. Opening blocks for as long as it takes to read
+    /// the logs, in general less than a second.
+    ///
+    /// # Durability
+    ///
+    /// All records that the store serves are durable when this returns.
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`], [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`] and
-    /// [`Error::Io`], each with nothing removed; [`Error::Setting`].
+    /// - [`Error::Locked`] if another process, or another handle, has the store open.
+    /// - [`Error::Foreign`] if the directory holds other files and no store.
+    /// - [`Error::Newer`] if a later version of this crate wrote the store.
+    /// - [`Error::Corrupt`] if a file is damaged or missing.
+    /// - [`Error::Io`] if the operating system refuses a call.
+    /// - [`Error::Setting`] if an option is out of its range; nothing is touched then.
+    ///
+    /// After an error no file of the store has been removed.
     pub fn open(mut self, path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
         // Before the directory is made.
@@ -220,23 +262,22 @@ impl Builder {
         self.open(path)
     }
 
-    /// Opens an empty store in memory: for tests of programs that use a store.
+    /// Opens an empty store in memory, for tests of programs that use a store.
     ///
-    /// It behaves as a store on disk does, except that nothing survives it.
+    /// It behaves as a store on disk does, except that its records are gone once it is closed.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`].
+    /// [`Error::Setting`] if an option is out of its range.
     pub fn open_in_memory(self) -> Result<Store> {
         self.open_on(Arc::new(MemoryDisk::default()))
     }
 
-    /// Opens the store on a [`Disk`] of the caller's: for tests that simulate what a file system
-    /// does.
+    /// Opens the store on a [`Disk`] of the caller, for tests that simulate a file system.
     ///
     /// # Errors
     ///
-    /// See [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     pub fn open_on(mut self, disk: Arc<dyn Disk>) -> Result<Store> {
         let max_response_bytes = self.check()?;
         super::start(disk, self.settings, self.limits, max_response_bytes)

@@ -1,4 +1,7 @@
-//! Bodies: held whole in memory, or streamed.
+//! The body type of both layers: held whole in memory, or streamed.
+//!
+//! A body that is held whole is one frame of data and its trailers. A streamed body passes the
+//! frames of another body on as they come.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,8 +23,10 @@ pub(crate) trait AnyBody:
 
 impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static> AnyBody for B {}
 
-/// The body of every request that a layer hands to its inner service, and of every response that a
-/// layer returns.
+/// The body of requests that a layer passes to its inner service, and of responses that a layer
+/// returns.
+///
+/// Its data is [`Bytes`], its error a [`BodyError`].
 #[derive(Debug)]
 pub struct Body {
     kind: Kind,
@@ -43,13 +48,13 @@ pub(crate) struct Whole {
     pub(crate) trailers: Option<HeaderMap>,
 }
 
-/// A streamed body broke off; the source says why.
+/// A streamed body broke off. The source is the error of the original body.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read body")]
 pub struct BodyError(#[source] BoxError);
 
 impl Body {
-    /// Passes frames on as they come.
+    /// Returns a body that passes the frames of another one on as they come.
     pub(crate) fn streamed(body: impl AnyBody) -> Self {
         let body = body.map_err(|error| BodyError(error.into())).boxed_unsync();
         Self::new(Kind::Streamed(body))
@@ -63,7 +68,7 @@ impl Body {
         }
     }
 
-    /// Keeps a value until the body is dropped.
+    /// Keeps a value until the body is dropped, such as its share of a memory budget.
     #[cfg(feature = "server")]
     pub(crate) fn holding(mut self, value: impl Send + 'static) -> Self {
         self.held = Some(Box::new(value));

@@ -26,7 +26,7 @@ pub(crate) struct BodyReader<B> {
     error: Option<BoxError>,
 }
 
-/// Why a body was not read to its end.
+/// The reason why a body was not read to its end.
 #[derive(Debug)]
 pub(crate) enum Unread {
     TooLong,
@@ -45,6 +45,10 @@ impl<B: AnyBody> BodyReader<B> {
     }
 
     /// Reads to the end of a body of at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Unread`], after which the reader can still stream the body.
     pub(crate) async fn finish(&mut self, max: usize) -> Result<(), Unread> {
         while self.advance().await.map_err(Unread::Broken)? {
             if self.len() > max {
@@ -54,7 +58,11 @@ impl<B: AnyBody> BodyReader<B> {
         Ok(())
     }
 
-    /// Reads the next frame; returns `false` at the end of the body.
+    /// Reads the next frame, and returns `false` at the end of the body.
+    ///
+    /// # Errors
+    ///
+    /// The error of the body.
     pub(crate) async fn advance(&mut self) -> Result<bool, BoxError> {
         let Some(frame) = self.rest.frame().await.transpose().map_err(Into::into)? else {
             return Ok(false);
@@ -97,12 +105,12 @@ impl<B: AnyBody> BodyReader<B> {
 }
 
 impl<B> BodyReader<B> {
-    /// The bytes of data read so far.
+    /// Returns the number of data bytes that were read so far.
     pub(crate) fn len(&self) -> usize {
         self.only.len() + self.all.len()
     }
 
-    /// The bytes of memory that the data takes.
+    /// Returns the bytes of memory that the data takes, spare capacity included.
     #[cfg(feature = "server")]
     pub(crate) fn memory(&self) -> usize {
         self.only.len() + self.all.capacity()

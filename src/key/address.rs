@@ -6,8 +6,9 @@ use super::{Key, Scope};
 
 /// A scope and a key together: the name of one record.
 ///
-/// Carries its 128-bit hash, seeded with the store's uuid, which clients do not know and so cannot
-/// aim collisions at. Shards, indexes and filters all take their bits from it.
+/// An address carries its 128-bit hash, seeded with the store's uuid. Clients do not know the uuid,
+/// so they cannot construct collisions. Shards, indexes and filters all take their bits from this
+/// hash.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Address {
     pub(crate) scope: Scope,
@@ -16,11 +17,13 @@ pub(crate) struct Address {
 }
 
 impl Address {
+    /// Returns the address of a key; `seed` is the store's uuid.
     pub(crate) fn new(seed: &[u8; 16], scope: Scope, key: Key) -> Self {
         let hash = Self::hash_of(seed, scope.as_bytes(), key.as_bytes());
         Self { scope, key, hash }
     }
 
+    /// Returns the first 128 bits of SHA-256(seed, scope, key).
     pub(crate) fn hash_of(seed: &[u8; 16], scope: &[u8; 32], key: &[u8]) -> u128 {
         let mut hasher = Sha256::new_with_prefix(seed);
         hasher.update(scope);

@@ -8,10 +8,16 @@ use std::fmt;
 #[error("expected 64 hexadecimal digits")]
 pub struct InvalidDigest;
 
+/// Prints bytes as lower-case hexadecimal digits.
 pub(super) fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
+/// Reads 64 hexadecimal digits, in either case.
+///
+/// # Errors
+///
+/// [`InvalidDigest`] for any other length or character.
 pub(super) fn read_hex(text: &str) -> Result<[u8; 32], InvalidDigest> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(InvalidDigest) };
     if pairs.len() != 32 {

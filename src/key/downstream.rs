@@ -4,8 +4,11 @@ use sha2::{Digest, Sha256};
 
 use super::{Key, Scope};
 
-/// The key that an operation hands to the next service under a label. The seed names the operation,
-/// so its key's next use gets another.
+/// Derives the key that an operation passes to the next service under a label: 32 hexadecimal
+/// digits.
+///
+/// The seed names the operation, so a later operation under the same key gets another downstream
+/// key.
 pub(crate) fn downstream_key(seed: &[u8; 24], scope: Scope, key: &Key, label: &str) -> Key {
     let mut hasher = Sha256::new_with_prefix(seed);
     hasher.update(scope.as_bytes());

@@ -7,20 +7,25 @@ use sha2::{Digest, Sha256};
 
 use super::digest::{InvalidDigest, read_hex, write_hex};
 
-/// What a key was used for: a SHA-256 over length-prefixed parts, so that no two different lists of
-/// parts share one.
+/// The content of the request that a key was used for, as a SHA-256.
+///
+/// The digest covers a list of parts, each with its length in front, so different lists never give
+/// the same bytes. A retry must have the same fingerprint; another one under the same key is a
+/// conflict.
 ///
 /// ```
 /// use refrain::Fingerprint;
 ///
 /// let call = Fingerprint::of(["POST", "/v1/calls", "{}"]);
+/// assert_eq!(call, Fingerprint::of(["POST", "/v1/calls", "{}"]));
 /// assert_ne!(call, Fingerprint::of(["POST", "/v1/calls{}", ""]));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of a request's parts: method, path and query, body.
+    /// Returns the fingerprint of the parts of a request: usually method, path with query, and
+    /// body.
     pub fn of<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> Self {
         let mut hasher = Sha256::new();
         for part in parts {
@@ -36,19 +41,20 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// The 32 bytes of the digest.
+    /// Returns the 32 bytes of the digest, for a column of a database.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
+/// Prints 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, f)
     }
 }
 
+/// Parses 64 hexadecimal digits, in either case.
 impl FromStr for Fingerprint {
     type Err = InvalidDigest;
 
@@ -57,6 +63,7 @@ impl FromStr for Fingerprint {
     }
 }
 
+/// Prints the first eight hexadecimal digits.
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, ..] = self.0;

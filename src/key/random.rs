@@ -1,6 +1,10 @@
 //! Randomness.
 
-/// Random bytes from the operating system.
+/// Returns random bytes from the operating system.
+///
+/// # Panics
+///
+/// If the operating system has none.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     let mut filled = 0;

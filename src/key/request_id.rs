@@ -9,7 +9,19 @@ use super::random::random_bytes;
 
 /// The server's name for one request: 1 to 128 characters of `A-Z a-z 0-9 . _ -`.
 ///
-/// A conflict names the original's, so that support can find it.
+/// A conflict names the request that used the key first, so that support can find it.
+///
+/// ```
+/// use refrain::RequestId;
+///
+/// # fn main() -> Result<(), refrain::key::InvalidRequestId> {
+/// let given: RequestId = "req_81".parse()?;
+/// assert_eq!(given.as_str(), "req_81");
+/// assert_eq!(RequestId::random().as_str().len(), "req_".len() + 32);
+/// assert!("two words".parse::<RequestId>().is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(Arc<str>);
 
@@ -17,11 +29,17 @@ impl RequestId {
     /// The longest request id, in characters.
     pub const MAX_LEN: usize = 128;
 
-    /// How many a thread draws at a time.
+    /// The number of ids for which a thread draws random bytes at a time.
     const DRAWN: usize = 16;
 
-    /// Makes a new one from 128 random bits: `req_` and 32 hexadecimal digits. A copy of the
-    /// process, by `fork` or from a snapshot of its machine, may repeat up to 16 of a thread's.
+    /// Creates an id of 128 random bits: `req_` and 32 hexadecimal digits.
+    ///
+    /// Each thread draws random bytes for 16 ids at a time. A copy of the process, by `fork` or
+    /// from a snapshot of its machine, may therefore repeat up to 16 ids of a thread.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system has no random bytes.
     pub fn random() -> Self {
         // Many at a time: a call into the operating system for each is what costs.
         thread_local!(static SPARE: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) });
@@ -39,7 +57,7 @@ impl RequestId {
         Self(str::from_utf8(&text).expect("it is made of digits").into())
     }
 
-    /// The request id as text.
+    /// Returns the request id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

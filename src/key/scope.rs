@@ -1,4 +1,4 @@
-//! The owner of a key.
+//! The owner of keys, as a digest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,37 +7,48 @@ use sha2::{Digest, Sha256};
 
 use super::digest::{InvalidDigest, read_hex, write_hex};
 
-/// Whose key it is: the SHA-256 of an API key, or of another principal's name.
+/// The owner of a key: the SHA-256 of an API key, or of the name of another principal.
 ///
-/// A record is visible in its own scope only. The API key itself is neither kept nor printed.
+/// Records are visible in their own scope only. The API key itself is neither stored nor printed.
 ///
 /// ```
 /// use refrain::Scope;
 ///
+/// # fn main() -> Result<(), refrain::key::InvalidDigest> {
 /// let scope = Scope::from_api_key("sk_live_51");
 /// assert_ne!(scope, Scope::from_api_key("sk_live_52"));
 /// assert_ne!(scope, Scope::new("sk_live_51"));
+///
+/// let hex = scope.to_string();
+/// assert_eq!(hex.parse::<Scope>()?, scope);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scope([u8; 32]);
 
 impl Scope {
-    /// The scope of an API key. Keys of at least 128 random bits are safe to store as a plain
-    /// SHA-256; hand over a keyed hash by [`new`](Self::new) where they are guessable.
+    /// Returns the scope of an API key.
+    ///
+    /// The digest is a plain SHA-256. That is safe for keys of at least 128 random bits; if API
+    /// keys can be guessed, pass a keyed hash of them to [`new`](Self::new).
     pub fn from_api_key(api_key: impl AsRef<[u8]>) -> Self {
         Self(Sha256::digest(api_key).into())
     }
 
-    /// The scope of any other principal: a tenant, a user, an account. Distinct from the scope of
-    /// an API key of the same bytes.
+    /// Returns the scope of any other principal: a tenant, a user, an account.
+    ///
+    /// It differs from the scope of an API key with the same bytes.
     pub fn new(principal: impl AsRef<[u8]>) -> Self {
         let mut hasher = Sha256::new_with_prefix(b"refrain principal\0");
         hasher.update(principal);
         Self(hasher.finalize().into())
     }
 
-    /// The scope of a principal with a number: the primary key of a tenant or of a user. Distinct
-    /// from the scope of the same number as text.
+    /// Returns the scope of a principal with a number, such as the primary key of a tenant or of a
+    /// user.
+    ///
+    /// It differs from the scope of the same number as text.
     ///
     /// ```
     /// use refrain::Scope;
@@ -56,19 +67,20 @@ impl Scope {
         Self(bytes)
     }
 
-    /// The 32 bytes of the digest.
+    /// Returns the 32 bytes of the digest, for a column of a database or for a log.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
+/// Prints 64 lower-case hexadecimal digits, which [`FromStr`] reads back.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(&self.0, f)
     }
 }
 
+/// Parses 64 hexadecimal digits, in either case.
 impl FromStr for Scope {
     type Err = InvalidDigest;
 
@@ -77,6 +89,7 @@ impl FromStr for Scope {
     }
 }
 
+/// Prints the first eight hexadecimal digits.
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Scope({:02x}{:02x}{:02x}{:02x}..)", self.0[0], self.0[1], self.0[2], self.0[3])

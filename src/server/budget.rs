@@ -1,4 +1,7 @@
 //! The memory budget for request bodies, in all and for each scope.
+//!
+//! A body takes its [`Share`] while it is collected, and returns it when it is dropped. The budget
+//! is never exceeded: a body that does not fit is refused before it is read further.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +26,7 @@ struct Taken {
     scopes: HashMap<Scope, usize>,
 }
 
-/// Which limit of the budget was reached.
+/// The limit of the budget that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OverBudget {
     All,
@@ -35,6 +38,7 @@ impl Budget {
         Arc::new(Self { max, taken: Mutex::default() })
     }
 
+    /// Takes bytes for a scope, or returns the limit that they would exceed.
     fn take(&self, scope: Scope, bytes: usize) -> Result<(), OverBudget> {
         let mut taken = self.taken.lock();
         if bytes > self.max - taken.all {
@@ -52,6 +56,7 @@ impl Budget {
         Ok(())
     }
 
+    /// Returns bytes of a scope, and forgets a scope that has none left.
     fn give_back(&self, scope: Scope, bytes: usize) {
         let mut taken = self.taken.lock();
         taken.all -= bytes;
@@ -78,6 +83,10 @@ impl Share {
     }
 
     /// Grows the share to this many bytes.
+    ///
+    /// # Errors
+    ///
+    /// The limit that the body would exceed; the share stays as it was.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let more = bytes.saturating_sub(self.bytes);
         if more > 0 {

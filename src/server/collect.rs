@@ -1,4 +1,9 @@
-//! Request bodies, collected within limits of size, time and memory before anything is claimed.
+//! Request bodies, collected within limits of size, time and memory.
+//!
+//! Invariants:
+//! - Nothing is claimed before the body is complete, so a slow client holds no key.
+//! - A body counts against the memory budget until the handler has dropped it.
+//! - After a refusal at most 16 MiB, for at most 5 s, are read and discarded.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +33,7 @@ pub(super) struct Collector {
     pub(super) budget: Arc<Budget>,
 }
 
-/// Why a body was not collected.
+/// The reason why a body was not collected.
 #[derive(Debug)]
 pub(super) enum Uncollected {
     TooLarge,
@@ -44,7 +49,11 @@ impl From<OverBudget> for Uncollected {
 }
 
 impl Collector {
-    /// Collects the body whole. The rest of a refused body is discarded in the background.
+    /// Collects the whole body. The rest of a refused body is discarded in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`Uncollected`] names the limit that was exceeded.
     pub(super) async fn collect<B: AnyBody>(
         &self,
         scope: Scope,

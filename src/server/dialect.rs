@@ -74,7 +74,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         Key::from_header(value)
     }
 
-    /// Returns the response to a refused request.
+    /// Returns the response to a refused request. The layer adds `x-request-id`, and the headers of
+    /// [`sign`](Self::sign).
     fn refuse(&self, refusal: &Refusal) -> Response<Bytes>;
 
     /// Adds the dialect's headers to an answer. By default, a replay gets
@@ -94,7 +95,7 @@ pub struct Exchange<'a> {
     pub request_id: &'a RequestId,
     /// The key, if the request is a mutation with one.
     pub key: Option<&'a Key>,
-    /// Whether the answer comes from a record.
+    /// True if the answer comes from a record.
     pub is_replay: bool,
 }
 
@@ -111,6 +112,15 @@ pub struct Refusal {
 }
 
 /// The reason why the layer refuses a request. `Display` is the message for the client.
+///
+/// ```
+/// use refrain::server::Reason;
+///
+/// let reason = Reason::BodyTooLarge { max: 1024 };
+/// assert_eq!((reason.code(), reason.status().as_u16()), ("body_too_large", 413));
+/// assert_eq!(reason.retry_after(), None);
+/// assert_eq!(reason.to_string(), "a request with an idempotency key takes at most 1024 bytes");
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
@@ -225,7 +235,8 @@ impl Reason {
         }
     }
 
-    /// Returns the time after which to retry with the same key, if a retry can help.
+    /// Returns the time after which a client may retry with the same key (1 second), or `None` if a
+    /// retry cannot help.
     pub fn retry_after(&self) -> Option<Duration> {
         let helps = matches!(
             self,

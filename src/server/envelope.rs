@@ -70,12 +70,12 @@ impl Envelope {
         self
     }
 
-    /// Returns the status.
+    /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Returns the body.
+    /// Returns the body of the response: JSON, on one line.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct ErrorBody<'a> {
@@ -98,7 +98,8 @@ impl Envelope {
         serde_json::to_string(&ErrorBody { error }).expect("strings are always JSON")
     }
 
-    /// Returns the response, with its body as bytes.
+    /// Returns the response: the status, `content-type: application/json`, and the JSON as its
+    /// body.
     pub fn into_bytes(self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(self.to_json()));
         *response.status_mut() = self.status;

@@ -71,25 +71,27 @@ impl Execution {
         &self.0.request_id
     }
 
-    /// Returns the number of this run, counted from 1. Above 1, an earlier run was interrupted.
+    /// Returns the number of this run, counted from 1. A number above 1 means that an earlier run
+    /// was interrupted.
     pub fn attempt(&self) -> u32 {
         self.0.attempt
     }
 
-    /// Returns the checkpoints of earlier attempts, oldest first.
+    /// Returns the recovery points that earlier attempts stored, oldest first.
     pub fn checkpoints(&self) -> &[Bytes] {
         &self.0.checkpoints
     }
 
-    /// Stores a checkpoint for later attempts.
+    /// Stores a recovery point for later attempts: up to 16 for one operation, of up to 16 KiB
+    /// each.
     ///
     /// # Durability
     ///
-    /// The checkpoint is durable once the ticket resolves.
+    /// The recovery point survives a power cut once the ticket is ready.
     ///
     /// # Errors
     ///
-    /// See [`Permit::checkpoint`]; [`Error::Ended`] after the handler has answered.
+    /// Those of [`Permit::checkpoint`], and [`Error::Ended`] after the handler has answered.
     pub fn checkpoint(&self, data: impl Into<Bytes>) -> Ticket<()> {
         match self.0.permit.lock().as_mut() {
             Some(permit) => permit.checkpoint(data),
@@ -98,16 +100,18 @@ impl Execution {
     }
 
     /// Returns the idempotency key for a call to another service. All attempts of this operation
-    /// get the same key. A client's key that was released or has expired starts a new operation,
-    /// with new downstream keys.
+    /// get the same key; different labels give different keys.
     ///
-    /// An answer that is not kept releases the client's key. So once the other service may have
-    /// acted, answer with [`Verdict::Interrupt`](super::Verdict::Interrupt) and not with a bare
-    /// error.
+    /// A client's key that was released or has expired starts a new operation, with new downstream
+    /// keys. An answer that is not kept releases the client's key. So once the other service may
+    /// have acted, answer with [`Verdict::Interrupt`](super::Verdict::Interrupt) and not with a
+    /// bare error.
     ///
     /// # Errors
     ///
-    /// See [`Permit::downstream_key`]; [`Error::Ended`] after the handler has answered.
+    /// [`Error::Volatile`] if claims are not durable (see
+    /// [`durable`](super::IdempotencyLayer::durable)), and [`Error::Ended`] after the handler has
+    /// answered.
     pub fn downstream_key(&self, label: &str) -> Result<Key> {
         self.0.permit.lock().as_ref().ok_or(Error::Ended)?.downstream_key(label)
     }

@@ -22,6 +22,7 @@ pub(crate) struct Fingerprinting {
 }
 
 impl Fingerprinting {
+    /// Returns the fingerprint of a request from its head and its whole body.
     pub(crate) fn of(&self, request: &Parts, body: &[u8]) -> Fingerprint {
         if let Some(custom) = &self.custom {
             return custom(request, body);
@@ -35,6 +36,7 @@ impl Fingerprinting {
         self.of_parts(request, body)
     }
 
+    /// Returns the fingerprint over method, target, body, and the chosen headers with their counts.
     fn of_parts(&self, request: &Parts, body: &[u8]) -> Fingerprint {
         let mut parts: Vec<&[u8]> =
             vec![request.method.as_str().as_bytes(), target(request).as_bytes(), body];

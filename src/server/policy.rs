@@ -150,7 +150,15 @@ impl fmt::Debug for KeepPolicy {
 
 type Recovering = Pin<Box<dyn Future<Output = Recovery> + Send>>;
 
-/// The policy for keys whose last run was interrupted.
+/// The policy for keys whose last run was interrupted, as by a crash in mid-handler.
+///
+/// | policy | claims | the next request with the key |
+/// | --- | --- | --- |
+/// | [`Rerun`](Self::Rerun) | volatile | runs the handler |
+/// | [`Refuse`](Self::Refuse) | durable | gets 409 `idempotency_interrupted` |
+/// | [`Recover`](Self::Recover) | durable | gets the finding of a function |
+///
+/// With [`durable`](super::IdempotencyLayer::durable), claims are durable under `Rerun` too.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum OnInterrupted {
@@ -163,7 +171,7 @@ pub enum OnInterrupted {
     Recover(Hook),
 }
 
-/// The function of [`OnInterrupted::Recover`].
+/// The function of [`OnInterrupted::Recover`]; made by [`OnInterrupted::recover`].
 #[derive(Clone)]
 pub struct Hook(Arc<dyn Fn(Interruption) -> Recovering + Send + Sync>);
 
@@ -219,7 +227,10 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// A run that was interrupted, and the request that asks again.
+/// An interrupted run, and the request that asks again; the argument of a recovery function.
+///
+/// One of [`rerun`](Self::rerun), [`respond`](Self::respond), [`done`](Self::done) and
+/// [`refuse`](Self::refuse) ends it. See [`OnInterrupted::recover`] for an example.
 #[derive(Debug)]
 #[must_use = "an interruption ends in a Recovery"]
 pub struct Interruption {
@@ -259,29 +270,39 @@ impl Interruption {
         self.attempt.downstream_key(label)
     }
 
-    /// Runs the handler, as the next attempt: the run did nothing, or is safe to repeat.
+    /// Runs the handler as the next attempt, because the run did nothing or is safe to repeat.
+    ///
+    /// # Durability
+    ///
+    /// The new attempt is durable before the handler runs.
     pub fn rerun(self) -> Recovery {
         Recovery { attempt: self.attempt, finding: Finding::Rerun }
     }
 
-    /// Records, sends and from now on replays this answer: the run did its work.
+    /// Answers with this response, because the run succeeded. It is recorded, sent, and replayed
+    /// from now on.
+    ///
+    /// # Durability
+    ///
+    /// The record is durable before the response is sent.
     pub fn respond(self, response: Response<Bytes>) -> Recovery {
         Recovery { attempt: self.attempt, finding: Finding::Respond(Box::new(response)) }
     }
 
-    /// Records the operation without an answer, since the answer is lost: 409
-    /// `idempotency_result_unavailable` from now on.
+    /// Records that the run succeeded and that its response is lost. The answer is 409
+    /// `idempotency_result_unavailable`, from now on.
     pub fn done(self) -> Recovery {
         Recovery { attempt: self.attempt, finding: Finding::Done }
     }
 
-    /// Leaves the outcome unknown: 409 `idempotency_interrupted`, and the next request asks again.
+    /// Leaves the outcome unknown. The answer is 409 `idempotency_interrupted`, and the next
+    /// request calls the function again.
     pub fn refuse(self) -> Recovery {
         Recovery { attempt: self.attempt, finding: Finding::Refuse }
     }
 }
 
-/// The outcome of an interrupted run; made by an [`Interruption`].
+/// The finding of a recovery function; made by an [`Interruption`].
 #[derive(Debug)]
 #[must_use = "a Recovery is the answer of the function"]
 pub struct Recovery {

@@ -23,6 +23,11 @@ pub fn request_id(headers: &HeaderMap) -> RequestId {
     given.unwrap_or_else(RequestId::random)
 }
 
+/// Reads the key from the headers, in the words of a dialect.
+///
+/// # Errors
+///
+/// [`Reason::KeyMissing`], [`Reason::KeyInvalid`] or [`Reason::KeyRepeated`].
 pub(super) fn key(headers: &HeaderMap, dialect: &dyn Dialect) -> Result<Key, Reason> {
     match only(headers, &IDEMPOTENCY_KEY) {
         Ok(Some(value)) => dialect.parse_key(value.as_bytes()).map_err(Reason::KeyInvalid),
@@ -38,7 +43,12 @@ pub(super) struct Keyed {
 }
 
 impl Keyed {
-    /// Collects the body. No key is claimed before the body is complete.
+    /// Collects the body of a request with a key. No key is claimed before the body is complete.
+    ///
+    /// # Errors
+    ///
+    /// A [`Reason`] whose name begins with `Body` if the body is too large, too slow or broken, and
+    /// [`Reason::Unavailable`] or [`Reason::TooManyRequests`] if the memory budget is used up.
     pub(super) async fn collect<B: AnyBody>(
         (parts, body): (Parts, B),
         (scope, key, id): (Scope, Key, RequestId),

@@ -9,8 +9,22 @@ use http::request::Parts;
 use crate::Scope;
 use crate::http::only;
 
-/// Returns the scope of the bearer token: one `Authorization` header with `Bearer` in any case,
-/// spaces, and the token's bytes.
+/// Returns the scope of the bearer token, which is the default of the layer.
+///
+/// The request must have one `Authorization` header, with `Bearer` in any case, spaces, and the
+/// bytes of the token. Otherwise it has no scope.
+///
+/// ```
+/// use refrain::Scope;
+/// use refrain::server::scope::bearer_token;
+///
+/// # fn main() -> http::Result<()> {
+/// let request = http::Request::post("/").header("authorization", "Bearer sk_live_51").body(())?;
+/// let scope = bearer_token(&request.into_parts().0);
+/// assert_eq!(scope, Some(Scope::from_api_key("sk_live_51")));
+/// # Ok(())
+/// # }
+/// ```
 pub fn bearer_token(request: &Parts) -> Option<Scope> {
     let value = bytes(request, &AUTHORIZATION)?;
     let (scheme, rest) = value.split_at_checked("Bearer".len())?;
@@ -20,16 +34,19 @@ pub fn bearer_token(request: &Parts) -> Option<Scope> {
         .then(|| Scope::from_api_key(token))
 }
 
-/// Returns a function that reads an API key from a header, sent once and not empty.
+/// Returns a function that reads an API key from a header. The header must be sent once, and must
+/// not be empty.
 pub fn header(
     name: HeaderName,
 ) -> impl Fn(&Parts) -> Option<Scope> + Clone + Send + Sync + 'static {
     move |request| bytes(request, &name).filter(|value| !value.is_empty()).map(Scope::from_api_key)
 }
 
-/// Returns the [`Scope`] that the authentication layer put into the request's extensions.
+/// Returns the [`Scope`] that an outer layer, the one for authentication, put into the request's
+/// extensions.
 ///
-/// With the scope of an account instead of a token, keys outlive a refreshed token.
+/// If the scope is that of an account and not of a token, keys stay valid when the token is
+/// refreshed.
 pub fn extension(request: &Parts) -> Option<Scope> {
     request.extensions.get().copied()
 }

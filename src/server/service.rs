@@ -1,4 +1,12 @@
-//! The service: one request from its first header to its last byte.
+//! The service of the layer: one request from its first header to its last byte.
+//!
+//! Invariants:
+//! - The handler runs in a task of its own. A client that hangs up cancels neither the handler nor
+//!   the commit of its response.
+//! - No byte of a kept response is sent before its record is durable.
+//! - The inner service is made ready only for requests that it executes, so requests that wait or
+//!   are replayed take none of its concurrency.
+//! - Of nested idempotency layers only the outermost acts.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -23,7 +31,11 @@ use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery, Verdic
 use super::request::{Keyed, key, request_id};
 use super::response::{Judged, judge, replay, stored_headers, whole};
 
-/// A tower service that runs each request with a key once; see the [module](super).
+/// A tower service that runs each request with a key once; made by an
+/// [`IdempotencyLayer`](super::IdempotencyLayer).
+///
+/// It is always ready, and makes the inner service ready per request. Its error is the inner
+/// service's: all failures of idempotency are responses.
 #[derive(Clone, Debug)]
 pub struct Idempotent<S> {
     inner: S,
@@ -31,7 +43,7 @@ pub struct Idempotent<S> {
     options: Arc<LayerOptions>,
 }
 
-/// The end of a request.
+/// The answer to a request, by its origin.
 enum Reply {
     Fresh(Response<Body>),
     Replay(Response<Body>),
@@ -159,6 +171,7 @@ where
         }
     }
 
+    /// Runs the handler as the next attempt of an interrupted operation.
     async fn rerun(self, attempt: Attempt, request: Request<Body>) -> Result<Reply, S::Error> {
         match attempt.retry().await {
             Ok(permit) => self.execute(permit, request).await,
@@ -166,6 +179,7 @@ where
         }
     }
 
+    /// Calls the recovery function for an interrupted operation, and acts on its finding.
     async fn recover(
         self,
         hook: Hook,
@@ -288,6 +302,7 @@ async fn answer_from(record: &Record, request: Request<Body>, options: &LayerOpt
     }
 }
 
+/// Returns the refusal of a key that stays interrupted.
 fn refuse_interrupted(attempt: &Attempt) -> Reply {
     Reply::Refused(Reason::Interrupted { original: attempt.request_id().clone() })
 }
@@ -311,6 +326,7 @@ where
     inner.call(request).await
 }
 
+/// Waits until the service is ready for a request.
 async fn ready<S>(inner: &mut S) -> Result<(), S::Error>
 where
     S: Service<Request<Body>>,
