@@ -3,6 +3,14 @@
 //! ```text
 //!  Embedded::claim ──► ledger: what is known? ──► Claim ──verdict──► queue ──► writer ──► settler
 //! ```
+//!
+//! Three threads serve an open store: the writer commits, the settler frees keys and wakes callers,
+//! and the reaper seals and drops files. A caller's thread only reads, and queues entries.
+//!
+//! Invariants:
+//! - A store that has failed in this process is never opened by it again: the lock on the directory
+//!   is held until the process ends.
+//! - The directory stays locked while a permit is out, even after the store was closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,12 +60,21 @@ struct Embedded {
     threads: Mutex<Option<Threads>>,
 }
 
+/// The threads of an open store, to be joined when it is closed.
 struct Threads {
     writer: JoinHandle<()>,
     reaper: JoinHandle<()>,
 }
 
 /// Opens the store on a disk, and starts its threads.
+///
+/// # Errors
+///
+/// Those of [`ledger::open`], and [`Error::Io`] if a thread cannot be started.
+///
+/// # Durability
+///
+/// All records that the store serves are durable when this returns.
 pub(crate) fn start(
     disk: Arc<dyn Disk>,
     settings: Settings,
@@ -194,6 +211,11 @@ impl Backend for Embedded {
 }
 
 impl Embedded {
+    /// Commits a forget that hides the record and the claim of a key until both have expired.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] if there is no room for the entry, and those of a lookup.
     fn try_forget(&self, hold: Hold) -> Result<Ticket<()>> {
         let ledger = &self.desk.engine.ledger;
         let address = hold.address();
@@ -207,6 +229,12 @@ impl Embedded {
         Ok(ticket)
     }
 
+    /// Ends the threads after the commits that are queued, and unlocks the directory if no permit
+    /// is out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the directory cannot be unlocked.
     fn stop_threads(&self) -> Result<()> {
         let Some(threads) = self.threads.lock().take() else { return Ok(()) };
         let engine = &self.desk.engine;
@@ -243,6 +271,7 @@ impl std::fmt::Debug for Embedded {
     }
 }
 
+/// Returns the statistics of a store.
 fn stats_of(engine: &Engine) -> Stats {
     let Engine { ledger, table, counters, .. } = engine;
     let snapshot = ledger.snapshot();

@@ -38,14 +38,15 @@
 //!
 //! # Words
 //!
-//! - A [`Scope`] is whose key it is, a [`Key`] is the client's, and a [`Fingerprint`] is what the
-//!   key was used for. A [`RequestId`] names one request.
-//! - An [`Operation`] is what is to be done once. To *begin* it is to claim its key; the
-//!   [`Outcome`] says what the caller must do.
+//! - A [`Scope`] is the owner of keys, a [`Key`] is the client's idempotency key, and a
+//!   [`Fingerprint`] is the content of the request that uses the key. A [`RequestId`] names one
+//!   request.
+//! - An [`Operation`] runs once. To *begin* it is to claim its key; the [`Outcome`] tells the caller
+//!   to execute it, to replay a record, or to refuse the request.
 //! - A [`Permit`] owns a claimed key. Two verdicts end it: *complete* records a response durably,
-//!   and *release* says that nothing happened.
+//!   and *release* frees the key because nothing happened.
 //! - A [`Record`] is a completed key. A key is *interrupted* if it was claimed durably and then the
-//!   process died or the permit was dropped; an [`Attempt`] is what is known of that run.
+//!   process died or the permit was dropped; an [`Attempt`] is such a run.
 //! - A [`Ticket`] is the outcome of a commit that is under way: a future, with `wait` for threads.
 //!
 //! # Guarantees
@@ -53,10 +54,10 @@
 //! - When `complete` returns, the record survives a kill, a crash of the system and a power cut.
 //! - A replay is byte for byte what was stored, or an error. Damage is never taken for absence.
 //! - Requests that share a key run one at a time, and all that wait get the answer of the one that
-//!   ran.
-//! - With [`durable`](Operation::durable) claims, whoever asks after a crash in mid-operation is
-//!   told that its outcome is unknown; by default the operation runs again.
-//! - After an I/O error nothing more is acknowledged until a new process opens the store.
+//!   succeeded.
+//! - With [`durable`](Operation::durable) claims, the next request after a crash in mid-operation is
+//!   told that the outcome is unknown. By default the operation runs again.
+//! - After a failed write or sync nothing more is acknowledged until a new process opens the store.
 //!
 //! `docs/guarantees.md` lists them with the tests behind each, and what is not promised. Unix only.
 //!

@@ -1,4 +1,14 @@
 //! A key claimed in the embedded engine: [`Claim`] over its log.
+//!
+//! | claim | on the disk | dropped without a verdict |
+//! | --- | --- | --- |
+//! | volatile | nothing | the key is free |
+//! | durable | an entry, before the operation runs | the key is interrupted |
+//!
+//! Invariants:
+//! - Room for the verdict is reserved before the operation runs, so that a full disk cannot keep a
+//!   verdict out.
+//! - The hold on the key is freed by the settler, after the verdict is durable and published.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +49,7 @@ pub(crate) struct Claim {
 }
 
 impl Desk {
-    /// Claims a free key for an operation.
+    /// Claims a free key for an operation: in memory, or durably by one commit.
     pub(crate) fn claim(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
         // A key may have been handed on just before the store stopped: nothing runs that could not
         // be recorded.
@@ -60,6 +70,7 @@ impl Desk {
         }))
     }
 
+    /// Claims a free key by a commit, and answers once the claim is durable.
     fn claim_durably(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
         let Asked { fingerprint, request_id, ttl, .. } = asked;
         let now = self.engine.ledger.timeline.now();
@@ -75,7 +86,7 @@ impl Desk {
         ticket
     }
 
-    /// Hands out the claim of a run that was interrupted.
+    /// Returns the claim of a run that was interrupted, with a new hold on its key.
     pub(crate) fn interrupted(self: &Arc<Self>, claim: OpenClaim, hold: Hold) -> Claim {
         Claim::over(Arc::clone(self), hold, claim, None)
     }
@@ -105,11 +116,13 @@ impl Desk {
 }
 
 impl Claim {
+    /// Returns the claim of an entry that has become durable.
     fn durable(desk: Arc<Desk>, claimed: Claimed) -> Self {
         let Claimed { hold, claim, room } = claimed;
         Self::over(desk, hold, claim, Some(room))
     }
 
+    /// Returns a claim over an entry of the log, with or without room for its verdict.
     fn over(desk: Arc<Desk>, hold: Hold, claim: OpenClaim, room: Option<Reservation>) -> Self {
         let OpenClaim {
             fingerprint, request_id, ttl, attempt, first_sequence, checkpoints, ..
@@ -139,6 +152,11 @@ impl Claim {
         }
     }
 
+    /// Reserves room for a checkpoint, and counts it against the limits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Volatile`], [`Error::Full`] or [`Error::Limit`].
     fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
         if self.first_sequence.is_none() {
             return Err(Error::Volatile);
@@ -261,6 +279,7 @@ impl std::fmt::Debug for Claim {
     }
 }
 
+/// Returns the entry of a claim. A first attempt gets its sequence from its batch.
 fn encode(hold: &Hold, claim: &OpenClaim) -> Encoded {
     let entry = Entry::Claim(entry::Claim {
         fingerprint: *claim.fingerprint.as_bytes(),

@@ -24,6 +24,7 @@ use crate::ticket::Promise;
 #[derive(Debug, Clone)]
 pub(crate) struct Queue(pub(crate) Sender<Command>);
 
+/// A command to the writer.
 pub(crate) enum Command {
     Commit(Box<Pending>),
     /// Freeze the active log, if the next one is prepared, and tell the reaper.
@@ -44,6 +45,9 @@ pub(crate) struct Pending {
 /// Consumes a claim that has become durable, or the error that prevented it.
 pub(crate) type Granting = Box<dyn FnOnce(Result<Claimed>) + Send>;
 
+/// The effect of an entry once it is durable.
+///
+/// Each variant has the promise that answers its caller. Those with a hold free the key.
 pub(crate) enum Effect {
     Complete { hold: Hold, completion: Completion, promise: Promise<Record> },
     Claim { hold: Hold, claim: OpenClaim, verdict_room: Reservation, granting: Granting },
@@ -69,11 +73,13 @@ impl Queue {
         let _ = self.0.send(Command::Commit(Box::new(pending)));
     }
 
+    /// Asks the writer to make the prepared log the active one.
     pub(crate) fn rotate(&self) {
         // If the writer is gone, the store is closing.
         let _ = self.0.send(Command::Rotate);
     }
 
+    /// Asks the writer to commit what is queued, and to end.
     pub(crate) fn stop(&self) {
         let _ = self.0.send(Command::Stop);
     }
@@ -87,6 +93,9 @@ pub(crate) struct Committed {
 }
 
 impl Committed {
+    /// Applies the batch to the list of open claims.
+    ///
+    /// A first attempt takes the sequence of the batch, and every attempt its time.
     pub(crate) fn update_claims(&mut self, engine: &Engine, sequence: u64) {
         let mut claims = engine.ledger.claims.lock();
         for (pending, _) in &mut self.items {
@@ -113,7 +122,10 @@ impl Committed {
         }
     }
 
-    /// Publishes, then frees keys and wakes.
+    /// Publishes the entries in the index of their log, and then, entry by entry, frees keys and
+    /// wakes their waiters.
+    ///
+    /// The order matters: a request that finds a key free must find its record.
     pub(crate) fn settle(self) {
         let changes: Vec<Change> =
             self.items.iter().filter_map(|(pending, place)| pending.change(*place)).collect();
@@ -125,11 +137,13 @@ impl Committed {
 }
 
 impl Pending {
+    /// Returns the location of the entry at this offset of its log.
     pub(crate) fn location(&self, offset: u64, at: Moment) -> Location {
         let length = u32::try_from(self.encoded.bytes.len()).expect("entries are bounded");
         Location { offset, length, check: check_of(&self.encoded.digest), at }
     }
 
+    /// Returns the change to the index, if the entry is a record or a forget.
     fn change(&self, location: Location) -> Option<Change> {
         match self.effect.as_ref()? {
             Effect::Complete { hold, .. } => {
@@ -156,6 +170,8 @@ impl Pending {
         std::mem::replace(&mut self.encoded, bare).bytes.len() - self.encoded.bytes.len()
     }
 
+    /// Frees the key, and answers the caller. The entry is durable, and `at` is the time of its
+    /// batch.
     fn succeed(mut self, at: Moment) {
         match self.effect.take() {
             Some(Effect::Complete { hold, completion, promise }) => {
@@ -184,6 +200,8 @@ impl Pending {
         self.fail_with(error);
     }
 
+    /// Answers the caller with an error, and keeps the key in flight, because a retry could run
+    /// twice.
     fn fail_with(&mut self, error: &Error) {
         match self.effect.take() {
             Some(Effect::Complete { hold, promise, .. }) => {

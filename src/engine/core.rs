@@ -1,5 +1,9 @@
-//! The state that the threads of a store share: the ledger, the in-flight table, and whether to go
-//! on.
+//! The state that the threads of a store share: the ledger, the in-flight table, the counters, and
+//! the failure that stopped the store, if there is one.
+//!
+//! Invariants:
+//! - A failure is recorded once, and is final.
+//! - A thread that panics stops the store, through its [`PanicGuard`].
 
 use std::sync::Arc;
 
@@ -11,6 +15,7 @@ use crate::sync::{Mutex, OnceLock, thread};
 use crate::table::Table;
 use crate::ticket::Promise;
 
+/// The shared state of an open store.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) ledger: Ledger,
@@ -44,8 +49,10 @@ impl Engine {
         }
     }
 
-    /// Stops the store for good: what was being written has an unknown outcome, so nothing more is
-    /// acknowledged, no key is freed, and only a new process may open the store again.
+    /// Stops the store for good after an error whose outcome is unknown.
+    ///
+    /// From then on nothing is acknowledged and no key is freed, and only a new process may open
+    /// the store again. Later errors change nothing.
     pub(crate) fn fail(&self, error: Error) {
         self.failure.get_or_init(|| {
             observe::failed(&error);
@@ -54,23 +61,31 @@ impl Engine {
         self.table.stop(&self.stopped());
     }
 
+    /// Returns true once the store has failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.get().is_some()
     }
 
+    /// Lets the threads end once their work is done.
     pub(crate) fn start_closing(&self) {
         self.closing.store(true, Ordering::Release);
     }
 
+    /// Returns true once the store is being closed.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// The error of every call on a stopped store.
+    /// Returns the error of every call on a stopped store, with the failure as its source.
     pub(crate) fn stopped(&self) -> Error {
         Error::Stopped { source: self.failure.get().map(Arc::clone) }
     }
 
+    /// Checks that the store takes work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] if it has failed or is being closed.
     pub(crate) fn check(&self) -> Result<()> {
         if self.has_failed() || self.is_closing() { Err(self.stopped()) } else { Ok(()) }
     }
@@ -102,6 +117,7 @@ impl Waiting {
         Self { engine: Arc::clone(engine), promise: Some(promise) }
     }
 
+    /// Answers the caller with the outcome of the round.
     pub(crate) fn answer(mut self, outcome: Result<()>) {
         self.fill(outcome);
     }
@@ -119,6 +135,7 @@ impl Drop for Waiting {
     }
 }
 
+/// A guard that stops the store if its thread panics.
 #[derive(Debug)]
 pub(crate) struct PanicGuard {
     engine: Arc<Engine>,

@@ -18,7 +18,7 @@ use crate::codec::{CONFIG, FORMAT, MAX_ENTRY_BYTES, Malformed, Stored};
 use crate::key::{Address, Key, Scope};
 use crate::record::{Completion, Record};
 
-/// No entry without a response is larger than this, whatever its key.
+/// The largest entry without a response, in bytes, whatever its key.
 pub(crate) const MAX_BARE_ENTRY_BYTES: usize = 1024;
 
 /// A statement about an address.
@@ -42,11 +42,12 @@ pub(crate) enum Entry<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct End {
     pub(crate) generation: u64,
-    /// Where the batch after it would begin.
+    /// The offset of the batch that would follow.
     pub(crate) offset: u64,
     pub(crate) sequence: u64,
 }
 
+/// The content of a claim: the run of an operation.
 #[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
 pub(crate) struct Claim<'a> {
     pub(crate) fingerprint: [u8; 32],
@@ -68,6 +69,7 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
+    /// Encodes an entry under an address; a start entry has none.
     pub(crate) fn new(address: Option<&Address>, entry: &Entry<'_>) -> Self {
         let mut bytes = Vec::with_capacity(128 + entry.size_hint());
         match address {
@@ -85,11 +87,13 @@ impl Encoded {
         Self { bytes, digest }
     }
 
+    /// Encodes the completion of an operation.
     pub(crate) fn completion(address: &Address, completion: &Completion) -> Self {
         Self::new(Some(address), &Entry::Completion(Stored::new(completion)))
     }
 }
 
+/// Returns the digest of an entry, which its batch stores in front of it.
 pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
@@ -103,9 +107,14 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// No address takes more bytes than this.
+    /// The largest address in an entry, in bytes.
     pub(crate) const MAX_ADDRESS_BYTES: usize = 32 + 1 + Key::MAX_LEN;
 
+    /// Takes an entry apart.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if it is shorter than its address.
     pub(crate) fn of(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (scope, rest) = bytes.split_first_chunk().ok_or(Malformed("entry has no scope"))?;
         let (&length, rest) = rest.split_first().ok_or(Malformed("entry has no key length"))?;
@@ -114,24 +123,31 @@ impl<'a> Parts<'a> {
         Ok(Self { scope, key, payload })
     }
 
+    /// Returns true if the entry is under this address.
     pub(crate) fn is_at(&self, address: &Address) -> bool {
         self.scope == address.scope.as_bytes() && self.key == address.key.as_bytes()
     }
 
+    /// Returns the address of the entry; `seed` is the store's uuid.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the key is outside the grammar.
     pub(crate) fn address(&self, seed: &[u8; 16]) -> Result<Address, Malformed> {
         Ok(Address::new(seed, Scope::from_bytes(*self.scope), self.key()?))
     }
 
-    /// The address, whose hash is known.
+    /// Returns the address of the entry, whose hash is known from an index.
     pub(crate) fn address_hashed(&self, hash: u128) -> Result<Address, Malformed> {
         Ok(Address { scope: Scope::from_bytes(*self.scope), key: self.key()?, hash })
     }
 
-    /// The hash of the address, seeded with the store's uuid.
+    /// Returns the hash of the address, seeded with the store's uuid.
     pub(crate) fn hash128(&self, seed: &[u8; 16]) -> u128 {
         Address::hash_of(seed, self.scope, self.key)
     }
 
+    /// Returns scope and key without checking them.
     pub(crate) fn raw_address(&self) -> ([u8; 32], Vec<u8>) {
         (*self.scope, self.key.to_vec())
     }
@@ -141,7 +157,11 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Decodes an entry's payload.
+/// Decodes the payload of an entry.
+///
+/// # Errors
+///
+/// [`Malformed`] if the format is unknown, a length does not fit, or bytes are left over.
 pub(crate) fn decode(payload: &[u8]) -> Result<Entry<'_>, Malformed> {
     let (&format, content) = payload.split_first().ok_or(Malformed("entry has no format"))?;
     if format != FORMAT {
@@ -165,7 +185,11 @@ pub(crate) enum Found {
 }
 
 impl Found {
-    /// Decodes an indexed payload; a record shares the payload's memory.
+    /// Decodes the payload of an indexed entry. A record shares the payload's memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the payload is neither that of a completion nor that of a forget.
     pub(crate) fn decode(payload: &Bytes, at: Moment) -> Result<Self, Malformed> {
         match decode(payload)? {
             Entry::Completion(stored) => Ok(Self::Record(Record::at(stored.restore(payload)?, at))),

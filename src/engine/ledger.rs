@@ -126,10 +126,12 @@ impl Ledger {
         }
     }
 
+    /// Returns the files as they are now. Files in a snapshot stay readable until it is dropped.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read())
     }
 
+    /// Replaces the snapshot by a changed copy. Lookups under way keep the old one.
     fn update_snapshot(&self, update: impl FnOnce(&mut Snapshot)) {
         let mut current = self.snapshot.write();
         let mut snapshot = Snapshot::clone(&current);
@@ -291,7 +293,7 @@ impl Ledger {
         }
     }
 
-    /// Whether so much waits for sealing that new keys are refused.
+    /// Returns true if so much waits for sealing that new keys are refused.
     fn is_behind(&self) -> bool {
         self.backlog() > self.max_frozen
     }
@@ -316,7 +318,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether a next log is prepared.
+    /// Returns true if a next log is prepared.
     pub(crate) fn has_next(&self) -> bool {
         self.next.lock().is_some()
     }

@@ -128,6 +128,7 @@ impl Log {
         Self::renew(disk, old, generation, uuid, Self::overwrite)
     }
 
+    /// Renames an old log, runs `clear` on its content, and writes a new header.
     fn renew(
         disk: &dyn Disk,
         old: &Log,
@@ -282,12 +283,20 @@ impl Log {
         Ok(Batch::decode(head, bytes))
     }
 
-    /// Whether any batch verifies anywhere in this log.
+    /// Returns true if any batch verifies anywhere in this log.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read.
     pub(crate) fn is_started(&self) -> Result<bool> {
         self.scan(PAGE, |offset| Ok(self.batch_at(offset)?.is_some()))
     }
 
-    /// Whether the head of any batch verifies at `offset` or behind it.
+    /// Returns true if the head of any batch verifies at `offset` or behind it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read.
     pub(crate) fn has_batch_from(&self, offset: u64) -> Result<bool> {
         self.scan(offset, |_| Ok(true))
     }
@@ -350,7 +359,7 @@ impl Log {
         *self.end.lock() = Some(end);
     }
 
-    /// Whether more than half of the log has been written, so that recycling saves time.
+    /// Returns true if more than half of the log has been written, so that recycling saves time.
     pub(crate) fn is_mostly_written(&self) -> bool {
         self.end.lock().is_some_and(|end| end.offset > self.size / 2)
     }

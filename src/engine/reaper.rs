@@ -1,10 +1,16 @@
 //! The thread behind the writer: it prepares logs, seals frozen ones, and drops expired segments.
 //!
+//! ```text
+//!  writer ──frozen log──► settler ──► messages ──► reaper: prepare, rotate, seal, drop, free
+//!                                                    │
+//!                                                    └──rotate──► writer
+//! ```
+//!
 //! Invariants:
 //! - It starts with the store and stops with it.
 //! - Work that fails for a transient reason, such as a full disk, is tried again at the next round,
 //!   and nothing is lost in between. A fatal failure stops the store.
-//! - Nothing here blocks the writer: long work goes in pieces, with pauses.
+//! - Nothing here blocks the writer: long work is done in pieces, with pauses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +29,7 @@ use crate::sync::{Receiver, RecvTimeoutError};
 /// so that the commits beside them are not delayed.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How long to wait for the writer before checking that it is alive.
+/// The time to wait for the writer before checking that it is alive.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The state of the thread.
@@ -47,6 +53,7 @@ impl Reaper {
         thread::Builder::new().name("refrain-reaper".into()).spawn(move || self.run())
     }
 
+    /// Runs a round after each message, and at each interval, until the store is closed.
     fn run(mut self) {
         let _guard = self.engine.guard("reaper");
         let interval = reap_interval(self.engine.ledger.settings.ttl);
@@ -130,11 +137,17 @@ impl Reaper {
         worst([prepared, rotated, sealed, expired, freed])
     }
 
+    /// Prepares a next log, if there is none.
     fn prepare(&mut self) -> Result<(), Trouble> {
         self.engine.ledger.prepare(&mut self.retired)
     }
 
-    /// Idle stores rotate too, so that their records expire with their file.
+    /// Rotates if the first entry of the active log is old enough. Idle stores rotate too, so that
+    /// their records expire with their file.
+    ///
+    /// # Errors
+    ///
+    /// A transient one if the store stops meanwhile.
     fn rotate_if_old(&mut self) -> Result<(), Trouble> {
         let ledger = &self.engine.ledger;
         let active = Arc::clone(&ledger.snapshot().logs[0]);
@@ -193,11 +206,20 @@ fn worst<const N: usize>(outcomes: [Result<(), Trouble>; N]) -> Result<(), Troub
     worst
 }
 
-/// Returns [`Error::Stopped`] once the store is closing or has failed.
+/// Checks that long work may go on.
+///
+/// # Errors
+///
+/// [`Error::Stopped`] once the store is closing or has failed.
 fn keep_going(engine: &Engine) -> Result<()> {
     if engine.is_closing() || engine.has_failed() { Err(engine.stopped()) } else { Ok(()) }
 }
 
+/// Waits for [`PAUSE`], so that commits are not delayed.
+///
+/// # Errors
+///
+/// [`Error::Stopped`] once the store is closing or has failed.
 fn pause(engine: &Engine) -> Result<()> {
     thread::park_timeout(PAUSE);
     keep_going(engine)

@@ -84,6 +84,10 @@ impl Segment {
     }
 
     /// Reads the meta row and the filter, and verifies both.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Segment::open`]. redb may panic here, so callers run it under [`guarded`].
     fn load(name: String, path: PathBuf, file: Arc<dyn DiskFile>, uuid: [u8; 16]) -> Result<Self> {
         let database = open_database(&path, &file)?;
         let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
@@ -106,7 +110,7 @@ impl Segment {
         Ok(Self { meta, name, file, path, filter })
     }
 
-    /// Whether the address may be in this segment. A `false` is certain.
+    /// Returns true if the address may be in this segment; `false` is certain.
     pub(crate) fn may_hold(&self, address: &Address) -> bool {
         self.filter.contains(&filter::bits(address))
     }
@@ -205,6 +209,11 @@ impl Segment {
     }
 
     /// Reads every row in order, and checks that no row is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for the first row that does not verify or does not follow, and
+    /// [`Error::Io`].
     fn verify_rows(&self) -> Result<()> {
         guarded(&self.path, || {
             let handle = RecordTable::open(&self.path, &self.file)?;
@@ -228,7 +237,11 @@ impl Segment {
         })
     }
 
-    /// Verifies a row.
+    /// Verifies a row that was read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if it does not match its checksum.
     fn row<'a>(&self, key: (&'a [u8; 32], &'a [u8], u16), value: &'a [u8]) -> Result<Row<'a>> {
         RowKey::from_redb(key)
             .and_then(|key| Row::decode(&self.meta, key, value))

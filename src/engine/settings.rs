@@ -18,7 +18,7 @@ pub(crate) struct Settings {
     pub(crate) max_open_claims_per_scope: usize,
     /// A longer downtime of the machine is reported as a jump of the clock.
     pub(crate) trusted_downtime: Duration,
-    /// Whether a log's old content is overwritten before its blocks are used again.
+    /// True if a log's old content is overwritten before its blocks are used again.
     pub(crate) zero_recycled: bool,
 }
 

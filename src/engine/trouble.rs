@@ -1,8 +1,11 @@
-//! Failures of the work behind the commits, told apart by whether the store may go on.
+//! The failures of background work, transient or fatal.
+//!
+//! A failure is transient if it comes from a shortage that may end and has left all listed files as
+//! they were. Any other failure is fatal, because it is unknown which bytes are on the disk.
 
 use crate::error::Error;
 
-/// Why preparing, sealing or dropping a file failed.
+/// The failure to prepare, seal or drop a file.
 #[derive(Debug)]
 pub(crate) enum Trouble {
     /// Nothing has changed, and the store goes on: the work may be tried again.
@@ -18,6 +21,7 @@ impl Trouble {
         if error.is_transient() { Self::Transient(error) } else { Self::Fatal(error) }
     }
 
+    /// Returns true if the store must stop.
     pub(crate) fn is_fatal(&self) -> bool {
         matches!(self, Self::Fatal(_))
     }

@@ -58,6 +58,10 @@ pub(crate) fn start(
     Ok((queue, thread))
 }
 
+/// The state of the writer's thread, which alone appends to logs.
+///
+/// At most one batch is in flight: the next one is not written before the fdatasync of this one has
+/// succeeded.
 struct Writer {
     engine: Arc<Engine>,
     receiver: Receiver<Command>,
@@ -79,6 +83,7 @@ enum Next {
 }
 
 impl Writer {
+    /// Commits batch after batch, until it is told to stop and the queue is empty.
     fn run(mut self) {
         let _guard = self.engine.guard("writer");
         let mut stopping = false;

@@ -1,6 +1,7 @@
 //! A directory in memory, for stores that need not outlive a test.
 //!
-//! Syncs do nothing: whatever is written lasts as long as the disk, and no longer.
+//! Syncs do nothing: the bytes last as long as the disk. Its errors are those of a real disk: a
+//! missing name, an existing one, and a read past the end.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,6 +21,7 @@ pub(crate) struct MemoryDisk {
     created: AtomicU64,
 }
 
+/// A file in memory. It outlives its name for as long as it is open.
 #[derive(Debug, Default)]
 struct MemoryFile {
     identity: u64,

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::{Disk, DiskFile};
 
-/// One write's worth of zeros, for file systems that cannot allocate.
+/// The zeros of one write, for file systems that cannot allocate.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A directory of the file system, open and locked.
@@ -34,6 +34,7 @@ pub(crate) struct RealDisk {
     lock: OnceLock<(String, RealFile)>,
 }
 
+/// An open file, with its identity at the time of opening.
 #[derive(Debug)]
 struct RealFile {
     file: File,
@@ -75,6 +76,7 @@ impl RealDisk {
         Ok(Some(Self { path: path.to_owned(), directory, identity, lock: OnceLock::new() }))
     }
 
+    /// Opens a file of the directory for reading and writing, without following a symbolic link.
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<RealFile> {
         let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
@@ -219,6 +221,7 @@ fn identity_at(at: impl AsFd, path: &Path, flags: AtFlags) -> rustix::io::Result
     Ok(identity_of(&statat(at, path, flags)?))
 }
 
+/// Returns device and inode: the identity of a file as long as it is open.
 #[expect(clippy::unnecessary_cast, reason = "the types differ between systems")]
 fn identity_of(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)

@@ -98,6 +98,7 @@ pub(super) struct ClaimEvent {
     what: ClaimChange,
 }
 
+/// The change that an entry makes to a claim.
 enum ClaimChange {
     Open(OpenClaim),
     Checkpoint(Bytes),
@@ -105,6 +106,10 @@ enum ClaimChange {
 }
 
 /// Returns the predecessor's end that a log names in its first batch.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] if the log does not begin with a start entry.
 fn start_of(log: &Log) -> Result<Option<End>> {
     let start = log.batch_at(PAGE)?.as_ref().and_then(start_of_batch);
     start.ok_or_else(|| log.broken("it does not begin with a start entry"))
@@ -140,7 +145,13 @@ fn walk_all(jobs: Vec<Job>, uuid: [u8; 16]) -> Result<Vec<Walked>> {
     })
 }
 
-/// Reads a log up to `until`, or in the newest log up to the first place where nothing verifies.
+/// Reads a log up to `until`, or in the newest log up to the first position where no batch
+/// verifies.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] if the batches have a gap, if the log does not end at `until`, or if a batch
+/// behind the end verifies; and [`Error::Io`].
 fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -> Result<Walked> {
     let mut sequence = start.map_or(0, |start| start.sequence);
     let mut offset = PAGE;
@@ -277,7 +288,7 @@ pub(super) fn open_claims(chain: &[Walked]) -> Vec<(Address, OpenClaim)> {
     open.into_iter().map(|(address, (claim, ..))| (address.clone(), claim)).collect()
 }
 
-/// Whether a claim is a later attempt of the same run, and so keeps the checkpoints. A copy in a
+/// Returns true if a claim is a later attempt of the same run, and so keeps the checkpoints. A copy in a
 /// newer log has the same attempt number, and is followed by copies of its checkpoints.
 fn is_later_attempt(claim: &OpenClaim, old: &OpenClaim) -> bool {
     claim.first_sequence == old.first_sequence && claim.attempt > old.attempt

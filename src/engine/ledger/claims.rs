@@ -36,7 +36,7 @@ pub(crate) struct OpenClaim {
     pub(crate) attempt: u32,
     /// The sequence of the batch that held the first attempt.
     pub(crate) first_sequence: u64,
-    /// When this attempt began.
+    /// The time at which this attempt began.
     pub(crate) claimed_at: Moment,
     pub(crate) checkpoints: Vec<Bytes>,
 }
@@ -108,6 +108,7 @@ impl OpenClaim {
         self.claimed_at.plus(self.ttl)
     }
 
+    /// Returns the bytes of all checkpoints of this claim.
     fn checkpoint_bytes(&self) -> usize {
         self.checkpoints.iter().map(Bytes::len).sum()
     }
@@ -130,6 +131,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
+    /// Creates an empty list, with the limits of these settings.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             open: AddressMap::default(),
@@ -238,10 +240,12 @@ impl Claims {
         expired.iter().for_each(|address| self.remove(address));
     }
 
+    /// Returns all claims, expired ones included, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Address, &OpenClaim)> {
         self.open.iter()
     }
 
+    /// Returns the number of claims, expired ones included.
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }

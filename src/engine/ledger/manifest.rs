@@ -26,6 +26,8 @@ pub(crate) const MANIFEST: &str = "MANIFEST";
 const FORMAT: u32 = 1;
 const LOCK_MAGIC: [u8; 8] = *b"rfrn lck";
 const MANIFEST_MAGIC: [u8; 8] = *b"rfrn man";
+/// The largest `MANIFEST`, in bytes; the limit bounds the allocation that a damaged length can
+/// cause.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 const CONFIG: Configuration<LittleEndian, Fixint, Limit<MAX_BYTES>> =
     bincode::config::standard().with_fixed_int_encoding().with_limit();
@@ -74,12 +76,17 @@ impl Manifest {
         write(disk, MANIFEST, MANIFEST_MAGIC, &content)
     }
 
+    /// Returns true if the segment of this generation is listed.
     pub(super) fn lists_segment(&self, generation: u64) -> bool {
         self.segments.iter().any(|segment| segment.generation == generation)
     }
 }
 
-/// Reads the store's uuid, if the directory has a `LOCK`.
+/// Reads the store's uuid, or `None` if the directory has no `LOCK`.
+///
+/// # Errors
+///
+/// [`Error::Foreign`], [`Error::Newer`], [`Error::Corrupt`] and [`Error::Io`].
 pub(super) fn read_lock(disk: &dyn Disk) -> Result<Option<[u8; 16]>> {
     let Some(content) = read(disk, LOCK, LOCK_MAGIC)? else { return Ok(None) };
     match <[u8; 16]>::try_from(content) {
@@ -88,7 +95,15 @@ pub(super) fn read_lock(disk: &dyn Disk) -> Result<Option<[u8; 16]>> {
     }
 }
 
-/// Writes `LOCK`, durably, and returns the uuid.
+/// Writes `LOCK`, and returns the uuid.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+///
+/// # Durability
+///
+/// The file is durable when this returns.
 pub(super) fn write_lock(disk: &dyn Disk, uuid: [u8; 16]) -> Result<[u8; 16]> {
     write(disk, LOCK, LOCK_MAGIC, &uuid).map_err(Trouble::into_error).map(|()| uuid)
 }
@@ -118,7 +133,15 @@ fn read(disk: &dyn Disk, name: &str, magic: [u8; 8]) -> Result<Option<Vec<u8>>> 
     }
 }
 
-/// Replaces a file by magic, format, content and checksum, durably.
+/// Replaces a file by magic, format, content and checksum.
+///
+/// # Errors
+///
+/// Before the rename an error may be transient; from the rename on it is fatal.
+///
+/// # Durability
+///
+/// The file and its name are durable when this returns.
 fn write(disk: &dyn Disk, name: &str, magic: [u8; 8], content: &[u8]) -> Result<(), Trouble> {
     let temporary = format!("{name}.tmp");
     let mut bytes = magic.to_vec();
@@ -137,6 +160,7 @@ fn write(disk: &dyn Disk, name: &str, magic: [u8; 8], content: &[u8]) -> Result<
     replace.map_err(failed).map_err(Trouble::Fatal)
 }
 
+/// Returns the SHA-256 of magic, format and content.
 fn checksum_of(magic: &[u8; 8], format: u32, content: &[u8]) -> [u8; 32] {
     let mut hasher = Sha256::new_with_prefix(magic);
     hasher.update(format.to_le_bytes());

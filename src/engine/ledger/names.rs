@@ -12,7 +12,7 @@ pub(super) struct Names {
     pub(super) segments: Vec<u64>,
     /// Unfinished files, which are removed at the next opening.
     temporaries: Vec<String>,
-    /// Whether there is a `MANIFEST`.
+    /// True if there is a `MANIFEST`.
     pub(super) manifest: bool,
     /// Names that are not the store's.
     others: Vec<String>,

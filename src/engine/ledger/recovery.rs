@@ -33,7 +33,7 @@ use super::names::Names;
 use super::retired::Retired;
 use super::{Ledger, Snapshot};
 
-/// The least size of a log that is created where the disk is too full for a whole one.
+/// The smallest log, in bytes, that is created if the disk is too full for one of full size.
 const MIN_LOG_BYTES: u64 = 256 * 1024;
 
 /// An open store: its files, and the place where the writer goes on.
@@ -108,6 +108,12 @@ struct Listed {
 }
 
 impl Listed {
+    /// Opens the listed files, and checks that unlisted ones are leftovers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`], [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`]; nothing has been
+    /// removed.
     fn open(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Result<Self> {
         let segments = manifest.segments.iter().rev();
         let segments: Result<Vec<_>> =
@@ -122,6 +128,14 @@ impl Listed {
     }
 
     /// Starts a new log behind the chain, and the store on it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] and [`Error::Io`].
+    ///
+    /// # Durability
+    ///
+    /// The new log and its first batches are durable when this returns.
     fn resume(
         mut self,
         disk: Arc<dyn Disk>,

@@ -29,7 +29,7 @@ impl Retired {
         }
     }
 
-    /// Whether a snapshot still has the file.
+    /// Returns true if a snapshot still has the file.
     fn is_read(&self) -> bool {
         match self {
             Self::Log(log) => Arc::strong_count(log) > 1,
@@ -37,12 +37,12 @@ impl Retired {
         }
     }
 
-    /// Whether the file can become a new log of `size` bytes.
+    /// Returns true if the file can become a new log of `size` bytes.
     pub(super) fn is_recyclable(&self, size: u64) -> bool {
         matches!(self, Self::Log(log) if log.size == size) && !self.is_read()
     }
 
-    /// Whether the file is a log of which more than half was written.
+    /// Returns true if the file is a log of which more than half was written.
     fn is_mostly_written(&self) -> bool {
         matches!(self, Self::Log(log) if log.is_mostly_written())
     }

@@ -229,13 +229,19 @@ impl Ledger {
         }
     }
 
+    /// Makes all names in the directory durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
     fn sync_names(&self) -> Result<()> {
         let path = self.disk.path();
         self.disk.sync().map_err(|error| Error::io("sync", path, error))
     }
 }
 
-/// Returns how many of the oldest frozen logs are sealed next: as many as fill one log together.
+/// Returns the number of the oldest frozen logs that are sealed next: as many as fill one log
+/// together.
 ///
 /// Small logs wait for more until one of them is old, so that restarts do not make a segment each.
 fn due(frozen: &[Frozen], settings: &Settings, now: Moment) -> usize {

@@ -44,7 +44,9 @@ pub(crate) struct BatchHead {
 }
 
 impl BatchHead {
+    /// The length of a head, in bytes.
     pub(crate) const LEN: usize = 124;
+    /// The bytes of a head that its checksum covers.
     const CHECKED: usize = 92;
 
     fn encode(&self, key: &[u8; 32], out: &mut [u8]) {
@@ -161,6 +163,7 @@ impl BatchBuilder {
     /// Bytes in front of the entries.
     pub(crate) const HEAD: usize = BatchHead::LEN;
 
+    /// Creates an empty batch.
     pub(crate) fn new() -> Self {
         Self { buffer: vec![0; BatchHead::LEN], entries: Sha256::new(), count: 0 }
     }
@@ -188,10 +191,12 @@ impl BatchBuilder {
         self.buffer.len() as u64
     }
 
+    /// Returns true if the batch has no entry.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
+    /// Empties the batch, and keeps up to 2 MiB of its buffer for the next one.
     pub(crate) fn clear(&mut self) {
         self.buffer.truncate(BatchHead::LEN);
         // The memory of a rare large entry is given back.

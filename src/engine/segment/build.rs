@@ -145,7 +145,7 @@ fn append_rows(
 /// Turns entries into rows, each with the key of the next row.
 struct Rows<I: Iterator> {
     entries: Peekable<I>,
-    /// Whether the sentinel row is still to come.
+    /// True until the sentinel row has been put.
     sentinel: bool,
     /// The filter's bits of each entry so far.
     bits: Vec<u64>,

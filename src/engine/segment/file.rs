@@ -1,4 +1,8 @@
-//! A [`DiskFile`] in the form that redb takes. The store's own lock replaces redb's.
+//! The files under redb: a [`DiskFile`] in the form that redb takes.
+//!
+//! The store's own lock replaces redb's. Reads go through [`RedbFile`]. A verification, for which
+//! redb opens the file for writing, goes through an [`Overlay`], so that it never changes a
+//! segment.
 
 use std::io;
 use std::sync::Arc;
@@ -43,6 +47,7 @@ pub(super) struct Overlay {
     written: Mutex<Written>,
 }
 
+/// The bytes that redb has written, and the length that it has set.
 #[derive(Debug)]
 struct Written {
     len: u64,
@@ -51,6 +56,7 @@ struct Written {
 }
 
 impl Overlay {
+    /// Creates an overlay over a file.
     pub(super) fn new(file: &Arc<dyn DiskFile>) -> io::Result<Self> {
         let kept = file.len()?;
         let written = Mutex::new(Written { len: kept, pieces: Vec::new() });

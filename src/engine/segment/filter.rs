@@ -33,7 +33,11 @@ const CONFIG: bincode::config::Configuration<
     bincode::config::Limit<{ 1 << 28 }>,
 > = bincode::config::standard().with_fixed_int_encoding().with_limit();
 
-/// Builds the filter of these bits; duplicates do no harm.
+/// Builds the filter of these bits. Duplicates do no harm.
+///
+/// # Errors
+///
+/// The reason, if no filter can be built over them.
 pub(super) fn build(mut bits: Vec<u64>) -> Result<BinaryFuse16, &'static str> {
     bits.sort_unstable();
     bits.dedup();

@@ -1,4 +1,10 @@
 //! One row of a segment: a value, its successor's key, and a checksum over both and its own key.
+//!
+//! Invariants:
+//! - The checksum is bound to the store, to the segment and to the row's key, so no row can stand
+//!   in for another.
+//! - A verified row proves that no key lies between its own and its successor's.
+//! - Bytes that do not verify are `None`, and never a panic.
 
 use std::cmp::Ordering;
 
@@ -21,6 +27,7 @@ impl<'a> RowKey<'a> {
     /// The key before every address, so that each address has a row at or below it.
     pub(super) const SENTINEL: RowKey<'static> = RowKey { scope: &[0; 32], key: &[], part: 0 };
 
+    /// Returns the key of one part of the value of an address.
     pub(super) fn of(address: &'a Address, part: u16) -> Self {
         Self { scope: address.scope.as_bytes(), key: address.key.as_bytes(), part }
     }
@@ -30,6 +37,7 @@ impl<'a> RowKey<'a> {
         (key.len() <= Key::MAX_LEN).then_some(Self { scope, key, part })
     }
 
+    /// Returns the key in the form that redb takes.
     pub(super) fn as_redb(&self) -> (&'a [u8; 32], &'a [u8], u16) {
         (self.scope, self.key, self.part)
     }
@@ -99,6 +107,8 @@ pub(super) struct Successor(Option<Joined>);
 const END: u16 = u16::MAX;
 
 impl Successor {
+    /// Appends the successor in its stored form: length of the shared prefix, length of the rest,
+    /// rest, part.
     fn encode(own: &RowKey<'_>, next: Option<&RowKey<'_>>, out: &mut Vec<u8>) {
         let Some(next) = next else {
             out.extend_from_slice(&0_u16.to_le_bytes());
@@ -141,6 +151,7 @@ impl Successor {
         self.0
     }
 
+    /// Returns true if the successor has this key.
     pub(super) fn is(&self, key: &RowKey<'_>) -> bool {
         self.cmp_key(key) == Ordering::Equal
     }
@@ -154,6 +165,7 @@ pub(super) struct Row<'a> {
     pub(super) value: &'a [u8],
 }
 
+/// The length of the checksum, in bytes.
 const CHECKSUM: usize = 16;
 
 impl<'a> Row<'a> {
@@ -182,6 +194,7 @@ impl<'a> Row<'a> {
     }
 }
 
+/// Returns the checksum of a row: the first half of a SHA-256.
 fn checksum(meta: &SegmentMeta, key: &RowKey<'_>, rest: &[u8]) -> [u8; CHECKSUM] {
     let mut hasher = Sha256::new_with_prefix(meta.uuid);
     hasher.update(meta.generation.to_le_bytes());

@@ -117,7 +117,7 @@ fn sealing_that_is_stopped_leaves_nothing_behind() {
     assert_eq!(disk.names().unwrap(), Vec::<String>::new());
 }
 
-/// What is not there any more cannot be read, but that is no trouble of the disk.
+/// A read past the end of a file is damage to the segment, and not an error of the disk.
 #[test]
 fn p5_a_segment_that_is_cut_short_is_damaged_open_or_not() {
     let disk = MemoryDisk::default();
