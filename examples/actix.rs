@@ -1,4 +1,4 @@
-//! The core API in a framework that is not tower's: a middleware of actix-web's.
+//! The core API in a framework without tower: a middleware for actix-web.
 //!
 //! ```text
 //! cargo run --release -p refrain-examples --features actix --example actix -- DIR
@@ -6,8 +6,8 @@
 //!   -H "Idempotency-Key: 9b8cfa7a" -d '{"caller_id": "+14155551234"}'
 //! ```
 //!
-//! It keeps the heart of the contract: one run, durable before its answer is sent, and replayed;
-//! conflicts; a wait for a request in progress. The tower layer does more, and is tested for it.
+//! It keeps the core of the contract: one run, whose answer is durable before it is sent, and is
+//! replayed; conflicts; a wait for a request in progress. The tower layer does more, with tests.
 
 #![expect(clippy::print_stdout, reason = "it says where it listens")]
 
@@ -21,7 +21,7 @@ use actix_web::{App, HttpResponse, HttpServer, ResponseError, web};
 use bytes::Bytes;
 use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
 
-/// How long a request waits for another one with its key.
+/// The time that a request waits for another one with its key.
 const WAIT: Duration = Duration::from_secs(10);
 
 #[actix_web::main]
@@ -57,7 +57,7 @@ async fn once(
     let key = Key::from_header(value.as_bytes()).map_err(|error| refuse(400, error.to_string()))?;
     let token = bearer_token(request.headers()).ok_or_else(|| refuse(401, "unauthorized"))?;
     let scope = Scope::from_api_key(token);
-    // As far as the app's limit for payloads goes; past it this is a 413.
+    // Up to the app's limit for payloads; a longer body is a 413.
     let body = request.extract::<Bytes>().await?;
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let fingerprint =
@@ -75,7 +75,7 @@ async fn once(
     };
     let response = match outcome.map_err(|error| refuse(503, error.to_string()))? {
         Outcome::Execute(permit) => {
-            // Actix drops a handler whose client is gone; a task of its own goes on.
+            // Actix drops a handler whose client is gone, but a task of its own goes on.
             let run = actix_web::rt::spawn(run(permit, request, next));
             return run.await.map_err(|_| refuse(500, "the request failed"))?;
         }
@@ -96,7 +96,7 @@ async fn once(
     Ok(request.into_response(response).map_into_boxed_body())
 }
 
-/// Runs the handler, and returns its answer once that is durable.
+/// Runs the handler, and returns its answer once the record is durable.
 async fn run(
     permit: Permit,
     request: ServiceRequest,
@@ -131,7 +131,7 @@ fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(b"Bearer ")
 }
 
-/// An answer of the middleware's own.
+/// An answer that the middleware gives itself.
 #[derive(Debug)]
 struct Refusal(u16, String);
 

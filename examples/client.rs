@@ -1,5 +1,5 @@
-//! What the client layer does for those who call: the button that is clicked twice, and the network that
-//! loses an answer. `worker.rs` has the worker that dies.
+//! The client layer in two cases: a button that is clicked twice, and a network that loses an
+//! answer. `worker.rs` has the third: a worker that dies.
 //!
 //! ```text
 //! cargo run --release -p refrain-examples --example calls -- --listen 127.0.0.1:8080 --store DIR
@@ -29,7 +29,7 @@ async fn main() -> Result<(), BoxError> {
     let hyper = Client::builder(TokioExecutor::new()).build_http::<Body>();
     let layer = ClientLayer::new();
 
-    // The button that is clicked twice: both clicks have the form's id, and one request is sent.
+    // A button that is clicked twice: both clicks have the form's id, and one request is sent.
     let client = layer.layer(hyper.clone());
     let click = || {
         let mut request = order(&server);
@@ -40,10 +40,10 @@ async fn main() -> Result<(), BoxError> {
     tell("a button, clicked twice", first?).await?;
     tell("the second click", second?).await?;
 
-    // A third, when all is over: the same key is sent, and the server answers from its record.
+    // A third click, later: the same key is sent, and the server answers from its record.
     tell("a click too many", click().await?).await?;
 
-    // The network that loses the first answer: the call was placed, and the retry is told so.
+    // A network that loses the first answer: the call was placed, and the retry gets its answer.
     let lost = Arc::new(AtomicBool::new(false));
     let lossy = service_fn(move |request: Request<Body>| {
         let (hyper, lose) = (hyper.clone(), !lost.swap(true, Ordering::Relaxed));

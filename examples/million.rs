@@ -1,4 +1,4 @@
-//! Fills a store, kills the process that filled it, and measures what opening it again takes.
+//! Fills a store, kills the process that filled it, and measures its reopening.
 //!
 //! ```text
 //! cargo run --release -p refrain-examples --example million -- --store DIR
@@ -25,9 +25,9 @@ use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How many records are read back.
+/// The number of records that are read back.
 const SAMPLE: u64 = 1000;
-/// Between two looks at whether all has expired.
+/// The pause between two checks whether all records have expired.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Fills a store, kills it, and measures its recovery.
@@ -44,13 +44,14 @@ struct Options {
     /// Threads that commit at the same time.
     #[arg(long, default_value_t = 64)]
     committers: u64,
-    /// How long records are kept: 24h, or 3m with --expire, in which all must be filled and checked.
+    /// The time for which records are kept: 24h, or 3m with --expire. Filling and checking must end
+    /// within it.
     #[arg(long)]
     ttl: Option<humantime::Duration>,
-    /// Waits until all has expired, and measures how it is dropped.
+    /// Waits until all records have expired, and measures the removal of their files.
     #[arg(long)]
     expire: bool,
-    /// Fills the store and waits to be killed: how the example runs itself.
+    /// Fills the store and waits to be killed; used by the example to run itself.
     #[arg(long, hide = true)]
     fill: bool,
 }
@@ -93,7 +94,7 @@ impl Options {
         Ok(Store::builder().ttl(ttl).open(&self.store)?)
     }
 
-    /// A body that tells whose it is.
+    /// A body that names its record.
     fn body(&self, n: u64) -> Bytes {
         let line = format!("record {n:012}\n");
         line.bytes().cycle().take(self.body).collect()
@@ -108,7 +109,7 @@ fn key(n: u64) -> Key {
     format!("9b8cfa7a-1c2d-4a88-b3c0-{n:012x}").parse().expect("a UUID is a key")
 }
 
-/// Writes all records, says on standard output when it begins and when it is done, and stays.
+/// Writes all records, prints a line when it begins and when it is done, and keeps running.
 fn fill(options: &Options) -> Result<()> {
     let store = options.open()?;
     println!("open");
@@ -144,7 +145,7 @@ fn begin(store: &Store, operation: &Operation, refused: &AtomicU64) -> Permit {
     loop {
         match store.begin(operation).wait() {
             Ok(Outcome::Execute(permit)) => return permit,
-            // Sealing is behind, and done with its backlog when this returns.
+            // Sealing has fallen behind; its backlog is done when this returns.
             Err(refrain::Error::Full) => {
                 refused.fetch_add(1, Ordering::Relaxed);
                 store.reap().expect("the disk takes it");
@@ -154,7 +155,7 @@ fn begin(store: &Store, operation: &Operation, refused: &AtomicU64) -> Permit {
     }
 }
 
-/// Runs this example as a child that fills the store, and kills it when it has.
+/// Runs this example as a child that fills the store, and kills the child when it is done.
 fn fill_and_kill(options: &Options) -> Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
@@ -162,7 +163,7 @@ fn fill_and_kill(options: &Options) -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let filled = watch(&mut child);
-    // The lock goes with the process.
+    // The lock ends with the process.
     child.kill()?;
     child.wait()?;
     let (took, refused) = filled?;
@@ -176,7 +177,7 @@ fn fill_and_kill(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// How long the child takes to fill the store, and how often it was refused.
+/// The time that the child takes to fill the store, and the number of keys that were refused.
 fn watch(child: &mut Child) -> Result<(Duration, u64)> {
     let output = child.stdout.take().ok_or("the child has no standard output")?;
     let mut lines = BufReader::new(output).lines();
@@ -225,7 +226,7 @@ fn read_back(store: &Store, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the last record to expire. Dropping files is all that it takes, and no commit.
+/// Waits for the last record to expire. The removal drops files and commits nothing.
 fn expire(store: &Store) -> Result<()> {
     store.reap()?;
     let before = store.stats();
@@ -258,7 +259,7 @@ fn resident_kib() -> Result<u64> {
     Ok(kib.parse()?)
 }
 
-/// What the store takes, by blocks rather than lengths.
+/// The disk space of the store, in blocks and not in lengths.
 fn disk_bytes(path: &Path) -> io::Result<u64> {
     fs::read_dir(path)?.map(|entry| Ok(entry?.metadata()?.blocks() * 512)).sum()
 }

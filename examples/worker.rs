@@ -6,9 +6,10 @@
 //!     --server http://127.0.0.1:8080 --journal DIR --results FILE invoice-41 invoice-42
 //! ```
 //!
-//! Started again with the same jobs it goes on where it was. The results have what is known; the journal
-//! has the key and the request of each job of which nothing is known yet, and the server runs each key
-//! once. While the server is away it tries for some half a minute, in silence.
+//! Started again with the same jobs, it continues where it stopped. The results have the answers
+//! that are known. The journal has the key and the request of each job without an answer, and the
+//! server runs each key once. While the server is away, the worker retries silently for about half
+//! a minute.
 
 use std::error::Error;
 use std::fs::File;
@@ -31,22 +32,22 @@ use tower::{Layer, ServiceExt};
 #[derive(Parser)]
 #[command(name = "worker", version)]
 struct Options {
-    /// Where the reference server listens.
+    /// The address of the reference server.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     server: Uri,
-    /// The directory of the journal. It is made if it is missing; its parent must exist.
+    /// The directory of the journal. It is created if it is missing; its parent must exist.
     #[arg(long)]
     journal: PathBuf,
-    /// The file of what became of each job.
+    /// The file of the results, a line for each job.
     #[arg(long)]
     results: PathBuf,
-    /// How long an answer may take.
+    /// The time that an answer may take.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// Stops at this step of each job for ever, to be killed there.
+    /// Stops for ever at this step of each job, to be killed there.
     #[arg(long, value_enum)]
     stop_at: Option<Step>,
-    /// The jobs' names.
+    /// The names of the jobs.
     #[arg(required = true)]
     jobs: Vec<String>,
 }
@@ -55,9 +56,9 @@ struct Options {
 enum Step {
     /// The key is in the journal, and nothing was sent.
     Keyed,
-    /// The answer is there, and only this process has it.
+    /// The answer has arrived, and only this process has it.
     Answered,
-    /// The answer is in the results, and the job in the journal still.
+    /// The answer is in the results, and the job is still in the journal.
     Recorded,
 }
 
@@ -70,7 +71,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             let causes = std::iter::successors(error.source(), |&cause| cause.source());
             let causes: String = causes.map(|cause| format!(": {cause}")).collect();
-            // Who has closed the other end does not want to know.
+            // If the other end is closed, nobody reads this line.
             let _ = writeln!(std::io::stderr(), "{error}{causes}");
             ExitCode::FAILURE
         }
@@ -79,13 +80,13 @@ async fn main() -> ExitCode {
 
 async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
     let journal = Journal::open(&options.journal)?;
-    // One connection for each attempt: a worker's calls are far between.
+    // One connection for each attempt, because a worker's calls are rare.
     let hyper = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
     let layer = ClientLayer::new().attempt_timeout(options.timeout).max_attempts(10);
     let client = layer.layer(hyper);
     for job in &options.jobs {
         if options.is_known(job)? {
-            // Whoever wrote it may have been killed before it was durable.
+            // The process that wrote the line may have been killed before the line was durable.
             File::open(&options.results)?.sync_all()?;
             journal.done(job).await?;
             continue;
@@ -95,7 +96,7 @@ async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
         options.reach(Step::Keyed).await;
         let outcome = place(options, client.clone(), &entry).await?;
         options.reach(Step::Answered).await;
-        // First what the answer is for, and only then is the job done.
+        // The answer is used first; only then is the job done.
         options.record(job, &outcome)?;
         options.reach(Step::Recorded).await;
         entry.done().await?;
@@ -107,7 +108,7 @@ impl Options {
     fn is_known(&self, job: &str) -> std::io::Result<bool> {
         match std::fs::read(&self.results).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         {
-            // A line without its end is of a process that was killed as it wrote.
+            // A line without an end was written by a process that was killed.
             Ok(results) => Ok(results.split_inclusive('\n').any(|line| {
                 line.ends_with('\n')
                     && line.strip_prefix(job).is_some_and(|rest| rest.starts_with(": "))
@@ -117,17 +118,17 @@ impl Options {
         }
     }
 
-    /// Returns once it is durable.
+    /// Appends a line. It is durable when this returns.
     fn record(&self, job: &str, outcome: &str) -> std::io::Result<()> {
         let mut results = File::options().append(true).create(true).open(&self.results)?;
-        // On a line of its own, whatever a process that was killed left behind.
+        // On a line of its own, even after a line that a killed process did not finish.
         let end = match std::fs::read(&self.results)?.last() {
             None | Some(b'\n') => "",
             Some(_) => "\n",
         };
         results.write_all(format!("{end}{job}: {outcome}\n").as_bytes())?;
         results.sync_all()?;
-        // Its name too, if it is new.
+        // The name of a new file must be durable too.
         match self.results.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
             _ => File::open(".")?.sync_all(),
@@ -136,7 +137,7 @@ impl Options {
 
     async fn reach(&self, step: Step) {
         if self.stop_at == Some(step) {
-            // Whoever kills it reads this first.
+            // The process that kills this one reads this line first.
             let _ = writeln!(std::io::stdout(), "stopped");
             std::future::pending::<()>().await;
         }

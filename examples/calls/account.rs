@@ -1,4 +1,4 @@
-//! Whose calls they are: the check in front of the idempotency layer. Any bearer token is good; each
+//! The accounts: the check in front of the idempotency layer. Any bearer token is valid, and each
 //! has calls of its own.
 
 use axum::extract::Request;
@@ -10,7 +10,7 @@ use refrain::server::scope;
 
 use crate::refusal::Refusal;
 
-/// Lets requests with a token pass, and tells the layer and the handlers whose it is.
+/// Accepts requests with a token, and gives the layer and the handlers its account.
 pub(crate) async fn authenticate(request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let Some(account) = scope::bearer_token(&parts) else {

@@ -24,11 +24,11 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// The whole application.
 ///
-/// A request passes the layers from the outside in:
+/// A request reaches the layers from the outside in:
 ///
 /// 1. [`identify`], so that the errors of every layer inside carry the request's id;
 /// 2. [`account::authenticate`], so that nobody claims a key, or has a response replayed, under a
-///    token that is no longer good;
+///    token that is no longer valid;
 /// 3. the idempotency layer, which takes that id and that account;
 /// 4. the handlers.
 pub(crate) fn router(idempotency: IdempotencyLayer, carrier: Carrier, manner: Manner) -> Router {
@@ -51,7 +51,7 @@ pub(crate) fn router(idempotency: IdempotencyLayer, carrier: Carrier, manner: Ma
     Router::new().nest("/v1", v1).fallback(not_found).layer(from_fn(identify)).layer(speaking)
 }
 
-/// Gives the request its id, and says it in the response.
+/// Gives the request an id, and adds the id to the response.
 async fn identify(mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let value = HeaderValue::from_str(id.as_str()).expect("request ids are header values");

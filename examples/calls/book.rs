@@ -1,4 +1,4 @@
-//! The calls that were placed, in memory: each account's apart from the others'.
+//! The placed calls, in memory, kept apart by account.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::number::Number;
 
-/// How many calls a listing shows.
+/// The number of calls that a listing shows.
 const LISTED: usize = 100;
 
 #[derive(Clone, Serialize)]
@@ -23,7 +23,7 @@ pub(crate) struct Call {
     created_at: String,
 }
 
-/// Who calls whom.
+/// The two numbers of a call.
 #[derive(Clone, Serialize)]
 pub(crate) struct Parties {
     pub(crate) caller_id: Number,

@@ -19,7 +19,7 @@ use crate::manner::Manner;
 use crate::number::Number;
 use crate::refusal::Refusal;
 
-/// How Stripe's SDKs send a body.
+/// The content type of the bodies that Stripe's SDKs send.
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 
 pub(crate) struct Office {
@@ -88,7 +88,7 @@ pub(crate) async fn hang_up(
     office.carrier.carry_out(errand).await?;
     office.book.remove(account, &id).ok_or_else(no_such_call)?;
     Ok(match office.manner {
-        // Stripe's SDKs expect JSON of every answer.
+        // Stripe's SDKs expect JSON in every answer.
         Manner::Stripe => {
             Json(json!({ "id": id, "object": "call", "deleted": true })).into_response()
         }
@@ -109,7 +109,7 @@ impl Office {
         parties: Parties,
     ) -> Result<Json<Call>, Refusal> {
         self.carrier.connect(errand, &parties.caller_id).await?;
-        // It may have been hung up while the carrier was at it.
+        // The call may have been hung up while the carrier worked.
         self.book.change(account, id, parties).map(Json).ok_or_else(no_such_call)
     }
 }
@@ -118,7 +118,7 @@ fn no_such_call() -> Refusal {
     Refusal::not_found("no such call")
 }
 
-/// The last segment of a call's path. What cannot be decoded is no call's.
+/// The last segment of a call's path. A segment that cannot be decoded belongs to no call.
 pub(crate) struct CallId(String);
 
 impl<S: Send + Sync> FromRequestParts<S> for CallId {
@@ -135,7 +135,7 @@ pub(crate) struct Listing {
     calls: Vec<Call>,
 }
 
-/// What a client says of a call, as it says it.
+/// The fields of a call as the client sends them.
 #[derive(Deserialize)]
 pub(crate) struct Order {
     caller_id: Option<String>,
@@ -143,7 +143,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Both numbers, neither of which may be missing.
+    /// Returns both numbers, or the refusal of the first that is missing or malformed.
     fn parties(self) -> Result<Parties, Refusal> {
         Ok(Parties {
             caller_id: caller_id(&self.caller_id.unwrap_or_default())?,
@@ -151,7 +151,7 @@ impl Order {
         })
     }
 
-    /// The numbers that were given, and the others as they are.
+    /// Returns the given numbers, and the current ones in place of those that were not given.
     fn amend(self, parties: Parties) -> Result<Parties, Refusal> {
         let Self { caller_id: caller, destination: callee } = self;
         Ok(Parties {

@@ -1,5 +1,5 @@
-//! The carrier: what handlers do to the world. It is slow, and it keeps a journal of all it was
-//! asked, so that whoever reads it can count.
+//! The carrier: the effect that handlers have on the world. It is slow, and it keeps a journal of
+//! all requests that reach it, so that a test can count them.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -31,7 +31,7 @@ impl Carrier {
         Ok(Self { latency, journal: journal.map(open).transpose()? })
     }
 
-    /// Carries out what was asked, in its own time.
+    /// Carries out a request, after its delay.
     pub(crate) async fn carry_out(&self, errand: Errand) -> Result<(), Refusal> {
         tokio::time::sleep(self.latency).await;
         let Some(journal) = self.journal.clone() else { return Ok(()) };
@@ -43,14 +43,14 @@ impl Carrier {
         })
     }
 
-    /// Carries out a call from a number, unless that turns out not to be the caller's.
+    /// Carries out a call from a number, unless the number is not the caller's.
     pub(crate) async fn connect(&self, errand: Errand, caller_id: &Number) -> Result<(), Refusal> {
         self.carry_out(errand).await?;
         if caller_id.is_verified() { Ok(()) } else { Err(Refusal::unverified()) }
     }
 }
 
-/// What one run of a handler asks of the carrier: a line of the journal.
+/// A request of one run of a handler to the carrier: a line of the journal.
 #[derive(Serialize)]
 pub(crate) struct Errand {
     request_id: String,
@@ -60,7 +60,7 @@ pub(crate) struct Errand {
 }
 
 impl Errand {
-    /// Returns once the line is durable. One write, so that no two lines mix.
+    /// Appends the line by one write, so that no two lines mix. It is durable when this returns.
     fn append_to(&self, mut journal: &File) -> io::Result<()> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
@@ -75,7 +75,7 @@ impl<S: Sync> FromRequestParts<S> for Errand {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
         let request_id = parts.extensions.get::<RequestId>().ok_or_else(Refusal::internal)?;
         let execution = parts.extensions.get::<Execution>();
-        // Routing has cut the prefix off the other one.
+        // Routing has cut the prefix off the other URI.
         let uri = parts.extensions.get().map_or(&parts.uri, |OriginalUri(uri)| uri);
         Ok(Self {
             request_id: request_id.as_str().to_owned(),

@@ -1,4 +1,4 @@
-//! What keeps the server from running, and what to do about it.
+//! The errors that keep the server from running, each with its remedy.
 
 use std::error::Error as StdError;
 use std::io;
@@ -29,7 +29,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Prints every level of it, and what to do.
+    /// Prints every level of the error, and its remedy.
     pub(crate) fn report(&self) {
         warn(&chain(self));
         if let Some(advice) = self.advice() {

@@ -4,8 +4,8 @@
 //! cargo run --release -p refrain-examples --example calls -- --listen 127.0.0.1:8080 --store DIR
 //! ```
 //!
-//! [`app`] joins the layers, [`calls`] handles requests, and [`carrier`] is the world outside, where
-//! an effect that happened twice shows as two lines of a journal.
+//! [`app`] joins the layers, [`calls`] handles requests, and [`carrier`] is the world outside,
+//! where an effect that happens twice leaves two lines in a journal.
 
 mod account;
 mod app;
@@ -34,38 +34,39 @@ use crate::carrier::Carrier;
 use crate::failure::Failure;
 use crate::manner::Manner;
 
-/// How long clients may take to finish what they asked before the server stopped.
+/// The time that clients may take to finish their requests once the server stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
-/// How long handlers whose clients are gone may take after that.
+/// The time that handlers whose clients are gone may take after that.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 
-/// Places calls over HTTP, once for each idempotency key. The calls themselves live in memory: after a
-/// restart their answers are replayed, and looking them up finds nothing.
+/// Places calls over HTTP, once for each idempotency key. The calls themselves are in memory: after
+/// a restart their answers are replayed, and a lookup finds none of them.
 #[derive(Parser)]
 #[command(name = "calls", version)]
 struct Options {
     /// The IP address and port to listen on; port 0 takes any that is free.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The directory of the idempotency store. It is made if it is missing; its parent must exist.
+    /// The directory of the idempotency store. It is created if it is missing; its parent must
+    /// exist.
     #[arg(long)]
     store: PathBuf,
-    /// How long a response is replayed.
+    /// The time for which a response is replayed.
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// How long a request waits for another one that holds its key.
+    /// The time that a request waits for another one that holds its key.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     wait: Duration,
-    /// How long the carrier takes to answer.
+    /// The time that the carrier takes to answer.
     #[arg(long, default_value = "0ms", value_parser = humantime::parse_duration)]
     latency: Duration,
     /// Refuses a retry after a crash in mid-handler instead of running the handler again.
     #[arg(long)]
     strict: bool,
-    /// How the server speaks.
+    /// The dialect of the server.
     #[arg(long, value_enum, default_value = "revdesk")]
     dialect: Manner,
-    /// Which answers are kept and replayed.
+    /// The answers that are kept and replayed.
     #[arg(long, value_enum, default_value = "success")]
     store_policy: Kept,
     /// A file to which the carrier appends a line for each request that reaches it.
@@ -77,7 +78,7 @@ struct Options {
 enum Kept {
     /// 2xx and 3xx.
     Success,
-    /// Those, and the 4xx that the same request would meet again.
+    /// Those, and 4xx that the same request would get again.
     Deterministic,
     /// All.
     All,
@@ -104,7 +105,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Serves until it is told to stop, and lets go of the store.
+/// Serves until a signal, and closes the store.
 async fn serve(options: Options) -> Result<(), Failure> {
     let store = Store::builder().ttl(options.ttl).open(&options.store).map_err(Failure::Open)?;
     let mut layer =
@@ -134,20 +135,20 @@ async fn serve(options: Options) -> Result<(), Failure> {
         served = axum::serve(listener, app).with_graceful_shutdown(stopped) => {
             served.map_err(Failure::Serve)?;
         }
-        // So that a client that never ends its request does not keep the server from ending.
+        // A client that never ends its request must not keep the server from ending.
         () = overdue => {}
     }
     close(store).await
 }
 
-/// Says where it listens, to whoever started it with port 0.
+/// Prints the address that the server listens on, which port 0 leaves open.
 fn announce(address: SocketAddr) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening on http://{address}")?;
     out.flush()
 }
 
-/// Waits for the handlers that still run, on a thread of its own, since they need the runtime's.
+/// Waits for the handlers that still run, on a thread of its own, because they need the runtime's.
 async fn close(store: Store) -> Result<(), Failure> {
     let closing = tokio::task::spawn_blocking(move || store.close(CLOSE_WITHIN));
     match closing.await.map_err(Failure::Closing)?.map_err(Failure::Close)? {
@@ -159,7 +160,7 @@ async fn close(store: Store) -> Result<(), Failure> {
     }
 }
 
-/// The signals that ask it to stop.
+/// The signals that stop the server.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,

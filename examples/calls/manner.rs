@@ -1,4 +1,4 @@
-//! The manner in which the server speaks: whose dialect, to whose clients.
+//! The dialects that the server can use, each for its own clients.
 
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -17,11 +17,11 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Manner {
-    /// The contract's own.
+    /// The contract's own dialect.
     Revdesk,
-    /// The IETF's draft 07: problem+json, quoted keys.
+    /// The dialect of IETF draft 07: problem+json, quoted keys.
     Ietf,
-    /// Stripe's v1 API, for its own SDKs: bodies may be forms.
+    /// The dialect of Stripe's v1 API, for its SDKs: bodies may be forms.
     Stripe,
 }
 
@@ -34,7 +34,7 @@ impl Manner {
         }
     }
 
-    /// Words a handler's error, whose envelope is the contract's own.
+    /// Words a handler's error in this dialect. The handler uses the contract's envelope.
     fn word(self, refusal: &Refusal) -> Option<(&'static str, String)> {
         let Refusal { status, code, message, field } = refusal;
         match self {
@@ -55,8 +55,8 @@ impl Manner {
     }
 }
 
-/// Has errors worded in the manner of the server. Inside the idempotency layer, so that a stored
-/// error is stored as it was sent, and outside it, for those of the layers in front.
+/// Words errors in the dialect of the server. It stands inside the idempotency layer, so that an
+/// error is stored as it was sent, and outside it, for errors of the layers in front.
 pub(crate) async fn speak(State(manner): State<Manner>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let (mut parts, mut body) = response.into_parts();

@@ -9,8 +9,8 @@ use serde::Serialize;
 pub(crate) struct Number(String);
 
 impl Number {
-    /// Whether the carrier knows that its owner may call from it. It knows all but the reserved
-    /// ones, with which its refusal can be tried.
+    /// Returns true if the carrier lets its owner call from it: all numbers but the reserved ones,
+    /// which serve to provoke a refusal.
     pub(crate) fn is_verified(&self) -> bool {
         !self.0.starts_with("+1999")
     }

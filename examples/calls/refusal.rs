@@ -1,4 +1,4 @@
-//! Errors, all in the one envelope.
+//! Errors, all in one envelope.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
     pub(crate) message: Cow<'static, str>,
-    /// What is to be said about a field of the request.
+    /// The explanation for a field of the request.
     pub(crate) field: Option<(&'static str, String)>,
 }
 
@@ -76,7 +76,8 @@ impl From<FormRejection> for Refusal {
     }
 }
 
-/// The contract's envelope; the refusal goes along, for another dialect to word.
+/// The contract's envelope. The refusal is in the response's extensions, so that another dialect
+/// can word it.
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let envelope = Envelope::new(self.status, self.code, self.message.clone());

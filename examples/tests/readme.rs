@@ -1,4 +1,4 @@
-//! The README's server and client are the examples, word for word, and do what it says.
+//! The server and the client of the README are the examples, word for word, and work.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ mod server;
 
 const README: &str = include_str!("../../README.md");
 
-/// The code of an example, without what its head says.
+/// The code of an example, without its head.
 fn code(example: &str) -> &str {
     &example[example.find("\nuse ").unwrap() + 1..]
 }
@@ -48,7 +48,7 @@ fn count(database: &Connection) -> u32 {
     database.query_row("SELECT count(*) FROM orders", (), |row| row.get(0)).unwrap()
 }
 
-/// Sends an order: its status, its body, and whether it is a replay.
+/// Sends an order, and returns status, body, and true for a replay.
 async fn order(app: &axum::Router, token: &str) -> (u16, String, bool) {
     let request = http::Request::post("/orders")
         .header("authorization", format!("Bearer {token}"))

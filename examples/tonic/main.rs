@@ -10,10 +10,10 @@
 //! reverse of axum's `Router::layer`, where the layer that is added *last* is. So in tonic add the
 //! authentication first and the idempotency layer after it. An interceptor that is attached to one
 //! service (`CallsServer::with_interceptor`, or `InterceptedService`) is inside every layer of the
-//! server, and a replay never reaches it: attach it as an `InterceptorLayer`, before the idempotency
-//! layer.
+//! server, and a replay never reaches it: attach it as an `InterceptorLayer`, before the
+//! idempotency layer.
 //!
-//! | where layers are added | outermost, asked first | add authentication |
+//! | place | outermost layer | add authentication |
 //! | --- | --- | --- |
 //! | axum, `Router::layer` | the last | after the idempotency layer |
 //! | `tower::ServiceBuilder::layer` | the first | before it |
@@ -35,7 +35,7 @@ use tonic::{Request, Status};
 
 use calls::Calls;
 
-/// How long handlers may take after the server has stopped.
+/// The time that handlers may take after the server has stopped.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 
 #[tokio::main]
@@ -70,7 +70,7 @@ impl Tokens {
         self.0.write().expect("no writer panics").remove(&format!("Bearer {token}"));
     }
 
-    /// Passes a request on if its token is accepted.
+    /// Accepts a request if its token is accepted.
     ///
     /// # Errors
     ///
