@@ -1,7 +1,7 @@
 //! The embedded backend: a log that acknowledges, and segments that keep.
 //!
 //! ```text
-//!  Embedded::claim ──► ledger: what is known? ──► Claim ──verdict──► queue ──► writer ──► settler
+//!  Embedded::claim ──► ledger: look the key up ──► Claim ──verdict──► queue ──► writer ──► settler
 //! ```
 //!
 //! Three threads serve an open store: the writer commits, the settler frees keys and wakes callers,
@@ -114,7 +114,7 @@ pub(crate) fn start(
 }
 
 impl Backend for Embedded {
-    /// Looks up with the key in hand, so that nobody else can change what is known about it.
+    /// Looks the key up while its hold is held, so that no other request can change its state.
     fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
         let ledger = &self.desk.engine.ledger;
         if let Some(claim) = ledger.open_claim(hold.address()) {

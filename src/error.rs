@@ -111,7 +111,7 @@ pub enum Error {
         source: Option<Arc<Error>>,
     },
 
-    /// The key is in flight, so what is known about it cannot be changed now.
+    /// The key is in flight, so its record cannot be removed now.
     #[error("key is in flight for request {request_id}")]
     #[non_exhaustive]
     InFlight {

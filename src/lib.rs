@@ -1,7 +1,7 @@
 //! Run each request once, and replay its answer to every retry: a crash-safe embedded storage
-//! engine for HTTP idempotency. A [`Store`] keeps what was answered under (API-key hash,
-//! idempotency key) in a directory, serialises requests that share a key, and forgets records 24
-//! hours after they succeeded.
+//! engine for HTTP idempotency. A [`Store`] keeps the response to each pair of API-key hash and
+//! idempotency key in a directory. It runs requests that share a key one at a time, and forgets a
+//! record 24 hours after it succeeded.
 //!
 //! ```
 //! use bytes::Bytes;

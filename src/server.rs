@@ -364,7 +364,7 @@ impl IdempotencyLayer {
     }
 
     /// Sets whether `Set-Cookie` is recorded and replayed; `false` by default, because a replayed
-    /// cookie hands the session to whoever retries.
+    /// cookie hands the session to the client that retries.
     pub fn replay_set_cookie(mut self, replayed: bool) -> Self {
         self.options.replay_set_cookie = replayed;
         self

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Commit(Box<Pending>),
     /// Freeze the active log, if the next one is prepared, and tell the reaper.
     Rotate,
-    /// Commit what is queued, and end.
+    /// Commit the queued entries, and end.
     Stop,
 }
 
@@ -79,7 +79,7 @@ impl Queue {
         let _ = self.0.send(Command::Rotate);
     }
 
-    /// Asks the writer to commit what is queued, and to end.
+    /// Asks the writer to commit the queued entries, and to end.
     pub(crate) fn stop(&self) {
         let _ = self.0.send(Command::Stop);
     }

@@ -28,7 +28,7 @@
 //! Methods return the error of the operating system. The store acts on some kinds of it:
 //!
 //! - [`io::ErrorKind::NotFound`]: the name is free;
-//! - [`io::ErrorKind::UnexpectedEof`]: the file is shorter than what was to be read;
+//! - [`io::ErrorKind::UnexpectedEof`]: the file is shorter than the requested range;
 //! - [`io::ErrorKind::StorageFull`] and [`io::ErrorKind::QuotaExceeded`]: the disk is full;
 //! - the raw errors `EMFILE`, `ENFILE`, `ENOMEM` and `EINTR`: a shortage that may end.
 //!
@@ -39,7 +39,7 @@
 //! # Test doubles
 //!
 //! A double may fail any call with any error, once or for ever, and may do part of the work of a
-//! call that fails. It may also, when it simulates a power cut, drop what was not made durable. It
+//! call that fails. It may also, when it simulates a power cut, drop everything that was not durable. It
 //! must not fail silently: a call that returns `Ok` has done all that its documentation says. Calls
 //! come from several threads at a time; they may block, and must not panic.
 

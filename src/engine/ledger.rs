@@ -76,8 +76,8 @@ pub(crate) struct Ledger {
     pub(crate) segment_lookups: AtomicU64,
     /// A prepared log, ready to become the active one.
     next: Mutex<Option<Arc<Log>>>,
-    /// New logs take no generation below this: some belong to logs that could not be listed for
-    /// want of space.
+    /// New logs take no generation below this, because some belong to logs that could not be
+    /// listed on a full disk.
     unlisted: AtomicU64,
     /// Bytes in frozen logs, which wait for sealing.
     frozen_bytes: AtomicU64,
@@ -191,7 +191,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Checks `LOCK` and `MANIFEST` against what is in memory.
+    /// Compares `LOCK` and `MANIFEST` with their content in memory.
     fn verify_lists(&self) -> Result<()> {
         if read_lock(&*self.disk)? != Some(self.uuid) {
             let reason = "it is missing, or is not the file that was opened";

@@ -3,7 +3,7 @@
 //! Small batches are settled on the writer's thread while the settler's thread has nothing to do.
 //!
 //! Invariants:
-//! - Batches are settled in the order of their commits, on whichever thread.
+//! - Batches are settled in the order of their commits, on either thread.
 //! - A frozen log is handed on to the reaper only after all of its batches are settled.
 
 use std::sync::Arc;

@@ -8,9 +8,9 @@ use crate::error::Error;
 /// The failure to prepare, seal or drop a file.
 #[derive(Debug)]
 pub(crate) enum Trouble {
-    /// Nothing has changed, and the store goes on: the work may be tried again.
+    /// No listed file has changed. The store goes on, and the work is tried again.
     Transient(Error),
-    /// It is unknown what is on disk: the store must stop.
+    /// The bytes on the disk are unknown, so the store must stop.
     Fatal(Error),
 }
 

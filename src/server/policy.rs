@@ -165,7 +165,7 @@ pub enum OnInterrupted {
     /// The handler runs again.
     #[default]
     Rerun,
-    /// 409 `idempotency_interrupted`, until the claim expires or somebody resolves it.
+    /// 409 `idempotency_interrupted`, until the claim expires or is resolved.
     Refuse,
     /// A function finds out what the run did; made by [`recover`](Self::recover).
     Recover(Hook),

@@ -39,7 +39,7 @@ fn waiter(table: &Arc<Table>, id: &str) -> Waiter {
     }
 }
 
-/// A waiter that gave up while the key was settled left twice, and panicked.
+/// A waiter that gave up while its key was freed was counted out twice, and panicked.
 #[test]
 fn p8_giving_up_while_the_key_is_answered_ends_in_one_or_the_other() {
     for _ in 0..2000 {
@@ -72,7 +72,7 @@ fn p14_keys_that_stay_locked_count_for_the_limit() {
     assert_eq!(table.in_flight(), 0);
     let other = table.acquire(&address("s", "other"), &request("other"));
     assert!(matches!(other, Err(Error::Limit { limit: Limit::InFlight, .. })));
-    // First of all for their scope, so that no other is kept out.
+    // The limit of the scope applies first, so that no other scope is kept out.
     let table = Table::new(Limits { in_flight: 2, per_scope: 1, ..ROOMY });
     held(&table, "first").keep();
     let same = table.acquire(&address("s", "other"), &request("other"));

@@ -57,7 +57,7 @@ pub(crate) struct Opened {
 ///
 /// All that the store serves is durable when this returns.
 pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
-    // A name that only the cache knows could be built upon and then vanish.
+    // A name that is only in the page cache could vanish after the store has relied on it.
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     let names = Names::list(&*disk)?;
     let uuid = lock(&*disk, &names)?;
@@ -72,7 +72,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
         }
     };
     if manifest.next_generation == FIRST + 1 {
-        // As with `LOCK`: nothing may be built on a first one that the cache alone has.
+        // As with `LOCK`: a first `MANIFEST` may exist only in the page cache.
         manifest.write(&*disk).map_err(Trouble::into_error)?;
     }
     let names = Names::list(&*disk)?;
@@ -86,7 +86,7 @@ fn lock(disk: &dyn Disk, names: &Names) -> Result<[u8; 16]> {
     if !names.manifest {
         // Creation was cut short, or has not begun.
         creation::expect_unfinished(disk, uuid, names)?;
-        // Written again if it is there: after a sync that failed it may be in the cache alone.
+        // Written even if it exists: after a failed sync it may be only in the page cache.
         uuid = Some(write_lock(disk, uuid.unwrap_or_else(random_bytes))?);
     }
     let uuid = uuid.ok_or_else(|| Error::corrupt(disk.path_of(LOCK), "it is missing"))?;
@@ -97,7 +97,7 @@ fn lock(disk: &dyn Disk, names: &Names) -> Result<[u8; 16]> {
     }
 }
 
-/// The files that `MANIFEST` lists, opened and proved to be this store's.
+/// The files that `MANIFEST` lists, opened and verified to be this store's.
 struct Listed {
     /// Newest first.
     segments: Vec<Arc<Segment>>,

@@ -74,8 +74,8 @@ impl Ledger {
                 kept.push(file);
             } else {
                 let (name, file) = file.parts();
-                // Half a file is damage under the name of a log or segment, so the file is durably
-                // renamed first. A failure leaves an unlisted file, which the next opening removes,
+                // A file cut in part would be damage under the name of a log or segment, so it is
+                // durably renamed first. A failure leaves an unlisted file, which the next opening removes,
                 // so the store goes on even where a sync fails.
                 let temporary = format!("{name}.tmp");
                 let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());

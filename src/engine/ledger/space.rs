@@ -61,7 +61,7 @@ impl Space {
         self.0.lock().active = bytes;
     }
 
-    /// Makes the rest of the active log available, for want of a next one.
+    /// Makes the rest of the active log available, because no next log is prepared.
     pub(crate) fn fall_back(&self) {
         let mut room = self.0.lock();
         room.available = room.active;
@@ -110,7 +110,7 @@ mod tests {
         });
         drop(own);
         assert!(matches!(space.reserve(0), Err(Error::Full)));
-        // The reaper's update gives nothing back either.
+        // An update by the reaper returns nothing either.
         space.fall_back();
         assert!(matches!(space.reserve(0), Err(Error::Full)));
         drop(others);

@@ -1,4 +1,4 @@
-//! P5, P7, P11 and P14 on the ledger alone: without threads nothing happens but what a test does.
+//! P5, P7, P11 and P14 on the ledger alone, without threads.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl Opened {
         self.frozen.push(frozen.expect("a next log is prepared"));
     }
 
-    /// Says how many logs were due.
+    /// Seals, and returns the number of logs that were due.
     fn seal(&mut self) -> usize {
         let sealed = self.ledger.seal(&self.frozen, || Ok(())).unwrap();
         self.retired.extend(self.frozen.drain(..sealed).map(|frozen| Retired::Log(frozen.log)));
@@ -102,7 +102,7 @@ fn the_log_of_a_creation_is_replaced_by_the_first_that_is_used() {
     assert_eq!(ledger.manifest.lock().logs, [tail.log.generation]);
     let first = tail.log.batch_at(PAGE).unwrap().unwrap();
     assert_eq!(chain::start_of_batch(&first), Some(None), "it follows none");
-    // This one holds more than the batch that is repeated, so it is followed.
+    // This log holds more than the repeated batch, so the new log follows it.
     let opened = bench.open();
     let before_last = opened.frozen[0].end;
     assert_eq!((before_last.generation, opened.frozen.len()), (tail.log.generation, 1));
@@ -155,7 +155,7 @@ fn p11_p14_full_logs_that_wait_for_sealing_keep_new_keys_out_and_are_bounded() {
         opened.rotate();
         opened.prepare();
     }
-    // What was admitted goes on in the last two.
+    // Admitted operations complete in the last two.
     assert_eq!(admits, [true, true, true, false, false]);
     while opened.ledger.space.reserve(0).is_err() {
         assert_eq!(opened.seal(), 1);
@@ -173,7 +173,7 @@ fn p14_logs_that_are_hardly_written_in_are_bounded_too() {
         opened.rotate();
         opened.prepare();
     }
-    // Two in use, and five that wait.
+    // Two logs in use, and five that wait.
     assert_eq!(opened.ledger.snapshot().logs.len(), 7);
 }
 
@@ -225,7 +225,7 @@ fn segments_say_which_batches_they_hold_and_none_is_missing_between_them() {
     }
 }
 
-/// Blocks that were written before are written more quickly.
+/// Writing is faster in blocks that were written before.
 #[test]
 fn full_logs_take_turns_in_three_files() {
     let bench = Bench::default();
@@ -234,7 +234,7 @@ fn full_logs_take_turns_in_three_files() {
     for _ in 0..9 {
         opened.fill();
         opened.rotate();
-        // In the reaper's order.
+        // In the order of the reaper.
         opened.prepare();
         assert_eq!(opened.seal(), 1);
         opened.ledger.free(&mut opened.retired, || Ok(())).unwrap();
@@ -244,14 +244,14 @@ fn full_logs_take_turns_in_three_files() {
     assert_eq!(files[..3], files[6..]);
 }
 
-/// At once it would hold up the commits beside it.
+/// Removing a large file at once would delay the commits beside it.
 #[test]
 fn a_file_that_is_dropped_gives_its_blocks_back_a_piece_at_a_time() {
     let bench = Bench { log_bytes: 20 * 1024 * 1024, ..Bench::default() };
     let mut opened = bench.open();
     opened.put("a", vec![1]);
     opened.rotate();
-    // It is not needed as the next one.
+    // The log is not needed as the next one.
     opened.prepare();
     bench.clock.advance(HOUR);
     opened.retired.clear();
@@ -271,7 +271,7 @@ fn a_file_that_is_dropped_gives_its_blocks_back_a_piece_at_a_time() {
     assert!(!bench.disk.names().unwrap().contains(&name));
 }
 
-/// Together they are longer than a batch may be.
+/// Together the claims are longer than a batch may be.
 #[test]
 fn p7_claims_that_no_batch_could_hold_are_carried_in_several() {
     let bench = Bench::default();

@@ -1,4 +1,4 @@
-//! The first page of a log: which log of which store it is, and the key of its batches.
+//! The first page of a log: the identity of store and log, and the key of its batches.
 
 use std::path::Path;
 

@@ -34,7 +34,7 @@ pub(crate) struct SegmentMeta {
 }
 
 impl SegmentMeta {
-    /// Returns magic, format, the fields in their order, and the SHA-256 of it all.
+    /// Returns magic, format, the fields in their order, and the SHA-256 of all these.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT.to_le_bytes());

@@ -15,7 +15,7 @@ use crate::key::{Address, Key};
 
 use super::meta::SegmentMeta;
 
-/// A row's key: an address, and which part of its value the row holds.
+/// A row's key: an address, and the number of a part of its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowKey<'a> {
     pub(super) scope: &'a [u8; 32],

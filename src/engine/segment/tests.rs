@@ -1,4 +1,4 @@
-//! A segment proves what it says: present, absent, or damaged.
+//! A segment proves each of its answers: present, absent, or damaged.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn address(n: usize) -> Address {
 }
 
 fn body(n: usize) -> Vec<u8> {
-    // Every tenth takes parts.
+    // Every tenth value is split into parts.
     vec![n.to_le_bytes()[0]; if n.is_multiple_of(10) { 9_000 + n } else { n }]
 }
 
@@ -96,7 +96,7 @@ fn small_segments_have_working_filters() {
 fn the_filter_spares_the_look_for_what_is_not_there() {
     let segment = build_of(&MemoryDisk::default(), 0..300);
     let taken_for_there = (300..1300).filter(|n| segment.may_hold(&address(*n))).count();
-    // One in 65,536 is.
+    // One address in 65,536 is a false positive.
     assert!(taken_for_there <= 1, "{taken_for_there} of 1000");
 }
 
@@ -142,7 +142,7 @@ fn p5_a_segment_that_is_cut_short_is_damaged_open_or_not() {
     assert!(unread > 100, "only {unread} errors");
 }
 
-/// Each row verifies, in a file that is in part an older copy of itself.
+/// Each row verifies in a file of which a part is an older copy.
 #[test]
 fn p5_the_parts_of_two_values_never_make_up_one() {
     let of = |byte: u8| {
