@@ -244,8 +244,8 @@ impl Embedded {
         // A panic in a thread has stopped the store, which is reported by the caller.
         let _ = threads.writer.join();
         let _ = threads.reaper.join();
-        // A permit that is still out may act: the directory stays locked until that permit is gone. No
-        // request gets a new one, so the count is final.
+        // A permit that is still out may act: the directory stays locked until that permit is gone.
+        // No request gets a new one, so the count is final.
         if !engine.has_failed() && engine.table.in_flight() == 0 {
             let disk = &engine.ledger.disk;
             disk.unlock().map_err(|error| Error::io("unlock", disk.path(), error))?;

@@ -39,9 +39,9 @@
 //! # Test doubles
 //!
 //! A double may fail any call with any error, once or for ever, and may do part of the work of a
-//! call that fails. It may also, when it simulates a power cut, drop everything that was not durable. It
-//! must not fail silently: a call that returns `Ok` has done all that its documentation says. Calls
-//! come from several threads at a time; they may block, and must not panic.
+//! call that fails. It may also, when it simulates a power cut, drop everything that was not
+//! durable. It must not fail silently: a call that returns `Ok` has done all that its documentation
+//! says. Calls come from several threads at a time; they may block, and must not panic.
 
 use std::fmt;
 use std::io;

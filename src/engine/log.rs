@@ -138,8 +138,8 @@ impl Log {
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
         let failed = |error| Error::io("recycle", disk.path_of(&old.name), error);
-        // The rename is durable before the content changes: under its old name, a log whose content has
-        // partly changed would be damage.
+        // The rename is durable before the content changes: under its old name, a log with changed
+        // content would be damage.
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
         let cleared = clear(old).map_err(failed);
         let file = Arc::clone(&old.file);

@@ -288,8 +288,8 @@ pub(super) fn open_claims(chain: &[Walked]) -> Vec<(Address, OpenClaim)> {
     open.into_iter().map(|(address, (claim, ..))| (address.clone(), claim)).collect()
 }
 
-/// Returns true if a claim is a later attempt of the same run, and so keeps the checkpoints. A copy in a
-/// newer log has the same attempt number, and is followed by copies of its checkpoints.
+/// Returns true if a claim is a later attempt of the same run, and so keeps the checkpoints. A copy
+/// in a newer log has the same attempt number, and is followed by copies of its checkpoints.
 fn is_later_attempt(claim: &OpenClaim, old: &OpenClaim) -> bool {
     claim.first_sequence == old.first_sequence && claim.attempt > old.attempt
 }

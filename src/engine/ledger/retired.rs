@@ -75,8 +75,8 @@ impl Ledger {
             } else {
                 let (name, file) = file.parts();
                 // A file cut in part would be damage under the name of a log or segment, so it is
-                // durably renamed first. A failure leaves an unlisted file, which the next opening removes,
-                // so the store goes on even where a sync fails.
+                // durably renamed first. A failure leaves an unlisted file, which the next opening
+                // removes, so the store goes on even if a sync fails.
                 let temporary = format!("{name}.tmp");
                 let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());
                 if renamed.is_ok() {

@@ -96,7 +96,8 @@ mod tests {
     use super::super::tests::BASE;
     use super::*;
 
-    /// Without its checksum, a filter with changed bits would deny an address that the segment holds.
+    /// Without its checksum, a filter with changed bits would deny an address that the segment
+    /// holds.
     #[test]
     fn p5_a_filter_that_is_damaged_or_of_another_segment_is_none() {
         let filter = build(vec![1, 2, 3, 3]).unwrap();
