@@ -24,7 +24,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Response;
@@ -79,8 +79,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// ([`Table::is_held`]), because a request is judging them.
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>>;
 
-    /// Whether a record may still be replayed, by the backend's clock.
-    fn is_live(&self, record: &Record) -> bool;
+    /// The time by the backend's clock. A record is replayed until its
+    /// [`expires_at`](Record::expires_at), and not from then on.
+    fn now(&self) -> SystemTime;
 
     /// The limits that callers keep to, the same for as long as the backend lives. The store stores no
     /// body over [`MAX_BODY_BYTES`](crate::codec::MAX_BODY_BYTES), whatever they say.
@@ -89,8 +90,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Fails if the store takes no more work.
     fn check(&self) -> Result<()>;
 
-    /// The store's figures. Cheap: no disk and no network is asked.
-    fn stats(&self) -> Stats;
+    /// The store's figures, cheap: no disk and no network is asked. All are zero for a backend that
+    /// counts nothing.
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
 
     /// Reads all that is kept and verifies it. A backend with nothing to verify says so by being
     /// ready at once.
@@ -222,11 +226,12 @@ pub trait Claim: Any + fmt::Debug + Send {
     /// volatile key stays claimed for as long as the process lives, a durable one is interrupted.
     fn abandon(self: Box<Self>);
 
-    /// Stores a recovery point of this run.
+    /// Stores a recovery point of this run. It is asked only of a durable claim, and within the
+    /// limits of [`Past`].
     ///
     /// # Errors
     ///
-    /// [`Error::Volatile`](crate::Error::Volatile) if the claim is not durable.
+    /// [`Error::Limit`](crate::Error::Limit) over a limit of the backend's own.
     fn checkpoint(&mut self, data: Bytes) -> Ticket<()>;
 
     /// Begins the next attempt of an interrupted run, as the request that asks.
@@ -258,6 +263,24 @@ pub struct Past {
 }
 
 impl Past {
+    /// The most checkpoints of one operation.
+    pub const MAX_CHECKPOINTS: usize = 16;
+    /// The most bytes of one checkpoint.
+    pub const MAX_CHECKPOINT_BYTES: usize = 16 * 1024;
+
+    /// Returns the first run of an operation, for the request that asks and the key that it holds.
+    pub fn first(asked: &Asked, hold: &Hold) -> Self {
+        let (scope, key) = (hold.scope(), hold.key().clone());
+        let (fingerprint, request_id) = (asked.fingerprint, asked.request_id.clone());
+        Self { scope, key, fingerprint, request_id, attempt: 1, checkpoints: Vec::new() }
+    }
+
+    /// Returns the completion of this run, to be kept for `ttl`.
+    pub fn completion(&self, ttl: Duration, response: Option<Response<Bytes>>) -> Completion {
+        let (fingerprint, request_id) = (self.fingerprint, self.request_id.clone());
+        Completion { fingerprint, request_id, ttl, response }
+    }
+
     /// The place behind this run in the list of [`Backend::interrupted`].
     pub fn cursor(&self) -> Cursor {
         Cursor { scope: self.scope, key: self.key.clone() }

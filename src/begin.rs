@@ -220,7 +220,7 @@ impl Future for Begin {
             self.state = match std::mem::replace(&mut self.state, State::Done) {
                 // The record was live when it was found, and has expired since.
                 State::Ready(Ok(Outcome::Replay(record)))
-                    if !self.face.backend.is_live(&record) =>
+                    if record.expires_at() <= self.face.backend.now() =>
                 {
                     let state = self.start();
                     return self.pause(state, cx);

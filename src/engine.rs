@@ -13,7 +13,7 @@
 //! - The directory stays locked while a permit is out, even after the store was closed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::backend::{Answer, Asked, Backend, Cursor, Past, Rules};
 use crate::error::{Error, Result};
@@ -170,8 +170,8 @@ impl Backend for Embedded {
         Ticket::ready(listed)
     }
 
-    fn is_live(&self, record: &Record) -> bool {
-        record.expiry() > self.desk.engine.ledger.timeline.now()
+    fn now(&self) -> SystemTime {
+        self.desk.engine.ledger.timeline.now().to_system_time()
     }
 
     fn rules(&self) -> Rules {

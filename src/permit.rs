@@ -9,8 +9,8 @@ use std::fmt;
 use bytes::Bytes;
 use http::Response;
 
-use crate::backend::{Claim, Rules};
-use crate::error::{Error, Result};
+use crate::backend::{Claim, Past, Rules};
+use crate::error::{Error, Limit, Result};
 use crate::key::{Key, RequestId, downstream_key};
 use crate::observe;
 use crate::record::{Record, fits};
@@ -140,7 +140,24 @@ impl Permit {
     ///   KiB, and if all checkpoints of the store exceed an eighth of a log.
     /// - [`Error::Full`] if there is no room on the disk, and [`Error::Stopped`].
     pub fn checkpoint(&mut self, data: impl Into<Bytes>) -> Ticket<()> {
-        self.claim.checkpoint(data.into())
+        let data = data.into();
+        match self.admit_checkpoint(data.len()) {
+            Ok(()) => self.claim.checkpoint(data),
+            Err(error) => Ticket::ready(Err(error)),
+        }
+    }
+
+    fn admit_checkpoint(&self, bytes: usize) -> Result<()> {
+        if self.claim.seed().is_none() {
+            return Err(Error::Volatile);
+        }
+        if self.checkpoints().len() >= Past::MAX_CHECKPOINTS {
+            return Err(Error::limit(Limit::Checkpoints, Past::MAX_CHECKPOINTS));
+        }
+        if bytes > Past::MAX_CHECKPOINT_BYTES {
+            return Err(Error::limit(Limit::CheckpointBytes, Past::MAX_CHECKPOINT_BYTES));
+        }
+        Ok(())
     }
 
     /// Derives the idempotency key to send to the next service. It is stable over attempts and

@@ -332,6 +332,29 @@ impl Hold {
         wakers.wake();
     }
 
+    /// Frees the key after a verdict that is durable, and keeps it after one whose outcome is unknown.
+    /// Returns the record or the error.
+    ///
+    /// After [`Error::Fenced`] the key is free, because the outcome is known: another node's.
+    pub fn answer_with(self, outcome: Result<Record>) -> Result<Record> {
+        match &outcome {
+            Ok(record) => self.answer(record),
+            Err(Error::Fenced) => drop(self),
+            Err(_) => self.keep(),
+        }
+        outcome
+    }
+
+    /// Frees the key after a verdict that is durable, and keeps it after one whose outcome is unknown,
+    /// as [`answer_with`](Self::answer_with) does, for a verdict without a record.
+    pub fn free_with(self, outcome: Result<()>) -> Result<()> {
+        match &outcome {
+            Ok(()) | Err(Error::Fenced) => drop(self),
+            Err(_) => self.keep(),
+        }
+        outcome
+    }
+
     /// Keeps the key in flight for as long as the process lives, because its outcome is unknown.
     pub fn keep(mut self) {
         if let Some(place) = &mut self.place {

@@ -23,7 +23,7 @@ use crate::engine::core::Engine;
 use crate::engine::entry::{self, Encoded, Entry};
 use crate::engine::ledger::{OpenClaim, Reservation};
 use crate::error::{Error, Result};
-use crate::record::{Completion, Record};
+use crate::record::Record;
 use crate::table::Hold;
 use crate::ticket::Ticket;
 
@@ -60,11 +60,8 @@ impl Desk {
             return self.claim_durably(asked, hold);
         }
         Ticket::ready(self.engine.ledger.space.reserve(0).map(|room| {
-            let Asked { fingerprint, request_id, ttl, .. } = asked;
-            let (scope, key) = (hold.scope(), hold.key().clone());
-            let checkpoints = Vec::new();
-            let past = Past { scope, key, fingerprint, request_id, attempt: 1, checkpoints };
-            let (desk, room) = (Arc::clone(self), Some(room));
+            let past = Past::first(&asked, &hold);
+            let (desk, room, ttl) = (Arc::clone(self), Some(room), asked.ttl);
             let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
             Answer::Claimed(Granted::new(Box::new(claim)))
         }))
@@ -158,12 +155,9 @@ impl Claim {
     ///
     /// [`Error::Volatile`], [`Error::Full`] or [`Error::Limit`].
     fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
-        if self.first_sequence.is_none() {
-            return Err(Error::Volatile);
-        }
         let ledger = &self.desk.engine.ledger;
         let room = ledger.space.reserve(bytes as u64)?;
-        ledger.claims.lock().admit_checkpoint(self.past.checkpoints.len(), bytes)?;
+        ledger.claims.lock().admit_checkpoint(bytes)?;
         Ok(room)
     }
 }
@@ -174,9 +168,7 @@ impl backend::Claim for Claim {
     }
 
     fn complete(self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record> {
-        let Past { fingerprint, ref request_id, .. } = self.past;
-        let completion =
-            Completion { fingerprint, request_id: request_id.clone(), ttl: self.ttl, response };
+        let completion = self.past.completion(self.ttl, response);
         let encoded = Encoded::completion(self.hold.address(), &completion);
         self.commit(encoded, |hold| {
             let (ticket, promise) = Ticket::new();

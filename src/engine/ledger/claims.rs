@@ -20,11 +20,6 @@ use crate::engine::settings::Settings;
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, Fingerprint, RequestId, Scope};
 
-/// The most checkpoints of one claim.
-pub(crate) const MAX_CHECKPOINTS: usize = 16;
-/// The most bytes of one checkpoint.
-pub(crate) const MAX_CHECKPOINT_BYTES: usize = 16 * 1024;
-
 /// A durable claim without a verdict.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenClaim {
@@ -214,18 +209,12 @@ impl Claims {
         Ok(())
     }
 
-    /// Admits a checkpoint of this size to a claim that has `taken` already. It counts from now on.
+    /// Admits a checkpoint of this size. It counts from now on.
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] if the claim has as many as it may, or there are too many bytes.
-    pub(crate) fn admit_checkpoint(&mut self, taken: usize, bytes: usize) -> Result<()> {
-        if taken >= MAX_CHECKPOINTS {
-            return Err(Error::limit(Limit::Checkpoints, MAX_CHECKPOINTS));
-        }
-        if bytes > MAX_CHECKPOINT_BYTES {
-            return Err(Error::limit(Limit::CheckpointBytes, MAX_CHECKPOINT_BYTES));
-        }
+    /// [`Error::Limit`] if the checkpoints of all claims would have too many bytes.
+    pub(crate) fn admit_checkpoint(&mut self, bytes: usize) -> Result<()> {
         if self.checkpoint_bytes + self.pending_bytes + bytes > self.max_checkpoint_bytes {
             return Err(Error::limit(Limit::CheckpointBytes, self.max_checkpoint_bytes));
         }
