@@ -9,7 +9,7 @@ use refrain::clock::SimulatedClock;
 use refrain::{Builder, Store};
 use tempfile::TempDir;
 
-use crate::{House, Survives};
+use crate::facts::{Bounded, FEW, House, Survives};
 
 pub(crate) struct OnDisk {
     /// The one in use is the last.
@@ -24,12 +24,23 @@ impl House for OnDisk {
     }
 
     fn open_within(&self, limits: Limits) -> Store {
-        let directories = self.directories.borrow();
-        builder(limits, &self.clock).open(directories.last().unwrap().path()).unwrap()
+        self.open_builder(builder(limits, &self.clock))
     }
 
     fn pass_time(&self, by: Duration) {
         self.clock.advance(by);
+    }
+}
+
+impl OnDisk {
+    fn open_builder(&self, builder: Builder) -> Store {
+        builder.open(self.directories.borrow().last().unwrap().path()).unwrap()
+    }
+}
+
+impl Bounded for OnDisk {
+    fn open_for_claims(&self, max: usize, max_per_scope: usize) -> Store {
+        self.open_builder(builder_for_claims(&self.clock, max, max_per_scope))
     }
 }
 
@@ -57,8 +68,7 @@ impl House for InMemory {
     }
 
     fn open_within(&self, limits: Limits) -> Store {
-        assert!(!self.opened.replace(true), "nothing survives in memory");
-        builder(limits, &self.clock).open_in_memory().unwrap()
+        self.open_builder(builder(limits, &self.clock))
     }
 
     fn pass_time(&self, by: Duration) {
@@ -66,10 +76,27 @@ impl House for InMemory {
     }
 }
 
+impl InMemory {
+    fn open_builder(&self, builder: Builder) -> Store {
+        assert!(!self.opened.replace(true), "nothing survives in memory");
+        builder.open_in_memory().unwrap()
+    }
+}
+
+impl Bounded for InMemory {
+    fn open_for_claims(&self, max: usize, max_per_scope: usize) -> Store {
+        self.open_builder(builder_for_claims(&self.clock, max, max_per_scope))
+    }
+}
+
+fn builder_for_claims(clock: &SimulatedClock, max: usize, max_per_scope: usize) -> Builder {
+    builder(FEW, clock).max_open_claims(max).max_open_claims_per_scope(max_per_scope)
+}
+
 fn builder(limits: Limits, clock: &SimulatedClock) -> Builder {
     Store::builder()
         .log_bytes(1024 * 1024)
-        .max_in_flight(limits.in_flight.min(64))
+        .max_in_flight(limits.in_flight)
         .max_in_flight_per_scope(limits.per_scope)
         .max_waiters_per_key(limits.waiters)
         .max_open_claims(64)

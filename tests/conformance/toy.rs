@@ -1,95 +1,95 @@
 //! A backend as a stranger would write it: a map behind a mutex, which never waits.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::Response;
-use refrain::backend::{
-    self, Answer, Asked, Backend, Completion, Cursor, Granted, Hold, Past, Rules, Table, Ticket,
-};
+use refrain::backend::{self, Answer, Asked, Backend, Cursor, Granted, Hold, Past, Rules};
+use refrain::backend::{Table, Ticket};
 use refrain::clock::{Clock, SimulatedClock};
-use refrain::{Error, Key, Record, Result, Scope, Stats};
+use refrain::{Error, Key, Record, RequestId, Result, Scope};
 
+/// A handle to the rows. Toys with the same rows are like nodes with the same database.
 #[derive(Clone, Debug)]
-pub(crate) struct Toy(Arc<(Arc<Table>, SimulatedClock, Mutex<State>)>);
+pub(crate) struct Toy {
+    pub(crate) table: Arc<Table>,
+    pub(crate) clock: SimulatedClock,
+    pub(crate) state: Arc<Mutex<State>>,
+}
 
-#[derive(Debug, Default)]
-struct State {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
     rows: BTreeMap<Cursor, Row>,
-    claims: u64,
-    is_closed: bool,
+    is_closing: bool,
+    /// The error of every call, once the toy is closed or its house says so.
+    pub(crate) refusal: Option<Error>,
 }
 
+/// The latest run for a key, which is open or interrupted until there is a record.
 #[derive(Clone, Debug)]
-enum Row {
-    Open { past: Past, ttl: Duration, expires_at: SystemTime, seed: [u8; 24] },
-    Done(Record),
+struct Row {
+    past: Past,
+    ttl: Duration,
+    expires_at: SystemTime,
+    seed: Option<[u8; 24]>,
+    record: Option<Record>,
 }
 
-/// A durable claim has a row and a seed, a volatile one has neither.
+/// A claim is volatile, and its row is not in the map, until the row has a seed.
 #[derive(Debug)]
-pub(crate) struct Claim(Toy, Hold, Past, Duration, Option<[u8; 24]>);
+pub(crate) struct Claim {
+    toy: Toy,
+    hold: Hold,
+    row: Row,
+}
+
+impl State {
+    pub(crate) fn reopen(&mut self) {
+        (self.is_closing, self.refusal) = (false, None);
+    }
+}
 
 impl Toy {
-    pub(crate) fn new(table: &Arc<Table>, clock: &SimulatedClock) -> Self {
-        Self(Arc::new((Arc::clone(table), clock.clone(), Mutex::default())))
-    }
-
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + self.0.1.read().wall
-    }
-
     fn state(&self) -> Result<MutexGuard<'_, State>> {
-        let state = self.0.2.lock().unwrap();
-        if state.is_closed { Err(Error::stopped()) } else { Ok(state) }
+        let state = self.state.lock().unwrap();
+        if let Some(error) = &state.refusal { Err(error.clone()) } else { Ok(state) }
     }
 
     fn row(&self, scope: Scope, key: &Key) -> Result<Option<Row>> {
         let row = self.state()?.rows.get(&Cursor { scope, key: key.clone() }).cloned();
-        Ok(row.filter(|row| match row {
-            Row::Open { expires_at, .. } => *expires_at > self.now(),
-            Row::Done(record) => self.is_live(record),
-        }))
+        Ok(row.filter(|row| row.expires_at > self.now()))
     }
 
-    fn grant(&self, asked: Asked, hold: Hold) -> Result<Answer> {
-        let (scope, key) = (hold.scope(), hold.key().clone());
-        let Asked { fingerprint, request_id, ttl, durable, .. } = asked;
-        let past = Past { scope, key, fingerprint, request_id, attempt: 1, checkpoints: vec![] };
-        let mut claim = Claim(self.clone(), hold, past, ttl, None);
-        if durable {
-            claim.store()?;
+    fn answer(&self, asked: &Asked, hold: Hold) -> Result<Answer> {
+        let toy = self.clone();
+        match self.row(hold.scope(), hold.key())? {
+            Some(Row { record: Some(record), .. }) => {
+                Ok(Answer::Recorded(hold.answer_with(Ok(record))?))
+            }
+            Some(row) => Ok(Answer::Interrupted(Box::new(Claim { toy, hold, row }))),
+            None => {
+                let (past, ttl) = (Past::first(asked, &hold), asked.ttl);
+                let row = Row { past, ttl, expires_at: self.now() + ttl, seed: None, record: None };
+                let mut claim = Box::new(Claim { toy, hold, row });
+                if asked.durable {
+                    claim.store()?;
+                }
+                Ok(Answer::Claimed(Granted::new(claim)))
+            }
         }
-        Ok(Answer::Claimed(Granted::new(Box::new(claim))))
-    }
-
-    fn answer(&self, asked: Asked, hold: Hold) -> Result<Answer> {
-        Ok(match self.row(hold.scope(), hold.key())? {
-            None => self.grant(asked, hold)?,
-            Some(Row::Done(record)) => {
-                hold.answer(&record);
-                Answer::Recorded(record)
-            }
-            Some(Row::Open { past, ttl, seed, .. }) => {
-                Answer::Interrupted(Box::new(Claim(self.clone(), hold, past, ttl, Some(seed))))
-            }
-        })
     }
 }
 
 impl Backend for Toy {
     fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
-        Ticket::ready(self.answer(asked, hold))
+        Ticket::ready(self.answer(&asked, hold))
     }
 
     fn find(&self, scope: Scope, key: &Key) -> Ticket<Option<Record>> {
-        Ticket::ready(self.row(scope, key).map(|row| match row {
-            Some(Row::Done(record)) => Some(record),
-            _ => None,
-        }))
+        Ticket::ready(self.row(scope, key).map(|row| row?.record))
     }
 
     fn forget(&self, hold: Hold) -> Ticket<()> {
@@ -98,110 +98,95 @@ impl Backend for Toy {
     }
 
     fn table(&self) -> &Arc<Table> {
-        &self.0.0
+        &self.table
     }
 
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = after.map_or(Unbounded, Excluded);
+        let is_listed = |row: &&Row| {
+            let is_held = self.table.is_held(row.past.scope, &row.past.key);
+            row.record.is_none() && row.expires_at > self.now() && !is_held
+        };
         Ticket::ready(self.state().map(|state| {
-            let open = |(_, row): (_, &Row)| match row {
-                Row::Open { past, expires_at, .. } => (*expires_at > self.now()
-                    && !self.0.0.is_held(past.scope, &past.key))
-                .then(|| past.clone()),
-                Row::Done(_) => None,
-            };
-            state.rows.range((from, Bound::Unbounded)).filter_map(open).take(max).collect()
+            let rows = state.rows.range((from, Unbounded)).map(|(_, row)| row).filter(is_listed);
+            rows.map(|row| row.past.clone()).take(max).collect()
         }))
     }
 
-    fn is_live(&self, record: &Record) -> bool {
-        record.expires_at() > self.now()
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + self.clock.read().wall
     }
 
     fn rules(&self) -> Rules {
-        Rules { ttl: crate::kit::DAY, max_response_bytes: 64 * 1024 }
+        Rules { ttl: crate::facts::kit::DAY, max_response_bytes: 64 * 1024 }
     }
 
     fn check(&self) -> Result<()> {
-        self.state().map(drop)
-    }
-
-    fn stats(&self) -> Stats {
-        Stats::default()
+        if self.state()?.is_closing { Err(Error::stopped()) } else { Ok(()) }
     }
 
     fn close(&self, within: Duration) -> Ticket<usize> {
-        let left = self.0.0.close(within, &Error::stopped());
-        self.0.2.lock().unwrap().is_closed = true;
+        self.state.lock().unwrap().is_closing = true;
+        let left = self.table.close(within, &Error::stopped());
+        self.state.lock().unwrap().refusal = Some(Error::stopped());
         Ticket::ready(Ok(left))
     }
 }
 
 impl Claim {
     fn store(&mut self) -> Result<()> {
-        let Self(toy, _, past, ttl, seed) = self;
-        let mut state = toy.state()?;
-        state.claims += 1;
-        let mut new = [0; 24];
-        new[..8].copy_from_slice(&state.claims.to_le_bytes());
-        let seed = *seed.get_or_insert(new);
-        let expires_at = toy.now() + *ttl;
-        let row = Row::Open { past: past.clone(), ttl: *ttl, expires_at, seed };
-        state.rows.insert(past.cursor(), row);
+        let mut state = self.toy.state()?;
+        // The digits of a random request id, of which no two are the same.
+        let seed = || *RequestId::random().as_str().as_bytes().last_chunk().expect("they are 32");
+        self.row.seed.get_or_insert_with(seed);
+        state.rows.insert(self.row.past.cursor(), self.row.clone());
         Ok(())
-    }
-
-    fn record(self, response: Option<Response<Bytes>>) -> Result<Record> {
-        let Self(toy, hold, past, ttl, _) = self;
-        let Past { fingerprint, ref request_id, .. } = past;
-        let completion = Completion { fingerprint, request_id: request_id.clone(), ttl, response };
-        let record = Record::new(completion, toy.now());
-        toy.state()?.rows.insert(past.cursor(), Row::Done(record.clone()));
-        hold.answer(&record);
-        Ok(record)
     }
 }
 
 impl backend::Claim for Claim {
     fn past(&self) -> &Past {
-        &self.2
+        &self.row.past
     }
 
-    fn complete(self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record> {
-        Ticket::ready(self.record(response))
+    fn complete(mut self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record> {
+        let record = Record::new(self.row.past.completion(self.row.ttl, response), self.toy.now());
+        self.row.expires_at = record.expires_at();
+        self.row.record = Some(record.clone());
+        let stored = self.store();
+        Ticket::ready(self.hold.answer_with(stored.map(|()| record)))
     }
 
     fn release(self: Box<Self>) -> Ticket<()> {
-        Ticket::ready(self.0.state().map(|mut state| drop(state.rows.remove(&self.2.cursor()))))
+        let place = self.row.past.cursor();
+        Ticket::ready(self.toy.state().map(|mut state| drop(state.rows.remove(&place))))
     }
 
     fn interrupt(mut self: Box<Self>) -> Ticket<()> {
-        Ticket::ready(if self.4.is_none() { self.store() } else { Ok(()) })
+        let stored = self.store();
+        Ticket::ready(self.hold.free_with(stored))
     }
 
     fn abandon(self: Box<Self>) {
-        if self.4.is_none() {
-            self.1.keep();
+        if self.row.seed.is_none() {
+            self.hold.keep();
         }
     }
 
     fn checkpoint(&mut self, data: Bytes) -> Ticket<()> {
-        if self.4.is_none() {
-            return Ticket::ready(Err(Error::Volatile));
-        }
-        self.2.checkpoints.push(data);
+        self.row.past.checkpoints.push(data);
         Ticket::ready(self.store())
     }
 
     fn retry(mut self: Box<Self>, asked: Asked) -> Ticket<Box<dyn backend::Claim>> {
-        self.2.request_id = asked.request_id;
-        self.2.attempt += 1;
-        self.3 = asked.ttl;
-        let stored = self.store();
-        Ticket::ready(stored.map(|()| -> Box<dyn backend::Claim> { self }))
+        self.row.past.request_id = asked.request_id;
+        self.row.past.attempt += 1;
+        self.row.ttl = asked.ttl;
+        self.row.expires_at = self.toy.now() + asked.ttl;
+        Ticket::ready(self.store().map(|()| -> Box<dyn backend::Claim> { self }))
     }
 
     fn seed(&self) -> Option<[u8; 24]> {
-        self.4
+        self.row.seed
     }
 }

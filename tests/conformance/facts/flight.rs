@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use refrain::Outcome;
 
-use crate::House;
-use crate::kit::*;
+use super::House;
+use super::kit::*;
 
 pub(crate) fn p1_p8_a_thousand_concurrent_requests_run_once_and_all_get_the_answer(
     house: &impl House,

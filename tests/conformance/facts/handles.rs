@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use http::Response;
-use refrain::backend::{Asked, Claim, Granted, Past, Promise, Ticket};
-use refrain::{Error, Outcome, Record};
+use refrain::backend::{Asked, Claim, Past, Ticket};
+use refrain::{Outcome, Record};
 
-use crate::House;
-use crate::kit::*;
+use super::House;
+use super::kit::*;
 
 /// A claim of no backend.
 #[derive(Debug)]
@@ -75,40 +75,4 @@ pub(crate) fn a_forgotten_key_runs_again(house: &impl House) {
         store.forget(scope(), &key(name)).wait().unwrap();
         assert_eq!(replayed(&store, name), None);
     }
-}
-
-pub(crate) fn a_closed_store_answers_that_it_is_stopped(house: &impl House) {
-    let store = house.open();
-    let permit = execute(&store, &operation("a"));
-    let waiting = store.begin(&operation("a"));
-    assert_eq!(store.close(std::time::Duration::ZERO).unwrap(), 2);
-    assert!(matches!(waiting.wait(), Err(Error::Stopped { source: None, .. })));
-    assert!(matches!(permit.complete(&response("a")).wait(), Err(Error::Stopped { .. })));
-    assert!(matches!(store.begin(&operation("b")).wait(), Err(Error::Stopped { .. })));
-    assert!(matches!(store.get(scope(), &key("a")).wait(), Err(Error::Stopped { .. })));
-    assert!(matches!(store.interrupted(None, 1).wait(), Err(Error::Stopped { .. })));
-}
-
-#[test]
-fn a_promise_that_is_dropped_answers_stopped() {
-    let (ticket, promise): (Ticket<()>, Promise<()>) = Ticket::new();
-    drop(promise);
-    assert!(matches!(ticket.wait(), Err(Error::Stopped { source: None, .. })));
-}
-
-#[test]
-fn a_permit_gives_out_its_backends_own_claim() {
-    let store = crate::OnToy::new().open();
-    let claim = execute(&store, &operation("a")).into_claim::<crate::toy::Claim>().unwrap();
-    assert_eq!(claim.past().key, key("a"));
-    claim.complete(Some(response("a"))).wait().unwrap();
-    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-}
-
-#[test]
-fn a_granted_claim_that_is_dropped_is_released() {
-    let store = crate::OnToy::new().open();
-    let claim = execute(&store, &durable("a")).into_claim::<crate::toy::Claim>().unwrap();
-    drop(Granted::new(claim));
-    assert_eq!(execute(&store, &durable("a")).attempt(), 1);
 }

@@ -2,8 +2,8 @@
 
 use refrain::{Error, Fingerprint, Operation, Outcome};
 
-use crate::House;
-use crate::kit::*;
+use super::House;
+use super::kit::*;
 
 pub(crate) fn p7_a_dropped_durable_permit_leaves_the_key_interrupted(house: &impl House) {
     let store = house.open();
@@ -57,7 +57,7 @@ pub(crate) fn a_key_in_flight_is_not_forgotten(house: &impl House) {
     );
 }
 
-pub(crate) fn a_claim_that_nobody_waits_for_is_taken_back(house: &impl House) {
+pub(crate) fn p15_a_claim_that_nobody_waits_for_is_taken_back(house: &impl House) {
     let store = house.open();
     drop(store.begin(&durable("a")));
     // Queues behind the release, if that is under way still.

@@ -2,8 +2,8 @@
 
 use refrain::{Operation, Scope};
 
-use crate::House;
-use crate::kit::*;
+use super::House;
+use super::kit::*;
 
 pub(crate) fn interrupted_runs_are_listed_a_page_at_a_time_in_the_order_of_their_keys(
     house: &impl House,

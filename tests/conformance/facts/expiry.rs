@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use refrain::Error;
 
-use crate::House;
-use crate::kit::*;
+use super::House;
+use super::kit::*;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -2,8 +2,8 @@
 
 use refrain::{Fingerprint, Operation, Outcome, Scope};
 
-use crate::House;
-use crate::kit::*;
+use super::House;
+use super::kit::*;
 
 pub(crate) fn p6_another_scope_does_not_see_the_record(house: &impl House) {
     let store = house.open();

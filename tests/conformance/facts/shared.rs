@@ -1,0 +1,92 @@
+//! P1 and P8: one node of several, and the network between them.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use refrain::{Error, Outcome};
+
+use super::Shared;
+use super::kit::*;
+
+pub(crate) fn p1_a_claim_that_another_node_took_over_records_nothing(house: &impl Shared) {
+    let store = house.open();
+    let permit = execute(&store, &durable("a"));
+    house.take_over(&durable("a"), &response("elsewhere"));
+    let lost = permit.complete(&response("late")).wait();
+    assert!(matches!(lost, Err(Error::Fenced)), "{lost:?}");
+    house.reconnect();
+    assert_eq!(replayed(&store, "a").as_deref(), Some("elsewhere"));
+}
+
+pub(crate) fn p1_a_claim_that_another_node_took_over_releases_nothing(house: &impl Shared) {
+    let store = house.open();
+    let mut permit = execute(&store, &durable("a"));
+    house.take_over(&durable("a"), &response("elsewhere"));
+    let lost = permit.checkpoint("late").wait();
+    assert!(matches!(lost, Err(Error::Fenced)), "{lost:?}");
+    let lost = permit.release().wait();
+    assert!(matches!(lost, Err(Error::Fenced)), "{lost:?}");
+    house.reconnect();
+    assert_eq!(replayed(&store, "a").as_deref(), Some("elsewhere"));
+}
+
+pub(crate) fn p8_a_wait_for_another_node_ends_by_its_deadline_with_the_holders_name(
+    house: &impl Shared,
+) {
+    let store = house.open();
+    house.run_elsewhere(&durable("a"));
+    for _ in 0..2 {
+        let outcome = store.begin(&operation("a")).wait_timeout(Duration::from_millis(1));
+        match outcome.unwrap() {
+            Outcome::InFlight { holder } => assert_eq!(holder.as_str(), "req_a"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) fn p8_all_who_wait_for_another_node_get_its_answer(house: &impl Shared) {
+    let store = house.open();
+    house.run_elsewhere(&durable("a"));
+    let mut waiting = [store.begin(&operation("a")), store.begin(&operation("a"))];
+    let mut cx = Context::from_waker(Waker::noop());
+    for begin in &mut waiting {
+        assert!(matches!(pin!(begin).poll(&mut cx), Poll::Pending));
+    }
+    house.complete_elsewhere(&durable("a"), &response("elsewhere"));
+    for begin in waiting {
+        match begin.wait().unwrap() {
+            Outcome::Replay(record) => assert_eq!(record.response().unwrap().body(), "elsewhere"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) fn a_store_that_is_cut_off_claims_nothing_and_says_so(house: &impl Shared) {
+    let store = house.open();
+    run(&store, "done");
+    house.cut_off();
+    for operation in [operation("a"), durable("b"), operation("done")] {
+        let refused = store.begin(&operation).wait();
+        assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
+    }
+    let refused = store.get(scope(), &key("done")).wait();
+    assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
+    house.reconnect();
+    assert_eq!(replayed(&store, "done").as_deref(), Some("done"));
+    assert_eq!(execute(&store, &operation("a")).attempt(), 1);
+    assert_eq!(execute(&store, &durable("b")).attempt(), 1);
+}
+
+/// Nobody knows whether the record arrived, so nobody runs the operation again.
+pub(crate) fn p1_a_key_whose_outcome_did_not_arrive_stays_claimed(house: &impl Shared) {
+    let store = house.open();
+    let permit = execute(&store, &operation("a"));
+    house.cut_off();
+    assert!(permit.complete(&response("a")).wait().is_err());
+    house.reconnect();
+    match store.begin(&operation("a")).wait_timeout(Duration::ZERO).unwrap() {
+        Outcome::InFlight { holder } => assert_eq!(holder.as_str(), "req_a"),
+        other => panic!("{other:?}"),
+    }
+}
