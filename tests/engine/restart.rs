@@ -1,4 +1,4 @@
-//! P2, P3, P4 and P6: what was acknowledged is there after a restart, byte for byte, and for whom it is.
+//! P2 and P3: what was acknowledged is there after a restart, byte for byte.
 
 use refrain::record::Trailers;
 use refrain::{Error, Outcome};
@@ -54,21 +54,6 @@ fn p3_a_replay_is_the_same_to_the_byte_from_a_log_and_from_a_segment() {
         assert_eq!(replayed.body(), original.body(), "{place}");
         assert_eq!(replayed.extensions().get(), Some(&Trailers(trailers.clone())), "{place}");
         assert_eq!(record.request_id().as_str(), "req_a", "{place}");
-    }
-}
-
-#[test]
-fn p4_another_fingerprint_is_a_conflict_that_names_the_original() {
-    let home = Home::new();
-    let store = home.open();
-    run(&store, "a");
-    let other = refrain::Operation::new(scope(), key("a"), refrain::Fingerprint::of(["PUT"]));
-    for _ in 0..2 {
-        match begin(&store, &other) {
-            Outcome::Conflict { original } => assert_eq!(original.as_str(), "req_a"),
-            other => panic!("{other:?}"),
-        }
-        seal(&store, &home);
     }
 }
 
