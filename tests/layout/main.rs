@@ -1,5 +1,6 @@
 //! The layout of `src/`: rooms on floors, no import circle, and layers that use public names only.
 
+mod guarantees;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,6 +114,17 @@ fn planted_private_names_are_noticed() {
     tree.plant("server::service", "fn planted(r: Record) { r.expiry(); }");
     let calls = tree.private_calls(|module| LAYERS.contains(&module.room()));
     assert!(calls.iter().any(|call| call.contains("expiry")), "{calls:?}");
+}
+
+/// The row of P14 cited a module whose tests had moved elsewhere.
+#[test]
+fn each_promise_cites_modules_with_a_test_that_is_named_after_it() {
+    let citations = guarantees::citations();
+    assert!(citations.len() > 50, "is the table read at all?");
+    let broken = citations.iter().filter(|citation| !citation.is_kept());
+    let broken: Vec<_> =
+        broken.map(|citation| format!("{}: {}", citation.promise, citation.module)).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 /// The imports that name a module on the same floor or a higher one.
