@@ -205,7 +205,7 @@ pub trait Claim: Any + fmt::Debug + Send {
     ///
     /// [`Error::Stopped`](crate::Error::Stopped) if the outcome is unknown, and
     /// [`Error::Fenced`](crate::Error::Fenced) if another node has taken the key over, in which case
-    /// nothing was recorded.
+    /// nothing was recorded. [`Hold::answer_with`] frees or keeps the key as the outcome demands.
     ///
     /// # Durability
     ///
@@ -219,7 +219,7 @@ pub trait Claim: Any + fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// The key then stays claimed for as long as the process lives; see [`Hold::keep`].
+    /// The key then stays claimed for as long as the process lives; see [`Hold::free_with`].
     fn interrupt(self: Box<Self>) -> Ticket<()>;
 
     /// Gives the key up without a verdict, where what follows is not for this process to say: a

@@ -57,10 +57,12 @@ struct OnToy {
 }
 
 impl OnToy {
-    /// A toy over the rows that can be reached.
+    /// A toy over the rows, which the latest one may have closed.
     fn toy(&self, limits: Limits) -> Toy {
         let state = Arc::clone(&self.state.lock().unwrap());
-        state.lock().unwrap().reopen();
+        let mut reopened = state.lock().unwrap();
+        (reopened.is_closing, reopened.refusal) = (false, None);
+        drop(reopened);
         Toy { table: Table::new(limits), clock: self.clock.clone(), state }
     }
 }

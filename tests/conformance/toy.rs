@@ -23,7 +23,7 @@ pub(crate) struct Toy {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     rows: BTreeMap<Cursor, Row>,
-    is_closing: bool,
+    pub(crate) is_closing: bool,
     /// The error of every call, once the toy is closed or its house says so.
     pub(crate) refusal: Option<Error>,
 }
@@ -44,12 +44,6 @@ pub(crate) struct Claim {
     toy: Toy,
     hold: Hold,
     row: Row,
-}
-
-impl State {
-    pub(crate) fn reopen(&mut self) {
-        (self.is_closing, self.refusal) = (false, None);
-    }
 }
 
 impl Toy {

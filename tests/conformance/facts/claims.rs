@@ -37,6 +37,16 @@ pub(crate) fn an_interrupted_claim_expires_one_ttl_after_its_last_attempt(house:
     assert_eq!(permit.attempt(), 1);
 }
 
+pub(crate) fn a_checkpoint_does_not_keep_a_claim_for_longer(house: &impl House) {
+    let store = house.open();
+    let mut permit = execute(&store, &durable("a"));
+    house.pass_time(HOUR);
+    permit.checkpoint("paid").wait().unwrap();
+    drop(permit);
+    house.pass_time(DAY - HOUR);
+    assert_eq!(execute(&store, &durable("a")).attempt(), 1);
+}
+
 pub(crate) fn a_retry_is_kept_for_the_time_that_it_asks_for(house: &impl House) {
     let store = house.open();
     drop(execute(&store, &durable("a")));

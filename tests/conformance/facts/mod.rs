@@ -112,6 +112,7 @@ macro_rules! suite {
                 p7_a_dropped_durable_permit_leaves_the_key_interrupted
                 an_interrupted_key_conflicts_with_another_fingerprint
                 an_interrupted_claim_expires_one_ttl_after_its_last_attempt
+                a_checkpoint_does_not_keep_a_claim_for_longer
                 a_retry_is_kept_for_the_time_that_it_asks_for
                 a_key_in_flight_is_not_forgotten
                 p15_a_claim_that_nobody_waits_for_is_taken_back
@@ -190,7 +191,7 @@ macro_rules! suite {
                 p8_a_wait_for_another_node_ends_by_its_deadline_with_the_holders_name
                 p8_all_who_wait_for_another_node_get_its_answer
                 a_store_that_is_cut_off_claims_nothing_and_says_so
-                p1_a_key_whose_outcome_did_not_arrive_stays_claimed
+                p1_a_key_whose_verdict_did_not_arrive_stays_claimed
             }
         }
     };

@@ -78,15 +78,19 @@ pub(crate) fn a_store_that_is_cut_off_claims_nothing_and_says_so(house: &impl Sh
     assert_eq!(execute(&store, &durable("b")).attempt(), 1);
 }
 
-/// Nobody knows whether the record arrived, so nobody runs the operation again.
-pub(crate) fn p1_a_key_whose_outcome_did_not_arrive_stays_claimed(house: &impl Shared) {
+/// Nobody knows whether the verdict arrived, so nobody runs the operation again.
+pub(crate) fn p1_a_key_whose_verdict_did_not_arrive_stays_claimed(house: &impl Shared) {
     let store = house.open();
-    let permit = execute(&store, &operation("a"));
+    let (completed, given_up) =
+        (execute(&store, &operation("a")), execute(&store, &operation("b")));
     house.cut_off();
-    assert!(permit.complete(&response("a")).wait().is_err());
+    assert!(completed.complete(&response("a")).wait().is_err());
+    assert!(given_up.interrupt().wait().is_err());
     house.reconnect();
-    match store.begin(&operation("a")).wait_timeout(Duration::ZERO).unwrap() {
-        Outcome::InFlight { holder } => assert_eq!(holder.as_str(), "req_a"),
-        other => panic!("{other:?}"),
+    for name in ["a", "b"] {
+        match store.begin(&operation(name)).wait_timeout(Duration::ZERO).unwrap() {
+            Outcome::InFlight { holder } => assert_eq!(holder.as_str(), format!("req_{name}")),
+            other => panic!("{other:?}"),
+        }
     }
 }
