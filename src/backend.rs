@@ -51,7 +51,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// `hold` is the key, held in this process. The claim carries it, and frees it once the verdict
     /// is durable. Where there is no claim to carry it, it is freed here: by
-    /// [`answer`](Hold::answer) for a record that was found, or by dropping it.
+    /// [`Answer::recorded`] for a record that was found, or by dropping it.
     ///
     /// # Errors
     ///
@@ -160,6 +160,15 @@ pub enum Answer {
         /// Dropped when the caller gives up.
         changed: Ticket<()>,
     },
+}
+
+impl Answer {
+    /// Returns the answer for a record that was found, and frees the key: all who wait for the key get
+    /// the record.
+    pub fn recorded(record: Record, hold: Hold) -> Self {
+        hold.answer(&record);
+        Self::Recorded(record)
+    }
 }
 
 /// A new claim, under which nothing has run yet.

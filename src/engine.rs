@@ -122,10 +122,7 @@ impl Backend for Embedded {
             return Ticket::ready(Ok(Answer::Interrupted(Box::new(claim))));
         }
         match ledger.find(hold.address()) {
-            Ok(Some(record)) => {
-                hold.answer(&record);
-                Ticket::ready(Ok(Answer::Recorded(record)))
-            }
+            Ok(Some(record)) => Ticket::ready(Ok(Answer::recorded(record, hold))),
             Ok(None) => self.desk.claim(asked, hold),
             Err(error) => Ticket::ready(Err(error)),
         }

@@ -60,9 +60,7 @@ impl Toy {
     fn answer(&self, asked: &Asked, hold: Hold) -> Result<Answer> {
         let toy = self.clone();
         match self.row(hold.scope(), hold.key())? {
-            Some(Row { record: Some(record), .. }) => {
-                Ok(Answer::Recorded(hold.answer_with(Ok(record))?))
-            }
+            Some(Row { record: Some(record), .. }) => Ok(Answer::recorded(record, hold)),
             Some(row) => Ok(Answer::Interrupted(Box::new(Claim { toy, hold, row }))),
             None => {
                 let (past, ttl) = (Past::first(asked, &hold), asked.ttl);
