@@ -55,7 +55,7 @@ impl Attempt {
     /// [`Error::Volatile`] if the backend interrupts claims that have no seed, which is a mistake
     /// in the backend.
     pub(crate) fn new(claim: Box<dyn Claim>, asked: Asked, rules: Rules) -> Result<Self> {
-        let seed = claim.seed().ok_or(Error::Volatile)?;
+        let seed = claim.past().seed.ok_or(Error::Volatile)?;
         Ok(Self { claim, seed, asked, rules })
     }
 

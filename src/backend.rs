@@ -2,7 +2,7 @@
 //! carry the verdicts.
 //!
 //! The store's face is the same over every backend, so a program chooses one at run time and a handler
-//! never knows which. Requests of one process that share a key meet in the [`Table`], in front of the
+//! never knows which. Requests of one process that share a key meet in a table in front of the
 //! backend: the backend sees one request for a key at a time from each process.
 //!
 //! ```text
@@ -23,19 +23,18 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Response;
 
 use crate::error::Result;
-use crate::key::{Fingerprint, Key, RequestId, Scope};
+use crate::key::{Fingerprint, Key, RequestId, Scope, random_bytes};
 use crate::record::Record;
 use crate::stats::Stats;
 
 pub use crate::record::Completion;
-pub use crate::table::{Hold, Limits, Table};
+pub use crate::table::{Cursor, Hold, Limits};
 pub use crate::ticket::{Promise, Ticket};
 
 /// The keeper of a store's records.
@@ -68,15 +67,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The record is gone for good once the ticket is ready.
     fn forget(&self, hold: Hold) -> Ticket<()>;
 
-    /// The table of keys in flight in front of this backend: always the same one.
-    ///
-    /// [`Store::new`](crate::Store::new) takes it from here. The backend asks it whether a key is
-    /// held, waits for it in [`close`](Self::close), and stops it if the backend fails.
-    fn table(&self) -> &Arc<Table>;
-
-    /// Lists interrupted runs in the order of their scope and key, from behind `after` on: at most
-    /// `max` of them. Expired runs are left out, and those whose key is held in this process
-    /// ([`Table::is_held`]), because a request is judging them.
+    /// Lists interrupted runs in the order of their scope and key, from behind `after` on: `max` of
+    /// them, or fewer if there are no more. Expired runs are left out. The store leaves out those that
+    /// a request of this process is judging.
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>>;
 
     /// The time by the backend's clock. A record is replayed until its
@@ -85,13 +78,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// The limits that callers keep to, the same for as long as the backend lives. The store stores no
     /// body over [`MAX_BODY_BYTES`](crate::codec::MAX_BODY_BYTES), whatever they say.
-    fn rules(&self) -> Rules;
+    fn rules(&self) -> Rules {
+        Rules::default()
+    }
 
-    /// Fails if the store takes no more work.
-    fn check(&self) -> Result<()>;
+    /// Fails if the backend takes no more work, as after an error that it does not survive.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 
-    /// The store's figures, cheap: no disk and no network is asked. All are zero for a backend that
-    /// counts nothing.
+    /// The backend's figures, cheap: no disk and no network is asked. All are zero for a backend that
+    /// counts nothing; the store counts the operations in flight itself.
     fn stats(&self) -> Stats {
         Stats::default()
     }
@@ -107,11 +104,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ticket::ready(Ok(()))
     }
 
-    /// Takes no more work, waits up to `within` for operations in flight, and lets go of what the
-    /// backend holds. Called more than once, also by the last handle as it is dropped (then with no
-    /// time to wait). The value is the number of operations that have not ended; see
-    /// [`Table::close`], which blocks: a backend that lives in tasks calls it on a thread of its own.
-    fn close(&self, within: Duration) -> Ticket<usize>;
+    /// Takes no more work, and lets go of what the backend holds. The store has refused new requests
+    /// before, and waited for those in flight; verdicts of the ones that are left come too late.
+    ///
+    /// Called more than once, also by the last handle as it is dropped.
+    fn close(&self) -> Ticket<()> {
+        Ticket::ready(Ok(()))
+    }
 }
 
 /// A request to claim a key: what the operation says about itself, its key apart.
@@ -201,11 +200,16 @@ impl Drop for Granted {
 
 /// A key that was claimed for one run.
 ///
-/// Each method that takes the claim is a verdict. A claim that is dropped without one frees its key if
-/// it was volatile, and leaves the key interrupted if it was durable.
+/// Each method that takes the claim is a verdict, and ends with the hold: [`Hold::answer_with`] and
+/// [`Hold::free_with`] do what the outcome demands. A claim that is dropped without a verdict leaves
+/// its key interrupted if it was durable. If it was volatile, the key is free, unless its hold
+/// [is kept](Hold::is_kept).
 pub trait Claim: Any + fmt::Debug + Send {
     /// The facts about the run under this claim, its checkpoints included.
     fn past(&self) -> &Past;
+
+    /// The key in hand.
+    fn hold(&mut self) -> &mut Hold;
 
     /// Records the response, or with `None` that the operation is done and its response was not
     /// kept.
@@ -231,10 +235,6 @@ pub trait Claim: Any + fmt::Debug + Send {
     /// The key then stays claimed for as long as the process lives; see [`Hold::free_with`].
     fn interrupt(self: Box<Self>) -> Ticket<()>;
 
-    /// Gives the key up without a verdict, where what follows is not for this process to say: a
-    /// volatile key stays claimed for as long as the process lives, a durable one is interrupted.
-    fn abandon(self: Box<Self>);
-
     /// Stores a recovery point of this run. It is asked only of a durable claim, and within the
     /// limits of [`Past`].
     ///
@@ -247,11 +247,6 @@ pub trait Claim: Any + fmt::Debug + Send {
     ///
     /// Dropped on its way, the new claim stays durable and the key interrupted.
     fn retry(self: Box<Self>, asked: Asked) -> Ticket<Box<dyn Claim>>;
-
-    /// 24 bytes that name the operation among all that the backend has ever held, stable over
-    /// attempts and restarts; none if the claim is volatile. An interrupted claim always has them.
-    /// Downstream keys are derived from them.
-    fn seed(&self) -> Option<[u8; 24]>;
 }
 
 /// One run of an operation: whose, which key, for what, and how far it came.
@@ -269,6 +264,10 @@ pub struct Past {
     pub attempt: u32,
     /// The recovery points of earlier attempts and of this one, oldest first.
     pub checkpoints: Vec<Bytes>,
+    /// 24 bytes that name the operation among all that the backend has ever held, the same for all
+    /// its attempts and after a restart; none if the claim is volatile. Downstream keys are derived
+    /// from them.
+    pub seed: Option<[u8; 24]>,
 }
 
 impl Past {
@@ -281,7 +280,26 @@ impl Past {
     pub fn first(asked: &Asked, hold: &Hold) -> Self {
         let (scope, key) = (hold.scope(), hold.key().clone());
         let (fingerprint, request_id) = (asked.fingerprint, asked.request_id.clone());
-        Self { scope, key, fingerprint, request_id, attempt: 1, checkpoints: Vec::new() }
+        Self {
+            scope,
+            key,
+            fingerprint,
+            request_id,
+            attempt: 1,
+            checkpoints: Vec::new(),
+            seed: None,
+        }
+    }
+
+    /// Makes this the next run, for the request that asks.
+    pub fn advance(&mut self, asked: &Asked) {
+        self.attempt = self.attempt.saturating_add(1);
+        self.request_id = asked.request_id.clone();
+    }
+
+    /// Names the operation by random bytes, unless it has a name already: for a durable claim.
+    pub fn ensure_seed(&mut self) {
+        self.seed.get_or_insert_with(random_bytes);
     }
 
     /// Returns the completion of this run, to be kept for `ttl`.
@@ -296,20 +314,17 @@ impl Past {
     }
 }
 
-/// A place in the list of interrupted runs, which is in the order of scopes and keys.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor {
-    /// The scope of the last run that was listed.
-    pub scope: Scope,
-    /// The key of the last run that was listed.
-    pub key: Key,
-}
-
-/// The limits of a backend that callers keep to.
+/// The limits of a backend that callers keep to: 24 hours and 1 MiB by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The longest TTL of a record, and the one without another word.
     pub ttl: Duration,
     /// The longest response body that is stored, in bytes.
     pub max_response_bytes: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(24 * 60 * 60), max_response_bytes: 1024 * 1024 }
+    }
 }

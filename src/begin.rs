@@ -19,6 +19,9 @@ use crate::record::Record;
 use crate::table::{Acquired, Hold, Waited, Waiter};
 use crate::ticket::{Ticket, block_on, block_on_timeout};
 
+/// The most times that a record which was found has expired before it was looked at. A backend that
+/// goes on finding one has another clock than it says.
+const MAX_EXPIRED: u8 = 3;
 /// Time is counted in milliseconds.
 const MIN_TTL: Duration = Duration::from_millis(1);
 
@@ -56,6 +59,8 @@ pub struct Begin {
     request_id: RequestId,
     state: State,
     given_up: bool,
+    /// The records that were found and had expired when they were looked at.
+    expired: u8,
     /// Measures the wait for another request, if there was one.
     waited: Option<Stopwatch>,
 }
@@ -79,7 +84,9 @@ impl Begin {
         let address = face.table.address(scope, key.clone());
         let request_id = request_id.clone().unwrap_or_else(RequestId::random);
         let (state, given_up, waited) = (State::Done, false, None);
-        let mut begin = Self { face, operation, address, request_id, state, given_up, waited };
+        let expired = 0;
+        let mut begin =
+            Self { face, operation, address, request_id, state, given_up, expired, waited };
         begin.state = begin.start();
         begin.waited = matches!(begin.state, State::Waiting(_)).then(Stopwatch::start);
         begin
@@ -121,7 +128,7 @@ impl Begin {
     fn start(&self) -> State {
         let acquired = self
             .check_ttl()
-            .and_then(|()| self.face.backend.check())
+            .and_then(|()| self.face.check())
             .and_then(|()| self.face.table.acquire(&self.address, &self.request_id));
         match acquired {
             Ok(Acquired::Held(hold)) => self.ask(hold),
@@ -222,7 +229,7 @@ impl Future for Begin {
                 State::Ready(Ok(Outcome::Replay(record)))
                     if record.expires_at() <= self.face.backend.now() =>
                 {
-                    let state = self.start();
+                    let state = self.start_over();
                     return self.pause(state, cx);
                 }
                 State::Ready(outcome) => {
@@ -275,6 +282,15 @@ impl Begin {
         }
         self.state = State::Elsewhere { holder, hold, changed };
         Poll::Pending
+    }
+
+    fn start_over(&mut self) -> State {
+        self.expired += 1;
+        if self.expired > MAX_EXPIRED {
+            let reason = "the backend finds a record that has expired by its own clock";
+            return State::Ready(Err(Error::unavailable(reason)));
+        }
+        self.start()
     }
 
     /// Goes on from another state, but lets others run first: a backend that sends the face round and

@@ -13,7 +13,7 @@
 //! - The directory stays locked while a permit is out, even after the store was closed.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::backend::{Answer, Asked, Backend, Cursor, Past, Rules};
 use crate::error::{Error, Result};
@@ -94,7 +94,7 @@ pub(crate) fn start(
     let path = ledger.disk.path().to_owned();
     let failed = |error| Error::io("start the threads of", &path, error);
     let table = Table::seeded(limits, ledger.uuid);
-    let engine = Arc::new(Engine::new(ledger, table));
+    let engine = Arc::new(Engine::new(ledger, Arc::clone(&table)));
     let (reaper, messages) = unbounded();
     let (queue, writer) = writer::start(&engine, tail, reaper.clone()).map_err(failed)?;
     let reaper_thread = Reaper {
@@ -110,7 +110,7 @@ pub(crate) fn start(
     let snapshot = engine.ledger.snapshot();
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
     let desk = Arc::new(Desk { engine, queue });
-    Ok(Store::new(Embedded { desk, rules, reaper, threads }))
+    Ok(Store::over(table, Embedded { desk, rules, reaper, threads }))
 }
 
 impl Backend for Embedded {
@@ -140,24 +140,19 @@ impl Backend for Embedded {
         self.try_forget(hold).unwrap_or_else(|error| Ticket::ready(Err(error)))
     }
 
-    fn table(&self) -> &Arc<Table> {
-        &self.desk.engine.table
-    }
-
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
         let engine = &self.desk.engine;
         let listed = engine.check().map(|()| {
+            let uuid = &engine.ledger.uuid;
             let now = engine.ledger.timeline.now();
             let claims = engine.ledger.claims.lock();
             let mut pasts: Vec<Past> = claims
                 .iter()
                 .filter(|(address, claim)| {
                     let place = Cursor { scope: address.scope, key: address.key.clone() };
-                    claim.expiry() > now
-                        && after.as_ref().is_none_or(|after| *after < place)
-                        && !engine.table.holds(address)
+                    claim.expiry() > now && after.as_ref().is_none_or(|after| *after < place)
                 })
-                .map(|(address, claim)| claim.past(address))
+                .map(|(address, claim)| claim.clone().into_past(address, uuid))
                 .collect();
             drop(claims);
             pasts.sort_unstable_by_key(Past::cursor);
@@ -195,15 +190,11 @@ impl Backend for Embedded {
         ticket
     }
 
-    fn close(&self, within: Duration) -> Ticket<usize> {
+    fn close(&self) -> Ticket<()> {
         let engine = &self.desk.engine;
         engine.start_closing();
-        let stragglers = engine.table.close(within, &engine.stopped());
         let stopped = self.stop_threads();
-        if engine.has_failed() {
-            return Ticket::ready(Err(engine.stopped()));
-        }
-        Ticket::ready(stopped.map(|()| stragglers))
+        Ticket::ready(if engine.has_failed() { Err(engine.stopped()) } else { stopped })
     }
 }
 
@@ -270,11 +261,10 @@ impl std::fmt::Debug for Embedded {
 
 /// Returns the statistics of a store.
 fn stats_of(engine: &Engine) -> Stats {
-    let Engine { ledger, table, counters, .. } = engine;
+    let Engine { ledger, counters, .. } = engine;
     let snapshot = ledger.snapshot();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     Stats {
-        in_flight: table.in_flight(),
         open_claims: ledger.claims.lock().len(),
         batches: count(&counters.batches),
         entries: count(&counters.entries),
@@ -292,5 +282,6 @@ fn stats_of(engine: &Engine) -> Stats {
         clock_jump: ledger.timeline.jump(),
         last_trouble: counters.last_trouble.lock().as_ref().map(ToString::to_string),
         failed: engine.has_failed(),
+        ..Stats::default()
     }
 }

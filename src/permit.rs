@@ -79,7 +79,8 @@ impl Permit {
         self.finish(None)
     }
 
-    fn finish(self, response: Option<Response<Bytes>>) -> Ticket<Record> {
+    fn finish(mut self, response: Option<Response<Bytes>>) -> Ticket<Record> {
+        self.claim.hold().keep_if_dropped();
         observe::ended(if response.is_some() { "stored" } else { "without_response" });
         self.claim.complete(response)
     }
@@ -112,7 +113,8 @@ impl Permit {
     ///
     /// [`Error::Limit`] for the store's durable claims, [`Error::Full`] or [`Error::Stopped`]. The
     /// key then stays claimed for as long as the process lives.
-    pub fn interrupt(self) -> Ticket<()> {
+    pub fn interrupt(mut self) -> Ticket<()> {
+        self.claim.hold().keep_if_dropped();
         observe::ended("interrupted");
         self.claim.interrupt()
     }
@@ -122,8 +124,10 @@ impl Permit {
     ///
     /// A volatile key stays claimed for as long as the process lives; a durable one is interrupted.
     /// Nothing is written.
-    pub fn abandon(self) {
-        self.claim.abandon();
+    pub fn abandon(mut self) {
+        if self.claim.past().seed.is_none() {
+            self.claim.hold().keep_if_dropped();
+        }
     }
 
     /// Stores a recovery point. If this run is interrupted, an [`Attempt`](crate::Attempt) returns
@@ -148,7 +152,7 @@ impl Permit {
     }
 
     fn admit_checkpoint(&self, bytes: usize) -> Result<()> {
-        if self.claim.seed().is_none() {
+        if self.claim.past().seed.is_none() {
             return Err(Error::Volatile);
         }
         if self.checkpoints().len() >= Past::MAX_CHECKPOINTS {
@@ -169,8 +173,8 @@ impl Permit {
     ///
     /// [`Error::Volatile`] if the operation is not durable.
     pub fn downstream_key(&self, label: &str) -> Result<Key> {
-        let seed = self.claim.seed().ok_or(Error::Volatile)?;
         let past = self.claim.past();
+        let seed = past.seed.ok_or(Error::Volatile)?;
         Ok(downstream_key(&seed, past.scope, &past.key, label))
     }
 

@@ -1,6 +1,8 @@
 //! The public face: a [`Store`].
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use crate::backend::{Backend, Cursor, Past, Rules};
@@ -11,7 +13,7 @@ use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 use crate::record::Record;
 use crate::stats::Stats;
-use crate::table::Acquired;
+use crate::table::{Acquired, Limits, Table};
 use crate::ticket::Ticket;
 
 /// Idempotency records, with a table of keys in flight in front.
@@ -47,11 +49,16 @@ pub struct Store(Arc<Handle>);
 struct Handle(Arc<Face>);
 
 impl Store {
-    /// Returns a store over a backend of the caller's, behind that backend's table.
+    /// Returns a store over a backend of the caller's, with these limits on operations in flight.
     ///
     /// [`Store::open`] and [`Store::builder`] make one over the embedded engine.
-    pub fn new(backend: impl Backend) -> Self {
-        Self(Arc::new(Handle(Arc::new(Face::new(backend)))))
+    pub fn new(backend: impl Backend, limits: Limits) -> Self {
+        Self::over(Table::new(limits), backend)
+    }
+
+    /// Returns a store over a backend that shares its table.
+    pub(crate) fn over(table: Arc<Table>, backend: impl Backend) -> Self {
+        Self(Arc::new(Handle(Arc::new(Face::new(table, backend)))))
     }
 
     /// Asks for a key.
@@ -82,7 +89,10 @@ impl Store {
     ///
     /// [`Error::Corrupt`] if what is stored under the key cannot be read; [`Error::Stopped`].
     pub fn get(&self, scope: Scope, key: &Key) -> Ticket<Option<Record>> {
-        self.face().backend.find(scope, key)
+        match self.face().check() {
+            Ok(()) => self.face().backend.find(scope, key),
+            Err(error) => Ticket::ready(Err(error)),
+        }
     }
 
     /// Forgets what is known about a key, an interrupted run included: the next request runs.
@@ -104,7 +114,7 @@ impl Store {
 
     fn try_forget(&self, scope: Scope, key: &Key) -> Result<Ticket<()>> {
         let Face { backend, table, .. } = self.face();
-        backend.check()?;
+        self.face().check()?;
         let address = table.address(scope, key.clone());
         match table.acquire(&address, &RequestId::random())? {
             Acquired::Held(hold) => Ok(backend.forget(hold)),
@@ -125,7 +135,26 @@ impl Store {
     ///
     /// [`Error::Stopped`] or [`Error::Unavailable`].
     pub fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
-        self.face().backend.interrupted(after, max)
+        let face = Arc::clone(&self.0.0);
+        let mut page = match face.check() {
+            Ok(()) => face.backend.interrupted(after, max),
+            Err(error) => Ticket::ready(Err(error)),
+        };
+        let mut listed = Vec::new();
+        Ticket::polling(move |cx| {
+            loop {
+                let pasts = ready!(Pin::new(&mut page).poll(cx))?;
+                let next = pasts.last().filter(|_| pasts.len() >= max).map(Past::cursor);
+                let free = |past: &Past| !face.table.is_held(past.scope, &past.key);
+                listed.extend(pasts.into_iter().filter(free).take(max - listed.len()));
+                match next {
+                    Some(next) if listed.len() < max => {
+                        page = face.backend.interrupted(Some(next), max);
+                    }
+                    _ => return Poll::Ready(Ok(std::mem::take(&mut listed))),
+                }
+            }
+        })
     }
 
     /// The limits that operations keep to.
@@ -145,6 +174,7 @@ impl Store {
     ///
     /// [`Error::Corrupt`] names the first damage found; [`Error::Stopped`].
     pub fn verify(&self) -> Result<()> {
+        self.face().check()?;
         self.face().backend.verify().wait()
     }
 
@@ -162,7 +192,8 @@ impl Store {
 
     /// Returns the store's figures. Cheap.
     pub fn stats(&self) -> Stats {
-        self.face().backend.stats()
+        let Face { backend, table, .. } = self.face();
+        Stats { in_flight: table.in_flight(), ..backend.stats() }
     }
 
     /// Takes no more work, waits up to `timeout` for operations in flight to end, commits what they
@@ -177,17 +208,13 @@ impl Store {
     ///
     /// [`Error::Stopped`] with its source if the store had failed.
     pub fn close(&self, timeout: Duration) -> Result<usize> {
-        let Face { backend, table, .. } = self.face();
-        let closed = backend.close(timeout).wait();
-        // Nobody waits for a store that is closed, whatever its backend has done about it.
-        table.stop(&Error::stopped());
-        closed
+        self.face().close(timeout)
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         // A program that needs the outcome calls `close`.
-        drop(self.0.backend.close(Duration::ZERO));
+        let _ = self.0.close(Duration::ZERO);
     }
 }

@@ -57,7 +57,7 @@ impl Default for Limits {
 /// A [`Store`](crate::Store) takes a key here before it asks the backend, which owns the table:
 /// should the backend fail while requests wait, [`stop`](Self::stop) ends their waits.
 #[derive(Debug)]
-pub struct Table {
+pub(crate) struct Table {
     /// Clients do not know it, so they cannot aim at one shard.
     seed: [u8; 16],
     shards: Box<[Mutex<AddressMap<InFlight>>]>,
@@ -103,7 +103,7 @@ pub(crate) enum Acquired {
 
 impl Table {
     /// An empty table.
-    pub fn new(limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Self::seeded(limits, random_bytes())
     }
 
@@ -139,7 +139,7 @@ impl Table {
         match shard.entry(address.clone()) {
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(InFlight { holder: request_id.clone(), waiters: VecDeque::new() });
-                Ok(Acquired::Held(Hold { address: address.clone(), place: Some(place) }))
+                Ok(Acquired::Held(Hold::new(address.clone(), Some(place))))
             }
             hash_map::Entry::Occupied(mut occupied) => {
                 let waiters = &mut occupied.get_mut().waiters;
@@ -155,7 +155,7 @@ impl Table {
     }
 
     /// Admits nothing more, and ends every wait with `error`. Keys that are held stay held.
-    pub fn stop(&self, error: &Error) {
+    pub(crate) fn stop(&self, error: &Error) {
         let error = self.stopped.get_or_init(|| error.clone());
         for shard in &self.shards {
             let mut wakers = Wakers::default();
@@ -174,7 +174,7 @@ impl Table {
     }
 
     /// Whether a request of this process holds the key, or one to whom it was handed on.
-    pub fn is_held(&self, scope: Scope, key: &Key) -> bool {
+    pub(crate) fn is_held(&self, scope: Scope, key: &Key) -> bool {
         self.holds(&self.address(scope, key.clone()))
     }
 
@@ -184,7 +184,7 @@ impl Table {
     }
 
     /// The number of operations that have not ended, waiting ones included.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
 
@@ -192,7 +192,7 @@ impl Table {
     /// `error`, and returns the number of operations that have not ended.
     ///
     /// An operation that was let in just before the others had ended is waited for as long again.
-    pub fn close(&self, timeout: Duration, error: &Error) -> usize {
+    pub(crate) fn close(&self, timeout: Duration, error: &Error) -> usize {
         let idle = self.wait_idle(timeout);
         self.stop(error);
         if idle {
@@ -287,18 +287,35 @@ impl Drop for Place {
     }
 }
 
+/// A place in the list of interrupted runs, which is in the order of scopes and keys.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    /// The scope of the last run that was listed.
+    pub scope: Scope,
+    /// The key of the last run that was listed.
+    pub key: Key,
+}
+
 /// A key held in this process: no other request here is let near it.
 ///
 /// It travels with the claim on the key, and the one who makes the verdict durable frees it, only
-/// then: with [`answer`](Self::answer) for a record, or by dropping it, which hands the key on to the
-/// first waiter.
+/// then: with [`answer`](Self::answer) for a record, or with [`free`](Self::free), which hands the key
+/// on to the first waiter.
+///
+/// Dropping it frees the key too, until a verdict is asked for by which the operation may have run:
+/// from then on a hold that is dropped keeps its key, because nobody knows the outcome.
 #[derive(Debug)]
 pub struct Hold {
     address: Address,
     place: Option<Place>,
+    is_kept: bool,
 }
 
 impl Hold {
+    fn new(address: Address, place: Option<Place>) -> Self {
+        Self { address, place, is_kept: false }
+    }
+
     /// Whose key it is.
     pub fn scope(&self) -> Scope {
         self.address.scope
@@ -311,6 +328,27 @@ impl Hold {
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The key's place in the list of interrupted runs.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { scope: self.scope(), key: self.key().clone() }
+    }
+
+    /// From now on, keeps the key if the hold is dropped.
+    pub(crate) fn keep_if_dropped(&mut self) {
+        self.is_kept = true;
+    }
+
+    /// Whether dropping the hold keeps the key. The claim of a volatile operation is then to stay, too,
+    /// for as long as the process lives.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// Frees the key, and hands it on to the first waiter.
+    pub fn free(mut self) {
+        self.is_kept = false;
     }
 
     /// Frees the key and gives the record to all who waited for it.
@@ -339,7 +377,7 @@ impl Hold {
     pub fn answer_with(self, outcome: Result<Record>) -> Result<Record> {
         match &outcome {
             Ok(record) => self.answer(record),
-            Err(Error::Fenced) => drop(self),
+            Err(Error::Fenced) => self.free(),
             Err(_) => self.keep(),
         }
         outcome
@@ -349,7 +387,7 @@ impl Hold {
     /// as [`answer_with`](Self::answer_with) does, for a verdict without a record.
     pub fn free_with(self, outcome: Result<()>) -> Result<()> {
         match &outcome {
-            Ok(()) | Err(Error::Fenced) => drop(self),
+            Ok(()) | Err(Error::Fenced) => self.free(),
             Err(_) => self.keep(),
         }
         outcome
@@ -357,23 +395,23 @@ impl Hold {
 
     /// Keeps the key in flight for as long as the process lives, because its outcome is unknown.
     pub fn keep(mut self) {
-        if let Some(place) = &mut self.place {
-            place.is_kept = true;
-            place.table.kept.fetch_add(1, Ordering::AcqRel);
-        }
-        self.place = None;
+        self.is_kept = true;
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
-            let table = Arc::clone(&place.table);
-            // Before the next one wakes, so that the two are not counted together. A thread that waits
-            // for idleness may go on before the key is free; nobody asks for the key by then.
-            drop(place);
-            table.hand_on(&self.address);
+        let Some(mut place) = self.place.take() else { return };
+        if self.is_kept {
+            place.is_kept = true;
+            place.table.kept.fetch_add(1, Ordering::AcqRel);
+            return;
         }
+        let table = Arc::clone(&place.table);
+        // Before the next one wakes, so that the two are not counted together. A thread that waits
+        // for idleness may go on before the key is free; nobody asks for the key by then.
+        drop(place);
+        table.hand_on(&self.address);
     }
 }
 
@@ -414,7 +452,7 @@ impl Waiter {
         let place = self.place.take();
         match handover {
             Handover::Record(record) => Waited::Record(record),
-            Handover::Key => Waited::Held(Hold { address: self.address.clone(), place }),
+            Handover::Key => Waited::Held(Hold::new(self.address.clone(), place)),
             Handover::Stopped(error) => Waited::Stopped(error),
         }
     }

@@ -30,10 +30,10 @@ enum Source<T> {
     /// Known from the start, or taken already.
     Ready(Option<Result<T>>),
     Promised(Arc<Slot<Result<T>>>),
-    Mapped(Box<Converting<T>>),
+    Polling(Box<Polling<T>>),
 }
 
-type Converting<T> = dyn FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send;
+type Polling<T> = dyn FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send;
 
 impl<T> Ticket<T> {
     /// Returns a ticket and the promise that fills it, for backends.
@@ -56,6 +56,13 @@ impl<T> Ticket<T> {
         Self(Source::Ready(Some(outcome)))
     }
 
+    /// Returns a ticket that is ready when `poll` is.
+    pub(crate) fn polling(
+        poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send + 'static,
+    ) -> Self {
+        Self(Source::Polling(Box::new(poll)))
+    }
+
     /// Converts the value once it is there.
     pub(crate) fn map<U>(mut self, convert: impl FnOnce(T) -> U + Send + 'static) -> Ticket<U>
     where
@@ -66,12 +73,12 @@ impl<T> Ticket<T> {
             return Ticket::ready(outcome.map(convert));
         }
         let mut convert = Some(convert);
-        Ticket(Source::Mapped(Box::new(move |cx| {
+        Ticket::polling(move |cx| {
             Pin::new(&mut self).poll(cx).map(|outcome| {
                 let convert = convert.take().expect("polled after the outcome was taken");
                 outcome.map(convert)
             })
-        })))
+        })
     }
 
     /// Blocks this thread until the outcome is known.
@@ -106,7 +113,7 @@ impl<T> Future for Ticket<T> {
                 Poll::Ready(outcome.take().expect("polled after the outcome was taken"))
             }
             Source::Promised(slot) => slot.poll(cx),
-            Source::Mapped(poll) => poll(cx),
+            Source::Polling(poll) => poll(cx),
         }
     }
 }

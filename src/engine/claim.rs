@@ -121,11 +121,8 @@ impl Claim {
 
     /// Returns a claim over an entry of the log, with or without room for its verdict.
     fn over(desk: Arc<Desk>, hold: Hold, claim: OpenClaim, room: Option<Reservation>) -> Self {
-        let OpenClaim {
-            fingerprint, request_id, ttl, attempt, first_sequence, checkpoints, ..
-        } = claim;
-        let (scope, key) = (hold.scope(), hold.key().clone());
-        let past = Past { scope, key, fingerprint, request_id, attempt, checkpoints };
+        let OpenClaim { ttl, first_sequence, .. } = claim;
+        let past = claim.into_past(hold.address(), &desk.engine.ledger.uuid);
         Self { desk, hold, room, past, ttl, first_sequence: Some(first_sequence) }
     }
 
@@ -145,7 +142,11 @@ impl Claim {
                 self.desk.queue.commit(encoded, room, effect);
                 ticket
             }
-            Err(error) => Ticket::ready(Err(error)),
+            Err(error) => {
+                // Nothing was recorded, so the run stays interrupted.
+                self.hold.free();
+                Ticket::ready(Err(error))
+            }
         }
     }
 
@@ -165,6 +166,10 @@ impl Claim {
 impl backend::Claim for Claim {
     fn past(&self) -> &Past {
         &self.past
+    }
+
+    fn hold(&mut self) -> &mut Hold {
+        &mut self.hold
     }
 
     fn complete(self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record> {
@@ -190,7 +195,7 @@ impl backend::Claim for Claim {
 
     fn interrupt(self: Box<Self>) -> Ticket<()> {
         if self.first_sequence.is_some() {
-            drop(self);
+            self.hold.free();
             return Ticket::ready(Ok(()));
         }
         let ledger = &self.desk.engine.ledger;
@@ -206,12 +211,6 @@ impl backend::Claim for Claim {
             let (ticket, promise) = Ticket::new();
             (ticket, Effect::Interrupt { hold, claim, promise })
         })
-    }
-
-    fn abandon(self: Box<Self>) {
-        if self.first_sequence.is_none() {
-            self.hold.keep();
-        }
     }
 
     fn checkpoint(&mut self, data: Bytes) -> Ticket<()> {
@@ -250,15 +249,6 @@ impl backend::Claim for Claim {
         });
         desk.commit_claim(claim, hold, granting);
         ticket
-    }
-
-    /// The store's uuid and the first claim's batch: no two claims of one key share a batch.
-    fn seed(&self) -> Option<[u8; 24]> {
-        let first_sequence = self.first_sequence?;
-        let mut seed = [0; 24];
-        seed[..16].copy_from_slice(&self.desk.engine.ledger.uuid);
-        seed[16..].copy_from_slice(&first_sequence.to_le_bytes());
-        Some(seed)
     }
 }
 

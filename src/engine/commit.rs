@@ -187,7 +187,7 @@ impl Pending {
                 | Effect::Interrupt { hold, promise, .. }
                 | Effect::Forget { hold, promise, .. },
             ) => {
-                drop(hold);
+                hold.free();
                 promise.fulfil(Ok(()));
             }
             Some(Effect::Checkpoint { promise, .. }) => promise.fulfil(Ok(())),

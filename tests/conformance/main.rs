@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use refrain::Store;
-use refrain::backend::{Limits, Table};
+use refrain::backend::Limits;
 use refrain::clock::SimulatedClock;
 
 use facts::{House, Survives};
@@ -58,12 +58,10 @@ struct OnToy {
 
 impl OnToy {
     /// A toy over the rows, which the latest one may have closed.
-    fn toy(&self, limits: Limits) -> Toy {
+    fn toy(&self) -> Toy {
         let state = Arc::clone(&self.state.lock().unwrap());
-        let mut reopened = state.lock().unwrap();
-        (reopened.is_closing, reopened.refusal) = (false, None);
-        drop(reopened);
-        Toy { table: Table::new(limits), clock: self.clock.clone(), state }
+        state.lock().unwrap().refusal = None;
+        Toy { clock: self.clock.clone(), state }
     }
 }
 
@@ -73,7 +71,7 @@ impl House for OnToy {
     }
 
     fn open_within(&self, limits: Limits) -> Store {
-        Store::new(self.toy(limits))
+        Store::new(self.toy(), limits)
     }
 
     fn pass_time(&self, by: Duration) {

@@ -7,10 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Response;
-use refrain::backend::{
-    Answer, Asked, Backend, Cursor, Hold, Limits, Past, Promise, Rules, Table, Ticket,
-};
-use refrain::{Error, Key, Operation, Record, RequestId, Result, Scope, Store};
+use refrain::backend::{Answer, Asked, Backend, Cursor, Hold, Limits, Past, Promise, Ticket};
+use refrain::{Error, Key, Operation, Record, RequestId, Scope, Store};
 
 use crate::OnToy;
 use crate::facts::kit::*;
@@ -43,7 +41,7 @@ impl House for OnNodes {
     }
 
     fn open_within(&self, limits: Limits) -> Store {
-        Store::new(Node { toy: self.rows.toy(limits), others: Arc::clone(&self.others) })
+        Store::new(Node { toy: self.rows.toy(), others: Arc::clone(&self.others) }, limits)
     }
 
     fn pass_time(&self, by: Duration) {
@@ -95,7 +93,7 @@ fn place(operation: &Operation) -> Cursor {
 
 impl Backend for Node {
     fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
-        let place = Cursor { scope: hold.scope(), key: hold.key().clone() };
+        let place = hold.cursor();
         let Some(holder) = self.others.running.lock().unwrap().get(&place).cloned() else {
             return self.toy.claim(asked, hold);
         };
@@ -112,10 +110,6 @@ impl Backend for Node {
         self.toy.forget(hold)
     }
 
-    fn table(&self) -> &Arc<Table> {
-        self.toy.table()
-    }
-
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
         self.toy.interrupted(after, max)
     }
@@ -124,15 +118,7 @@ impl Backend for Node {
         self.toy.now()
     }
 
-    fn rules(&self) -> Rules {
-        self.toy.rules()
-    }
-
-    fn check(&self) -> Result<()> {
-        self.toy.check()
-    }
-
-    fn close(&self, within: Duration) -> Ticket<usize> {
-        self.toy.close(within)
+    fn close(&self) -> Ticket<()> {
+        self.toy.close()
     }
 }

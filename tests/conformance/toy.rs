@@ -7,15 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::Response;
-use refrain::backend::{self, Answer, Asked, Backend, Cursor, Granted, Hold, Past, Rules};
-use refrain::backend::{Table, Ticket};
+use refrain::backend::{self, Answer, Asked, Backend, Cursor, Granted, Hold, Past, Ticket};
 use refrain::clock::{Clock, SimulatedClock};
-use refrain::{Error, Key, Record, RequestId, Result, Scope};
+use refrain::{Error, Key, Record, Result, Scope};
 
 /// A handle to the rows. Toys with the same rows are like nodes with the same database.
 #[derive(Clone, Debug)]
 pub(crate) struct Toy {
-    pub(crate) table: Arc<Table>,
     pub(crate) clock: SimulatedClock,
     pub(crate) state: Arc<Mutex<State>>,
 }
@@ -23,7 +21,6 @@ pub(crate) struct Toy {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     rows: BTreeMap<Cursor, Row>,
-    pub(crate) is_closing: bool,
     /// The error of every call, once the toy is closed or its house says so.
     pub(crate) refusal: Option<Error>,
 }
@@ -34,11 +31,10 @@ struct Row {
     past: Past,
     ttl: Duration,
     expires_at: SystemTime,
-    seed: Option<[u8; 24]>,
     record: Option<Record>,
 }
 
-/// A claim is volatile, and its row is not in the map, until the row has a seed.
+/// A claim is volatile, and its row is not in the map, until its run has a seed.
 #[derive(Debug)]
 pub(crate) struct Claim {
     toy: Toy,
@@ -57,6 +53,12 @@ impl Toy {
         Ok(row.filter(|row| row.expires_at > self.now()))
     }
 
+    fn store(&self, row: &mut Row) -> Result<()> {
+        row.past.ensure_seed();
+        self.state()?.rows.insert(row.past.cursor(), row.clone());
+        Ok(())
+    }
+
     fn answer(&self, asked: &Asked, hold: Hold) -> Result<Answer> {
         let toy = self.clone();
         match self.row(hold.scope(), hold.key())? {
@@ -64,12 +66,11 @@ impl Toy {
             Some(row) => Ok(Answer::Interrupted(Box::new(Claim { toy, hold, row }))),
             None => {
                 let (past, ttl) = (Past::first(asked, &hold), asked.ttl);
-                let row = Row { past, ttl, expires_at: self.now() + ttl, seed: None, record: None };
-                let mut claim = Box::new(Claim { toy, hold, row });
+                let mut row = Row { past, ttl, expires_at: self.now() + ttl, record: None };
                 if asked.durable {
-                    claim.store()?;
+                    self.store(&mut row)?;
                 }
-                Ok(Answer::Claimed(Granted::new(claim)))
+                Ok(Answer::Claimed(Granted::new(Box::new(Claim { toy, hold, row }))))
             }
         }
     }
@@ -85,22 +86,14 @@ impl Backend for Toy {
     }
 
     fn forget(&self, hold: Hold) -> Ticket<()> {
-        let place = Cursor { scope: hold.scope(), key: hold.key().clone() };
-        Ticket::ready(self.state().map(|mut state| drop(state.rows.remove(&place))))
-    }
-
-    fn table(&self) -> &Arc<Table> {
-        &self.table
+        Ticket::ready(self.state().map(|mut state| drop(state.rows.remove(&hold.cursor()))))
     }
 
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
         let from = after.map_or(Unbounded, Excluded);
-        let is_listed = |row: &&Row| {
-            let is_held = self.table.is_held(row.past.scope, &row.past.key);
-            row.record.is_none() && row.expires_at > self.now() && !is_held
-        };
+        let is_open = |row: &&Row| row.record.is_none() && row.expires_at > self.now();
         Ticket::ready(self.state().map(|state| {
-            let rows = state.rows.range((from, Unbounded)).map(|(_, row)| row).filter(is_listed);
+            let rows = state.rows.range((from, Unbounded)).map(|(_, row)| row).filter(is_open);
             rows.map(|row| row.past.clone()).take(max).collect()
         }))
     }
@@ -109,30 +102,9 @@ impl Backend for Toy {
         UNIX_EPOCH + self.clock.read().wall
     }
 
-    fn rules(&self) -> Rules {
-        Rules { ttl: crate::facts::kit::DAY, max_response_bytes: 64 * 1024 }
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.state()?.is_closing { Err(Error::stopped()) } else { Ok(()) }
-    }
-
-    fn close(&self, within: Duration) -> Ticket<usize> {
-        self.state.lock().unwrap().is_closing = true;
-        let left = self.table.close(within, &Error::stopped());
+    fn close(&self) -> Ticket<()> {
         self.state.lock().unwrap().refusal = Some(Error::stopped());
-        Ticket::ready(Ok(left))
-    }
-}
-
-impl Claim {
-    fn store(&mut self) -> Result<()> {
-        let mut state = self.toy.state()?;
-        // The digits of a random request id, of which no two are the same.
-        let seed = || *RequestId::random().as_str().as_bytes().last_chunk().expect("they are 32");
-        self.row.seed.get_or_insert_with(seed);
-        state.rows.insert(self.row.past.cursor(), self.row.clone());
-        Ok(())
+        Ticket::ready(Ok(()))
     }
 }
 
@@ -141,44 +113,37 @@ impl backend::Claim for Claim {
         &self.row.past
     }
 
+    fn hold(&mut self) -> &mut Hold {
+        &mut self.hold
+    }
+
     fn complete(mut self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record> {
         let record = Record::new(self.row.past.completion(self.row.ttl, response), self.toy.now());
         self.row.expires_at = record.expires_at();
         self.row.record = Some(record.clone());
-        let stored = self.store();
+        let stored = self.toy.store(&mut self.row);
         Ticket::ready(self.hold.answer_with(stored.map(|()| record)))
     }
 
     fn release(self: Box<Self>) -> Ticket<()> {
-        let place = self.row.past.cursor();
-        Ticket::ready(self.toy.state().map(|mut state| drop(state.rows.remove(&place))))
+        let state = self.toy.state();
+        Ticket::ready(state.map(|mut state| drop(state.rows.remove(&self.hold.cursor()))))
     }
 
     fn interrupt(mut self: Box<Self>) -> Ticket<()> {
-        let stored = self.store();
+        let stored = self.toy.store(&mut self.row);
         Ticket::ready(self.hold.free_with(stored))
-    }
-
-    fn abandon(self: Box<Self>) {
-        if self.row.seed.is_none() {
-            self.hold.keep();
-        }
     }
 
     fn checkpoint(&mut self, data: Bytes) -> Ticket<()> {
         self.row.past.checkpoints.push(data);
-        Ticket::ready(self.store())
+        Ticket::ready(self.toy.store(&mut self.row))
     }
 
     fn retry(mut self: Box<Self>, asked: Asked) -> Ticket<Box<dyn backend::Claim>> {
-        self.row.past.request_id = asked.request_id;
-        self.row.past.attempt += 1;
+        self.row.past.advance(&asked);
         self.row.ttl = asked.ttl;
         self.row.expires_at = self.toy.now() + asked.ttl;
-        Ticket::ready(self.store().map(|()| -> Box<dyn backend::Claim> { self }))
-    }
-
-    fn seed(&self) -> Option<[u8; 24]> {
-        self.row.seed
+        Ticket::ready(self.toy.store(&mut self.row).map(|()| -> Box<dyn backend::Claim> { self }))
     }
 }

@@ -87,15 +87,24 @@ impl OpenClaim {
     }
 
     /// The run as its callers see it.
-    pub(crate) fn past(&self, address: &Address) -> Past {
+    pub(crate) fn into_past(self, address: &Address, uuid: &[u8; 16]) -> Past {
         Past {
             scope: address.scope,
             key: address.key.clone(),
+            seed: Some(self.seed(uuid)),
             fingerprint: self.fingerprint,
-            request_id: self.request_id.clone(),
+            request_id: self.request_id,
             attempt: self.attempt,
-            checkpoints: self.checkpoints.clone(),
+            checkpoints: self.checkpoints,
         }
+    }
+
+    /// The store's uuid and the first claim's batch: no two claims of one key share a batch.
+    fn seed(&self, uuid: &[u8; 16]) -> [u8; 24] {
+        let mut seed = [0; 24];
+        seed[..16].copy_from_slice(uuid);
+        seed[16..].copy_from_slice(&self.first_sequence.to_le_bytes());
+        seed
     }
 
     /// Returns the moment at which the claim expires and its key becomes free.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
-use refrain::backend::{Asked, Claim, Past, Ticket};
+use refrain::backend::{Asked, Claim, Hold, Past, Ticket};
 use refrain::{Outcome, Record};
 
 use super::House;
@@ -14,6 +14,10 @@ struct Nobody;
 
 impl Claim for Nobody {
     fn past(&self) -> &Past {
+        unreachable!("it is never made")
+    }
+
+    fn hold(&mut self) -> &mut Hold {
         unreachable!("it is never made")
     }
 
@@ -29,18 +33,12 @@ impl Claim for Nobody {
         unreachable!("it is never made")
     }
 
-    fn abandon(self: Box<Self>) {}
-
     fn checkpoint(&mut self, _: Bytes) -> Ticket<()> {
         unreachable!("it is never made")
     }
 
     fn retry(self: Box<Self>, _: Asked) -> Ticket<Box<dyn Claim>> {
         unreachable!("it is never made")
-    }
-
-    fn seed(&self) -> Option<[u8; 24]> {
-        None
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, Response};
 use refrain::backend::{Limits, Past};
 use refrain::error::Limit;
-use refrain::{Error, Outcome, Record};
+use refrain::{Error, Outcome, Record, Store};
 
 use super::House;
 use super::kit::*;
@@ -57,7 +57,7 @@ pub(crate) fn p14_a_response_over_the_limits_is_recorded_as_done_without_it(hous
     }
     let mut heavy = response("x");
     heavy.headers_mut().insert("x-long", "x".repeat(Record::MAX_HEADER_BYTES).parse().unwrap());
-    for (name, response) in [("long", long_response()), ("wide", wide), ("heavy", heavy)] {
+    for (name, response) in [("long", long_response(&store)), ("wide", wide), ("heavy", heavy)] {
         let record = execute(&store, &operation(name)).complete(&response).wait().unwrap();
         assert!(record.response().is_none(), "{name}");
     }
@@ -78,7 +78,7 @@ pub(crate) fn p14_the_longest_response_is_replayed(house: &impl House) {
     assert_eq!(replayed(&store, "a"), Some(longest));
 }
 
-/// One byte more than a house stores.
-pub(crate) fn long_response() -> Response<Bytes> {
-    response(&"x".repeat(64 * 1024 + 1))
+/// A body of one byte more than the store stores.
+pub(crate) fn long_response(store: &Store) -> Response<Bytes> {
+    response(&"x".repeat(store.rules().max_response_bytes + 1))
 }

@@ -128,7 +128,7 @@ pub(crate) fn what_was_recorded_while_closing_is_replayed(house: &impl Survives)
 
 pub(crate) fn p14_what_was_done_without_its_response_is_so_after_a_restart(house: &impl Survives) {
     let store = house.open();
-    execute(&store, &operation("long")).complete(&long_response()).wait().unwrap();
+    execute(&store, &operation("long")).complete(&long_response(&store)).wait().unwrap();
     execute(&store, &operation("streamed")).complete_without_response().wait().unwrap();
     drop(store);
     let store = house.open();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use refrain::Outcome;
 
@@ -87,6 +88,9 @@ fn p5_batches_of_an_older_life_of_a_files_blocks_are_nothing() {
         seal(&store, &home);
     }
     run(&store, "last");
+    while !store.stats().next_log_ready {
+        thread::yield_now();
+    }
     drop(store);
     for life in lives {
         // The newest one is prepared, and holds nothing.
