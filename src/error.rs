@@ -224,6 +224,11 @@ impl Error {
         Self::Unavailable { source: source.into().into() }
     }
 
+    /// The error of a key that another request holds, for backends.
+    pub fn in_flight(request_id: RequestId) -> Self {
+        Self::InFlight { request_id }
+    }
+
     pub(crate) fn corrupt(file: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Corrupt { file: file.into(), reason: reason.into() }
     }

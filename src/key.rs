@@ -82,8 +82,9 @@ impl Key {
         })
     }
 
-    /// Reads a key back from disk, where it is never quoted.
-    pub(crate) fn from_stored(bytes: &[u8]) -> Option<Self> {
+    /// Reads a key back from where a backend has stored its bytes, which are never quoted: the exact
+    /// way back from [`as_str`](Self::as_str). `None` if they are outside the grammar.
+    pub fn from_stored(bytes: &[u8]) -> Option<Self> {
         let valid =
             (1..=Self::MAX_LEN).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
         valid.then(|| std::str::from_utf8(bytes).ok().map(|key| Self(key.into()))).flatten()

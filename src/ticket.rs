@@ -139,6 +139,11 @@ impl<T> Promise<T> {
         self.fill(outcome);
     }
 
+    /// Whether somebody still holds the ticket.
+    pub fn is_wanted(&self) -> bool {
+        self.0.as_ref().is_some_and(|slot| Arc::strong_count(slot) > 1)
+    }
+
     fn fill(&mut self, outcome: Result<T>) {
         let waker = self.0.take().and_then(|slot| slot.fill(outcome).ok().flatten());
         waker.into_iter().for_each(Waker::wake);

@@ -7,14 +7,12 @@ use refrain::Error;
 use super::House;
 use super::kit::*;
 
-const MS: Duration = Duration::from_millis(1);
-
 pub(crate) fn p9_a_record_is_replayed_until_its_ttl_is_over_and_not_later(house: &impl House) {
     let store = house.open();
     run(&store, "a");
-    house.pass_time(DAY - MS);
+    house.pass_time(DAY - house.grain());
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-    house.pass_time(MS);
+    house.pass_time(house.grain());
     assert_eq!(replayed(&store, "a"), None);
     run(&store, "a");
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
@@ -25,7 +23,7 @@ pub(crate) fn p9_the_ttl_counts_from_the_commit_and_not_from_the_claim(house: &i
     let permit = execute(&store, &operation("a"));
     house.pass_time(HOUR);
     permit.complete(&response("a")).wait().unwrap();
-    house.pass_time(DAY - MS);
+    house.pass_time(DAY - house.grain());
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
 }
 

@@ -48,6 +48,16 @@ pub(crate) fn interrupted(store: &Store, operation: &Operation) -> Attempt {
     }
 }
 
+/// Drops a permit or an attempt, and waits until the store has noticed: a backend that is asked over a
+/// network gives the key up in the background.
+pub(crate) fn give_up<T>(store: &Store, permit: T) {
+    let before = store.stats().in_flight;
+    drop(permit);
+    while store.stats().in_flight >= before {
+        std::thread::yield_now();
+    }
+}
+
 /// Runs an operation whose answer is its own name.
 pub(crate) fn run(store: &Store, name: &str) -> Record {
     execute(store, &operation(name)).complete(&response(name)).wait().unwrap()

@@ -10,7 +10,7 @@ pub(crate) fn interrupted_runs_are_listed_a_page_at_a_time_in_the_order_of_their
 ) {
     let store = house.open();
     for name in ["c", "a", "e", "b", "d"] {
-        drop(execute(&store, &durable(name)));
+        give_up(&store, execute(&store, &durable(name)));
     }
     let (mut after, mut pages) = (None, Vec::new());
     loop {
@@ -28,7 +28,7 @@ pub(crate) fn pages_of_interrupted_runs_go_on_over_scopes(house: &impl House) {
     let mut scopes = [scope(), Scope::new("elsewhere")];
     for scope in scopes {
         let operation = Operation::new(scope, key("a"), operation("a").fingerprint()).durable();
-        drop(execute(&store, &operation));
+        give_up(&store, execute(&store, &operation));
     }
     scopes.sort();
     let first = store.interrupted(None, 1).wait().unwrap();
@@ -41,7 +41,7 @@ pub(crate) fn a_listed_run_says_whose_it_is_and_how_far_it_came(house: &impl Hou
     let mut permit = execute(&store, &durable("a"));
     permit.checkpoint("paid").wait().unwrap();
     drop(permit);
-    drop(interrupted(&store, &durable("a")).retry().wait().unwrap());
+    give_up(&store, interrupted(&store, &durable("a")).retry().wait().unwrap());
     let listed = store.interrupted(None, 10).wait().unwrap();
     let [past] = &listed[..] else { panic!("{listed:?}") };
     assert_eq!((past.scope, &past.key, past.attempt), (scope(), &key("a"), 2));
@@ -56,13 +56,13 @@ pub(crate) fn runs_that_go_on_are_judged_or_have_ended_or_expired_are_not_listed
     let count = || store.interrupted(None, 10).wait().unwrap().len();
     let running = execute(&store, &durable("running"));
     execute(&store, &durable("ended")).complete(&response("x")).wait().unwrap();
-    drop(execute(&store, &durable("a")));
+    give_up(&store, execute(&store, &durable("a")));
     assert_eq!(count(), 1);
     let judged = interrupted(&store, &durable("a"));
     assert_eq!(count(), 0);
-    drop(judged);
+    give_up(&store, judged);
     assert_eq!(count(), 1);
-    drop(running);
+    give_up(&store, running);
     assert_eq!(count(), 2);
     house.pass_time(DAY);
     assert_eq!(count(), 0);

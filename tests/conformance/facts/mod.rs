@@ -45,6 +45,11 @@ pub(crate) trait House {
     /// Lets time pass for stores that are open, too.
     fn pass_time(&self, by: Duration);
 
+    /// The shortest time that this house can tell from none.
+    fn grain(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
     fn open(&self) -> Store {
         self.open_within(FEW)
     }

@@ -56,7 +56,7 @@ pub(crate) fn a_completed_claim_is_not_interrupted_after_any_number_of_restarts(
 
 pub(crate) fn forgetting_ends_an_interrupted_claim(house: &impl Survives) {
     let store = house.open();
-    drop(execute(&store, &durable("a")));
+    give_up(&store, execute(&store, &durable("a")));
     store.forget(scope(), &key("a")).wait().unwrap();
     drop(store);
     assert_eq!(replayed(&house.open(), "a"), None);
