@@ -1,0 +1,407 @@
+//! The backend: what is known about a key, and who may have it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use refrain::backend::{Answer, Asked, Backend, Cursor, Granted, Hold, Past, Rules, Ticket};
+use refrain::{Error, Fingerprint, Key, Record, RequestId, Result, Scope, Stats, codec};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::address::Addresses;
+use crate::claim::Claim;
+use crate::elsewhere::Elsewhere;
+use crate::link::{Parameters, Pool};
+use crate::queue::{Claimed, Queue, Wanted};
+use crate::session::{Session, millis, time};
+use crate::statements::{Seen, Sql, Statements, state};
+use crate::trouble::Trouble;
+
+/// The tries of one claim on a key that others take and free at the same time.
+const TRIES: usize = 8;
+/// Pauses between the tries of one statement.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The store's tables, with the connections and the tasks that serve it.
+pub(crate) struct Fleet {
+    pub(crate) runtime: Handle,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) statements: Arc<Statements>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) addresses: Addresses,
+    pub(crate) elsewhere: Arc<Elsewhere>,
+    pub(crate) schema: String,
+    pub(crate) retention_ms: i64,
+    pub(crate) slot_ms: i64,
+    /// What the sweeper's latest round met, if it was trouble.
+    pub(crate) last_trouble: Mutex<Option<String>>,
+    pub(crate) rules: Rules,
+    /// How long the database may take to answer one call.
+    pub(crate) patience: Duration,
+    /// Whether the store takes work: running, closing, closed.
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+/// The backend of a [`refrain::Store`].
+#[derive(Debug)]
+pub(crate) struct Postgres(pub(crate) Arc<Fleet>);
+
+impl Postgres {
+    /// Runs on the backend's own thread, and fills a ticket.
+    fn run<T, F>(&self, work: impl FnOnce(Arc<Fleet>) -> F) -> Ticket<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (ticket, promise) = Ticket::new();
+        let work = work(Arc::clone(&self.0));
+        self.0.runtime.spawn(async move { promise.fulfil(work.await) });
+        ticket
+    }
+}
+
+impl Backend for Postgres {
+    fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
+        self.run(|fleet| async move { fleet.claim(asked, hold).await })
+    }
+
+    fn find(&self, scope: Scope, key: &Key) -> Ticket<Option<Record>> {
+        let address = self.0.addresses.of(scope, key);
+        self.run(move |fleet| async move {
+            let seen = fleet.find(address).await.map_err(unavailable)?;
+            match seen.filter(|row| row.state == state::DONE && !row.expired) {
+                Some(row) => fleet.record(&row).map(Some).map_err(unavailable),
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn forget(&self, hold: Hold) -> Ticket<()> {
+        self.run(|fleet| async move { fleet.forget(hold).await })
+    }
+
+    fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
+        self.run(move |fleet| async move { fleet.interrupted(after, max).await })
+    }
+
+    fn now(&self) -> SystemTime {
+        self.0.session.now()
+    }
+
+    fn rules(&self) -> Rules {
+        self.0.rules
+    }
+
+    fn check(&self) -> Result<()> {
+        if *self.0.closing.borrow() { Err(Error::stopped()) } else { Ok(()) }
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        stats.last_trouble = self.0.last_trouble.lock().expect("nobody panics here").clone();
+        stats
+    }
+
+    fn reap(&self) -> Ticket<()> {
+        self.run(|fleet| async move { fleet.sweep_once().await.map_err(unavailable) })
+    }
+
+    fn close(&self) -> Ticket<()> {
+        // What was dropped or released is still told to the database, for as long as the thread lingers.
+        self.0.closing.send_replace(true);
+        Ticket::ready(Ok(()))
+    }
+}
+
+impl Fleet {
+    async fn claim(self: Arc<Self>, asked: Asked, hold: Hold) -> Result<Answer> {
+        let until = Instant::now() + self.patience;
+        let wanted = self.wanted(&asked, &hold);
+        for _ in 0..TRIES {
+            let seen = match self.queue.claim(wanted.clone(), until).await {
+                Ok(Claimed::Won) => return Ok(self.granted(&asked, hold, &wanted)),
+                Ok(Claimed::Passed) => continue,
+                Ok(Claimed::Lost(seen)) => *seen,
+                Err(trouble) => {
+                    // It may be there all the same, and nothing runs under it.
+                    self.take_back(wanted.address, wanted.attempt);
+                    return Err(unavailable(trouble));
+                }
+            };
+            match self.judge(&wanted, &seen).await.map_err(unavailable)? {
+                Verdict::Again => {}
+                Verdict::Won => return Ok(self.granted(&asked, hold, &wanted)),
+                Verdict::Recorded => {
+                    let record = self.record(&seen).map_err(unavailable)?;
+                    hold.answer(&record);
+                    return Ok(Answer::Recorded(record));
+                }
+                Verdict::Interrupted => {
+                    let claim = Claim::interrupted(&self, hold, &wanted, seen);
+                    return Ok(Answer::Interrupted(Box::new(claim.map_err(unavailable)?)));
+                }
+                Verdict::Elsewhere => {
+                    let holder = request_id(&seen.request_id).map_err(unavailable)?;
+                    let changed = self.elsewhere.watch(&self, &seen);
+                    return Ok(Answer::Elsewhere { holder, hold, changed });
+                }
+            }
+        }
+        Err(unavailable(Trouble::Restless))
+    }
+
+    fn wanted(&self, asked: &Asked, hold: &Hold) -> Wanted {
+        let (scope, key) = (hold.scope(), hold.key());
+        let name = || (scope.as_bytes().to_vec(), key.as_str().to_owned());
+        Wanted {
+            address: self.addresses.of(scope, key),
+            attempt: Uuid::now_v7(),
+            state: if asked.durable { state::DURABLE } else { state::CLAIMED },
+            ttl_ms: millis(asked.ttl),
+            name: asked.durable.then(name),
+            fingerprint: *asked.fingerprint.as_bytes(),
+            request_id: asked.request_id.as_str().to_owned(),
+        }
+    }
+
+    fn granted(self: &Arc<Self>, asked: &Asked, hold: Hold, wanted: &Wanted) -> Answer {
+        let claim = Claim::first(self, asked, hold, wanted);
+        Answer::Claimed(Granted::new(Box::new(claim)))
+    }
+
+    /// Decides about a key that was there before.
+    async fn judge(&self, wanted: &Wanted, seen: &Seen) -> Result<Verdict, Trouble> {
+        match seen.state {
+            state::DONE if !seen.expired => return Ok(Verdict::Recorded),
+            state::CLAIMED | state::DURABLE if !seen.dead => {
+                if !seen.lapsed || !self.session.may_judge() {
+                    return Ok(Verdict::Elsewhere);
+                }
+                self.query(&self.statements.bury, &[&seen.session]).await?;
+                return Ok(Verdict::Again);
+            }
+            state::DURABLE | state::INTERRUPTED if !seen.expired => {
+                let session = self.session.id();
+                let given: Parameters<'_> =
+                    &[&wanted.address, &seen.attempt, &wanted.attempt, &session];
+                let rows = self.query(&self.statements.judge, given).await?;
+                return Ok(if rows.is_empty() { Verdict::Again } else { Verdict::Interrupted });
+            }
+            _ => {}
+        }
+        let taken = self.take(wanted, seen.attempt).await?;
+        Ok(if taken { Verdict::Won } else { Verdict::Again })
+    }
+
+    /// Takes over a key whose last use is over.
+    async fn take(&self, wanted: &Wanted, old: Uuid) -> Result<bool, Trouble> {
+        let session = self.session.id();
+        let (scope, key) = match &wanted.name {
+            Some((scope, key)) => (Some(&scope[..]), Some(&key[..])),
+            None => (None, None),
+        };
+        let rows = self
+            .query(
+                &self.statements.take,
+                &[
+                    &wanted.address,
+                    &wanted.attempt,
+                    &wanted.state,
+                    &wanted.ttl_ms,
+                    &scope,
+                    &key,
+                    &&wanted.fingerprint[..],
+                    &wanted.request_id,
+                    &session,
+                    &old,
+                ],
+            )
+            .await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Frees a claim that may have been made, and that nobody runs under.
+    fn take_back(self: &Arc<Self>, address: Uuid, attempt: Uuid) {
+        let fleet = Arc::clone(self);
+        self.runtime.spawn(async move {
+            // Until it is known: the session holds the key for as long as it lives.
+            let _ = fleet.until_known(&fleet.statements.release, &[&address, &attempt]).await;
+        });
+    }
+
+    pub(crate) async fn find(&self, address: Uuid) -> Result<Option<Seen>, Trouble> {
+        let rows = self.query(&self.statements.find, &[&vec![address]]).await?;
+        rows.first().map(Seen::from_row).transpose().map_err(Trouble::from)
+    }
+
+    /// The record of a key that is done.
+    pub(crate) fn record(&self, seen: &Seen) -> Result<Record, Trouble> {
+        let payload = seen.payload.as_ref().ok_or(Trouble::Damaged("a record has no body"))?;
+        let expires_ms = seen.expires_ms.ok_or(Trouble::Damaged("a record has no end"))?;
+        record(payload, expires_ms)
+    }
+
+    async fn forget(&self, hold: Hold) -> Result<()> {
+        let address = self.addresses.of(hold.scope(), hold.key());
+        for _ in 0..TRIES {
+            let Some(seen) = self.find(address).await.map_err(unavailable)? else { return Ok(()) };
+            if seen.state < state::INTERRUPTED && !seen.dead {
+                if seen.lapsed && self.session.may_judge() {
+                    let given: Parameters<'_> = &[&seen.session];
+                    self.query(&self.statements.bury, given).await.map_err(unavailable)?;
+                    continue;
+                }
+                let holder = request_id(&seen.request_id).map_err(unavailable)?;
+                return Err(Error::in_flight(holder));
+            }
+            let attempt = seen.attempt;
+            if let Ok(slot) = usize::try_from(seen.slot)
+                && let Some(sql) = self.statements.forget_body.get(slot)
+            {
+                self.query(sql, &[&attempt]).await.map_err(unavailable)?;
+            }
+            let given: Parameters<'_> = &[&address, &attempt];
+            let gone = self.query(&self.statements.forget, given).await.map_err(unavailable)?;
+            if !gone.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(unavailable(Trouble::Restless))
+    }
+
+    async fn interrupted(&self, after: Option<Cursor>, max: usize) -> Result<Vec<Past>> {
+        let (scope, key) = match &after {
+            Some(Cursor { scope, key }) => (&scope.as_bytes()[..], key.as_str()),
+            None => (&[][..], ""),
+        };
+        let limit = i64::try_from(max).unwrap_or(i64::MAX);
+        let given: Parameters<'_> = &[&scope, &key, &limit];
+        let rows = self.query(&self.statements.interrupted, given).await.map_err(unavailable)?;
+        rows.iter().map(|row| self.past(row)).collect::<Result<_, _>>().map_err(unavailable)
+    }
+
+    fn past(&self, row: &tokio_postgres::Row) -> Result<Past, Trouble> {
+        let checkpoints: Option<Vec<Vec<u8>>> = row.try_get(5)?;
+        let first: Option<Uuid> = row.try_get(6)?;
+        Ok(Past {
+            scope: scope(row.try_get(0)?)?,
+            key: key(row.try_get(1)?)?,
+            fingerprint: fingerprint(row.try_get(2)?)?,
+            request_id: request_id(row.try_get(3)?)?,
+            attempt: attempt(row.try_get(4)?),
+            checkpoints: checkpoints.unwrap_or_default().into_iter().map(Bytes::from).collect(),
+            seed: first.map(|first| self.addresses.seed(first)),
+        })
+    }
+
+    /// Runs a statement, again after a transient trouble, for as long as the caller may wait.
+    pub(crate) async fn query(
+        &self,
+        sql: &Sql,
+        given: Parameters<'_>,
+    ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
+        let repeated = self.until_known(sql, given);
+        let known = tokio::time::timeout(self.patience, repeated);
+        Ok(known.await.unwrap_or(Err(Trouble::Slow))?.rows)
+    }
+
+    /// Runs a statement until its outcome is known.
+    pub(crate) async fn until_known(
+        &self,
+        sql: &Sql,
+        given: Parameters<'_>,
+    ) -> Result<Known, Trouble> {
+        let (mut pause, longest) = PAUSES;
+        let mut is_repeated = false;
+        loop {
+            match self.query_once(sql, given).await {
+                Ok(rows) => return Ok(Known { rows, is_repeated }),
+                Err(trouble) if trouble.is_transient() => is_repeated = true,
+                Err(trouble) => return Err(trouble),
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    async fn query_once(
+        &self,
+        sql: &Sql,
+        given: Parameters<'_>,
+    ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
+        let mut link = self.pool.take().await?;
+        let outcome = link.query(sql, given).await;
+        if let Err(trouble) = &outcome
+            && trouble.wants_new_link()
+        {
+            link.discard();
+        }
+        outcome
+    }
+}
+
+/// The outcome of a statement.
+pub(crate) struct Known {
+    pub(crate) rows: Vec<tokio_postgres::Row>,
+    /// Whether it was sent more than once, so that an earlier try may have taken effect.
+    pub(crate) is_repeated: bool,
+}
+
+enum Verdict {
+    /// The key has changed in between.
+    Again,
+    Won,
+    Recorded,
+    Interrupted,
+    Elsewhere,
+}
+
+pub(crate) fn record(payload: &Bytes, expires_ms: i64) -> Result<Record, Trouble> {
+    let ttl = codec::decode(payload, SystemTime::UNIX_EPOCH)
+        .map_err(|_| Trouble::Damaged("a body cannot be decoded"))?
+        .expires_at()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let completed_at = time(expires_ms.saturating_sub(millis(ttl)));
+    codec::decode(payload, completed_at).map_err(|_| Trouble::Damaged("a body cannot be decoded"))
+}
+
+pub(crate) fn attempt(run: i32) -> u32 {
+    u32::try_from(run).unwrap_or(u32::MAX)
+}
+
+fn scope(bytes: &[u8]) -> Result<Scope, Trouble> {
+    let bytes = bytes.try_into().map_err(|_| Trouble::Damaged("a scope is not 32 bytes"))?;
+    Ok(Scope::from_bytes(bytes))
+}
+
+pub(crate) fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, Trouble> {
+    let bytes = bytes.try_into().map_err(|_| Trouble::Damaged("a fingerprint is not 32 bytes"))?;
+    Ok(Fingerprint::from_bytes(bytes))
+}
+
+fn key(text: &str) -> Result<Key, Trouble> {
+    Key::from_stored(text.as_bytes()).ok_or(Trouble::Damaged("a key is outside the grammar"))
+}
+
+pub(crate) fn request_id(text: &str) -> Result<RequestId, Trouble> {
+    text.parse().map_err(|_| Trouble::Damaged("a request id is outside the grammar"))
+}
+
+pub(crate) fn unavailable(trouble: Trouble) -> Error {
+    match trouble {
+        Trouble::Closed => Error::stopped(),
+        trouble => Error::unavailable(trouble),
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("session", &self.session).finish_non_exhaustive()
+    }
+}

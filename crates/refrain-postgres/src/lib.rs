@@ -1,0 +1,29 @@
+//! [`refrain`] over PostgreSQL: one key, one run, on any number of machines.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), refrain_postgres::Error> {
+//! let store = refrain_postgres::Postgres::connect("postgres://app@db/app").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The store is a [`refrain::Store`]: the layers and the handlers stay as they are over a directory.
+//! The schema must be there; [`Postgres::migrate`] makes it, and [`SCHEMA`] is its text.
+
+mod address;
+mod backend;
+mod builder;
+mod claim;
+mod elsewhere;
+mod error;
+mod link;
+mod queue;
+mod schema;
+mod session;
+mod statements;
+mod sweep;
+mod trouble;
+
+pub use builder::{Builder, Postgres};
+pub use error::Error;
+pub use schema::SCHEMA;

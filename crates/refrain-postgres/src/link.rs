@@ -1,0 +1,218 @@
+//! Connections: one [`Link`], and the [`Pool`] of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::statements::Sql;
+use crate::trouble::Trouble;
+
+/// The longest time that connecting takes.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// What every connection of the backend needs.
+///
+/// A plan that was made while a table was empty reads all of it for ever, so sequential scans and the
+/// joins that bring them are out. A pooler in transaction mode loses these; its statements are planned
+/// each time.
+const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
+    SET enable_mergejoin = off; SET jit = off; SET lock_timeout = '5s'; \
+    SET idle_in_transaction_session_timeout = '10s'";
+
+pub(crate) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// One connection, used by one task at a time.
+pub(crate) struct Link {
+    client: Client,
+    prepared: Mutex<HashMap<usize, Statement>>,
+    /// Whether the connection may keep prepared statements.
+    prepares: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Runs a statement that is planned each time, in one round trip.
+    pub(crate) async fn query(
+        &self,
+        sql: &Sql,
+        given: Parameters<'_>,
+    ) -> Result<Vec<Row>, Trouble> {
+        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+            given.iter().copied().zip(sql.types.iter().cloned()).collect();
+        Ok(self.client.query_typed(&sql.text, &typed).await?)
+    }
+
+    /// Runs a statement that is prepared once a connection.
+    pub(crate) async fn query_prepared(
+        &self,
+        sql: &Sql,
+        given: Parameters<'_>,
+    ) -> Result<Vec<Row>, Trouble> {
+        if !self.prepares.load(Ordering::Relaxed) {
+            return self.query(sql, given).await;
+        }
+        let id = std::ptr::from_ref(sql).addr();
+        let known = self.prepared.lock().expect("nobody panics here").get(&id).cloned();
+        let outcome = match known {
+            Some(statement) => self.client.query(&statement, given).await,
+            None => match self.client.prepare_typed(&sql.text, sql.types).await {
+                Ok(statement) => {
+                    let kept = statement.clone();
+                    self.prepared.lock().expect("nobody panics here").insert(id, kept);
+                    self.client.query(&statement, given).await
+                }
+                Err(error) => Err(error),
+            },
+        };
+        outcome.map_err(|error| {
+            let trouble = Trouble::from(error);
+            if trouble.is_lost_statement() {
+                // A pooler gives each transaction to another connection of the server.
+                self.prepares.store(false, Ordering::Relaxed);
+            }
+            trouble
+        })
+    }
+
+    /// Runs a statement without parameters.
+    pub(crate) async fn query_text(&self, text: &str) -> Result<Vec<Row>, Trouble> {
+        Ok(self.client.query_typed(text, &[]).await?)
+    }
+
+    pub(crate) async fn batch_execute(&self, text: &str) -> Result<(), Trouble> {
+        Ok(self.client.batch_execute(text).await?)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+/// How to connect.
+pub(crate) struct Connector {
+    config: Config,
+    tls: Arc<rustls::ClientConfig>,
+    prepares: Arc<AtomicBool>,
+}
+
+impl Connector {
+    pub(crate) fn new(config: Config, tls: rustls::ClientConfig, prepares: bool) -> Self {
+        Self { config, tls: Arc::new(tls), prepares: Arc::new(AtomicBool::new(prepares)) }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Link, Trouble> {
+        tokio::time::timeout(CONNECT_WITHIN, self.try_connect(|_| {}))
+            .await
+            .unwrap_or(Err(Trouble::Slow))
+    }
+
+    /// Connects, and calls `notify` with the payload of every notification.
+    pub(crate) async fn listen(
+        &self,
+        notify: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Link, Trouble> {
+        tokio::time::timeout(CONNECT_WITHIN, self.try_connect(notify))
+            .await
+            .unwrap_or(Err(Trouble::Slow))
+    }
+
+    async fn try_connect(
+        &self,
+        notify: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Link, Trouble> {
+        let client = if self.config.get_ssl_mode() == SslMode::Disable {
+            let (client, connection) = self.config.connect(NoTls).await?;
+            drive(connection, notify);
+            client
+        } else {
+            let tls = MakeRustlsConnect::new(rustls::ClientConfig::clone(&self.tls));
+            let (client, connection) = self.config.connect(tls).await?;
+            drive(connection, notify);
+            client
+        };
+        client.batch_execute(SESSION).await?;
+        Ok(Link { client, prepared: Mutex::default(), prepares: Arc::clone(&self.prepares) })
+    }
+}
+
+/// Reads and writes for a client until either end closes.
+fn drive<S, T>(
+    mut connection: tokio_postgres::Connection<S, T>,
+    mut notify: impl FnMut(&str) + Send + 'static,
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(notification) = message {
+                notify(notification.payload());
+            }
+        }
+    });
+}
+
+/// The connections that are open and idle, and the number of further ones that may be.
+pub(crate) struct Pool {
+    connector: Connector,
+    /// Used last, taken first.
+    idle: Mutex<Vec<Link>>,
+    room: Semaphore,
+}
+
+/// A link on loan. Dropped, it goes back to the pool if it still works.
+pub(crate) struct Loan<'a> {
+    pool: &'a Pool,
+    link: Option<Link>,
+    _room: SemaphorePermit<'a>,
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector, max: usize) -> Self {
+        Self { connector, idle: Mutex::default(), room: Semaphore::new(max) }
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    pub(crate) async fn take(&self) -> Result<Loan<'_>, Trouble> {
+        let room = self.room.acquire().await.map_err(|_| Trouble::Closed)?;
+        let idle = || self.idle.lock().expect("nobody panics here").pop();
+        let open = std::iter::from_fn(idle).find(|link| !link.is_closed());
+        let link = match open {
+            Some(link) => link,
+            None => self.connector.connect().await?,
+        };
+        Ok(Loan { pool: self, link: Some(link), _room: room })
+    }
+}
+
+impl Loan<'_> {
+    /// Closes the link instead of giving it back.
+    pub(crate) fn discard(&mut self) {
+        self.link = None;
+    }
+}
+
+impl std::ops::Deref for Loan<'_> {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        self.link.as_ref().expect("nothing is asked of a link that was discarded")
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take().filter(|link| !link.is_closed()) {
+            self.pool.idle.lock().expect("nobody panics here").push(link);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The schema: its text, its versions, and what a store in it has been set up with.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::Error;
+use crate::link::Link;
+use crate::session::millis;
+use crate::statements::SLOTS_PER_TTL;
+use crate::trouble::Trouble;
+
+/// The version that this crate makes and reads.
+pub(crate) const VERSION: i32 = 1;
+/// The shortest time whose records share a body table.
+const MIN_SLOT_MS: i64 = 1_000;
+
+/// The statements that set up a store in the schema `refrain`, with a retention of 24 hours, for those
+/// who apply their own migrations. [`Builder::migrate`](crate::Builder::migrate) runs the same.
+pub const SCHEMA: &str = include_str!("schema.sql");
+
+/// A store's constants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Meta {
+    pub(crate) store: Uuid,
+    pub(crate) retention_ms: i64,
+    pub(crate) slot_ms: i64,
+}
+
+/// Whether a name can be a schema's without quotes.
+pub(crate) fn is_plain(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    name.len() <= 48
+        && name.chars().all(is_word)
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+}
+
+/// Sets up a store, or leaves the one that is there.
+pub(crate) async fn migrate(link: &Link, schema: &str, retention: Duration) -> Result<(), Error> {
+    let apply = async {
+        link.batch_execute("BEGIN").await?;
+        // Two nodes that start together take turns.
+        link.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
+        let known = format!("SELECT 1 WHERE to_regclass('{schema}.meta') IS NOT NULL");
+        if link.query_text(&known).await?.is_empty() {
+            link.batch_execute(&text(schema, retention)).await?;
+        }
+        link.batch_execute("COMMIT").await
+    };
+    match apply.await {
+        Ok(()) => read(link, schema).await.map(drop),
+        Err(trouble) => {
+            let _ = link.batch_execute("ROLLBACK").await;
+            // Another node may have been first.
+            match read(link, schema).await {
+                Ok(_) => Ok(()),
+                Err(Error::Missing { .. }) => Err(trouble.into()),
+                Err(error) => Err(error),
+            }
+        }
+    }
+}
+
+fn text(schema: &str, retention: Duration) -> String {
+    let retention_ms = millis(retention);
+    let slot_ms = (retention_ms / SLOTS_PER_TTL + 1).max(MIN_SLOT_MS);
+    SCHEMA
+        .replace("CREATE SCHEMA refrain;", "")
+        .replace("refrain.", &format!("{schema}."))
+        .replace("86400000, 10800000", &format!("{retention_ms}, {slot_ms}"))
+}
+
+/// Reads the constants of the store in a schema.
+pub(crate) async fn read(link: &Link, schema: &str) -> Result<Meta, Error> {
+    let known = format!("SELECT 1 WHERE to_regclass('{schema}.meta') IS NOT NULL");
+    if link.query_text(&known).await?.is_empty() {
+        return Err(Error::Missing { schema: schema.to_owned() });
+    }
+    let text = format!("SELECT version, store, retention_ms, slot_ms FROM {schema}.meta");
+    let rows = link.query_text(&text).await?;
+    let row = rows.first().ok_or_else(|| Error::Missing { schema: schema.to_owned() })?;
+    let found: i32 = row.try_get(0).map_err(Trouble::from)?;
+    if found != VERSION {
+        return Err(Error::Version { found, supported: VERSION });
+    }
+    Ok(Meta {
+        store: row.try_get(1).map_err(Trouble::from)?,
+        retention_ms: row.try_get(2).map_err(Trouble::from)?,
+        slot_ms: row.try_get(3).map_err(Trouble::from)?,
+    })
+}

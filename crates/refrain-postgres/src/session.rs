@@ -1,0 +1,137 @@
+//! This process's session: its lease, whether it may judge others, and the database's time.
+
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use crate::link::{Link, Parameters, Pool};
+use crate::statements::Statements;
+use crate::trouble::Trouble;
+
+/// The pause after a renewal that failed.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    node: String,
+    lease: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    id: i64,
+    /// The first of the renewals that have succeeded without a break.
+    steady_since: Option<Instant>,
+    /// The database's time, and when it was that here.
+    told: (i64, Instant),
+}
+
+impl Session {
+    /// Opens a session of this node.
+    pub(crate) async fn open(
+        node: String,
+        lease: Duration,
+        link: &Link,
+        statements: &Statements,
+    ) -> Result<Self, Trouble> {
+        let state = Mutex::new(open(&node, lease, link, statements).await?);
+        Ok(Self { node, lease, state })
+    }
+
+    /// The session that new claims are made under.
+    pub(crate) fn id(&self) -> i64 {
+        self.state().id
+    }
+
+    /// Whether this node may say that another's lease is over. After an outage all leases look
+    /// lapsed, so a node that could not renew its own judges nobody for one lease.
+    pub(crate) fn may_judge(&self) -> bool {
+        self.state().steady_since.is_some_and(|since| since.elapsed() >= self.lease)
+    }
+
+    /// The database's time, within a round trip.
+    pub(crate) fn now_ms(&self) -> i64 {
+        let (ms, at) = self.state().told;
+        ms.saturating_add(i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        time(self.now_ms())
+    }
+
+    /// Renews the lease, a third of it apart, until the pool is closed.
+    pub(crate) async fn renew(&self, pool: &Pool, statements: &Statements) {
+        let mut link: Option<Link> = None;
+        let mut pause = self.lease / 3;
+        loop {
+            tokio::time::sleep(pause).await;
+            let renewed = self.renew_once(&mut link, pool, statements).await;
+            pause = match renewed {
+                Ok(()) => self.lease / 3,
+                Err(Trouble::Closed) => return,
+                Err(_) => {
+                    link = None;
+                    self.state().steady_since = None;
+                    RETRY_AFTER.min(self.lease / 3)
+                }
+            };
+        }
+    }
+
+    async fn renew_once(
+        &self,
+        link: &mut Option<Link>,
+        pool: &Pool,
+        statements: &Statements,
+    ) -> Result<(), Trouble> {
+        let link = match link {
+            Some(link) => link,
+            None => link.insert(pool.connector().connect().await?),
+        };
+        let (id, lease) = (self.id(), millis(self.lease));
+        let given: Parameters<'_> = &[&id, &lease];
+        let renewal = link.query(&statements.renew, given);
+        let rows =
+            tokio::time::timeout(self.lease / 3, renewal).await.unwrap_or(Err(Trouble::Slow))?;
+        match rows.first() {
+            Some(row) => {
+                let mut state = self.state();
+                state.told = (row.try_get(1)?, Instant::now());
+                state.steady_since.get_or_insert_with(Instant::now);
+            }
+            None => {
+                // Another node has said that this one is dead, and takes over what it holds. New
+                // claims need a new session.
+                let new = open(&self.node, self.lease, link, statements).await?;
+                *self.state() = new;
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics here")
+    }
+}
+
+async fn open(
+    node: &str,
+    lease: Duration,
+    link: &Link,
+    statements: &Statements,
+) -> Result<State, Trouble> {
+    let rows = link.query(&statements.open_session, &[&node, &millis(lease)]).await?;
+    let row = rows.first().ok_or(Trouble::Damaged("a new session has no row"))?;
+    let now = Instant::now();
+    Ok(State { id: row.try_get(0)?, steady_since: Some(now), told: (row.try_get(1)?, now) })
+}
+
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn time(ms: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+}

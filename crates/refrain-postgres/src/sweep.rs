@@ -1,0 +1,117 @@
+//! Expiry: body tables are truncated whole, and key rows are swept in bounded batches, by one node at
+//! a time and never in the way of commits.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::backend::Fleet;
+use crate::session::millis;
+use crate::statements::SLOTS;
+use crate::trouble::Trouble;
+
+/// Key rows in one deletion.
+const BATCH: usize = 500;
+/// The longest wait for a body table's lock, which commits would have to wait behind.
+const LOCK_WITHIN: &str = "50ms";
+/// The pauses between two rounds, whatever the TTL.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+impl Fleet {
+    /// Sweeps round after round until the store closes.
+    pub(crate) async fn sweep_forever(&self) {
+        let slot = Duration::from_millis(u64::try_from(self.slot_ms).unwrap_or_default());
+        let (shortest, longest) = PAUSES;
+        let pause = (slot / 4).clamp(shortest, longest);
+        let mut closing = self.closing.subscribe();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())) => {}
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+            let outcome = self.sweep_if_free(pause).await;
+            *self.last_trouble.lock().expect("nobody panics here") =
+                outcome.err().map(|trouble| trouble.to_string());
+        }
+    }
+
+    async fn sweep_if_free(&self, pause: Duration) -> Result<(), Trouble> {
+        let duty = self.query(&self.statements.take_duty, &[&"sweep", &millis(pause)]).await?;
+        if duty.is_empty() {
+            return Ok(());
+        }
+        self.sweep_once().await
+    }
+
+    /// Does all that is due.
+    pub(crate) async fn sweep_once(&self) -> Result<(), Trouble> {
+        while self.sweep_batch().await? == BATCH {}
+        self.query(&self.statements.clear_sessions, &[]).await?;
+        for slot in 0..SLOTS {
+            if self.is_full(slot).await? {
+                self.truncate(slot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a batch of key rows, and returns how many were found.
+    async fn sweep_batch(&self) -> Result<usize, Trouble> {
+        let max = i64::try_from(BATCH).unwrap_or(i64::MAX);
+        let rows = self.query(&self.statements.sweepable, &[&max]).await?;
+        let mut found: Vec<(Uuid, Uuid)> = Vec::with_capacity(rows.len());
+        for row in &rows {
+            found.push((row.try_get(0)?, row.try_get(1)?));
+        }
+        if found.is_empty() {
+            return Ok(0);
+        }
+        // In the order of commits, which would deadlock otherwise.
+        found.sort_unstable();
+        let (addresses, attempts): (Vec<Uuid>, Vec<Uuid>) = found.into_iter().unzip();
+        self.query(&self.statements.sweep, &[&addresses, &attempts]).await?;
+        Ok(addresses.len())
+    }
+
+    async fn is_full(&self, slot: i64) -> Result<bool, Trouble> {
+        let link = self.pool.take().await?;
+        let text = format!("SELECT 1 FROM {}.body_{slot:02} LIMIT 1", self.schema);
+        Ok(!link.query_text(&text).await?.is_empty())
+    }
+
+    /// Truncates a body table if none of the records that may be in it is live. That is looked at
+    /// with the table locked, so no commit comes in between.
+    async fn truncate(&self, slot: i64) -> Result<(), Trouble> {
+        let mut link = self.pool.take().await?;
+        let schema = &self.schema;
+        let slot_ms = self.slot_ms;
+        let retention_ms = self.retention_ms;
+        let begin = format!(
+            "BEGIN; SET LOCAL lock_timeout = '{LOCK_WITHIN}'; \
+             LOCK TABLE {schema}.body_{slot:02} IN ACCESS EXCLUSIVE MODE"
+        );
+        // From the slot of time that is passing to the one that a commit's guess may name.
+        let is_free = format!(
+            "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM generate_series( \
+             (extract(epoch FROM clock_timestamp()) * 1000)::int8 / {slot_ms}, \
+             ((extract(epoch FROM clock_timestamp()) * 1000)::int8 + {retention_ms}) / {slot_ms} + 1) \
+             AS live WHERE live % {SLOTS} = {slot})"
+        );
+        let truncated = async {
+            link.batch_execute(&begin).await?;
+            if !link.query_text(&is_free).await?.is_empty() {
+                link.batch_execute(&format!("TRUNCATE {schema}.body_{slot:02}")).await?;
+            }
+            link.batch_execute("COMMIT").await
+        };
+        if let Err(trouble) = truncated.await {
+            // Whatever the transaction has come to, it ends with its connection.
+            link.discard();
+            // A table that commits are writing to is truncated another time.
+            if !trouble.is_transient() {
+                return Err(trouble);
+            }
+        }
+        Ok(())
+    }
+}

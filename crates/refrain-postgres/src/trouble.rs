@@ -1,0 +1,82 @@
+//! What the database says no with, by what is to be done about it.
+
+use tokio_postgres::error::SqlState;
+
+/// The database did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    #[error("{}", in_full(.0))]
+    Database(#[from] tokio_postgres::Error),
+    #[error("the database took too long")]
+    Slow,
+    #[error("the store is closed")]
+    Closed,
+    /// What the rows say contradicts itself.
+    #[error("the store's tables are damaged: {0}")]
+    Damaged(&'static str),
+    #[error("the key keeps changing")]
+    Restless,
+}
+
+impl Trouble {
+    /// Whether the same statement may succeed later, be it that it has taken effect already.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Slow | Self::Restless => true,
+            Self::Closed | Self::Damaged(_) => false,
+            Self::Database(error) => match error.code() {
+                // The connection broke.
+                None => true,
+                Some(code) => is_transient(code),
+            },
+        }
+    }
+
+    /// Whether a prepared statement is not where it was left.
+    pub(crate) fn is_lost_statement(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code().is_some_and(|code| {
+            *code == SqlState::INVALID_SQL_STATEMENT_NAME
+                || *code == SqlState::DUPLICATE_PSTATEMENT
+        }))
+    }
+
+    /// Whether another connection is called for: the old one leads to a server that is on its way
+    /// out, or cannot write.
+    pub(crate) fn wants_new_link(&self) -> bool {
+        match self {
+            Self::Slow => true,
+            Self::Database(error) => error.code().is_none_or(|code| {
+                *code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("57P")
+            }),
+            Self::Closed | Self::Damaged(_) | Self::Restless => false,
+        }
+    }
+}
+
+fn is_transient(code: &SqlState) -> bool {
+    let code = code.code();
+    // Connection exceptions, operator's intervention, too few resources.
+    ["08", "57P", "53"].iter().any(|class| code.starts_with(class))
+        || [
+            "57014", // cancelled, as by statement_timeout
+            "40001", // serialization failure
+            "40P01", // deadlock
+            "55P03", // lock_timeout
+            "25006", // read-only: an old primary
+            "25P03", // idle in transaction
+            "26000", // a prepared statement that a pooler lost
+            "42P05", // or that another client of the pooler has
+        ]
+        .contains(&code)
+}
+
+/// The driver says "db error" and leaves the rest to its source.
+fn in_full(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(database) => format!("{} ({})", database.message(), database.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,87 @@
+//! A server of the tests' own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+use tokio_postgres::{Client, NoTls};
+
+/// How long the server may take to start.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// A server that ends with the program: its script reads from a pipe that the program holds.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    _script: Child,
+}
+
+impl Server {
+    /// The server that all tests of this program share.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Server> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(&["max_connections=400"]))
+    }
+
+    pub(crate) fn start(settings: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server.sh");
+        let script = Command::new(script)
+            .arg(binaries())
+            .arg(port.to_string())
+            .args(settings)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let server = Self { port, _script: script };
+        let started = Instant::now();
+        while runtime().block_on(connect(server.port)).is_err() {
+            assert!(started.elapsed() < START_WITHIN, "PostgreSQL does not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
+    pub(crate) fn address(&self) -> String {
+        address(self.port)
+    }
+
+    /// Runs statements beside the stores.
+    pub(crate) fn run(&self, statements: &str) {
+        runtime().block_on(async {
+            connect(self.port).await.unwrap().batch_execute(statements).await.unwrap();
+        });
+    }
+}
+
+pub(crate) fn address(port: u16) -> String {
+    format!("postgres://refrain@127.0.0.1:{port}/postgres?sslmode=disable")
+}
+
+async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(&address(port), NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The runtime of what the tests themselves do.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().unwrap())
+}
+
+/// The newest installed version, or the one in `REFRAIN_POSTGRES`.
+fn binaries() -> PathBuf {
+    if let Some(named) = std::env::var_os("REFRAIN_POSTGRES") {
+        return named.into();
+    }
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = installed.map(|entry| entry.path().join("bin")).filter(|bin| bin.is_dir());
+    versions.max().expect(
+        "these tests need PostgreSQL's server: install postgresql, or name the directory of its \
+         binaries in REFRAIN_POSTGRES",
+    )
+}
