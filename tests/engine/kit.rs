@@ -10,6 +10,7 @@ use tempfile::TempDir;
 pub(crate) use operations::*;
 
 #[path = "../conformance/facts/kit.rs"]
+#[allow(dead_code, reason = "the suite needs more of them")]
 mod operations;
 
 /// A directory for a store, and the time that it lives in.

@@ -1,71 +1,50 @@
 //! A network that can be cut.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::server::runtime;
 
 /// Passes bytes on to a server, until it is cut.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Default)]
-struct State {
-    is_cut: bool,
-    open: Vec<TcpStream>,
+    is_cut: watch::Sender<bool>,
 }
 
 impl Proxy {
     pub(crate) fn to(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::<Mutex<State>>::default();
-        let shared = Arc::clone(&state);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                pass_on(client, server, &shared);
+        let (is_cut, cut) = watch::channel(false);
+        runtime().spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass_on(client, server, cut.clone()));
             }
         });
-        Self { port, state }
+        Self { port, is_cut }
     }
 
     /// Breaks every connection, and refuses new ones.
     pub(crate) fn cut(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.is_cut = true;
-        for stream in state.open.drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.is_cut.send_replace(true);
     }
 
     pub(crate) fn mend(&self) {
-        self.state.lock().unwrap().is_cut = false;
+        self.is_cut.send_replace(false);
     }
 }
 
-fn pass_on(client: TcpStream, server: u16, state: &Mutex<State>) {
-    let mut state = state.lock().unwrap();
-    if state.is_cut {
+async fn pass_on(mut client: TcpStream, server: u16, mut cut: watch::Receiver<bool>) {
+    if *cut.borrow() {
         return;
     }
-    let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { return };
-    for (from, to) in [(&client, &server), (&server, &client)] {
-        let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-        from.set_nodelay(true).unwrap();
-        state.open.push(from.try_clone().unwrap());
-        thread::spawn(move || copy(from, to));
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
+    for stream in [&client, &server] {
+        stream.set_nodelay(true).unwrap();
     }
-}
-
-fn copy(mut from: TcpStream, mut to: TcpStream) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if to.write_all(&buffer[..read]).is_err() {
-            break;
-        }
+    tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut server) => {}
+        _ = cut.wait_for(|cut| *cut) => {}
     }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }

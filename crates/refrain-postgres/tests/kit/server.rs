@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
 /// How long the server may take to start.
@@ -37,11 +36,14 @@ impl Server {
             .spawn()
             .unwrap();
         let server = Self { port, _script: script };
-        let started = Instant::now();
-        while runtime().block_on(connect(server.port)).is_err() {
-            assert!(started.elapsed() < START_WITHIN, "PostgreSQL does not start");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let started = async {
+            while connect(port).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        runtime()
+            .block_on(async { tokio::time::timeout(START_WITHIN, started).await })
+            .expect("PostgreSQL starts");
         server
     }
 
