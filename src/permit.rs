@@ -199,6 +199,13 @@ impl Permit {
         &self.claim.past().request_id
     }
 
+    /// Lends the backend's own claim, for what only that backend can do, such as completing inside a
+    /// transaction of the database. `None` if the claim is another backend's.
+    pub fn claim_mut<C: Claim>(&mut self) -> Option<&mut C> {
+        let any: &mut dyn Any = &mut *self.claim;
+        any.downcast_mut()
+    }
+
     /// Takes the backend's own claim out of the permit, for operations that only that backend has,
     /// such as completing inside a transaction of its database.
     ///

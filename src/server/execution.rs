@@ -115,6 +115,15 @@ impl Execution {
     pub fn downstream_key(&self, label: &str) -> Result<Key> {
         self.0.permit.lock().as_ref().ok_or(Error::Ended)?.downstream_key(label)
     }
+
+    /// Lends the permit, for what only the store's backend can do; see [`Permit::claim_mut`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] after the handler has answered.
+    pub fn with_permit<T>(&self, work: impl FnOnce(&mut Permit) -> T) -> Result<T> {
+        self.0.permit.lock().as_mut().ok_or(Error::Ended).map(work)
+    }
 }
 
 impl fmt::Debug for Execution {

@@ -9,6 +9,7 @@ use refrain::backend::{Answer, Asked, Backend, Cursor, Granted, Hold, Past, Rule
 use refrain::{Error, Fingerprint, Key, Record, RequestId, Result, Scope, Stats, codec};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -129,7 +130,7 @@ impl Fleet {
                 Ok(Claimed::Lost(seen)) => *seen,
                 Err(trouble) => {
                     // It may be there all the same, and nothing runs under it.
-                    self.take_back(wanted.address, wanted.attempt);
+                    self.undo(Undo::Release, wanted.address, wanted.attempt);
                     return Err(unavailable(trouble));
                 }
             };
@@ -175,7 +176,7 @@ impl Fleet {
     }
 
     /// Decides about a key that was there before.
-    async fn judge(&self, wanted: &Wanted, seen: &Seen) -> Result<Verdict, Trouble> {
+    async fn judge(self: &Arc<Self>, wanted: &Wanted, seen: &Seen) -> Result<Verdict, Trouble> {
         match seen.state {
             state::DONE if !seen.expired => return Ok(Verdict::Recorded),
             state::CLAIMED | state::DURABLE if !seen.dead => {
@@ -189,7 +190,9 @@ impl Fleet {
                 let session = self.session.id();
                 let given: Parameters<'_> =
                     &[&wanted.address, &seen.attempt, &wanted.attempt, &session];
-                let rows = self.query(&self.statements.judge, given).await?;
+                let rows = self.query(&self.statements.judge, given).await.inspect_err(|_| {
+                    self.undo(Undo::GiveUp, wanted.address, wanted.attempt);
+                })?;
                 return Ok(if rows.is_empty() { Verdict::Again } else { Verdict::Interrupted });
             }
             _ => {}
@@ -199,7 +202,7 @@ impl Fleet {
     }
 
     /// Takes over a key whose last use is over.
-    async fn take(&self, wanted: &Wanted, old: Uuid) -> Result<bool, Trouble> {
+    async fn take(self: &Arc<Self>, wanted: &Wanted, old: Uuid) -> Result<bool, Trouble> {
         let session = self.session.id();
         let (scope, key) = match &wanted.name {
             Some((scope, key)) => (Some(&scope[..]), Some(&key[..])),
@@ -221,17 +224,34 @@ impl Fleet {
                     &old,
                 ],
             )
-            .await?;
+            .await
+            .inspect_err(|_| {
+                self.undo(Undo::Release, wanted.address, wanted.attempt);
+            })?;
         Ok(!rows.is_empty())
     }
 
-    /// Frees a claim that may have been made, and that nobody runs under.
-    fn take_back(self: &Arc<Self>, address: Uuid, attempt: Uuid) {
+    /// Undoes a claim that may have been made, and that nobody runs under, until it is known to be
+    /// undone: the session would keep the key for as long as it lives.
+    pub(crate) fn undo(
+        self: &Arc<Self>,
+        undo: Undo,
+        address: Uuid,
+        attempt: Uuid,
+    ) -> JoinHandle<()> {
         let fleet = Arc::clone(self);
         self.runtime.spawn(async move {
-            // Until it is known: the session holds the key for as long as it lives.
-            let _ = fleet.until_known(&fleet.statements.release, &[&address, &attempt]).await;
-        });
+            let sql = match undo {
+                Undo::Release => &fleet.statements.release,
+                Undo::GiveUp => &fleet.statements.give_up,
+            };
+            let undone = fleet.until_known(sql, &[&address, &attempt]).await;
+            if let Ok(known) = undone
+                && known.rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false))
+            {
+                fleet.elsewhere.tell(&fleet, address);
+            }
+        })
     }
 
     pub(crate) async fn find(&self, address: Uuid) -> Result<Option<Seen>, Trouble> {
@@ -343,6 +363,14 @@ impl Fleet {
         }
         outcome
     }
+}
+
+/// What is left of a claim that is undone.
+pub(crate) enum Undo {
+    /// Nothing: the key is free.
+    Release,
+    /// An interrupted run.
+    GiveUp,
 }
 
 /// The outcome of a statement.

@@ -6,26 +6,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use refrain::backend::{self, Asked, Hold, Past, Promise, Ticket};
+use refrain::backend::{self, Asked, Hold, Past, Ticket};
 use refrain::{Error, Record, Result, codec};
 use uuid::Uuid;
 
-use crate::backend::{Fleet, Known, attempt, fingerprint, record, request_id, unavailable};
+use crate::backend::{Fleet, Undo, attempt, fingerprint, request_id, unavailable};
 use crate::link::Parameters;
-use crate::queue::{Completed, Completion, Wanted};
+use crate::queue::{Completion, Wanted};
 use crate::session::millis;
-use crate::statements::Sql;
 use crate::trouble::Trouble;
+use crate::verdict::{Ending, resolve};
 
 /// A claim under one attempt. Dropped without a verdict, it gives the key up in the background.
 pub(crate) struct Claim {
-    fleet: Arc<Fleet>,
+    pub(crate) fleet: Arc<Fleet>,
     /// None once a verdict has the key in its own hands.
     hold: Option<Hold>,
-    address: Uuid,
-    attempt: Uuid,
-    ttl: Duration,
-    past: Past,
+    pub(crate) address: Uuid,
+    pub(crate) attempt: Uuid,
+    pub(crate) ttl: Duration,
+    pub(crate) past: Past,
+    /// The record that a transaction of the caller's may have written.
+    pub(crate) draft: Option<Bytes>,
 }
 
 impl Claim {
@@ -40,6 +42,7 @@ impl Claim {
             address: wanted.address,
             attempt: wanted.attempt,
             ttl: asked.ttl,
+            draft: None,
         }
     }
 
@@ -69,78 +72,33 @@ impl Claim {
             attempt: wanted.attempt,
             ttl: Duration::from_millis(u64::try_from(ttl_ms).unwrap_or_default()),
             past,
+            draft: None,
         })
     }
 
-    fn take_hold(&mut self) -> Hold {
+    pub(crate) fn take_hold(&mut self) -> Hold {
         self.hold.take().expect("one verdict ends a claim")
     }
 
-    /// Runs a statement about this attempt that ends the claim. The ticket waits for as long as the
-    /// database may take; the hold stays until the outcome is known.
-    fn end(mut self: Box<Self>, verdict: Ending) -> Ticket<()> {
-        let hold = self.take_hold();
-        let (ticket, promise) = Ticket::new();
-        let fleet = Arc::clone(&self.fleet);
-        fleet.runtime.clone().spawn(async move {
-            let ended = self.until_ended(&verdict);
-            let settle = |outcome: Result<()>, hold: Hold| hold.free_with(outcome);
-            resolve(fleet.patience, ended, promise, hold, settle).await;
-        });
-        ticket
-    }
-
-    async fn until_ended(&self, verdict: &Ending) -> Result<()> {
-        let (address, attempt) = (self.address, self.attempt);
-        let sql: &Sql = match verdict {
-            Ending::Release => &self.fleet.statements.release,
-            Ending::Interrupt => &self.fleet.statements.interrupt,
-        };
-        let rows = match verdict {
-            Ending::Interrupt => {
-                let ttl = millis(self.ttl);
-                let (scope, key) = (&self.past.scope.as_bytes()[..], self.past.key.as_str());
-                let given: Parameters<'_> = &[&address, &attempt, &ttl, &scope, &key];
-                self.fleet.until_known(sql, given).await
-            }
-            Ending::Release => self.fleet.until_known(sql, &[&address, &attempt]).await,
-        };
-        let Known { rows, is_repeated } = rows.map_err(unavailable)?;
-        match (rows.first(), verdict) {
-            (Some(row), _) => {
-                self.tell(row.try_get(0).unwrap_or(false));
-                Ok(())
-            }
-            // An earlier try, whose answer was lost, may have deleted the row.
-            (None, Ending::Release) if is_repeated => Ok(()),
-            (None, _) => Err(Error::Fenced),
-        }
-    }
-
-    /// Wakes those on other nodes who wait for the key.
-    fn tell(&self, waited: bool) {
-        if waited {
-            self.fleet.elsewhere.tell(&self.fleet, self.address);
-        }
-    }
-
-    async fn record(&self, response: Option<Response<Bytes>>) -> Result<Record> {
-        let payload = Bytes::from(codec::encode(&self.past.completion(self.ttl, response)));
-        let completion = Completion {
+    /// What a completion with this payload says.
+    pub(crate) fn completion(&self, payload: Bytes) -> Completion {
+        Completion {
             address: self.address,
             attempt: self.attempt,
             ttl_ms: millis(self.ttl),
             scope: self.past.scope.as_bytes().to_vec(),
             key: self.past.key.as_str().to_owned(),
-            payload: payload.clone(),
-        };
-        match self.fleet.queue.complete(completion).await.map_err(unavailable)? {
-            Completed::Done(done) => {
-                self.tell(done.waited);
-                record(&payload, done.expires_ms).map_err(unavailable)
-            }
-            Completed::Fenced => Err(Error::Fenced),
+            payload,
         }
+    }
+
+    pub(crate) fn encode(&self, response: Option<Response<Bytes>>) -> Bytes {
+        codec::encode(&self.past.completion(self.ttl, response)).into()
+    }
+
+    /// Notes that a transaction of the caller's may write this record.
+    pub(crate) fn note_draft(&mut self, payload: Bytes) {
+        self.draft = Some(payload);
     }
 
     /// Stores checkpoint number `number`, counted from 1.
@@ -169,7 +127,11 @@ impl Claim {
         let (old, new, ttl) = (self.attempt, Uuid::now_v7(), millis(asked.ttl));
         let request_id = asked.request_id.as_str();
         let sql = &self.fleet.statements.retry;
-        let rows = self.fleet.query(sql, &[&self.address, &old, &new, &request_id, &ttl]).await;
+        let begun = self.fleet.query(sql, &[&self.address, &old, &new, &request_id, &ttl]).await;
+        let rows = begun.inspect_err(|_| {
+            // It may have begun all the same, and nothing runs under it.
+            self.fleet.undo(Undo::GiveUp, self.address, new);
+        });
         if rows.map_err(unavailable)?.is_empty() {
             // An earlier try may have begun it.
             let seen = self.fleet.find(self.address).await.map_err(unavailable)?;
@@ -182,32 +144,6 @@ impl Claim {
         self.ttl = asked.ttl;
         self.past.advance(&asked);
         Ok(self)
-    }
-}
-
-/// The ways in which a claim ends without a record.
-enum Ending {
-    Release,
-    Interrupt,
-}
-
-/// Waits for an outcome and settles the hold by it. If that takes longer than the caller has
-/// patience, the caller is told so, and the hold waits on alone.
-async fn resolve<T>(
-    patience: Duration,
-    outcome: impl Future<Output = Result<T>>,
-    promise: Promise<T>,
-    hold: Hold,
-    settle: impl FnOnce(Result<T>, Hold) -> Result<T>,
-) {
-    let mut outcome = std::pin::pin!(outcome);
-    match tokio::time::timeout(patience, &mut outcome).await {
-        Ok(known) => promise.fulfil(settle(known, hold)),
-        Err(_) => {
-            promise.fulfil(Err(unavailable(Trouble::Slow)));
-            // Nobody is told any more; the key is freed, or kept.
-            let _ = settle(outcome.await, hold);
-        }
     }
 }
 
@@ -228,7 +164,7 @@ impl backend::Claim for Claim {
             return Ticket::ready(hold.answer_with(Err(Error::stopped())));
         }
         fleet.runtime.clone().spawn(async move {
-            let recorded = self.record(response);
+            let recorded = self.recorded(response);
             let settle = |outcome: Result<Record>, hold: Hold| hold.answer_with(outcome);
             resolve(fleet.patience, recorded, promise, hold, settle).await;
         });
@@ -270,19 +206,12 @@ impl Drop for Claim {
             // The row stays claimed too, for as long as this process's session lives.
             return;
         }
-        let fleet = Arc::clone(&self.fleet);
-        let (address, attempt) = (self.address, self.attempt);
+        let undo = if is_durable { Undo::GiveUp } else { Undo::Release };
+        let undone = self.fleet.undo(undo, self.address, self.attempt);
         self.fleet.runtime.spawn(async move {
-            let statements = &fleet.statements;
-            let sql = if is_durable { &statements.give_up } else { &statements.release };
-            let ended = fleet.until_known(sql, &[&address, &attempt]).await;
             // The next in line asks the database, whatever came of this.
+            let _ = undone.await;
             hold.free();
-            if let Ok(known) = ended
-                && known.rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false))
-            {
-                fleet.elsewhere.tell(&fleet, address);
-            }
         });
     }
 }

@@ -22,8 +22,11 @@ mod schema;
 mod session;
 mod statements;
 mod sweep;
+mod transaction;
 mod trouble;
+mod verdict;
 
 pub use builder::{Builder, Postgres};
 pub use error::Error;
 pub use schema::SCHEMA;
+pub use transaction::CompleteIn;

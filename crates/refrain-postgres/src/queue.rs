@@ -380,7 +380,7 @@ impl Queue {
     }
 
     /// The slot of time in which a record that is completed now expires.
-    fn guess(&self, ttl_ms: i64) -> i64 {
+    pub(crate) fn guess(&self, ttl_ms: i64) -> i64 {
         self.session.now_ms().saturating_add(ttl_ms) / self.slot_ms
     }
 }

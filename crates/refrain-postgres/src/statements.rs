@@ -33,6 +33,8 @@ pub(crate) struct Statements {
     pub(crate) claim: Sql,
     pub(crate) claims: Sql,
     pub(crate) find: Sql,
+    /// As `find`, and fails while a transaction has the row.
+    pub(crate) find_settled: Sql,
     /// One for each slot.
     pub(crate) complete: Vec<Sql>,
     pub(crate) completions: Vec<Sql>,
@@ -124,6 +126,7 @@ impl Statements {
             claim: Sql { text: texts.claim_one(), types: CLAIM_ONE },
             claims: Sql { text: texts.claims(), types: CLAIM_MANY },
             find: Sql { text: texts.seen("k.address = ANY($1)"), types: &[Type::UUID_ARRAY] },
+            find_settled: texts.find_settled(),
             complete: slots()
                 .map(|slot| Sql { text: texts.complete(slot), types: COMPLETE_ONE })
                 .collect(),
@@ -275,6 +278,17 @@ impl Texts<'_> {
              FROM {schema}.key k LEFT JOIN {schema}.session s ON s.id = k.session \
              LEFT JOIN LATERAL ({bodies}) b ON true WHERE {condition}"
         )
+    }
+
+    fn find_settled(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!(
+                "SELECT attempt, {EXPIRES_MS}, waited, state FROM {schema}.key k \
+                 WHERE address = $1 FOR UPDATE NOWAIT"
+            ),
+            types: &[Type::UUID],
+        }
     }
 
     fn release(&self) -> Sql {

@@ -16,6 +16,8 @@ pub(crate) enum Trouble {
     Damaged(&'static str),
     #[error("the key keeps changing")]
     Restless,
+    #[error("the transaction that was to complete the operation was rolled back")]
+    RolledBack,
 }
 
 impl Trouble {
@@ -23,7 +25,7 @@ impl Trouble {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Slow | Self::Restless => true,
-            Self::Closed | Self::Damaged(_) => false,
+            Self::Closed | Self::Damaged(_) | Self::RolledBack => false,
             Self::Database(error) => match error.code() {
                 // The connection broke.
                 None => true,
@@ -48,7 +50,7 @@ impl Trouble {
             Self::Database(error) => error.code().is_none_or(|code| {
                 *code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("57P")
             }),
-            Self::Closed | Self::Damaged(_) | Self::Restless => false,
+            Self::Closed | Self::Damaged(_) | Self::Restless | Self::RolledBack => false,
         }
     }
 }
