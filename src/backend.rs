@@ -33,8 +33,9 @@ use crate::key::{Fingerprint, Key, RequestId, Scope, random_bytes};
 use crate::record::Record;
 use crate::stats::Stats;
 
+pub use crate::cursor::Cursor;
 pub use crate::record::Completion;
-pub use crate::table::{Cursor, Hold, Limits};
+pub use crate::table::{Hold, Limits};
 pub use crate::ticket::{Promise, Ticket};
 
 /// The keeper of a store's records.
@@ -45,16 +46,17 @@ pub use crate::ticket::{Promise, Ticket};
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Claims a key for an operation, or says what is known about the key.
     ///
-    /// A key may have been handed on just before the store stopped, so [`check`](Self::check) is
-    /// asked again before a claim is granted: nothing runs that could not be recorded.
-    ///
     /// `hold` is the key, held in this process. The claim carries it, and frees it once the verdict
     /// is durable. Where there is no claim to carry it, it is freed here: by
     /// [`Answer::recorded`] for a record that was found, or by dropping it.
     ///
+    /// The ticket must be ready within a time that the backend sets: a caller that gives up waits for
+    /// it nevertheless.
+    ///
     /// # Errors
     ///
-    /// Any; the key is then free, and nothing was claimed.
+    /// Any. Nothing runs under the claim: a backend that cannot tell whether it was made undoes it, and
+    /// [retains](Hold::retain) the key where it cannot.
     fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer>;
 
     /// Finds the live record of a key.
@@ -67,16 +69,16 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The record is gone for good once the ticket is ready.
     fn forget(&self, hold: Hold) -> Ticket<()>;
 
-    /// Lists interrupted runs in the order of their scope and key, from behind `after` on: `max` of
-    /// them, or fewer if there are no more. Expired runs are left out. The store leaves out those that
+    /// Lists interrupted runs in the order of the bytes of their scopes and keys, from behind `after` on:
+    /// `max` of them, or fewer if there are no more. `max` is small. Expired runs are left out. The store leaves out those that
     /// a request of this process is judging.
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>>;
 
-    /// The time by the backend's clock. A record is replayed until its
+    /// Returns the time by the backend's clock. A record is replayed until its
     /// [`expires_at`](Record::expires_at), and not from then on.
     fn now(&self) -> SystemTime;
 
-    /// The limits that callers keep to, the same for as long as the backend lives. The store stores no
+    /// Returns the limits that callers keep to, the same for as long as the backend lives. The store stores no
     /// body over [`MAX_BODY_BYTES`](crate::codec::MAX_BODY_BYTES), whatever they say.
     fn rules(&self) -> Rules {
         Rules::default()
@@ -87,7 +89,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// The backend's figures, cheap: no disk and no network is asked. All are zero for a backend that
+    /// Returns the backend's figures, cheap: no disk and no network is asked. All are zero for a backend that
     /// counts nothing; the store counts the operations in flight itself.
     fn stats(&self) -> Stats {
         Stats::default()
@@ -107,7 +109,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Takes no more work, and lets go of what the backend holds. The store has refused new requests
     /// before, and waited for those in flight; verdicts of the ones that are left come too late.
     ///
-    /// Called more than once, also by the last handle as it is dropped.
+    /// Every ticket that the backend still owes is answered, with an error at the latest: an
+    /// [`Elsewhere`](Answer::Elsewhere) too. Called more than once, also by the last handle as it is
+    /// dropped, which does not wait for the ticket.
     fn close(&self) -> Ticket<()> {
         Ticket::ready(Ok(()))
     }
@@ -123,7 +127,7 @@ pub struct Asked {
     pub request_id: RequestId,
     /// The time for which the record will be kept, within the backend's [`Rules`].
     pub ttl: Duration,
-    /// Whether the claim must be durable before the answer is ready.
+    /// Set if the claim must be durable before the answer is ready.
     pub durable: bool,
 }
 
@@ -203,12 +207,12 @@ impl Drop for Granted {
 /// Each method that takes the claim is a verdict, and ends with the hold: [`Hold::answer_with`] and
 /// [`Hold::free_with`] do what the outcome demands. A claim that is dropped without a verdict leaves
 /// its key interrupted if it was durable. If it was volatile, the key is free, unless its hold
-/// [is kept](Hold::is_kept).
+/// [is retained](Hold::is_retained).
 pub trait Claim: Any + fmt::Debug + Send {
-    /// The facts about the run under this claim, its checkpoints included.
+    /// Returns the facts about the run under this claim, its checkpoints included.
     fn past(&self) -> &Past;
 
-    /// The key in hand.
+    /// Lends the key in hand.
     fn hold(&mut self) -> &mut Hold;
 
     /// Records the response, or with `None` that the operation is done and its response was not
@@ -216,9 +220,9 @@ pub trait Claim: Any + fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`](crate::Error::Stopped) if the outcome is unknown, and
-    /// [`Error::Fenced`](crate::Error::Fenced) if another node has taken the key over, in which case
-    /// nothing was recorded. [`Hold::answer_with`] frees or keeps the key as the outcome demands.
+    /// [`Error::Fenced`](crate::Error::Fenced) if another node has taken the key over: nothing was
+    /// recorded. After any other error the outcome is unknown, and the key is retained;
+    /// [`Hold::answer_with`] does both.
     ///
     /// # Durability
     ///
@@ -226,13 +230,17 @@ pub trait Claim: Any + fmt::Debug + Send {
     fn complete(self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record>;
 
     /// Frees the key, durably if the claim was, because nothing happened.
+    ///
+    /// # Errors
+    ///
+    /// As for [`complete`](Self::complete); [`Hold::free_with`] does what they demand.
     fn release(self: Box<Self>) -> Ticket<()>;
 
     /// Makes the key interrupted, durably, because nobody knows what happened.
     ///
     /// # Errors
     ///
-    /// The key then stays claimed for as long as the process lives; see [`Hold::free_with`].
+    /// As for [`complete`](Self::complete); [`Hold::free_with`] does what they demand.
     fn interrupt(self: Box<Self>) -> Ticket<()>;
 
     /// Stores a recovery point of this run. It is asked only of a durable claim, and within the
@@ -250,7 +258,9 @@ pub trait Claim: Any + fmt::Debug + Send {
 }
 
 /// One run of an operation: whose, which key, for what, and how far it came.
-#[derive(Clone, Debug)]
+///
+/// `Debug` shows neither the key nor what the checkpoints and the seed hold.
+#[derive(Clone)]
 pub struct Past {
     /// Whose key it is.
     pub scope: Scope,
@@ -268,6 +278,16 @@ pub struct Past {
     /// its attempts and after a restart; none if the claim is volatile. Downstream keys are derived
     /// from them.
     pub seed: Option<[u8; 24]>,
+}
+
+impl fmt::Debug for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Past")
+            .field("request_id", &self.request_id)
+            .field("attempt", &self.attempt)
+            .field("checkpoints", &self.checkpoints.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Past {
@@ -291,6 +311,11 @@ impl Past {
         }
     }
 
+    /// Returns whether the claim of this run is durable.
+    pub fn is_durable(&self) -> bool {
+        self.seed.is_some()
+    }
+
     /// Makes this the next run, for the request that asks.
     pub fn advance(&mut self, asked: &Asked) {
         self.attempt = self.attempt.saturating_add(1);
@@ -308,7 +333,7 @@ impl Past {
         Completion { fingerprint, request_id, ttl, response }
     }
 
-    /// The place behind this run in the list of [`Backend::interrupted`].
+    /// Returns the place behind this run in the list of [`Backend::interrupted`].
     pub fn cursor(&self) -> Cursor {
         Cursor { scope: self.scope, key: self.key.clone() }
     }

@@ -19,8 +19,8 @@ use crate::record::Record;
 use crate::table::{Acquired, Hold, Waited, Waiter};
 use crate::ticket::{Ticket, block_on, block_on_timeout};
 
-/// The most times that a record which was found has expired before it was looked at. A backend that
-/// goes on finding one has another clock than it says.
+/// The most records that a backend may find for one request and that are over when it finds them: its
+/// clock is then another than it says.
 const MAX_EXPIRED: u8 = 3;
 /// Time is counted in milliseconds.
 const MIN_TTL: Duration = Duration::from_millis(1);
@@ -59,7 +59,7 @@ pub struct Begin {
     request_id: RequestId,
     state: State,
     given_up: bool,
-    /// The records that were found and had expired when they were looked at.
+    /// The records that the backend has found and that were over then.
     expired: u8,
     /// Measures the wait for another request, if there was one.
     waited: Option<Stopwatch>,
@@ -145,8 +145,14 @@ impl Begin {
 
     /// Asks the backend with the key in hand, so that nothing else in this process can change what
     /// is known about it.
+    ///
+    /// The key may have been handed on just before the store stopped: nothing runs that could not be
+    /// recorded.
     fn ask(&self, hold: Hold) -> State {
-        State::Asking(self.face.backend.claim(self.asked(), hold))
+        match self.face.table.check() {
+            Ok(()) => State::Asking(self.face.backend.claim(self.asked(), hold)),
+            Err(error) => State::Ready(Err(error)),
+        }
     }
 
     fn rules(&self) -> Rules {
@@ -163,14 +169,17 @@ impl Begin {
         )
     }
 
-    fn judge(&self, answer: Answer) -> State {
+    fn judge(&mut self, answer: Answer) -> State {
         State::Ready(match answer {
+            Answer::Recorded(record) if self.is_over(&record) => self.suspect(record),
             Answer::Claimed(granted) => {
                 Ok(Outcome::Execute(Permit::new(granted.into_claim(), self.rules())))
             }
             Answer::Recorded(record) => Ok(self.replay(record)),
             Answer::Interrupted(claim) => self.interrupted(claim),
             Answer::Elsewhere { holder, hold, changed } => {
+                // The others here who wait for the key are told of the request that runs.
+                hold.name_holder(&holder);
                 return State::Elsewhere { holder, hold, changed };
             }
         })
@@ -226,10 +235,8 @@ impl Future for Begin {
             let given_up = self.given_up;
             self.state = match std::mem::replace(&mut self.state, State::Done) {
                 // The record was live when it was found, and has expired since.
-                State::Ready(Ok(Outcome::Replay(record)))
-                    if record.expires_at() <= self.face.backend.now() =>
-                {
-                    let state = self.start_over();
+                State::Ready(Ok(Outcome::Replay(record))) if self.is_over(&record) => {
+                    let state = self.start();
                     return self.pause(state, cx);
                 }
                 State::Ready(outcome) => {
@@ -277,6 +284,7 @@ impl Begin {
     ) -> Poll<Result<Outcome>> {
         self.waited.get_or_insert_with(Stopwatch::start);
         if Pin::new(&mut changed).poll(cx).is_ready() {
+            hold.name_holder(&self.request_id);
             let state = self.ask(hold);
             return self.pause(state, cx);
         }
@@ -284,13 +292,19 @@ impl Begin {
         Poll::Pending
     }
 
-    fn start_over(&mut self) -> State {
+    fn is_over(&self, record: &Record) -> bool {
+        record.expires_at() <= self.face.backend.now()
+    }
+
+    /// Takes a record that was over when the backend found it: the key is asked for again, but not for
+    /// ever.
+    fn suspect(&mut self, record: Record) -> Result<Outcome> {
         self.expired += 1;
         if self.expired > MAX_EXPIRED {
             let reason = "the backend finds a record that has expired by its own clock";
-            return State::Ready(Err(Error::unavailable(reason)));
+            return Err(Error::unavailable(reason));
         }
-        self.start()
+        Ok(Outcome::Replay(record))
     }
 
     /// Goes on from another state, but lets others run first: a backend that sends the face round and

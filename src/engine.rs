@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use crate::backend::{Answer, Asked, Backend, Cursor, Past, Rules};
 use crate::error::{Error, Result};
-use crate::key::{Key, Scope};
+use crate::key::{Address, Key, Scope};
 use crate::observe::{self, Stopwatch};
 use crate::record::Record;
 use crate::stats::Stats;
@@ -48,7 +48,7 @@ use commit::Effect;
 use core::{Engine, Message, Waiting};
 use disk::Disk;
 use entry::{Encoded, Entry};
-use ledger::Opened;
+use ledger::{OpenClaim, Opened};
 use reaper::Reaper;
 use settings::Settings;
 
@@ -145,19 +145,18 @@ impl Backend for Embedded {
         let listed = engine.check().map(|()| {
             let uuid = &engine.ledger.uuid;
             let now = engine.ledger.timeline.now();
+            let after = after.as_ref().map(|Cursor { scope, key }| (scope, key));
             let claims = engine.ledger.claims.lock();
-            let mut pasts: Vec<Past> = claims
-                .iter()
-                .filter(|(address, claim)| {
-                    let place = Cursor { scope: address.scope, key: address.key.clone() };
-                    claim.expiry() > now && after.as_ref().is_none_or(|after| *after < place)
-                })
+            let is_listed = |(address, claim): &(&Address, &OpenClaim)| {
+                claim.expiry() > now
+                    && after.is_none_or(|after| after < (&address.scope, &address.key))
+            };
+            let mut page: Vec<_> = claims.iter().filter(is_listed).collect();
+            page.sort_unstable_by(|(a, _), (b, _)| (&a.scope, &a.key).cmp(&(&b.scope, &b.key)));
+            page.truncate(max);
+            page.into_iter()
                 .map(|(address, claim)| claim.clone().into_past(address, uuid))
-                .collect();
-            drop(claims);
-            pasts.sort_unstable_by_key(Past::cursor);
-            pasts.truncate(max);
-            pasts
+                .collect()
         });
         Ticket::ready(listed)
     }

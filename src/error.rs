@@ -156,7 +156,8 @@ pub enum Error {
     #[error("the claim was lost to another node")]
     Fenced,
 
-    /// The backend cannot be reached. Nothing was claimed; retry later.
+    /// The backend cannot be reached. Asked for a key, nothing runs: retry later. Asked for a verdict,
+    /// its outcome is unknown.
     #[error("the store cannot be reached")]
     #[non_exhaustive]
     Unavailable {

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::table::Table;
 
+/// The longest time that a backend may take to close, once nothing is in flight.
+const BACKEND_WITHIN: Duration = Duration::from_secs(60);
+
 /// The two halves of a store, shared by its handles and by the requests that wait.
 #[derive(Debug)]
 pub(crate) struct Face {
@@ -39,6 +42,16 @@ impl Face {
     pub(crate) fn close(&self, timeout: Duration) -> Result<usize> {
         self.is_closing.store(true, Ordering::Release);
         let left = self.table.close(timeout, &Error::stopped());
-        self.backend.close().wait().map(|()| left)
+        match self.backend.close().wait_timeout(BACKEND_WITHIN) {
+            Ok(closed) => closed.map(|()| left),
+            Err(_) => Err(Error::unavailable("the backend does not close")),
+        }
+    }
+
+    /// Closes as the last handle is dropped, without waiting.
+    pub(crate) fn abandon(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.table.stop(&Error::stopped());
+        drop(self.backend.close());
     }
 }

@@ -84,6 +84,7 @@ mod begin;
 pub mod client;
 pub mod clock;
 pub mod codec;
+mod cursor;
 mod engine;
 pub mod error;
 mod face;

@@ -80,9 +80,9 @@ impl Permit {
     }
 
     fn finish(mut self, response: Option<Response<Bytes>>) -> Ticket<Record> {
-        self.claim.hold().keep_if_dropped();
-        observe::ended(if response.is_some() { "stored" } else { "without_response" });
-        self.claim.complete(response)
+        self.claim.hold().retain_if_dropped();
+        let name = if response.is_some() { "stored" } else { "without_response" };
+        counted(name, self.claim.complete(response))
     }
 
     /// Frees the key, because nothing happened. The next request with the key runs.
@@ -97,8 +97,7 @@ impl Permit {
     /// [`Error::Stopped`] for a durable claim: it is unknown until the store is reopened if the
     /// claim is gone.
     pub fn release(self) -> Ticket<()> {
-        observe::ended("released");
-        self.claim.release()
+        counted("released", self.claim.release())
     }
 
     /// Gives up the key because its outcome is unknown. The key becomes interrupted, even if its
@@ -114,9 +113,8 @@ impl Permit {
     /// [`Error::Limit`] for the store's durable claims, [`Error::Full`] or [`Error::Stopped`]. The
     /// key then stays claimed for as long as the process lives.
     pub fn interrupt(mut self) -> Ticket<()> {
-        self.claim.hold().keep_if_dropped();
-        observe::ended("interrupted");
-        self.claim.interrupt()
+        self.claim.hold().retain_if_dropped();
+        counted("interrupted", self.claim.interrupt())
     }
 
     /// Gives up the key without a verdict, for a program that cannot tell the outcome, as when a
@@ -125,8 +123,8 @@ impl Permit {
     /// A volatile key stays claimed for as long as the process lives; a durable one is interrupted.
     /// Nothing is written.
     pub fn abandon(mut self) {
-        if self.claim.past().seed.is_none() {
-            self.claim.hold().keep_if_dropped();
+        if !self.claim.past().is_durable() {
+            self.claim.hold().retain_if_dropped();
         }
     }
 
@@ -152,7 +150,7 @@ impl Permit {
     }
 
     fn admit_checkpoint(&self, bytes: usize) -> Result<()> {
-        if self.claim.past().seed.is_none() {
+        if !self.claim.past().is_durable() {
             return Err(Error::Volatile);
         }
         if self.checkpoints().len() >= Past::MAX_CHECKPOINTS {
@@ -206,8 +204,10 @@ impl Permit {
         any.downcast_mut()
     }
 
-    /// Takes the backend's own claim out of the permit, for operations that only that backend has,
-    /// such as completing inside a transaction of its database.
+    /// Takes the backend's own claim out of the permit, as [`claim_mut`](Self::claim_mut) lends it.
+    ///
+    /// The claim then wants its verdict from the caller. Before a verdict that says that the operation
+    /// ran, call [`Hold::retain_if_dropped`](crate::backend::Hold::retain_if_dropped).
     ///
     /// # Errors
     ///
@@ -220,6 +220,14 @@ impl Permit {
         let any: Box<dyn Any> = self.claim;
         Ok(any.downcast().expect("its type was looked at"))
     }
+}
+
+/// Counts a verdict that was not refused at once.
+fn counted<T>(name: &'static str, ticket: Ticket<T>) -> Ticket<T> {
+    if !ticket.is_refused() {
+        observe::ended(name);
+    }
+    ticket
 }
 
 impl fmt::Debug for Permit {

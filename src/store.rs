@@ -16,6 +16,9 @@ use crate::stats::Stats;
 use crate::table::{Acquired, Limits, Table};
 use crate::ticket::Ticket;
 
+/// The interrupted runs that a backend is asked for at a time.
+const PAGE: usize = 256;
+
 /// Idempotency records, with a table of keys in flight in front.
 ///
 /// A handle: clones share the store, and the last one closes it. Permits and tickets may outlive the
@@ -137,19 +140,19 @@ impl Store {
     pub fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
         let face = Arc::clone(&self.0.0);
         let mut page = match face.check() {
-            Ok(()) => face.backend.interrupted(after, max),
+            Ok(()) => face.backend.interrupted(after, PAGE),
             Err(error) => Ticket::ready(Err(error)),
         };
         let mut listed = Vec::new();
         Ticket::polling(move |cx| {
             loop {
                 let pasts = ready!(Pin::new(&mut page).poll(cx))?;
-                let next = pasts.last().filter(|_| pasts.len() >= max).map(Past::cursor);
+                let next = pasts.last().filter(|_| pasts.len() >= PAGE).map(Past::cursor);
                 let free = |past: &Past| !face.table.is_held(past.scope, &past.key);
                 listed.extend(pasts.into_iter().filter(free).take(max - listed.len()));
                 match next {
                     Some(next) if listed.len() < max => {
-                        page = face.backend.interrupted(Some(next), max);
+                        page = face.backend.interrupted(Some(next), PAGE);
                     }
                     _ => return Poll::Ready(Ok(std::mem::take(&mut listed))),
                 }
@@ -187,6 +190,7 @@ impl Store {
     ///
     /// The obstacle, such as a full disk, in which case nothing is lost; [`Error::Stopped`].
     pub fn reap(&self) -> Result<()> {
+        self.face().check()?;
         self.face().backend.reap().wait()
     }
 
@@ -215,6 +219,6 @@ impl Store {
 impl Drop for Handle {
     fn drop(&mut self) {
         // A program that needs the outcome calls `close`.
-        let _ = self.0.close(Duration::ZERO);
+        self.0.abandon();
     }
 }

@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, VecDeque, hash_map};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::address_map::AddressMap;
@@ -24,6 +24,12 @@ use crate::record::Record;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, OnceLock};
 use crate::ticket::Slot;
+
+mod hold;
+mod waiter;
+
+pub use hold::Hold;
+pub(crate) use waiter::{Waited, Waiter};
 
 /// Few under chosen schedules, because threads never meet in an empty shard.
 const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
@@ -54,8 +60,8 @@ impl Default for Limits {
 
 /// The keys in flight in this process, and the requests that wait for them.
 ///
-/// A [`Store`](crate::Store) takes a key here before it asks the backend, which owns the table:
-/// should the backend fail while requests wait, [`stop`](Self::stop) ends their waits.
+/// A [`Store`](crate::Store) takes a key here before it asks its backend. Should the embedded engine
+/// fail while requests wait, [`stop`](Self::stop) ends their waits.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// Clients do not know it, so they cannot aim at one shard.
@@ -63,8 +69,8 @@ pub(crate) struct Table {
     shards: Box<[Mutex<AddressMap<InFlight>>]>,
     scopes: Box<[Mutex<HashMap<Scope, usize>>]>,
     in_flight: AtomicUsize,
-    /// Keys kept for the rest of the process. They count towards the limit.
-    kept: AtomicUsize,
+    /// Keys retained for the rest of the process. They count towards the limit.
+    retained: AtomicUsize,
     limits: Limits,
     stopped: OnceLock<Error>,
     idle: Mutex<()>,
@@ -114,7 +120,7 @@ impl Table {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             scopes: (0..SHARDS).map(|_| Mutex::default()).collect(),
             in_flight: AtomicUsize::new(0),
-            kept: AtomicUsize::new(0),
+            retained: AtomicUsize::new(0),
             limits,
             stopped: OnceLock::new(),
             idle: Mutex::new(()),
@@ -122,7 +128,7 @@ impl Table {
         })
     }
 
-    /// The address that the table and its backend know a key by.
+    /// Returns the address that the table and its backend know a key by.
     pub(crate) fn address(&self, scope: Scope, key: Key) -> Address {
         Address::new(&self.seed, scope, key)
     }
@@ -149,7 +155,7 @@ impl Table {
                 let slot = Arc::new(Slot::new());
                 waiters
                     .push_back(Queued { request_id: request_id.clone(), slot: Arc::clone(&slot) });
-                Ok(Acquired::Waiting(Waiter { address: address.clone(), place: Some(place), slot }))
+                Ok(Acquired::Waiting(Waiter::new(address.clone(), place, slot)))
             }
         }
     }
@@ -173,17 +179,13 @@ impl Table {
         self.stopped.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// Whether a request of this process holds the key, or one to whom it was handed on.
+    /// Returns whether a request of this process holds the key, or one to whom it was handed on.
     pub(crate) fn is_held(&self, scope: Scope, key: &Key) -> bool {
-        self.holds(&self.address(scope, key.clone()))
+        let address = self.address(scope, key.clone());
+        self.shard(&address).lock().contains_key(&address)
     }
 
-    /// Whether the key of this address is held.
-    pub(crate) fn holds(&self, address: &Address) -> bool {
-        self.shard(address).lock().contains_key(address)
-    }
-
-    /// The number of operations that have not ended, waiting ones included.
+    /// Returns the number of operations that have not ended, waiting ones included.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
@@ -235,21 +237,21 @@ impl Table {
 struct Place {
     table: Arc<Table>,
     scope: Scope,
-    /// Whether its key stays in flight for good, and goes on counting for its scope.
-    is_kept: bool,
+    /// Set if its key stays in flight for good, and goes on counting for its scope.
+    is_retained: bool,
 }
 
 impl Place {
     fn take(table: &Arc<Table>, scope: Scope) -> Result<Self> {
         let max = table.limits.in_flight;
-        let room = max.saturating_sub(table.kept.load(Ordering::Acquire));
+        let room = max.saturating_sub(table.retained.load(Ordering::Acquire));
         table
             .in_flight
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < room).then_some(n + 1))
             .map(|n| observe::in_flight(n + 1))
             .map_err(|_| Error::limit(Limit::InFlight, max))?;
         // From here on, dropping the place gives the share back.
-        let place = Self { table: Arc::clone(table), scope, is_kept: false };
+        let place = Self { table: Arc::clone(table), scope, is_retained: false };
         let mut scopes = place.shard().lock();
         let count = scopes.entry(scope).or_insert(0);
         *count += 1;
@@ -269,7 +271,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let shard = self.shard();
-        if !self.is_kept
+        if !self.is_retained
             && let hash_map::Entry::Occupied(mut count) = shard.lock().entry(self.scope)
         {
             *count.get_mut() -= 1;
@@ -283,204 +285,6 @@ impl Drop for Place {
             // Under the mutex, so that a thread about to wait has either seen zero or is waiting.
             drop(self.table.idle.lock());
             self.table.idled.notify_all();
-        }
-    }
-}
-
-/// A place in the list of interrupted runs, which is in the order of scopes and keys.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor {
-    /// The scope of the last run that was listed.
-    pub scope: Scope,
-    /// The key of the last run that was listed.
-    pub key: Key,
-}
-
-/// A key held in this process: no other request here is let near it.
-///
-/// It travels with the claim on the key, and the one who makes the verdict durable frees it, only
-/// then: with [`answer`](Self::answer) for a record, or with [`free`](Self::free), which hands the key
-/// on to the first waiter.
-///
-/// Dropping it frees the key too, until a verdict is asked for by which the operation may have run:
-/// from then on a hold that is dropped keeps its key, because nobody knows the outcome.
-#[derive(Debug)]
-pub struct Hold {
-    address: Address,
-    place: Option<Place>,
-    is_kept: bool,
-}
-
-impl Hold {
-    fn new(address: Address, place: Option<Place>) -> Self {
-        Self { address, place, is_kept: false }
-    }
-
-    /// Whose key it is.
-    pub fn scope(&self) -> Scope {
-        self.address.scope
-    }
-
-    /// The client's key.
-    pub fn key(&self) -> &Key {
-        &self.address.key
-    }
-
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// The key's place in the list of interrupted runs.
-    pub fn cursor(&self) -> Cursor {
-        Cursor { scope: self.scope(), key: self.key().clone() }
-    }
-
-    /// From now on, keeps the key if the hold is dropped.
-    pub(crate) fn keep_if_dropped(&mut self) {
-        self.is_kept = true;
-    }
-
-    /// Whether dropping the hold keeps the key. The claim of a volatile operation is then to stay, too,
-    /// for as long as the process lives.
-    pub fn is_kept(&self) -> bool {
-        self.is_kept
-    }
-
-    /// Frees the key, and hands it on to the first waiter.
-    pub fn free(mut self) {
-        self.is_kept = false;
-    }
-
-    /// Frees the key and gives the record to all who waited for it.
-    ///
-    /// The backend must find the record already, so that a request that finds the key free finds the
-    /// record.
-    pub fn answer(mut self, record: &Record) {
-        let Some(place) = self.place.take() else { return };
-        let mut wakers = Wakers::default();
-        let mut shard = place.table.shard(&self.address).lock();
-        if let Some(entry) = shard.remove(&self.address) {
-            for waiter in entry.waiters {
-                wakers.note(waiter.slot.fill(Handover::Record(record.clone())));
-            }
-        }
-        drop(shard);
-        // Before anyone wakes, so that the woken find the share free.
-        drop(place);
-        wakers.wake();
-    }
-
-    /// Frees the key after a verdict that is durable, and keeps it after one whose outcome is unknown.
-    /// Returns the record or the error.
-    ///
-    /// After [`Error::Fenced`] the key is free, because the outcome is known: another node's.
-    pub fn answer_with(self, outcome: Result<Record>) -> Result<Record> {
-        match &outcome {
-            Ok(record) => self.answer(record),
-            Err(Error::Fenced) => self.free(),
-            Err(_) => self.keep(),
-        }
-        outcome
-    }
-
-    /// Frees the key after a verdict that is durable, and keeps it after one whose outcome is unknown,
-    /// as [`answer_with`](Self::answer_with) does, for a verdict without a record.
-    pub fn free_with(self, outcome: Result<()>) -> Result<()> {
-        match &outcome {
-            Ok(()) | Err(Error::Fenced) => self.free(),
-            Err(_) => self.keep(),
-        }
-        outcome
-    }
-
-    /// Keeps the key in flight for as long as the process lives, because its outcome is unknown.
-    pub fn keep(mut self) {
-        self.is_kept = true;
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let Some(mut place) = self.place.take() else { return };
-        if self.is_kept {
-            place.is_kept = true;
-            place.table.kept.fetch_add(1, Ordering::AcqRel);
-            return;
-        }
-        let table = Arc::clone(&place.table);
-        // Before the next one wakes, so that the two are not counted together. A thread that waits
-        // for idleness may go on before the key is free; nobody asks for the key by then.
-        drop(place);
-        table.hand_on(&self.address);
-    }
-}
-
-/// A wait for a key. Dropping it leaves the queue, and hands on a key that had arrived.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    address: Address,
-    place: Option<Place>,
-    slot: Arc<Slot<Handover>>,
-}
-
-/// The end of a wait, with the key itself if the key was handed on.
-#[derive(Debug)]
-pub(crate) enum Waited {
-    Record(Record),
-    Held(Hold),
-    Stopped(Error),
-}
-
-impl Waiter {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Waited> {
-        self.slot.poll(cx).map(|handover| self.accept(handover))
-    }
-
-    /// Ends the wait now: with what has arrived, or with the holder's request id.
-    pub(crate) fn give_up(mut self) -> Result<Waited, RequestId> {
-        match self.leave() {
-            Left::Answered(handover) => Ok(self.accept(handover)),
-            Left::Empty(holder) => {
-                // The waiter has left, and must not leave again when it is dropped.
-                self.place = None;
-                Err(holder)
-            }
-        }
-    }
-
-    fn accept(&mut self, handover: Handover) -> Waited {
-        let place = self.place.take();
-        match handover {
-            Handover::Record(record) => Waited::Record(record),
-            Handover::Key => Waited::Held(Hold::new(self.address.clone(), place)),
-            Handover::Stopped(error) => Waited::Stopped(error),
-        }
-    }
-
-    fn leave(&self) -> Left {
-        let place = self.place.as_ref().expect("a waiter leaves once");
-        let mut shard = place.table.shard(&self.address).lock();
-        if let Some(handover) = self.slot.close() {
-            return Left::Answered(handover);
-        }
-        let entry = shard.get_mut(&self.address).expect("a queued waiter has its entry");
-        entry.waiters.retain(|queued| !Arc::ptr_eq(&queued.slot, &self.slot));
-        Left::Empty(entry.holder.clone())
-    }
-}
-
-enum Left {
-    Answered(Handover),
-    Empty(RequestId),
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        if self.place.is_none() {
-            return;
-        }
-        if let Left::Answered(handover) = self.leave() {
-            drop(self.accept(handover));
         }
     }
 }

@@ -51,11 +51,6 @@ pub(crate) struct Claim {
 impl Desk {
     /// Claims a free key for an operation: in memory, or durably by one commit.
     pub(crate) fn claim(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
-        // A key may have been handed on just before the store stopped: nothing runs that could not
-        // be recorded.
-        if let Err(error) = self.engine.table.check() {
-            return Ticket::ready(Err(error));
-        }
         if asked.durable {
             return self.claim_durably(asked, hold);
         }
@@ -200,7 +195,7 @@ impl backend::Claim for Claim {
         }
         let ledger = &self.desk.engine.ledger;
         if let Err(error) = ledger.claims.lock().admit(self.past.scope) {
-            self.hold.keep();
+            self.hold.retain();
             return Ticket::ready(Err(error));
         }
         let Past { fingerprint, ref request_id, .. } = self.past;

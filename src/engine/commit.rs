@@ -205,11 +205,11 @@ impl Pending {
     fn fail_with(&mut self, error: &Error) {
         match self.effect.take() {
             Some(Effect::Complete { hold, promise, .. }) => {
-                hold.keep();
+                hold.retain();
                 promise.fulfil(Err(error.clone()));
             }
             Some(Effect::Claim { hold, granting, .. }) => {
-                hold.keep();
+                hold.retain();
                 granting(Err(error.clone()));
             }
             Some(
@@ -217,7 +217,7 @@ impl Pending {
                 | Effect::Interrupt { hold, promise, .. }
                 | Effect::Forget { hold, promise, .. },
             ) => {
-                hold.keep();
+                hold.retain();
                 promise.fulfil(Err(error.clone()));
             }
             Some(Effect::Checkpoint { promise, .. }) => promise.fulfil(Err(error.clone())),

@@ -107,7 +107,7 @@ fn p8_nobody_waits_in_a_table_that_has_stopped() {
             let table = Arc::clone(&table);
             let address = Address::new(&[0; 16], Scope::new("s"), key.parse().unwrap());
             thread::spawn(move || match table.acquire(&address, &"r".parse().unwrap()) {
-                Ok(Acquired::Held(held)) => held.keep(),
+                Ok(Acquired::Held(held)) => held.retain(),
                 Ok(Acquired::Waiting(mut waiter)) => {
                     let waited = block_on(std::future::poll_fn(|cx| waiter.poll(cx)));
                     assert!(matches!(waited, Waited::Stopped(_)), "the key is kept");

@@ -68,13 +68,13 @@ fn p8_giving_up_while_the_key_is_answered_ends_in_one_or_the_other() {
 #[test]
 fn p14_keys_that_stay_locked_count_for_the_limit() {
     let table = Table::new(Limits { in_flight: 1, ..ROOMY });
-    held(&table, "first").keep();
+    held(&table, "first").retain();
     assert_eq!(table.in_flight(), 0);
     let other = table.acquire(&address("s", "other"), &request("other"));
     assert!(matches!(other, Err(Error::Limit { limit: Limit::InFlight, .. })));
     // The limit of the scope applies first, so that no other scope is kept out.
     let table = Table::new(Limits { in_flight: 2, per_scope: 1, ..ROOMY });
-    held(&table, "first").keep();
+    held(&table, "first").retain();
     let same = table.acquire(&address("s", "other"), &request("other"));
     assert!(matches!(same, Err(Error::Limit { limit: Limit::InFlightPerScope, .. })));
     assert!(table.acquire(&address("t", "k"), &request("other")).is_ok());
@@ -154,7 +154,7 @@ fn stopping_ends_every_wait_and_keeps_held_keys() {
     let second = waiter(&table, "second");
     table.stop(&Error::Stopped { source: None });
     assert!(matches!(second.give_up(), Ok(Waited::Stopped(_))));
-    first.keep();
+    first.retain();
     let again = table.acquire(&address("s", "k"), &request("again"));
     assert!(matches!(again, Err(Error::Stopped { .. })));
     assert!(table.wait_idle(Duration::ZERO));

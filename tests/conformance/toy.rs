@@ -126,8 +126,8 @@ impl backend::Claim for Claim {
     }
 
     fn release(self: Box<Self>) -> Ticket<()> {
-        let state = self.toy.state();
-        Ticket::ready(state.map(|mut state| drop(state.rows.remove(&self.hold.cursor()))))
+        let freed = self.toy.state().map(|mut state| drop(state.rows.remove(&self.hold.cursor())));
+        Ticket::ready(self.hold.free_with(freed))
     }
 
     fn interrupt(mut self: Box<Self>) -> Ticket<()> {

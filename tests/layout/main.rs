@@ -10,7 +10,7 @@ use source::{Module, Tree};
 /// The rooms from the ground up. A module may import only what stands on a lower floor.
 const ROOMS: [&[&str]; 14] = [
     &["sync", "key"],
-    &["error", "clock", "address_map"],
+    &["error", "clock", "address_map", "cursor"],
     &["observe", "operation", "stats"],
     &["record", "ticket"],
     &["codec", "table"],

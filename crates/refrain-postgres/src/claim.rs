@@ -202,7 +202,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let Some(hold) = self.hold.take() else { return };
         let is_durable = self.past.seed.is_some();
-        if hold.is_kept() && !is_durable {
+        if hold.is_retained() && !is_durable {
             // The row stays claimed too, for as long as this process's session lives.
             return;
         }

@@ -89,7 +89,12 @@ pub(crate) fn p16_what_is_held_shows_its_request_and_never_its_key(house: &impl 
     let shown = format!("{outcome:?}");
     assert!(shown.contains("req_a") && shown.contains("attempt: 1"), "{shown}");
     assert!(!shown.contains("secret"), "{shown}");
-    drop(outcome);
+    let Outcome::Execute(mut permit) = outcome else { panic!("{outcome:?}") };
+    permit.checkpoint("private").wait().unwrap();
+    give_up(&store, permit);
+    let shown = format!("{:?}", store.interrupted(None, 1).wait().unwrap());
+    assert!(shown.contains("req_a") && shown.contains("checkpoints: 1"), "{shown}");
+    assert!(!shown.contains("secret") && !shown.contains("private"), "{shown}");
     let attempt = interrupted(&store, &named);
     let shown = format!("{attempt:?}");
     assert!(shown.contains("req_a") && shown.contains("number: 1"), "{shown}");

@@ -18,6 +18,9 @@ pub(crate) fn a_closed_store_answers_that_it_is_stopped(house: &impl House) {
     assert!(matches!(store.begin(&operation("b")).wait(), Err(Error::Stopped { .. })));
     assert!(matches!(store.get(scope(), &key("a")).wait(), Err(Error::Stopped { .. })));
     assert!(matches!(store.interrupted(None, 1).wait(), Err(Error::Stopped { .. })));
+    assert!(matches!(store.forget(scope(), &key("a")).wait(), Err(Error::Stopped { .. })));
+    assert!(matches!(store.verify(), Err(Error::Stopped { .. })));
+    assert!(matches!(store.reap(), Err(Error::Stopped { .. })));
 }
 
 pub(crate) fn closing_lets_a_running_operation_complete(house: &impl House) {

@@ -1,8 +1,10 @@
 //! P9: a record is replayed for its whole TTL, and never after it.
 
+use std::pin::Pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use refrain::Error;
+use refrain::{Error, Outcome};
 
 use super::House;
 use super::kit::*;
@@ -13,6 +15,7 @@ pub(crate) fn p9_a_record_is_replayed_until_its_ttl_is_over_and_not_later(house:
     house.pass_time(DAY - house.grain());
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
     house.pass_time(house.grain());
+    assert!(store.get(scope(), &key("a")).wait().unwrap().is_none());
     assert_eq!(replayed(&store, "a"), None);
     run(&store, "a");
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
@@ -25,6 +28,36 @@ pub(crate) fn p9_the_ttl_counts_from_the_commit_and_not_from_the_claim(house: &i
     permit.complete(&response("a")).wait().unwrap();
     house.pass_time(DAY - house.grain());
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
+}
+
+pub(crate) fn p9_a_record_that_has_expired_since_it_was_found_is_not_replayed(house: &impl House) {
+    let store = house.open();
+    run(&store, "a");
+    let begin = store.begin(&operation("a"));
+    house.pass_time(DAY);
+    assert!(matches!(begin.wait().unwrap(), Outcome::Execute(_)));
+}
+
+/// Each time that it was looked for again, it was there again, and over before it was looked at.
+pub(crate) fn p9_a_brief_record_that_a_waiter_misses_again_and_again_is_no_error(
+    house: &impl House,
+) {
+    let store = house.open();
+    let brief = operation("a").ttl(HOUR);
+    let mut permit = execute(&store, &brief);
+    let mut waiting = store.begin(&brief);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..5 {
+        assert!(Pin::new(&mut waiting).poll(&mut cx).is_pending());
+        permit.complete(&response("a")).wait().unwrap();
+        house.pass_time(HOUR);
+        permit = execute(&store, &brief);
+    }
+    permit.complete(&response("last")).wait().unwrap();
+    match waiting.wait().unwrap() {
+        Outcome::Replay(record) => assert_eq!(record.response().unwrap().body(), "last"),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(crate) fn an_operation_may_expire_earlier_than_the_store(house: &impl House) {
