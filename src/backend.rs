@@ -1,9 +1,9 @@
 //! The seam behind a [`Store`](crate::Store): a [`Backend`] keeps the records, and its [`Claim`]s
 //! carry the verdicts.
 //!
-//! The store's face is the same over every backend, so a program chooses one at run time and a handler
-//! never knows which. Requests of one process that share a key meet in a table in front of the
-//! backend: the backend sees one request for a key at a time from each process.
+//! The store's face is the same over every backend, so a program chooses one at run time and a
+//! handler never knows which. Requests of one process that share a key meet in a table in front of
+//! the backend: the backend sees one request for a key at a time from each process.
 //!
 //! ```text
 //!  begin ──► table: is the key held here? ──yes──► wait for the holder
@@ -15,9 +15,9 @@
 //!             Claim::complete / release ──► durable, published, and only then: hold freed
 //! ```
 //!
-//! Answers are [`Ticket`]s: a backend that knows the answer at once returns [`Ticket::ready`], and one
-//! that has to ask a disk or a database keeps the [`Promise`] of [`Ticket::new`] and fulfils it from a
-//! thread or a task of its own.
+//! Answers are [`Ticket`]s: a backend that knows the answer at once returns [`Ticket::ready`], and
+//! one that has to ask a disk or a database keeps the [`Promise`] of [`Ticket::new`] and fulfils it
+//! from a thread or a task of its own.
 //!
 //! **Open to change until 1.0.** The shape of this module follows its second and third backend.
 
@@ -41,8 +41,8 @@ pub use crate::ticket::{Promise, Ticket};
 /// The keeper of a store's records.
 ///
 /// What it answers must be durable by its own rules: an answer that says *claimed* for a durable
-/// operation, or a verdict's ticket that is ready, is a promise to the client. A backend that cannot
-/// tell fails; it never takes damage or silence for absence.
+/// operation, or a verdict's ticket that is ready, is a promise to the client. A backend that
+/// cannot tell fails; it never takes damage or silence for absence.
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Claims a key for an operation, or says what is known about the key.
     ///
@@ -50,12 +50,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// is durable. Where there is no claim to carry it, it is freed here: by
     /// [`Answer::recorded`] for a record that was found, or by dropping it.
     ///
-    /// The ticket must be ready within a time that the backend sets: a caller that gives up waits for
-    /// it nevertheless.
+    /// The ticket must be ready within a time that the backend sets: a caller that gives up waits
+    /// for it nevertheless.
     ///
     /// # Errors
     ///
-    /// Any. Nothing runs under the claim: a backend that cannot tell whether it was made undoes it, and
+    /// Any. Nothing runs under the claim: a backend that cannot tell whether it was made undoes it,
+    /// and
     /// [retains](Hold::retain) the key where it cannot.
     fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer>;
 
@@ -69,17 +70,19 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The record is gone for good once the ticket is ready.
     fn forget(&self, hold: Hold) -> Ticket<()>;
 
-    /// Lists interrupted runs in the order of the bytes of their scopes and keys, from behind `after` on:
-    /// `max` of them, or fewer if there are no more. `max` is small. Expired runs are left out. The store leaves out those that
-    /// a request of this process is judging.
+    /// Lists interrupted runs in the order of the bytes of their scopes and keys, from behind
+    /// `after` on: `max` of them, or fewer if there are no more. `max` is small. A run expires one
+    /// TTL after its last attempt began; checkpoints do not extend that. Expired runs are left out.
+    /// The store leaves out those that a request of this process is judging.
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>>;
 
     /// Returns the time by the backend's clock. A record is replayed until its
     /// [`expires_at`](Record::expires_at), and not from then on.
     fn now(&self) -> SystemTime;
 
-    /// Returns the limits that callers keep to, the same for as long as the backend lives. The store stores no
-    /// body over [`MAX_BODY_BYTES`](crate::codec::MAX_BODY_BYTES), whatever they say.
+    /// Returns the limits that callers keep to, the same for as long as the backend lives. The
+    /// store stores no body over [`MAX_BODY_BYTES`](crate::codec::MAX_BODY_BYTES), whatever they
+    /// say.
     fn rules(&self) -> Rules {
         Rules::default()
     }
@@ -89,8 +92,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns the backend's figures, cheap: no disk and no network is asked. All are zero for a backend that
-    /// counts nothing; the store counts the operations in flight itself.
+    /// Returns the backend's figures, cheap: no disk and no network is asked. All are zero for a
+    /// backend that counts nothing; the store counts the operations in flight itself.
     fn stats(&self) -> Stats {
         Stats::default()
     }
@@ -106,12 +109,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ticket::ready(Ok(()))
     }
 
-    /// Takes no more work, and lets go of what the backend holds. The store has refused new requests
-    /// before, and waited for those in flight; verdicts of the ones that are left come too late.
+    /// Takes no more work, and lets go of what the backend holds. The store has refused new
+    /// requests before, and waited for those in flight; verdicts of the ones that are left come too
+    /// late.
     ///
     /// Every ticket that the backend still owes is answered, with an error at the latest: an
-    /// [`Elsewhere`](Answer::Elsewhere) too. Called more than once, also by the last handle as it is
-    /// dropped, which does not wait for the ticket.
+    /// [`Elsewhere`](Answer::Elsewhere) too. Called more than once, also by the last handle as it
+    /// is dropped, which does not wait for the ticket.
     fn close(&self) -> Ticket<()> {
         Ticket::ready(Ok(()))
     }
@@ -159,15 +163,15 @@ pub enum Answer {
         /// The key, held in this process, as it was given to [`Backend::claim`].
         hold: Hold,
         /// Ready when asking again may bring another answer; its value and its errors mean nothing.
-        /// The backend paces it: a ticket that is ready at once makes a busy loop over the database.
-        /// Dropped when the caller gives up.
+        /// The backend paces it: a ticket that is ready at once makes a busy loop over the
+        /// database. Dropped when the caller gives up.
         changed: Ticket<()>,
     },
 }
 
 impl Answer {
-    /// Returns the answer for a record that was found, and frees the key: all who wait for the key get
-    /// the record.
+    /// Returns the answer for a record that was found, and frees the key: all who wait for the key
+    /// get the record.
     pub fn recorded(record: Record, hold: Hold) -> Self {
         hold.answer(&record);
         Self::Recorded(record)
@@ -176,8 +180,8 @@ impl Answer {
 
 /// A new claim, under which nothing has run yet.
 ///
-/// Dropped, as by a request that was cancelled while its claim became durable, the claim is released,
-/// because nothing ran.
+/// Dropped, as by a request that was cancelled while its claim became durable, the claim is
+/// released, because nothing ran.
 #[derive(Debug)]
 pub struct Granted(Option<Box<dyn Claim>>);
 
@@ -205,8 +209,9 @@ impl Drop for Granted {
 /// A key that was claimed for one run.
 ///
 /// Each method that takes the claim is a verdict, and ends with the hold: [`Hold::answer_with`] and
-/// [`Hold::free_with`] do what the outcome demands. A claim that is dropped without a verdict leaves
-/// its key interrupted if it was durable. If it was volatile, the key is free, unless its hold
+/// [`Hold::free_with`] do what the outcome demands. A claim that is dropped without a verdict
+/// leaves its key interrupted if it was durable. If it was volatile, the key is free, unless its
+/// hold
 /// [is retained](Hold::is_retained).
 pub trait Claim: Any + fmt::Debug + Send {
     /// Returns the facts about the run under this claim, its checkpoints included.
@@ -253,7 +258,8 @@ pub trait Claim: Any + fmt::Debug + Send {
 
     /// Begins the next attempt of an interrupted run, as the request that asks.
     ///
-    /// Dropped on its way, the new claim stays durable and the key interrupted.
+    /// If the ticket is dropped before it is ready, the new claim stays durable and the key
+    /// interrupted.
     fn retry(self: Box<Self>, asked: Asked) -> Ticket<Box<dyn Claim>>;
 }
 
@@ -342,7 +348,7 @@ impl Past {
 /// The limits of a backend that callers keep to: 24 hours and 1 MiB by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The longest TTL of a record, and the one without another word.
+    /// The longest TTL of a record, and the default.
     pub ttl: Duration,
     /// The longest response body that is stored, in bytes.
     pub max_response_bytes: usize,

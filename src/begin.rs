@@ -19,8 +19,8 @@ use crate::record::Record;
 use crate::table::{Acquired, Hold, Waited, Waiter};
 use crate::ticket::{Ticket, block_on, block_on_timeout};
 
-/// The most records that a backend may find for one request and that are over when it finds them: its
-/// clock is then another than it says.
+/// The most records that a backend may find for one request and that are over when it finds them:
+/// its clock is then another than it says.
 const MAX_EXPIRED: u8 = 3;
 /// Time is counted in milliseconds.
 const MIN_TTL: Duration = Duration::from_millis(1);
@@ -39,8 +39,8 @@ pub enum Outcome {
     },
     /// An earlier run was interrupted; find out what it did.
     Interrupted(Attempt),
-    /// Another request still runs it: one in this process, and the caller gave up waiting, or one on
-    /// another node.
+    /// Another request still runs it: one in this process, and the caller gave up waiting, or one
+    /// on another node.
     InFlight {
         /// The request that holds the key.
         holder: RequestId,
@@ -146,8 +146,8 @@ impl Begin {
     /// Asks the backend with the key in hand, so that nothing else in this process can change what
     /// is known about it.
     ///
-    /// The key may have been handed on just before the store stopped: nothing runs that could not be
-    /// recorded.
+    /// The key may have been handed on just before the store stopped: nothing runs that could not
+    /// be recorded.
     fn ask(&self, hold: Hold) -> State {
         match self.face.table.check() {
             Ok(()) => State::Asking(self.face.backend.claim(self.asked(), hold)),
@@ -296,8 +296,8 @@ impl Begin {
         record.expires_at() <= self.face.backend.now()
     }
 
-    /// Takes a record that was over when the backend found it: the key is asked for again, but not for
-    /// ever.
+    /// Takes a record that was over when the backend found it: the key is asked for again, but not
+    /// for ever.
     fn suspect(&mut self, record: Record) -> Result<Outcome> {
         self.expired += 1;
         if self.expired > MAX_EXPIRED {
@@ -307,8 +307,8 @@ impl Begin {
         Ok(Outcome::Replay(record))
     }
 
-    /// Goes on from another state, but lets others run first: a backend that sends the face round and
-    /// round must not keep the thread from the timer that ends the wait.
+    /// Goes on from another state, but lets others run first: a backend that sends the face round
+    /// and round must not keep the thread from the timer that ends the wait.
     fn pause(&mut self, state: State, cx: &Context<'_>) -> Poll<Result<Outcome>> {
         self.state = state;
         cx.waker().wake_by_ref();

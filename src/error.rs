@@ -86,12 +86,14 @@ pub enum Error {
         reason: String,
     },
 
-    /// No room is left to record another result, so no new key is admitted. Free disk space; the
-    /// results of requests already admitted still have their room.
+    /// No room is left to record another result, so no new key is admitted: the disk is full, or
+    /// more than two full logs wait for sealing. Free disk space, or retry; the results of requests
+    /// already admitted still have their room.
     #[error("no room to record another result")]
     Full,
 
-    /// A limit was reached. Retry later, or raise it with the [`Builder`](crate::Builder).
+    /// A limit was reached. Retry later, or raise it with the [`Builder`](crate::Builder); those of
+    /// a claim's checkpoints are fixed.
     #[error("{limit} limit of {max} reached")]
     #[non_exhaustive]
     Limit {
@@ -156,8 +158,8 @@ pub enum Error {
     #[error("the claim was lost to another node")]
     Fenced,
 
-    /// The backend cannot be reached. Asked for a key, nothing runs: retry later. Asked for a verdict,
-    /// its outcome is unknown.
+    /// The backend cannot be reached. Asked for a key, nothing runs: retry later. Asked for a
+    /// verdict, its outcome is unknown.
     #[error("the store cannot be reached")]
     #[non_exhaustive]
     Unavailable {

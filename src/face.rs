@@ -37,8 +37,8 @@ impl Face {
         if self.is_closing.load(Ordering::Acquire) { Err(Error::stopped()) } else { Ok(()) }
     }
 
-    /// Refuses new requests, waits up to `timeout` for those in flight, closes the backend, and returns
-    /// the number of operations that have not ended.
+    /// Refuses new requests, waits up to `timeout` for those in flight, closes the backend, and
+    /// returns the number of operations that have not ended.
     pub(crate) fn close(&self, timeout: Duration) -> Result<usize> {
         self.is_closing.store(true, Ordering::Release);
         let left = self.table.close(timeout, &Error::stopped());

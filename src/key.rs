@@ -82,8 +82,8 @@ impl Key {
         })
     }
 
-    /// Reads a key back from where a backend has stored its bytes, which are never quoted: the exact
-    /// way back from [`as_str`](Self::as_str). `None` if they are outside the grammar.
+    /// Reads a key back from where a backend has stored its bytes, which are never quoted: the
+    /// exact way back from [`as_str`](Self::as_str). `None` if they are outside the grammar.
     pub fn from_stored(bytes: &[u8]) -> Option<Self> {
         let valid =
             (1..=Self::MAX_LEN).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);

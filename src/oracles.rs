@@ -2,9 +2,9 @@
 //!
 //! Built under `cfg(fuzzing)` alone, which cargo-fuzz sets.
 //!
-//! The input of a `recover` function decides what is in the newest log of a small store in memory, or
-//! in a segment that is listed, which is then opened. Each panics, which is a finding, if damage is
-//! reported as anything else, if a store that opened does not open again, or if what was
+//! The input of a `recover` function decides what is in the newest log of a small store in memory,
+//! or in a segment that is listed, which is then opened. Each panics, which is a finding, if damage
+//! is reported as anything else, if a store that opened does not open again, or if what was
 //! acknowledged is lost without a word.
 
 use std::ops::Range;
@@ -63,8 +63,8 @@ pub fn recover_log(bytes: &[u8]) {
 /// The newest log verifies, whatever its entries say.
 ///
 /// The first byte is 0 to go on behind the log's start, or else it is one more than the sequence
-/// that the log follows, and the start entry is an input too. Then each entry has two bytes in front
-/// of it: its length, and in the highest bit whether its batch ends with it.
+/// that the log follows, and the start entry is an input too. Then each entry has two bytes in
+/// front of it: its length, and in the highest bit whether its batch ends with it.
 pub fn recover_entries(bytes: &[u8]) {
     let Some((&first, mut rest)) = bytes.split_first() else { return };
     let (disk, mut opened) = create();
@@ -92,7 +92,8 @@ pub fn recover_entries(bytes: &[u8]) {
     }
 }
 
-/// The newest log was whole, and then patched: two bytes of offset, one to change the byte there by.
+/// The newest log was whole, and then patched: two bytes of offset, one to change the byte there
+/// by.
 pub fn recover_batches(patches: &[u8]) {
     let (disk, mut opened) = create();
     let batches = [(); BATCHES].map(|()| Acknowledged::append(&mut opened));

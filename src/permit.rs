@@ -197,8 +197,8 @@ impl Permit {
         &self.claim.past().request_id
     }
 
-    /// Lends the backend's own claim, for what only that backend can do, such as completing inside a
-    /// transaction of the database. `None` if the claim is another backend's.
+    /// Lends the backend's own claim, for what only that backend can do, such as completing inside
+    /// a transaction of the database. `None` if the claim is another backend's.
     pub fn claim_mut<C: Claim>(&mut self) -> Option<&mut C> {
         let any: &mut dyn Any = &mut *self.claim;
         any.downcast_mut()
@@ -206,8 +206,8 @@ impl Permit {
 
     /// Takes the backend's own claim out of the permit, as [`claim_mut`](Self::claim_mut) lends it.
     ///
-    /// The claim then wants its verdict from the caller. Before a verdict that says that the operation
-    /// ran, call [`Hold::retain_if_dropped`](crate::backend::Hold::retain_if_dropped).
+    /// The claim then wants its verdict from the caller. Before a verdict that says that the
+    /// operation ran, call [`Hold::retain_if_dropped`](crate::backend::Hold::retain_if_dropped).
     ///
     /// # Errors
     ///

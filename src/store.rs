@@ -21,8 +21,8 @@ const PAGE: usize = 256;
 
 /// Idempotency records, with a table of keys in flight in front.
 ///
-/// A handle: clones share the store, and the last one closes it. Permits and tickets may outlive the
-/// store; they are then answered with [`Error::Stopped`].
+/// A handle: clones share the store, and the last one closes it. Permits and tickets may outlive
+/// the store; they are then answered with [`Error::Stopped`].
 ///
 /// ```
 /// use bytes::Bytes;
@@ -67,8 +67,8 @@ impl Store {
     /// Asks for a key.
     ///
     /// If the key is free and unknown, the caller gets to execute. If it has a live record, the
-    /// caller replays or refuses. If another request holds it, this waits for that request's verdict;
-    /// see [`Begin::wait_timeout`] and [`Begin::give_up`].
+    /// caller replays or refuses. If another request holds it, this waits for that request's
+    /// verdict; see [`Begin::wait_timeout`] and [`Begin::give_up`].
     ///
     /// The embedded engine may read from the disk on this thread.
     ///
@@ -129,10 +129,8 @@ impl Store {
         }
     }
 
-    /// Lists interrupted runs that nobody judges at the moment, in the order of scope and key: at
-    /// most `max`, from behind `after` on.
-    ///
-    /// Runs that a request is judging, or that have expired, are left out.
+    /// Lists interrupted runs that no request is handling now, in the order of the bytes of scope
+    /// and key: at most `max`, starting after `after`.
     ///
     /// # Errors
     ///
@@ -170,8 +168,8 @@ impl Store {
     /// The embedded engine reads on this thread: `LOCK` and `MANIFEST`, as they were written last;
     /// each log, from its header through all its batches to its end; and each segment: its
     /// description, its filter, every row in order, and redb's pages by redb's own checksums. Each
-    /// file must be the one that is open. Bytes that no read ever reaches are not looked at: the rest
-    /// of a batch's last page, a log behind its end, and redb's free pages.
+    /// file must be the one that is open. Bytes that no read ever reaches are not looked at: the
+    /// rest of a batch's last page, a log behind its end, and redb's free pages.
     ///
     /// # Errors
     ///
@@ -205,8 +203,8 @@ impl Store {
     /// ended is waited for as long again.
     ///
     /// Returns the number of operations that had not ended; their later calls are answered with
-    /// [`Error::Stopped`], and the directory stays locked until the last of their permits is dropped.
-    /// Dropping the last handle does the same without waiting.
+    /// [`Error::Stopped`], and the directory stays locked until the last of their permits is
+    /// dropped. Dropping the last handle does the same without waiting.
     ///
     /// # Errors
     ///

@@ -1,11 +1,12 @@
 //! The in-flight table: one entry for each key in flight, with its waiters in order of arrival.
 //!
-//! It stands in front of every backend, so requests of one process that share a key meet here before
-//! the backend is asked.
+//! It stands in front of every backend, so requests of one process that share a key meet here
+//! before the backend is asked.
 //!
 //! Invariants:
 //! - An entry exists exactly while someone is responsible for the key: a [`Hold`], or a waiter to
-//!   whom the key was handed on. The entry is never absent in between, so no other request slips in.
+//!   whom the key was handed on. The entry is never absent in between, so no other request
+//!   slips in.
 //! - A waiter's slot is filled, and the waiter leaves the queue, under the shard's mutex. So giving
 //!   up is atomic: either the key or the record has arrived, or neither ever will.
 //! - After [`Table::stop`] no waiter is queued and none joins.
@@ -34,7 +35,7 @@ pub(crate) use waiter::{Waited, Waiter};
 /// Few under chosen schedules, because threads never meet in an empty shard.
 const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
 
-/// Limits of a [`Table`]: the number of operations in flight.
+/// Limits on the operations in flight.
 ///
 /// ```
 /// use refrain::backend::Limits;
@@ -60,8 +61,8 @@ impl Default for Limits {
 
 /// The keys in flight in this process, and the requests that wait for them.
 ///
-/// A [`Store`](crate::Store) takes a key here before it asks its backend. Should the embedded engine
-/// fail while requests wait, [`stop`](Self::stop) ends their waits.
+/// A [`Store`](crate::Store) takes a key here before it asks its backend. Should the embedded
+/// engine fail while requests wait, [`stop`](Self::stop) ends their waits.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// Clients do not know it, so they cannot aim at one shard.

@@ -1,7 +1,8 @@
 //! The table of recent calls: the keys of call ids, and the calls in flight.
 //!
-//! Both parts have the same limit in number. An id is evicted when its time window is over, or as the
-//! oldest one; a call that has ended is never joined, and leaves the table when its place is needed.
+//! Both parts have the same limit in number. An id is evicted when its time window is over, or as
+//! the oldest one; a call that has ended is never joined, and leaves the table when its place is
+//! needed.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -24,8 +24,8 @@ pub fn recover_segment(bytes: &[u8]) {
     Sample::get().expect_honest(bytes);
 }
 
-/// The file of a listed segment was whole, and then patched: one byte for the page, two for where in
-/// it, and one to change the byte there by.
+/// The file of a listed segment was whole, and then patched: one byte for the page, two for where
+/// in it, and one to change the byte there by.
 pub fn recover_rows(patches: &[u8]) {
     let sample = Sample::get();
     let mut image = sample.image.clone();
@@ -38,8 +38,8 @@ pub fn recover_rows(patches: &[u8]) {
     sample.expect_honest(&image);
 }
 
-/// The file of a listed segment was whole, and then pages were copied over others: one byte each for
-/// from where and to where.
+/// The file of a listed segment was whole, and then pages were copied over others: one byte each
+/// for from where and to where.
 pub fn recover_pages(copies: &[u8]) {
     let sample = Sample::get();
     let mut image = sample.image.clone();

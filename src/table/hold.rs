@@ -13,11 +13,11 @@ use crate::table::Handover;
 /// A key held in this process: no other request here is let near it.
 ///
 /// It travels with the claim on the key, and the one who makes the verdict durable frees it, only
-/// then: with [`answer`](Self::answer) for a record, or with [`free`](Self::free), which hands the key
-/// on to the first waiter.
+/// then: with [`answer`](Self::answer) for a record, or with [`free`](Self::free), which hands the
+/// key on to the first waiter.
 ///
-/// Dropping it frees the key too, until a verdict is asked for that says that the operation ran: from
-/// then on a hold that is dropped retains its key, because nobody knows the outcome.
+/// Dropping it frees the key too, until a verdict is asked for that says that the operation ran:
+/// from then on a hold that is dropped retains its key, because nobody knows the outcome.
 #[derive(Debug)]
 pub struct Hold {
     address: Address,
@@ -57,14 +57,14 @@ impl Hold {
         Cursor { scope: self.scope(), key: self.key().clone() }
     }
 
-    /// From now on, retains the key if the hold is dropped. [`Permit`](crate::Permit) does so before it
-    /// asks for a verdict that says that the operation ran.
+    /// From now on, retains the key if the hold is dropped. [`Permit`](crate::Permit) does so
+    /// before it asks for a verdict that says that the operation ran.
     pub fn retain_if_dropped(&mut self) {
         self.is_retained = true;
     }
 
-    /// Returns whether dropping the hold retains the key. A backend with leases then goes on renewing
-    /// the lease of the claim, for as long as the process lives.
+    /// Returns whether dropping the hold retains the key. A backend with leases then goes on
+    /// renewing the lease of the claim, for as long as the process lives.
     pub fn is_retained(&self) -> bool {
         self.is_retained
     }
@@ -76,8 +76,8 @@ impl Hold {
 
     /// Frees the key and gives the record to all who waited for it.
     ///
-    /// The backend must find the record already, so that a request that finds the key free finds the
-    /// record.
+    /// The backend must find the record already, so that a request that finds the key free finds
+    /// the record.
     pub fn answer(mut self, record: &Record) {
         let Some(place) = self.place.take() else { return };
         let mut wakers = Wakers::default();

@@ -1,4 +1,5 @@
-//! The facts about a store's face, held against each backend of this crate and against a stranger's.
+//! The facts about a store's face, held against each backend of this crate and against a
+//! stranger's.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

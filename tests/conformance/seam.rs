@@ -167,7 +167,8 @@ impl Claim for Losing {
     }
 }
 
-/// The hold was dropped with the claim, and the next request ran beside an outcome that nobody knew.
+/// The hold was dropped with the claim, and the next request ran beside an outcome that nobody
+/// knew.
 #[test]
 fn p1_a_key_whose_verdict_is_lost_in_the_backend_stays_claimed() {
     let store = Store::new(Loser, FEW);

@@ -58,8 +58,8 @@ impl Machine {
         builder.open_on(medium).unwrap()
     }
 
-    /// Lets go of a store, whose last handles these are, cuts the power, and goes on with the same keys
-    /// in another process.
+    /// Lets go of a store, whose last handles these are, cuts the power, and goes on with the same
+    /// keys in another process.
     pub(super) fn restart<const N: usize>(&self, lines: [Line; N]) -> [Line; N] {
         let kept = lines.map(|Line { operation, history, .. }| (operation, history));
         self.medium.cut_power();

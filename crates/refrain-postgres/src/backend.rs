@@ -113,7 +113,8 @@ impl Backend for Postgres {
     }
 
     fn close(&self) -> Ticket<()> {
-        // What was dropped or released is still told to the database, for as long as the thread lingers.
+        // What was dropped or released is still told to the database, for as long as the thread
+        // lingers.
         self.0.closing.send_replace(true);
         Ticket::ready(Ok(()))
     }

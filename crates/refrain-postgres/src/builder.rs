@@ -39,8 +39,8 @@ impl Postgres {
         Self::builder().connect(address).await
     }
 
-    /// Sets up a store in a database that holds none, in the schema `refrain` and with a retention of
-    /// 24 hours. One that is there stays.
+    /// Sets up a store in a database that holds none, in the schema `refrain` and with a retention
+    /// of 24 hours. One that is there stays.
     ///
     /// # Errors
     ///
@@ -109,8 +109,8 @@ impl Builder {
         self
     }
 
-    /// Sets the time after which a node that does not answer has lost its claims: 10 s by default. A
-    /// node renews its lease every third of it.
+    /// Sets the time after which a node that does not answer has lost its claims: 10 s by default.
+    /// A node renews its lease every third of it.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -144,8 +144,8 @@ impl Builder {
         self
     }
 
-    /// Whether connections lead to a pooler in transaction mode, such as pgbouncer; false by default.
-    /// Statements are then planned each time instead of being prepared.
+    /// Whether connections lead to a pooler in transaction mode, such as pgbouncer; false by
+    /// default. Statements are then planned each time instead of being prepared.
     pub fn pooler(mut self, is_between: bool) -> Self {
         self.prepares = !is_between;
         self

@@ -1,8 +1,8 @@
 //! Keys that requests on other nodes hold, and the requests here that wait for them.
 //!
-//! Polling is the truth: one statement for all that is due, 10 ms after the wait begins and then ever
-//! more rarely. A notification only makes the next poll come at once, and the holder sends one only
-//! where the row says that somebody waits.
+//! Polling is the truth: one statement for all that is due, 10 ms after the wait begins and then
+//! ever more rarely. A notification only makes the next poll come at once, and the holder sends one
+//! only where the row says that somebody waits.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

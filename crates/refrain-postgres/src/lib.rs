@@ -7,8 +7,8 @@
 //! # }
 //! ```
 //!
-//! The store is a [`refrain::Store`]: the layers and the handlers stay as they are over a directory.
-//! The schema must be there; [`Postgres::migrate`] makes it, and [`SCHEMA`] is its text.
+//! The store is a [`refrain::Store`]: the layers and the handlers stay as they are over a
+//! directory. The schema must be there; [`Postgres::migrate`] makes it, and [`SCHEMA`] is its text.
 
 mod address;
 mod backend;

@@ -19,9 +19,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// What every connection of the backend needs.
 ///
-/// A plan that was made while a table was empty reads all of it for ever, so sequential scans and the
-/// joins that bring them are out. A pooler in transaction mode loses these; its statements are planned
-/// each time.
+/// A plan that was made while a table was empty reads all of it for ever, so sequential scans and
+/// the joins that bring them are out. A pooler in transaction mode loses these; its statements are
+/// planned each time.
 const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET jit = off; SET lock_timeout = '5s'; \
     SET idle_in_transaction_session_timeout = '10s'";

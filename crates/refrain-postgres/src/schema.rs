@@ -15,8 +15,9 @@ pub(crate) const VERSION: i32 = 1;
 /// The shortest time whose records share a body table.
 const MIN_SLOT_MS: i64 = 1_000;
 
-/// The statements that set up a store in the schema `refrain`, with a retention of 24 hours, for those
-/// who apply their own migrations. [`Builder::migrate`](crate::Builder::migrate) runs the same.
+/// The statements that set up a store in the schema `refrain`, with a retention of 24 hours, for
+/// those who apply their own migrations. [`Builder::migrate`](crate::Builder::migrate) runs the
+/// same.
 pub const SCHEMA: &str = include_str!("schema.sql");
 
 /// A store's constants.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 /// The tables in the ring of bodies.
 pub(crate) const SLOTS: i64 = 12;
-/// The slots that a TTL spans: the ring has one each for the start and the end of the TTL, one for a
-/// clock that a node has guessed, and one that is empty.
+/// The slots that a TTL spans: the ring has one each for the start and the end of the TTL, one for
+/// a clock that a node has guessed, and one that is empty.
 pub(crate) const SLOTS_PER_TTL: i64 = SLOTS - 4;
 
 pub(crate) mod state {
@@ -167,8 +167,8 @@ struct Texts<'a> {
 }
 
 impl Texts<'_> {
-    /// Claims the rows of `u(address, attempt, state, ttl, scope, key, fingerprint, request_id)` for
-    /// the session in parameter `session`.
+    /// Claims the rows of `u(address, attempt, state, ttl, scope, key, fingerprint, request_id)`
+    /// for the session in parameter `session`.
     fn claim(&self, u: &str, session: usize) -> String {
         let Self { schema, slot_ms } = self;
         format!(
@@ -202,8 +202,9 @@ impl Texts<'_> {
         format!("WITH won AS ({won}) {WON} UNION ALL SELECT 2::int2, s.* FROM ({seen}) s")
     }
 
-    /// Completes the rows of `u(address, attempt, ttl, scope, key, payload)` into a slot, which must
-    /// be the one after a TTL from now, or the next: parameter `guess` is the client's guess of it.
+    /// Completes the rows of `u(address, attempt, ttl, scope, key, payload)` into a slot, which
+    /// must be the one after a TTL from now, or the next: parameter `guess` is the client's guess
+    /// of it.
     fn completed(&self, u: &str, slot: i64, guess: usize) -> (String, String) {
         let Self { schema, slot_ms } = self;
         let done = format!(

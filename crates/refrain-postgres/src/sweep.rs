@@ -1,5 +1,5 @@
-//! Expiry: body tables are truncated whole, and key rows are swept in bounded batches, by one node at
-//! a time and never in the way of commits.
+//! Expiry: body tables are truncated whole, and key rows are swept in bounded batches, by one node
+//! at a time and never in the way of commits.
 
 use std::time::Duration;
 

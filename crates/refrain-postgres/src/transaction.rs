@@ -1,7 +1,7 @@
 //! Completing an operation inside the caller's own transaction.
 //!
-//! The record is written beside the caller's rows, and is there if and only if they are. Whether the
-//! transaction has committed is not believed but asked, by the verdict that ends the claim.
+//! The record is written beside the caller's rows, and is there if and only if they are. Whether
+//! the transaction has committed is not believed but asked, by the verdict that ends the claim.
 
 use std::sync::Arc;
 
@@ -70,8 +70,8 @@ impl Draft {
 /// # }
 /// ```
 pub trait CompleteIn {
-    /// Writes the response as the operation's, in this transaction: on commit the operation is done,
-    /// and on rollback its key is as it was.
+    /// Writes the response as the operation's, in this transaction: on commit the operation is
+    /// done, and on rollback its key is as it was.
     ///
     /// The permit still wants its verdict, after the transaction has ended. The verdict asks the
     /// database: where the transaction has committed, the operation is done, whatever the verdict.
@@ -82,7 +82,8 @@ pub trait CompleteIn {
     ///
     /// [`Error::Fenced`] if another node has taken the key over: roll back.
     /// [`Error::Unavailable`] with the database's error, after which the transaction can only be
-    /// rolled back. [`Error::Ended`] if the operation has its verdict, or its store another backend.
+    /// rolled back. [`Error::Ended`] if the operation has its verdict, or its store another
+    /// backend.
     ///
     /// # Durability
     ///

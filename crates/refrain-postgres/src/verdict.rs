@@ -1,5 +1,5 @@
-//! The verdicts on a claim, which the database decides: what it says that a claim came to is what the
-//! caller is told.
+//! The verdicts on a claim, which the database decides: what it says that a claim came to is what
+//! the caller is told.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -29,7 +29,8 @@ pub(crate) fn closing_lets_a_running_operation_complete(house: &impl House) {
     assert_eq!(close_and_complete(&store, permit), 0);
 }
 
-/// Completes a permit while the store is closing, and returns the number of operations that were left.
+/// Completes a permit while the store is closing, and returns the number of operations that were
+/// left.
 pub(crate) fn close_and_complete(store: &Store, permit: Permit) -> usize {
     thread::scope(|threads| {
         let closing = threads.spawn(|| store.close(DAY));

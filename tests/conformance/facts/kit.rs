@@ -48,8 +48,8 @@ pub(crate) fn interrupted(store: &Store, operation: &Operation) -> Attempt {
     }
 }
 
-/// Drops a permit or an attempt, and waits until the store has noticed: a backend that is asked over a
-/// network gives the key up in the background.
+/// Drops a permit or an attempt, and waits until the store has noticed: a backend that is asked
+/// over a network gives the key up in the background.
 pub(crate) fn give_up<T>(store: &Store, permit: T) {
     let before = store.stats().in_flight;
     drop(permit);

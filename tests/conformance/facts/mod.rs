@@ -1,8 +1,8 @@
 //! The facts about a store's face, to be held against each backend.
 //!
-//! A backend joins by a [`House`] and one `suite!` in a module of that backend's name. The suite asks
-//! for each capability: `yes`, or the reason why it is missing. The facts of a missing one are shown
-//! as ignored, with that reason. A crate beside this one mounts the facts in its root:
+//! A backend joins by a [`House`] and one `suite!` in a module of that backend's name. The suite
+//! asks for each capability: `yes`, or the reason why it is missing. The facts of a missing one are
+//! shown as ignored, with that reason. A crate beside this one mounts the facts in its root:
 //!
 //! ```text
 //! #[path = "../../../tests/conformance/facts/mod.rs"]
@@ -78,8 +78,9 @@ pub(crate) trait Shared: House {
     /// The other node completes what it runs.
     fn complete_elsewhere(&self, operation: &Operation, response: &Response<Bytes>);
 
-    /// Cuts this house off for so long that another node takes over the claim of one of its permits,
-    /// and completes the operation. The house is back as far as that permit can tell; for all else,
+    /// Cuts this house off for so long that another node takes over the claim of one of its
+    /// permits, and completes the operation. The house is back as far as that permit can tell; for
+    /// all else,
     /// [`reconnect`](Self::reconnect) it.
     fn take_over(&self, operation: &Operation, response: &Response<Bytes>);
 

@@ -62,8 +62,8 @@ pub(crate) fn forgetting_ends_an_interrupted_claim(house: &impl Survives) {
     assert_eq!(replayed(&house.open(), "a"), None);
 }
 
-/// A dropped retry was released like a first attempt, and the interrupted run was forgotten: the next
-/// request ran a second time without being told.
+/// A dropped retry was released like a first attempt, and the interrupted run was forgotten: the
+/// next request ran a second time without being told.
 pub(crate) fn p7_p15_a_retry_that_nobody_waits_for_leaves_the_key_interrupted(
     house: &impl Survives,
 ) {

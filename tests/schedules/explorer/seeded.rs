@@ -15,8 +15,9 @@ thread_local! {
 /// Gives each of a number of seeds in a row its schedule.
 ///
 /// An even seed chooses anew at every step. An odd one gives each thread a priority, and changes it
-/// at up to three steps (after probabilistic concurrency testing, Burckhardt et al., ASPLOS 2010); how
-/// far those may lie is drawn as well, so that nothing is carried over from one schedule to the next.
+/// at up to three steps (after probabilistic concurrency testing, Burckhardt et al., ASPLOS 2010);
+/// how far those may lie is drawn as well, so that nothing is carried over from one schedule to the
+/// next.
 pub(super) struct Seeded {
     seeds: std::ops::Range<u64>,
     numbers: Numbers,
@@ -88,8 +89,8 @@ impl Priorities {
         if let [only] = runnable {
             return only.id();
         }
-        // Whoever waits or spins yields. Behind all others for good it would miss most meetings, so it
-        // goes there one time in two.
+        // Whoever waits or spins yields. Behind all others for good it would miss most meetings, so
+        // it goes there one time in two.
         let goes_last = self.changes.contains(&self.choices)
             || (is_yielding && numbers.next().is_multiple_of(2));
         self.choices += 1;
