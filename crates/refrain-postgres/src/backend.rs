@@ -23,7 +23,7 @@ use crate::statements::{Seen, Sql, Statements, state};
 use crate::trouble::Trouble;
 
 /// The tries of one claim on a key that others take and free at the same time.
-const TRIES: usize = 8;
+const TRIES: usize = 64;
 /// Pauses between the tries of one statement.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -127,7 +127,12 @@ impl Fleet {
         for _ in 0..TRIES {
             let seen = match self.queue.claim(wanted.clone(), until).await {
                 Ok(Claimed::Won) => return Ok(self.granted(&asked, hold, &wanted)),
-                Ok(Claimed::Passed) => continue,
+                Ok(Claimed::Passed) => {
+                    // The key has just been freed, or this node's lease is over.
+                    self.session.doubt();
+                    tokio::time::sleep(PAUSES.0).await;
+                    continue;
+                }
                 Ok(Claimed::Lost(seen)) => *seen,
                 Err(trouble) => {
                     // It may be there all the same, and nothing runs under it.
@@ -136,7 +141,7 @@ impl Fleet {
                 }
             };
             match self.judge(&wanted, &seen).await.map_err(unavailable)? {
-                Verdict::Again => {}
+                Verdict::Again => self.session.doubt(),
                 Verdict::Won => return Ok(self.granted(&asked, hold, &wanted)),
                 Verdict::Recorded => {
                     let record = self.record(&seen).map_err(unavailable)?;

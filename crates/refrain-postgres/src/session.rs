@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::link::{Link, Parameters, Pool};
@@ -17,6 +18,8 @@ pub(crate) struct Session {
     node: String,
     lease: Duration,
     state: Mutex<State>,
+    /// Has the lease renewed at once.
+    due: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +40,7 @@ impl Session {
         statements: &Statements,
     ) -> Result<Self, Trouble> {
         let state = Mutex::new(open(&node, lease, link, statements).await?);
-        Ok(Self { node, lease, state })
+        Ok(Self { node, lease, state, due: Notify::new() })
     }
 
     /// The session that new claims are made under.
@@ -61,12 +64,18 @@ impl Session {
         time(self.now_ms())
     }
 
+    /// Has the lease renewed at once, because a claim under it was refused.
+    pub(crate) fn doubt(&self) {
+        self.due.notify_one();
+    }
+
     /// Renews the lease, a third of it apart, until the pool is closed.
     pub(crate) async fn renew(&self, pool: &Pool, statements: &Statements) {
         let mut link: Option<Link> = None;
         let mut pause = self.lease / 3;
         loop {
-            tokio::time::sleep(pause).await;
+            // Not at its own pace alone: a process that was stopped finds its lease over.
+            let _ = tokio::time::timeout(pause, self.due.notified()).await;
             let renewed = self.renew_once(&mut link, pool, statements).await;
             pause = match renewed {
                 Ok(()) => self.lease / 3,

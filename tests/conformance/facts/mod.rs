@@ -156,7 +156,6 @@ macro_rules! suite {
                 p9_a_record_is_replayed_until_its_ttl_is_over_and_not_later
                 p9_the_ttl_counts_from_the_commit_and_not_from_the_claim
                 p9_a_record_that_has_expired_since_it_was_found_is_not_replayed
-                p9_a_brief_record_that_a_waiter_misses_again_and_again_is_no_error
                 an_operation_may_expire_earlier_than_the_store
                 an_operation_that_asks_for_more_than_the_stores_ttl_is_refused
             }
