@@ -12,6 +12,12 @@ use tokio::task::JoinError;
 pub(crate) enum Failure {
     #[error("cannot open the idempotency store")]
     Open(#[source] Error),
+    #[cfg(feature = "postgres")]
+    #[error("cannot open the idempotency store")]
+    Connect(#[source] refrain_postgres::Error),
+    #[cfg(not(feature = "postgres"))]
+    #[error("this server is built without the feature postgres, which a store in a database needs")]
+    NoDatabases,
     #[error("cannot open journal {}", path.display())]
     Journal { path: PathBuf, source: io::Error },
     #[error("cannot listen on {address}")]
@@ -40,6 +46,12 @@ impl Failure {
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Open(error) => opening_advice(error),
+            #[cfg(feature = "postgres")]
+            Self::Connect(error) => connecting_advice(error),
+            #[cfg(not(feature = "postgres"))]
+            Self::NoDatabases => {
+                Some("build it with --features postgres, or name a directory as --store")
+            }
             Self::Journal { .. } => Some("name a file that this user may append to"),
             Self::Listen { .. } => Some("name another address, or port 0 for any port"),
             Self::Close(_) => Some("start again: what was answered is still there"),
@@ -64,6 +76,27 @@ fn opening_advice(error: &Error) -> Option<&'static str> {
             Some("name a directory that this user may write to and whose parent exists")
         }
         Error::Setting { name: "ttl", .. } => Some("choose another --ttl"),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn connecting_advice(error: &refrain_postgres::Error) -> Option<&'static str> {
+    use refrain_postgres::Error;
+    match error {
+        Error::Address(_) => Some("write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
+        Error::Setting { name: "ttl", .. } => Some(
+            "choose another --ttl, or another --schema, which is then set up to keep responses so long",
+        ),
+        Error::Setting { name: "schema", .. } => Some("choose another --schema"),
+        Error::Setting { name: "lease", .. } => Some("choose another --lease"),
+        Error::Version { .. } => {
+            Some("run the version that set the schema up, or name another --schema")
+        }
+        Error::Unsafe { .. } => Some("change it in the server's configuration"),
+        Error::Database(_) => {
+            Some("name a running server, and a role that may log in and create the schema")
+        }
         _ => None,
     }
 }

@@ -4,6 +4,8 @@
 //! cargo run --release -p refrain-examples --example calls -- --listen 127.0.0.1:8080 --store DIR
 //! ```
 //!
+//! With `--features postgres`, several of them share a store: `--store postgres://USER@HOST/NAME`.
+//!
 //! [`app`] joins the layers, [`calls`] handles requests, and [`carrier`] is the world outside,
 //! where an effect that happens twice leaves two lines in a journal.
 
@@ -16,6 +18,7 @@ mod failure;
 mod manner;
 mod number;
 mod refusal;
+mod storage;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,6 +36,7 @@ use tokio::sync::oneshot;
 use crate::carrier::Carrier;
 use crate::failure::Failure;
 use crate::manner::Manner;
+use crate::storage::Storage;
 
 /// The time that clients may take to finish their requests once the server stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
@@ -47,13 +51,8 @@ struct Options {
     /// The IP address and port to listen on; port 0 takes any that is free.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The directory of the idempotency store. It is created if it is missing; its parent must
-    /// exist.
-    #[arg(long)]
-    store: PathBuf,
-    /// The time for which a response is replayed.
-    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
-    ttl: Duration,
+    #[command(flatten)]
+    storage: Storage,
     /// The time that a request waits for another one that holds its key.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     wait: Duration,
@@ -107,7 +106,7 @@ async fn main() -> ExitCode {
 
 /// Serves until a signal, and closes the store.
 async fn serve(options: Options) -> Result<(), Failure> {
-    let store = Store::builder().ttl(options.ttl).open(&options.store).map_err(Failure::Open)?;
+    let store = options.storage.open().await?;
     let mut layer =
         IdempotencyLayer::new(store.clone()).wait(options.wait).keep(options.store_policy.into());
     if options.strict {
