@@ -49,6 +49,28 @@ async fn a_token_sees_its_own_calls_only() {
 }
 
 #[tokio::test]
+async fn every_mutating_method_is_replayed() {
+    let home = Home::new();
+    let server = home.start(&[]);
+    let call = format!("/v1/calls/{}", server.place("placed", CALL).await.call_id());
+    let keyed = |method: &Method| {
+        let request = request(method.clone(), &call).header("idempotency-key", method.as_str());
+        request.body(whole(OTHER_CALL)).unwrap()
+    };
+    for (method, status) in [(Method::PUT, 200), (Method::PATCH, 200), (Method::DELETE, 204)] {
+        let first = server.send(keyed(&method)).await;
+        assert_eq!(first.status, status, "{method}");
+        assert!(!first.is_replay(), "{method}");
+        let again = server.send(keyed(&method)).await;
+        assert!(again.is_replay(), "{method}");
+        assert_eq!(again.status, status, "{method}");
+        assert_eq!(again.body, first.body, "{method}");
+        assert_eq!(again.lasting_headers(), first.lasting_headers(), "{method}");
+    }
+    assert_eq!(home.journal().len(), 4);
+}
+
+#[tokio::test]
 async fn what_is_no_call_is_refused_in_the_envelope() {
     let home = Home::new();
     let server = home.start(&[]);

@@ -33,8 +33,15 @@ fn build(mut cargo: Command, example: &str, profile: &Path) {
         .args(["build", "--quiet", "--all-features", "--example", example])
         .args(["--profile", name, "--target-dir"])
         .arg(profile.parent().unwrap())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(workspace())
         .status()
         .unwrap();
     assert!(built.success(), "cargo cannot build the example {example}");
+}
+
+/// The directory of the workspace, whichever of its packages the test is in.
+fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = package.ancestors().find(|directory| directory.join("Cargo.lock").is_file());
+    root.expect("the lock file is the workspace's")
 }

@@ -1,8 +1,10 @@
-//! A running reference server, and the directory that outlives it.
+//! A running reference server, and what outlives it.
 
+use std::ffi::OsStr;
 use std::future::Future;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -24,28 +26,58 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long to leave a condition alone before it is looked at again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
-/// What survives the server: its store and its journal.
-pub(crate) struct Home(TempDir);
+/// The lease in a database: long enough for a busy machine, and shorter than the default `--wait`.
+const LEASE: &str = "2s";
+
+/// What survives the server: its store and its journal. The store is a directory, or in the
+/// database whose address is in `REFRAIN_CALLS_STORE`.
+pub(crate) struct Home {
+    dir: TempDir,
+    database: Option<String>,
+}
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::over(std::env::var("REFRAIN_CALLS_STORE").ok())
+    }
+
+    pub(crate) fn over(database: Option<String>) -> Self {
+        // Its name is the schema's too.
+        let dir = tempfile::Builder::new().prefix("home_").tempdir().unwrap();
+        Self { dir, database }
     }
 
     pub(crate) fn start(&self, arguments: &[&str]) -> Server {
-        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().strip_prefix("listening on http://");
-        let address = address.expect("it says where it listens").parse().unwrap();
-        Server { child, address }
+        Server::start(self.command(arguments))
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        match &self.database {
+            Some(address) => self.command_over(address, arguments),
+            None => self.command_with_store(self.dir.path().join("store"), arguments),
+        }
+    }
+
+    /// The command of a server whose store is in a database.
+    pub(crate) fn command_over(&self, address: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command_with_store(address, arguments);
+        command.args(["--schema", &self.schema()]);
+        if !arguments.contains(&"--lease") {
+            command.args(["--lease", LEASE]);
+        }
+        command
+    }
+
+    fn command_with_store(&self, store: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary::path());
-        command.args(["--listen", "127.0.0.1:0", "--store"]).arg(self.0.path().join("store"));
+        command.args(["--listen", "127.0.0.1:0", "--store"]).arg(store);
         command.arg("--journal").arg(self.journal_path()).args(arguments);
         command
+    }
+
+    /// A schema of this home's own.
+    pub(crate) fn schema(&self) -> String {
+        self.dir.path().file_name().unwrap().to_str().unwrap().to_lowercase()
     }
 
     /// What reached the carrier, in order.
@@ -55,17 +87,17 @@ impl Home {
     }
 
     pub(crate) fn journal_path(&self) -> PathBuf {
-        self.0.path().join("journal")
+        self.dir.path().join("journal")
     }
 }
 
-/// A process that serves. Dropped, it is killed.
-pub(crate) struct Server {
-    child: Child,
+/// Where a server is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Door {
     pub(crate) address: SocketAddr,
 }
 
-impl Server {
+impl Door {
     pub(crate) async fn send<B>(&self, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -82,8 +114,17 @@ impl Server {
     /// Has a client place the example's call under a key, and returns once its handler runs. The
     /// server must have a shorter `--wait` than `--latency`.
     pub(crate) async fn hold(&self, key: &str, request_id: &str) -> JoinHandle<Option<Answer>> {
+        self.hold_with(key, request_id, CALL).await
+    }
+
+    pub(crate) async fn hold_with(
+        &self,
+        key: &str,
+        request_id: &str,
+        body: &str,
+    ) -> JoinHandle<Option<Answer>> {
         let address = self.address;
-        let mut request = keyed(key, CALL);
+        let mut request = keyed(key, body);
         request.headers_mut().insert("x-request-id", request_id.parse().unwrap());
         // It may find the key held by the question below, hence the patience.
         let holder =
@@ -99,6 +140,23 @@ impl Server {
         // frees it, both of them later.
         self.place("another-key", "{}").await;
         holder
+    }
+}
+
+/// A process that serves. Dropped, it is killed.
+pub(crate) struct Server {
+    child: Child,
+    door: Door,
+}
+
+impl Server {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on http://");
+        let address = address.expect("it says where it listens").parse().unwrap();
+        Self { child, door: Door { address } }
     }
 
     pub(crate) fn kill(mut self) {
@@ -123,12 +181,32 @@ impl Server {
     }
 }
 
+impl Deref for Server {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether homes are in a database, which the test at hand does not apply to. If they are, says so,
+/// past the capture of a test's output.
+pub(crate) fn is_skipped_over_a_database(reason: &str) -> bool {
+    let is_skipped = std::env::var_os("REFRAIN_CALLS_STORE").is_some();
+    if is_skipped {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
+    }
+    is_skipped
 }
 
 /// Waits, but not for ever.

@@ -41,6 +41,9 @@ async fn a_signal_to_stop_waits_for_a_handler_whose_client_is_gone() {
 
 #[test]
 fn a_store_that_is_open_elsewhere_is_said_with_what_to_do() {
+    if is_skipped_over_a_database("servers share a database") {
+        return;
+    }
     let home = Home::new();
     let _server = home.start(&[]);
     let second = home.command(&[]).output().unwrap();
@@ -62,4 +65,20 @@ fn an_error_of_the_system_is_said_with_its_cause() {
     let expected = format!("cannot open journal {}: Is a directory", journal.display());
     assert!(said.contains(&expected), "{said}");
     assert!(said.contains("name a file"), "{said}");
+}
+
+#[test]
+fn a_database_that_cannot_be_used_is_said_with_what_to_do() {
+    let home = Home::new();
+    for (address, cause, advice) in [
+        ("postgres://user@127.0.0.1:1/name", "Connection refused", "name a running server"),
+        ("postgres://user@127.0.0.1:no/name", "option `port`", "postgres://USER:PASSWORD@HOST"),
+    ] {
+        let refused = home.command_over(address, &[]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains("cannot open the idempotency store: "), "{said}");
+        assert!(said.contains(cause), "{said}");
+        assert!(said.contains(advice), "{said}");
+    }
 }
