@@ -23,7 +23,7 @@ use crate::statements::{Seen, Sql, Statements, state};
 use crate::trouble::Trouble;
 
 /// The tries of one claim on a key that others take and free at the same time.
-const TRIES: usize = 64;
+const TRIES: usize = 8;
 /// Pauses between the tries of one statement.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -124,15 +124,17 @@ impl Fleet {
     async fn claim(self: Arc<Self>, asked: Asked, hold: Hold) -> Result<Answer> {
         let until = Instant::now() + self.patience;
         let wanted = self.wanted(&asked, &hold);
-        for _ in 0..TRIES {
+        let (mut pause, longest) = PAUSES;
+        for tried in 0..TRIES {
+            if tried > 1 {
+                // Where this node's own session is over, nothing is claimed before the next one.
+                self.session.renew_now();
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+            }
             let seen = match self.queue.claim(wanted.clone(), until).await {
                 Ok(Claimed::Won) => return Ok(self.granted(&asked, hold, &wanted)),
-                Ok(Claimed::Passed) => {
-                    // The key has just been freed, or this node's lease is over.
-                    self.session.doubt();
-                    tokio::time::sleep(PAUSES.0).await;
-                    continue;
-                }
+                Ok(Claimed::Passed) => continue,
                 Ok(Claimed::Lost(seen)) => *seen,
                 Err(trouble) => {
                     // It may be there all the same, and nothing runs under it.
@@ -141,7 +143,7 @@ impl Fleet {
                 }
             };
             match self.judge(&wanted, &seen).await.map_err(unavailable)? {
-                Verdict::Again => self.session.doubt(),
+                Verdict::Again => {}
                 Verdict::Won => return Ok(self.granted(&asked, hold, &wanted)),
                 Verdict::Recorded => {
                     let record = self.record(&seen).map_err(unavailable)?;
@@ -189,7 +191,7 @@ impl Fleet {
                 if !seen.lapsed || !self.session.may_judge() {
                     return Ok(Verdict::Elsewhere);
                 }
-                self.query(&self.statements.bury, &[&seen.session]).await?;
+                self.query(&self.statements.bury, &[&seen.session, &self.session.id()]).await?;
                 return Ok(Verdict::Again);
             }
             state::DURABLE | state::INTERRUPTED if !seen.expired => {
@@ -278,7 +280,7 @@ impl Fleet {
             let Some(seen) = self.find(address).await.map_err(unavailable)? else { return Ok(()) };
             if seen.state < state::INTERRUPTED && !seen.dead {
                 if seen.lapsed && self.session.may_judge() {
-                    let given: Parameters<'_> = &[&seen.session];
+                    let given: Parameters<'_> = &[&seen.session, &self.session.id()];
                     self.query(&self.statements.bury, given).await.map_err(unavailable)?;
                     continue;
                 }

@@ -18,8 +18,8 @@ pub(crate) struct Session {
     node: String,
     lease: Duration,
     state: Mutex<State>,
-    /// Has the lease renewed at once.
-    due: Notify,
+    /// Wakes the renewal before its time.
+    wake: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ impl Session {
         statements: &Statements,
     ) -> Result<Self, Trouble> {
         let state = Mutex::new(open(&node, lease, link, statements).await?);
-        Ok(Self { node, lease, state, due: Notify::new() })
+        Ok(Self { node, lease, state, wake: Notify::new() })
     }
 
     /// The session that new claims are made under.
@@ -64,18 +64,15 @@ impl Session {
         time(self.now_ms())
     }
 
-    /// Has the lease renewed at once, because a claim under it was refused.
-    pub(crate) fn doubt(&self) {
-        self.due.notify_one();
-    }
-
     /// Renews the lease, a third of it apart, until the pool is closed.
     pub(crate) async fn renew(&self, pool: &Pool, statements: &Statements) {
         let mut link: Option<Link> = None;
         let mut pause = self.lease / 3;
         loop {
-            // Not at its own pace alone: a process that was stopped finds its lease over.
-            let _ = tokio::time::timeout(pause, self.due.notified()).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => {}
+            }
             let renewed = self.renew_once(&mut link, pool, statements).await;
             pause = match renewed {
                 Ok(()) => self.lease / 3,
@@ -87,6 +84,11 @@ impl Session {
                 }
             };
         }
+    }
+
+    /// Has the lease renewed at once, or a new session opened.
+    pub(crate) fn renew_now(&self) {
+        self.wake.notify_one();
     }
 
     async fn renew_once(
@@ -107,7 +109,12 @@ impl Session {
         match rows.first() {
             Some(row) => {
                 let mut state = self.state();
-                state.told = (row.try_get(1)?, Instant::now());
+                let now_ms: i64 = row.try_get(1)?;
+                if now_ms.saturating_sub(state.told.0) >= lease {
+                    // This process stood still, and perhaps not alone.
+                    state.steady_since = None;
+                }
+                state.told = (now_ms, Instant::now());
                 state.steady_since.get_or_insert_with(Instant::now);
             }
             None => {

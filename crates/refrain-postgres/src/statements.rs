@@ -171,21 +171,25 @@ impl Texts<'_> {
     /// for the session in parameter `session`.
     fn claim(&self, u: &str, session: usize) -> String {
         let Self { schema, slot_ms } = self;
-        let alive = Self::alive();
+        let alive = self.alive(session);
         format!(
             "INSERT INTO {schema}.key (address, attempt, session, sweep, state, expires_at, first, \
              ttl_ms, scope, key, fingerprint, request_id) \
              SELECT u.address, u.attempt, ${session}, ({NOW_MS} + u.ttl) / {slot_ms} + 1, u.state, \
              CASE WHEN u.state = 1 THEN {IN_TTL} END, CASE WHEN u.state = 1 THEN u.attempt END, \
              CASE WHEN u.state = 1 THEN u.ttl END, u.scope, u.key, u.fingerprint, u.request_id \
-             FROM {u} JOIN {schema}.session s ON s.id = ${session} AND {alive} \
-             ON CONFLICT (address) DO NOTHING RETURNING attempt"
+             FROM {u} WHERE {alive} ON CONFLICT (address) DO NOTHING RETURNING attempt"
         )
     }
 
-    /// Session `s` may claim: a node that was stopped for longer than its lease finds out here.
-    fn alive() -> &'static str {
-        "NOT s.dead AND s.lease_until > statement_timestamp()"
+    /// The session in parameter `own` is this node's still: what is claimed under one that is over
+    /// is anybody's at once.
+    fn alive(&self, own: usize) -> String {
+        let schema = self.schema;
+        format!(
+            "EXISTS (SELECT 1 FROM {schema}.session own WHERE own.id = ${own} AND NOT own.dead \
+             AND own.lease_until > statement_timestamp())"
+        )
     }
 
     fn claim_one(&self) -> String {
@@ -365,7 +369,7 @@ impl Texts<'_> {
     /// Takes over a key whose record has expired, or whose holder died with nothing said.
     fn take(&self) -> Sql {
         let Self { schema, slot_ms } = self;
-        let (dead, alive) = (self.dead(), Self::alive());
+        let (dead, alive) = (self.dead(), self.alive(9));
         Sql {
             text: format!(
                 "UPDATE {schema}.key k SET attempt = u.attempt, session = $9, state = u.state, \
@@ -378,8 +382,7 @@ impl Texts<'_> {
                  FROM (VALUES ($1::uuid, $2::uuid, $3::int2, $4::int8, $5::bytea, $6::text, \
                  $7::bytea, $8::text)) \
                  AS u(address, attempt, state, ttl, scope, key, fingerprint, request_id) \
-                 WHERE k.address = u.address AND k.attempt = $10 \
-                 AND EXISTS (SELECT 1 FROM {schema}.session s WHERE s.id = $9 AND {alive}) AND ( \
+                 WHERE k.address = u.address AND k.attempt = $10 AND {alive} AND ( \
                  k.state = 3 AND k.expires_at <= statement_timestamp() \
                  OR k.state = 0 AND {dead} \
                  OR k.state = 1 AND k.expires_at <= statement_timestamp() AND {dead} \
@@ -405,13 +408,12 @@ impl Texts<'_> {
     /// Takes an interrupted run in order to judge it.
     fn judge(&self) -> Sql {
         let schema = self.schema;
-        let (dead, alive) = (self.dead(), Self::alive());
+        let (dead, alive) = (self.dead(), self.alive(4));
         Sql {
             text: format!(
                 "UPDATE {schema}.key k SET attempt = $3, session = $4, state = 1, waited = false \
-                 WHERE k.address = $1 AND k.attempt = $2 \
+                 WHERE k.address = $1 AND k.attempt = $2 AND {alive} \
                  AND (k.state = 2 OR k.state = 1 AND {dead}) \
-                 AND EXISTS (SELECT 1 FROM {schema}.session s WHERE s.id = $4 AND {alive}) \
                  AND k.expires_at > statement_timestamp() RETURNING k.attempt"
             ),
             types: &[Type::UUID, Type::UUID, Type::UUID, Type::INT8],
@@ -485,15 +487,16 @@ impl Texts<'_> {
         }
     }
 
-    /// Marks a session dead whose lease has lapsed.
+    /// Marks a session dead whose lease has lapsed, unless that of the node which says so has too.
     fn bury(&self) -> Sql {
-        let schema = self.schema;
+        let (schema, alive) = (self.schema, self.alive(2));
         Sql {
             text: format!(
                 "UPDATE {schema}.session SET dead = true \
-                 WHERE id = $1 AND NOT dead AND lease_until <= statement_timestamp()"
+                 WHERE id = $1 AND NOT dead AND lease_until <= statement_timestamp() \
+                 AND {alive}"
             ),
-            types: &[Type::INT8],
+            types: &[Type::INT8, Type::INT8],
         }
     }
 }
