@@ -7,6 +7,7 @@ use crate::server::*;
 async fn kill_in_mid_handler(home: &Home, mode: &[&str]) {
     let server = home.start(&[&["--latency", "1h", "--wait", "1ms"], mode].concat());
     let client = server.hold("key", "killed-1").await;
+    home.until_claimed("key").await;
     server.kill();
     assert!(within(client).await.unwrap().is_none(), "it was cut off");
 }

@@ -75,6 +75,14 @@ impl Home {
         command
     }
 
+    /// Waits until a claim that a server has made is in the database too, by asking another server.
+    /// A directory has no other.
+    pub(crate) async fn until_claimed(&self, key: &str) {
+        if self.database.is_some() {
+            self.start(&["--wait", "1ms"]).until_in_progress(key).await;
+        }
+    }
+
     /// A schema of this home's own.
     pub(crate) fn schema(&self) -> String {
         self.dir.path().file_name().unwrap().to_str().unwrap().to_lowercase()
@@ -129,6 +137,15 @@ impl Door {
         // It may find the key held by the question below, hence the patience.
         let holder =
             tokio::spawn(async move { client::send_patiently(address, request).await.ok() });
+        self.until_in_progress(key).await;
+        // In the strict mode the claim may still be on its way to the disk. This makes another, and
+        // frees it, both of them later.
+        self.place("another-key", "{}").await;
+        holder
+    }
+
+    /// Waits until the server says that a request with the key is running.
+    async fn until_in_progress(&self, key: &str) {
         within(async {
             // A body that is refused before it has any effect, should the key be free.
             while self.place(key, "{}").await.code() != "idempotency_in_progress" {
@@ -136,10 +153,6 @@ impl Door {
             }
         })
         .await;
-        // In the strict mode the claim may still be on its way to the disk. This makes another, and
-        // frees it, both of them later.
-        self.place("another-key", "{}").await;
-        holder
     }
 }
 
