@@ -4,7 +4,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::server::runtime;
+use super::server::{runtime, wait};
 
 /// Passes bytes on to a server, until it is cut.
 pub(crate) struct Proxy {
@@ -14,11 +14,17 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn to(server: u16) -> Self {
-        let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        Self::in_turn(vec![server])
+    }
+
+    /// To each of the servers in turn, a connection each.
+    pub(crate) fn in_turn(servers: Vec<u16>) -> Self {
+        let listener = wait(TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (is_cut, cut) = watch::channel(false);
         runtime().spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
+            for server in servers.into_iter().cycle() {
+                let Ok((client, _)) = listener.accept().await else { return };
                 tokio::spawn(pass_on(client, server, cut.clone()));
             }
         });

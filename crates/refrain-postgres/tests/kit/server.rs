@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -36,14 +36,13 @@ impl Server {
             .spawn()
             .unwrap();
         let server = Self { port, _script: script };
-        let started = async {
+        let started = async move {
             while connect(port).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        runtime()
-            .block_on(async { tokio::time::timeout(START_WITHIN, started).await })
-            .expect("PostgreSQL starts");
+        let started = async { tokio::time::timeout(START_WITHIN, started).await };
+        wait(started).expect("PostgreSQL starts");
         server
     }
 
@@ -53,9 +52,16 @@ impl Server {
 
     /// Runs statements beside the stores.
     pub(crate) fn run(&self, statements: &str) {
-        runtime().block_on(async {
-            connect(self.port).await.unwrap().batch_execute(statements).await.unwrap();
-        });
+        let (port, statements) = (self.port, statements.to_owned());
+        wait(async move { connect(port).await.unwrap().batch_execute(&statements).await.unwrap() });
+    }
+
+    /// Asks for one truth value.
+    pub(crate) fn tells(&self, query: &str) -> bool {
+        let (port, query) = (self.port, query.to_owned());
+        wait(
+            async move { connect(port).await.unwrap().query_one(&query, &[]).await.unwrap().get(0) },
+        )
     }
 }
 
@@ -73,6 +79,13 @@ async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
 pub(crate) fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().unwrap())
+}
+
+/// Waits for a future on that runtime, also where the caller is in another.
+pub(crate) fn wait<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    let (reply, answer) = mpsc::channel();
+    runtime().spawn(async move { reply.send(future.await) });
+    answer.recv().expect("the future does not panic")
 }
 
 /// The newest installed version, or the one in `REFRAIN_POSTGRES`.

@@ -1,0 +1,56 @@
+//! The session of a node: what is claimed under it, once it is over.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+use refrain_postgres::Postgres;
+
+use crate::kit::server::Server as Database;
+use crate::server::Home;
+
+/// Longer than the test, so that no renewal comes to help.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Two stores in a schema of their own.
+async fn two_nodes(schema: &str) -> [Store; 2] {
+    let address = Database::shared().address();
+    let builder = Postgres::builder().schema(schema).lease(LEASE);
+    builder.clone().migrate(&address).await.unwrap();
+    let [first, second] = ["first", "second"].map(|name| builder.clone().node(name));
+    [first.connect(&address).await.unwrap(), second.connect(&address).await.unwrap()]
+}
+
+fn operation(key: &str) -> Operation {
+    let fingerprint = Fingerprint::of(["POST", "/v1/calls"]);
+    Operation::new(Scope::from_api_key("sk_live_51"), key.parse().unwrap(), fingerprint)
+        .request_id(format!("req_{key}").parse().unwrap())
+}
+
+async fn outcome_at_once(store: &Store, operation: &Operation) -> Outcome {
+    let mut begin = store.begin(operation);
+    begin.give_up();
+    begin.await.unwrap()
+}
+
+#[tokio::test]
+async fn no_key_is_claimed_under_a_session_that_is_over() {
+    let over = [
+        "UPDATE SCHEMA.session SET dead = true WHERE node = 'first'",
+        "UPDATE SCHEMA.session SET lease_until = clock_timestamp() WHERE node = 'first'",
+    ];
+    for (statement, operation) in
+        over.iter().flat_map(|over| [(over, operation("a")), (over, operation("b").durable())])
+    {
+        let home = Home::new();
+        let [first, second] = two_nodes(&home.schema()).await;
+        Database::shared().run(&statement.replace("SCHEMA", &home.schema()));
+        let Outcome::Execute(permit) = first.begin(&operation).await.unwrap() else {
+            panic!("the key is free");
+        };
+        let elsewhere = outcome_at_once(&second, &operation).await;
+        assert!(matches!(elsewhere, Outcome::InFlight { .. }), "{statement}: {elsewhere:?}");
+        permit.complete(&Response::new(Bytes::from("done"))).await.unwrap();
+    }
+}
