@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use refrain::{Error, Outcome};
+use refrain::Error;
 
 use super::House;
 use super::kit::*;
@@ -26,14 +26,6 @@ pub(crate) fn p9_the_ttl_counts_from_the_commit_and_not_from_the_claim(house: &i
     permit.complete(&response("a")).wait().unwrap();
     house.pass_time(DAY - house.grain());
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
-}
-
-pub(crate) fn p9_a_record_that_has_expired_since_it_was_found_is_not_replayed(house: &impl House) {
-    let store = house.open();
-    run(&store, "a");
-    let begin = store.begin(&operation("a"));
-    house.pass_time(DAY);
-    assert!(matches!(begin.wait().unwrap(), Outcome::Execute(_)));
 }
 
 pub(crate) fn an_operation_may_expire_earlier_than_the_store(house: &impl House) {
