@@ -1,7 +1,5 @@
 //! What a backend's author builds with, by way of the toy.
 
-use std::pin::Pin;
-use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -199,23 +197,3 @@ fn interrupted_runs_behind_a_page_of_running_ones_are_listed() {
 }
 
 /// Each time that it was looked for again, it was there again, and over before it was looked at.
-#[test]
-fn p9_a_brief_record_that_a_waiter_misses_again_and_again_is_no_error() {
-    let house = OnToy::new();
-    let store = house.open();
-    let brief = operation("a").ttl(HOUR);
-    let mut permit = execute(&store, &brief);
-    let mut waiting = store.begin(&brief);
-    let mut cx = Context::from_waker(Waker::noop());
-    for _ in 0..5 {
-        assert!(Pin::new(&mut waiting).poll(&mut cx).is_pending());
-        permit.complete(&response("a")).wait().unwrap();
-        house.pass_time(HOUR);
-        permit = execute(&store, &brief);
-    }
-    permit.complete(&response("last")).wait().unwrap();
-    match waiting.wait().unwrap() {
-        Outcome::Replay(record) => assert_eq!(record.response().unwrap().body(), "last"),
-        other => panic!("{other:?}"),
-    }
-}
