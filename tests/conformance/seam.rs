@@ -195,5 +195,3 @@ fn interrupted_runs_behind_a_page_of_running_ones_are_listed() {
     drop(running);
     assert_eq!(store.interrupted(None, 1000).wait().unwrap().len(), 301);
 }
-
-/// Each time that it was looked for again, it was there again, and over before it was looked at.
