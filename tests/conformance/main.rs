@@ -21,7 +21,6 @@ mod toy;
 
 mod on_disk {
     crate::facts::suite! { crate::embedded::OnDisk,
-        clocked: yes,
         survives: yes,
         bounded: yes,
         shared: "a directory is open in one process at a time",
@@ -30,7 +29,6 @@ mod on_disk {
 
 mod in_memory {
     crate::facts::suite! { crate::embedded::InMemory,
-        clocked: yes,
         survives: "memory ends with the process",
         bounded: yes,
         shared: "memory belongs to one process",
@@ -39,7 +37,6 @@ mod in_memory {
 
 mod on_a_toy {
     crate::facts::suite! { crate::OnToy,
-        clocked: yes,
         survives: yes,
         bounded: "a toy takes as many claims as come",
         shared: "a toy does not look for other nodes; see on_toy_nodes",
@@ -48,7 +45,6 @@ mod on_a_toy {
 
 mod on_toy_nodes {
     crate::facts::suite! { crate::nodes::OnNodes,
-        clocked: yes,
         survives: "see on_a_toy",
         bounded: "see on_a_toy",
         shared: yes,

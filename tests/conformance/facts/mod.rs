@@ -2,8 +2,7 @@
 //!
 //! A backend joins by a [`House`] and one `suite!` in a module of that backend's name. The suite
 //! asks for each capability: `yes`, or the reason why it is missing. The facts of a missing one are
-//! shown as ignored, with that reason. A house is `clocked` if [`House::pass_time`] sets the clock of
-//! its stores, and not only what they keep. A crate beside this one mounts the facts in its root:
+//! shown as ignored, with that reason. A crate beside this one mounts the facts in its root:
 //!
 //! ```text
 //! #[path = "../../../tests/conformance/facts/mod.rs"]
@@ -30,7 +29,6 @@ pub(crate) mod handles;
 pub(crate) mod kit;
 pub(crate) mod limits;
 pub(crate) mod listing;
-pub(crate) mod moments;
 pub(crate) mod replay;
 pub(crate) mod shared;
 pub(crate) mod survival;
@@ -137,8 +135,7 @@ pub(crate) use tests;
 
 /// Makes a test of each fact for a house; see the head of this module.
 macro_rules! suite {
-    ($house:ty, clocked: $clocked:tt, survives: $survives:tt, bounded: $bounded:tt,
-        shared: $shared:tt $(,)?) => {
+    ($house:ty, survives: $survives:tt, bounded: $bounded:tt, shared: $shared:tt $(,)?) => {
         crate::facts::tests! { $house, yes:
             claims {
                 p7_a_dropped_durable_permit_leaves_the_key_interrupted
@@ -191,12 +188,6 @@ macro_rules! suite {
                 p3_a_replay_is_the_response_and_names_its_request
                 p4_a_done_key_conflicts_with_another_fingerprint
                 a_released_key_runs_again
-            }
-        }
-        crate::facts::tests! { $house, $clocked:
-            moments {
-                p9_a_record_that_has_expired_since_it_was_found_is_not_replayed
-                p9_a_brief_record_that_a_waiter_misses_again_and_again_is_no_error
             }
         }
         crate::facts::tests! { $house, $survives:

@@ -9,7 +9,6 @@ mod kit;
 
 mod on_postgres {
     crate::facts::suite! { crate::OnPostgres,
-        clocked: "a database's clock cannot be set",
         survives: yes,
         bounded: "the database holds as many claims as come",
         shared: yes,
