@@ -86,7 +86,7 @@ fn connecting_advice(error: &refrain_postgres::Error) -> Option<&'static str> {
     match error {
         Error::Address(_) => Some("write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
         Error::Setting { name: "ttl", .. } => Some(
-            "choose another --ttl, or another --schema, which is then set up to keep responses so long",
+            "choose another --ttl; or another --schema, which is set up to keep responses so long",
         ),
         Error::Setting { name: "schema", .. } => Some("choose another --schema"),
         Error::Setting { name: "lease", .. } => Some("choose another --lease"),

@@ -59,9 +59,10 @@ impl Server {
     /// Asks for one truth value.
     pub(crate) fn tells(&self, query: &str) -> bool {
         let (port, query) = (self.port, query.to_owned());
-        wait(
-            async move { connect(port).await.unwrap().query_one(&query, &[]).await.unwrap().get(0) },
-        )
+        wait(async move {
+            let client = connect(port).await.unwrap();
+            client.query_one(&query, &[]).await.unwrap().get(0)
+        })
     }
 }
 
