@@ -15,6 +15,11 @@ impl Addresses {
         Self { store }
     }
 
+    /// The store's id.
+    pub(crate) fn store(&self) -> Uuid {
+        self.store
+    }
+
     /// Half of a SHA-256: among 10^9 keys, two share an address with odds of 10^-21.
     pub(crate) fn of(&self, scope: Scope, key: &Key) -> Uuid {
         let mut hasher = Sha256::new_with_prefix(self.store.as_bytes());

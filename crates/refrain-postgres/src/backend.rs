@@ -344,12 +344,25 @@ impl Fleet {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Known, Trouble> {
+        self.until_known_through(sql, given, |_| {}).await
+    }
+
+    /// As [`until_known`](Self::until_known), and shows each transient trouble to `note`.
+    pub(crate) async fn until_known_through(
+        &self,
+        sql: &Sql,
+        given: Parameters<'_>,
+        note: impl Fn(&Trouble),
+    ) -> Result<Known, Trouble> {
         let (mut pause, longest) = PAUSES;
         let mut is_repeated = false;
         loop {
             match self.query_once(sql, given).await {
                 Ok(rows) => return Ok(Known { rows, is_repeated }),
-                Err(trouble) if trouble.is_transient() => is_repeated = true,
+                Err(trouble) if trouble.is_transient() => {
+                    note(&trouble);
+                    is_repeated = true;
+                }
                 Err(trouble) => return Err(trouble),
             }
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
@@ -432,6 +445,8 @@ pub(crate) fn request_id(text: &str) -> Result<RequestId, Trouble> {
 pub(crate) fn unavailable(trouble: Trouble) -> Error {
     match trouble {
         Trouble::Closed => Error::stopped(),
+        // Callers look for it.
+        Trouble::Transaction(error) => Error::unavailable(error),
         trouble => Error::unavailable(trouble),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::link::Parameters;
 use crate::queue::{Completion, Wanted};
 use crate::session::millis;
 use crate::trouble::Trouble;
-use crate::verdict::{Ending, resolve};
+use crate::verdict::{Ending, answer_or_free, resolve};
 
 /// A claim under one attempt. Dropped without a verdict, it gives the key up in the background.
 pub(crate) struct Claim {
@@ -26,8 +27,10 @@ pub(crate) struct Claim {
     pub(crate) attempt: Uuid,
     pub(crate) ttl: Duration,
     pub(crate) past: Past,
-    /// The record that a transaction of the caller's may have written.
-    pub(crate) draft: Option<Bytes>,
+    /// Whether a transaction of the caller's may have completed the operation.
+    pub(crate) has_draft: bool,
+    /// Whether that transaction was open when the database was last asked.
+    pub(crate) is_open: AtomicBool,
 }
 
 impl Claim {
@@ -42,7 +45,8 @@ impl Claim {
             address: wanted.address,
             attempt: wanted.attempt,
             ttl: asked.ttl,
-            draft: None,
+            has_draft: false,
+            is_open: AtomicBool::new(false),
         }
     }
 
@@ -72,7 +76,8 @@ impl Claim {
             attempt: wanted.attempt,
             ttl: Duration::from_millis(u64::try_from(ttl_ms).unwrap_or_default()),
             past,
-            draft: None,
+            has_draft: false,
+            is_open: AtomicBool::new(false),
         })
     }
 
@@ -94,11 +99,6 @@ impl Claim {
 
     pub(crate) fn encode(&self, response: Option<Response<Bytes>>) -> Bytes {
         codec::encode(&self.past.completion(self.ttl, response)).into()
-    }
-
-    /// Notes that a transaction of the caller's may write this record.
-    pub(crate) fn note_draft(&mut self, payload: Bytes) {
-        self.draft = Some(payload);
     }
 
     /// Stores checkpoint number `number`, counted from 1.
@@ -165,8 +165,7 @@ impl backend::Claim for Claim {
         }
         fleet.runtime.clone().spawn(async move {
             let recorded = self.recorded(response);
-            let settle = |outcome: Result<Record>, hold: Hold| hold.answer_with(outcome);
-            resolve(fleet.patience, recorded, promise, hold, settle).await;
+            resolve(recorded, promise, hold, &self, answer_or_free).await;
         });
         ticket
     }

@@ -30,3 +30,4 @@ pub use builder::{Builder, Postgres};
 pub use error::Error;
 pub use schema::SCHEMA;
 pub use transaction::CompleteIn;
+pub use trouble::TransactionError;

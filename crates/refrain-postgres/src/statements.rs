@@ -296,8 +296,8 @@ impl Texts<'_> {
         let schema = self.schema;
         Sql {
             text: format!(
-                "SELECT attempt, {EXPIRES_MS}, waited, state FROM {schema}.key k \
-                 WHERE address = $1 FOR UPDATE NOWAIT"
+                "SELECT attempt, waited, state FROM {schema}.key WHERE address = $1 \
+                 FOR UPDATE NOWAIT"
             ),
             types: &[Type::UUID],
         }

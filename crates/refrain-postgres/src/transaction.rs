@@ -6,21 +6,26 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
-use refrain::{Error, Permit, Result};
-use tokio_postgres::Transaction;
+use http::{HeaderMap, Response};
+use refrain::record::Trailers;
+use refrain::{Error, Permit, Record, Result};
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Row, Transaction};
+use uuid::Uuid;
 
+use crate::backend::{Fleet, unavailable};
 use crate::claim::Claim;
 use crate::queue::{Completion, slot};
-use crate::statements::Statements;
+use crate::statements::{Sql, state};
+use crate::trouble::{TransactionError, Trouble};
+
+/// The tries of one record, each in the slot of time that the last one has named.
+const TRIES: usize = 8;
 
 /// A record that is to be written in a transaction.
 struct Draft {
+    fleet: Arc<Fleet>,
     completion: Completion,
-    /// The slot of time in which the record expires, as this node's clock has it.
-    guess: i64,
-    statements: Arc<Statements>,
 }
 
 impl Draft {
@@ -29,25 +34,112 @@ impl Draft {
     fn of(permit: &mut Permit, response: &Response<Bytes>) -> Result<Self> {
         let claim = permit.claim_mut::<Claim>().ok_or(Error::Ended)?;
         let fleet = Arc::clone(&claim.fleet);
-        let kept = response.body().len() <= fleet.rules.max_response_bytes;
+        let kept = fits(response, fleet.rules.max_response_bytes);
         let payload = claim.encode(kept.then(|| response.clone()));
-        claim.note_draft(payload.clone());
-        let completion = claim.completion(payload);
-        let guess = fleet.queue.guess(completion.ttl_ms);
-        Ok(Self { completion, guess, statements: Arc::clone(&fleet.statements) })
+        claim.has_draft = true;
+        Ok(Self { completion: claim.completion(payload), fleet })
     }
 
     async fn write(&self, transaction: &Transaction<'_>) -> Result<()> {
+        let mut guess = self.fleet.queue.guess(self.completion.ttl_ms);
+        for _ in 0..TRIES {
+            if self.write_once(transaction, guess).await? {
+                return Ok(());
+            }
+            guess = self.guess_again(transaction).await?;
+        }
+        Err(unavailable(Trouble::Restless))
+    }
+
+    /// Writes the record into the table of a slot of time, if that is the one in which it expires,
+    /// or the next.
+    async fn write_once(&self, transaction: &Transaction<'_>, guess: i64) -> Result<bool> {
         let Completion { address, attempt, ttl_ms, scope, key, payload } = &self.completion;
-        let sql = &self.statements.complete[slot(self.guess)];
+        let sql = &self.fleet.statements.complete[slot(guess)];
         let payload = &payload[..];
         let given: [&(dyn ToSql + Sync); 7] =
-            [address, attempt, ttl_ms, scope, key, &payload, &self.guess];
-        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
-            given.into_iter().zip(sql.types.iter().cloned()).collect();
-        let rows = transaction.query_typed(&sql.text, &typed).await.map_err(Error::unavailable)?;
-        if rows.is_empty() { Err(Error::Fenced) } else { Ok(()) }
+            [address, attempt, ttl_ms, scope, key, &payload, &guess];
+        Ok(!query(transaction, sql, &given).await?.is_empty())
     }
+
+    /// Looks why nothing was written. Returns the slot of time, by the database's clock, if that
+    /// was the reason.
+    async fn guess_again(&self, transaction: &Transaction<'_>) -> Result<i64> {
+        let schema = &self.fleet.schema;
+        let sql = Sql {
+            text: format!(
+                "SELECT m.store, k.attempt, k.state, \
+                 (extract(epoch FROM statement_timestamp()) * 1000)::int8 \
+                 FROM {schema}.meta m LEFT JOIN {schema}.key k ON k.address = $1"
+            ),
+            types: &[Type::UUID],
+        };
+        let rows = query(transaction, &sql, &[&self.completion.address]).await?;
+        let elsewhere = || unavailable(Trouble::Transaction(TransactionError::Elsewhere));
+        let row = rows.first().ok_or_else(elsewhere)?;
+        let found = Found::read(row).map_err(Trouble::Database).map_err(unavailable)?;
+        if found.store != self.fleet.addresses.store() {
+            return Err(elsewhere());
+        }
+        match (found.attempt, found.state) {
+            (Some(attempt), _) if attempt != self.completion.attempt => Err(Error::Fenced),
+            // By an earlier transaction.
+            (Some(_), Some(state::DONE)) => Err(Error::Ended),
+            (Some(_), _) => {
+                Ok(found.now_ms.saturating_add(self.completion.ttl_ms) / self.fleet.slot_ms + 1)
+            }
+            (None, _) => Err(Error::Fenced),
+        }
+    }
+}
+
+/// What a transaction sees of the store and of a key.
+struct Found {
+    store: Uuid,
+    attempt: Option<Uuid>,
+    state: Option<i16>,
+    now_ms: i64,
+}
+
+impl Found {
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            store: row.try_get(0)?,
+            attempt: row.try_get(1)?,
+            state: row.try_get(2)?,
+            now_ms: row.try_get(3)?,
+        })
+    }
+}
+
+/// Runs a statement in the caller's transaction, without preparing it: the connection may be a
+/// pooler's.
+async fn query(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    given: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>> {
+    let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+        given.iter().copied().zip(sql.types.iter().cloned()).collect();
+    transaction.query_typed(&sql.text, &typed).await.map_err(Trouble::Database).map_err(|trouble| {
+        match trouble.is_no_table() {
+            true => unavailable(Trouble::Transaction(TransactionError::Elsewhere)),
+            false => unavailable(trouble),
+        }
+    })
+}
+
+/// Whether a response is within the limits for storing it, which are those of
+/// [`Permit::complete`].
+fn fits(response: &Response<Bytes>, max_body: usize) -> bool {
+    let trailers = response.extensions().get::<Trailers>().map(|Trailers(map)| map);
+    let maps = || std::iter::once(response.headers()).chain(trailers);
+    let count: usize = maps().map(HeaderMap::len).sum();
+    let bytes: usize =
+        maps().flatten().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    response.body().len() <= max_body
+        && count <= Record::MAX_HEADERS
+        && bytes <= Record::MAX_HEADER_BYTES
 }
 
 /// Completes an operation inside a transaction of the caller's, on the same database.
@@ -74,16 +166,23 @@ pub trait CompleteIn {
     /// done, and on rollback its key is as it was.
     ///
     /// The permit still wants its verdict, after the transaction has ended. The verdict asks the
-    /// database: where the transaction has committed, the operation is done, whatever the verdict.
-    /// Where it has not, a verdict that says success fails and frees the key, because nothing
-    /// happened; any other is as without a transaction.
+    /// database: where the transaction has committed, the operation is done, whatever the verdict,
+    /// with the response of the transaction. Where it has not, a verdict that says success fails
+    /// with [`TransactionError::RolledBack`] and frees the key, because nothing happened; any other
+    /// is as without a transaction. A verdict that comes before the transaction has ended waits for
+    /// it, and after the store's [`patience`](crate::Builder::patience) fails with
+    /// [`TransactionError::Open`]: the key then follows the transaction when it ends, and nobody
+    /// runs before.
     ///
     /// # Errors
     ///
-    /// [`Error::Fenced`] if another node has taken the key over: roll back.
-    /// [`Error::Unavailable`] with the database's error, after which the transaction can only be
-    /// rolled back. [`Error::Ended`] if the operation has its verdict, or its store another
-    /// backend.
+    /// After any of them the transaction must be rolled back.
+    ///
+    /// - [`Error::Fenced`]: another node has taken the key over.
+    /// - [`Error::Ended`]: the operation has its verdict, an earlier transaction has completed it,
+    ///   or its store has another backend. After an earlier transaction whose commit was not
+    ///   answered, this says that it has committed; the verdict returns its record.
+    /// - [`Error::Unavailable`]: the database's error, or [`TransactionError::Elsewhere`].
     ///
     /// # Durability
     ///

@@ -16,8 +16,38 @@ pub(crate) enum Trouble {
     Damaged(&'static str),
     #[error("the key keeps changing")]
     Restless,
+    #[error(transparent)]
+    Transaction(TransactionError),
+}
+
+/// What is wrong with a transaction that was to complete an operation: the source of
+/// [`refrain::Error::Unavailable`] in those cases.
+///
+/// ```
+/// use refrain_postgres::TransactionError;
+///
+/// /// Whether the operation can be run again at once, because nothing happened.
+/// fn is_rolled_back(error: &refrain::Error) -> bool {
+///     let refrain::Error::Unavailable { source, .. } = error else { return false };
+///     matches!(source.downcast_ref(), Some(TransactionError::RolledBack))
+/// }
+/// # assert!(!is_rolled_back(&refrain::Error::Ended));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactionError {
+    /// The verdict came before the transaction had ended. The key stays in flight until the
+    /// transaction ends, and then follows it.
+    #[error("the transaction that completes the operation is still open")]
+    Open,
+
+    /// The verdict said success, and the transaction was rolled back. The key is free.
     #[error("the transaction that was to complete the operation was rolled back")]
     RolledBack,
+
+    /// The transaction is not in the store's database.
+    #[error("the transaction is in a database that does not hold the store")]
+    Elsewhere,
 }
 
 impl Trouble {
@@ -25,7 +55,7 @@ impl Trouble {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Slow | Self::Restless => true,
-            Self::Closed | Self::Damaged(_) | Self::RolledBack => false,
+            Self::Closed | Self::Damaged(_) | Self::Transaction(_) => false,
             Self::Database(error) => match error.code() {
                 // The connection broke.
                 None => true,
@@ -42,6 +72,20 @@ impl Trouble {
         }))
     }
 
+    /// Whether another transaction has the row that was asked for.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.has_code(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
+    /// Whether the database has no such table.
+    pub(crate) fn is_no_table(&self) -> bool {
+        self.has_code(&SqlState::UNDEFINED_TABLE)
+    }
+
+    fn has_code(&self, code: &SqlState) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(code))
+    }
+
     /// Whether another connection is called for: the old one leads to a server that is on its way
     /// out, or cannot write.
     pub(crate) fn wants_new_link(&self) -> bool {
@@ -50,7 +94,7 @@ impl Trouble {
             Self::Database(error) => error.code().is_none_or(|code| {
                 *code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("57P")
             }),
-            Self::Closed | Self::Damaged(_) | Self::Restless | Self::RolledBack => false,
+            Self::Closed | Self::Damaged(_) | Self::Restless | Self::Transaction(_) => false,
         }
     }
 }

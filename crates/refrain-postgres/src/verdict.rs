@@ -1,21 +1,21 @@
 //! The verdicts on a claim, which the database decides: what it says that a claim came to is what
 //! the caller is told.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::Response;
 use refrain::backend::{Hold, Promise, Ticket};
 use refrain::{Error, Record, Result};
+use uuid::Uuid;
 
 use crate::backend::{Known, record, unavailable};
 use crate::claim::Claim;
 use crate::link::Parameters;
 use crate::queue::Completed;
 use crate::session::millis;
-use crate::statements::{Done, state};
-use crate::trouble::Trouble;
+use crate::statements::{Seen, state};
+use crate::trouble::{TransactionError, Trouble};
 
 /// The ways in which a claim ends without a record.
 #[derive(Clone, Copy)]
@@ -26,11 +26,19 @@ pub(crate) enum Ending {
 
 /// What became of a transaction that was to complete the operation.
 enum Ended {
-    Committed(Done),
+    /// Whether a request on another node waits for it.
+    Committed { waited: bool },
     /// Nothing happened.
     RolledBack,
     /// Another node has the key by now.
     Fenced,
+}
+
+/// What came of recording a response.
+pub(crate) enum Recorded {
+    Record(Record),
+    /// Nothing: success was claimed for a transaction that was rolled back.
+    RolledBack,
 }
 
 impl Claim {
@@ -39,10 +47,9 @@ impl Claim {
     pub(crate) fn end(mut self: Box<Self>, ending: Ending) -> Ticket<()> {
         let hold = self.take_hold();
         let (ticket, promise) = Ticket::new();
-        let fleet = Arc::clone(&self.fleet);
-        fleet.runtime.clone().spawn(async move {
+        self.fleet.runtime.clone().spawn(async move {
             let ended = self.until_ended(ending);
-            resolve(fleet.patience, ended, promise, hold, free_or_answer).await;
+            resolve(ended, promise, hold, &self, free_or_answer).await;
         });
         ticket
     }
@@ -50,9 +57,9 @@ impl Claim {
     /// Ends the claim, and returns the record if a transaction of the caller's has completed the
     /// operation all the same.
     async fn until_ended(&self, ending: Ending) -> Result<Option<Record>> {
-        if let Some(draft) = &self.draft {
+        if self.has_draft {
             match self.settled().await? {
-                Ended::Committed(done) => return self.done(draft, done).map(Some),
+                Ended::Committed { waited } => return self.committed(waited).await.map(Some),
                 Ended::Fenced => return Err(Error::Fenced),
                 Ended::RolledBack => {}
             }
@@ -86,48 +93,67 @@ impl Claim {
     }
 
     /// Records the response, unless a transaction has recorded one.
-    pub(crate) async fn recorded(&self, response: Option<Response<Bytes>>) -> Result<Record> {
-        if let Some(draft) = &self.draft {
+    pub(crate) async fn recorded(&self, response: Option<Response<Bytes>>) -> Result<Recorded> {
+        if self.has_draft {
+            let is_success = response.as_ref().is_none_or(|it| it.status().is_success());
             match self.settled().await? {
-                Ended::Committed(done) => return self.done(draft, done),
+                Ended::Committed { waited } => {
+                    return self.committed(waited).await.map(Recorded::Record);
+                }
                 Ended::Fenced => return Err(Error::Fenced),
-                Ended::RolledBack => self.refuse_success(response.as_ref()).await?,
+                Ended::RolledBack if is_success => {
+                    let Known { rows, .. } =
+                        self.send(Ending::Release).await.map_err(unavailable)?;
+                    self.tell(rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false)));
+                    return Ok(Recorded::RolledBack);
+                }
+                Ended::RolledBack => {}
             }
         }
         let payload = self.encode(response);
         let completion = self.completion(payload.clone());
         match self.fleet.queue.complete(completion).await.map_err(unavailable)? {
-            Completed::Done(done) => self.done(&payload, done),
+            Completed::Done(done) => {
+                self.tell(done.waited);
+                record(&payload, done.expires_ms).map(Recorded::Record).map_err(unavailable)
+            }
             Completed::Fenced => Err(Error::Fenced),
         }
-    }
-
-    /// Frees the key where success is claimed for what was rolled back.
-    async fn refuse_success(&self, response: Option<&Response<Bytes>>) -> Result<()> {
-        if response.is_some_and(|response| !response.status().is_success()) {
-            return Ok(());
-        }
-        self.send(Ending::Release).await.map_err(unavailable)?;
-        Err(unavailable(Trouble::RolledBack))
     }
 
     /// Asks what became of the caller's transaction, once it has ended: it has the row until then.
     async fn settled(&self) -> Result<Ended> {
         let sql = &self.fleet.statements.find_settled;
-        let known = self.fleet.until_known(sql, &[&self.address]).await.map_err(unavailable)?;
+        let note = |trouble: &Trouble| self.is_open.store(trouble.is_locked(), Ordering::Relaxed);
+        let known = self.fleet.until_known_through(sql, &[&self.address], note).await;
+        self.is_open.store(false, Ordering::Relaxed);
+        let known = known.map_err(unavailable)?;
         let Some(row) = known.rows.first() else { return Ok(Ended::Fenced) };
-        let read = || Ok((Done::read(row)?, row.try_get::<_, i16>(3)?));
-        let (done, state) = read().map_err(Trouble::Database).map_err(unavailable)?;
+        let read = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+        let (attempt, waited, state): (Uuid, bool, i16) =
+            read().map_err(Trouble::Database).map_err(unavailable)?;
         Ok(match state {
-            _ if done.attempt != self.attempt => Ended::Fenced,
-            state::DONE => Ended::Committed(done),
+            _ if attempt != self.attempt => Ended::Fenced,
+            state::DONE => Ended::Committed { waited },
             _ => Ended::RolledBack,
         })
     }
 
-    fn done(&self, payload: &Bytes, done: Done) -> Result<Record> {
-        self.tell(done.waited);
-        record(payload, done.expires_ms).map_err(unavailable)
+    /// The record that a transaction has committed. It is read, because several transactions may
+    /// have tried to write one.
+    async fn committed(&self, waited: bool) -> Result<Record> {
+        self.tell(waited);
+        let sql = &self.fleet.statements.find;
+        let known = self.fleet.until_known(sql, &[&vec![self.address]]).await;
+        let read = |known: Known| known.rows.first().map(Seen::from_row).transpose();
+        let seen = known.and_then(|known| Ok(read(known)?)).map_err(unavailable)?;
+        match seen {
+            Some(seen) if seen.attempt == self.attempt => {
+                self.fleet.record(&seen).map_err(unavailable)
+            }
+            // It has expired by now, and the key is another's.
+            _ => Err(Error::Fenced),
+        }
     }
 
     /// Wakes those on other nodes who wait for the key.
@@ -135,6 +161,25 @@ impl Claim {
         if waited {
             self.fleet.elsewhere.tell(&self.fleet, self.address);
         }
+    }
+
+    /// Why a verdict has no outcome yet.
+    fn late(&self) -> Error {
+        unavailable(match self.is_open.load(Ordering::Relaxed) {
+            true => Trouble::Transaction(TransactionError::Open),
+            false => Trouble::Slow,
+        })
+    }
+}
+
+pub(crate) fn answer_or_free(recorded: Result<Recorded>, hold: Hold) -> Result<Record> {
+    match recorded {
+        Ok(Recorded::Record(record)) => hold.answer_with(Ok(record)),
+        Ok(Recorded::RolledBack) => {
+            hold.free();
+            Err(unavailable(Trouble::Transaction(TransactionError::RolledBack)))
+        }
+        Err(error) => hold.answer_with(Err(error)),
     }
 }
 
@@ -149,17 +194,17 @@ fn free_or_answer(ended: Result<Option<Record>>, hold: Hold) -> Result<()> {
 /// Waits for an outcome and settles the hold by it. If that takes longer than the caller has
 /// patience, the caller is told so, and the hold waits on alone.
 pub(crate) async fn resolve<T, U>(
-    patience: Duration,
     outcome: impl Future<Output = Result<T>>,
     promise: Promise<U>,
     hold: Hold,
+    claim: &Claim,
     settle: impl FnOnce(Result<T>, Hold) -> Result<U>,
 ) {
     let mut outcome = std::pin::pin!(outcome);
-    match tokio::time::timeout(patience, &mut outcome).await {
+    match tokio::time::timeout(claim.fleet.patience, &mut outcome).await {
         Ok(known) => promise.fulfil(settle(known, hold)),
         Err(_) => {
-            promise.fulfil(Err(unavailable(Trouble::Slow)));
+            promise.fulfil(Err(claim.late()));
             // Nobody is told any more; the key is freed, or kept.
             let _ = settle(outcome.await, hold);
         }

@@ -4,4 +4,5 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 pub(crate) mod proxy;
+pub(crate) mod room;
 pub(crate) mod server;

@@ -70,7 +70,7 @@ pub(crate) fn address(port: u16) -> String {
     format!("postgres://refrain@127.0.0.1:{port}/postgres?sslmode=disable")
 }
 
-async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(&address(port), NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
