@@ -168,7 +168,8 @@ struct Texts<'a> {
 
 impl Texts<'_> {
     /// Claims the rows of `u(address, attempt, state, ttl, scope, key, fingerprint, request_id)`
-    /// for the session in parameter `session`.
+    /// for the session in parameter `session`. A key that is there is not tried: the insertion would
+    /// wait for a transaction of a caller's that has it.
     fn claim(&self, u: &str, session: usize) -> String {
         let Self { schema, slot_ms } = self;
         let alive = self.alive(session);
@@ -178,7 +179,9 @@ impl Texts<'_> {
              SELECT u.address, u.attempt, ${session}, ({NOW_MS} + u.ttl) / {slot_ms} + 1, u.state, \
              CASE WHEN u.state = 1 THEN {IN_TTL} END, CASE WHEN u.state = 1 THEN u.attempt END, \
              CASE WHEN u.state = 1 THEN u.ttl END, u.scope, u.key, u.fingerprint, u.request_id \
-             FROM {u} WHERE {alive} ON CONFLICT (address) DO NOTHING RETURNING attempt"
+             FROM {u} WHERE {alive} \
+             AND NOT EXISTS (SELECT 1 FROM {schema}.key h WHERE h.address = u.address) \
+             ON CONFLICT (address) DO NOTHING RETURNING attempt"
         )
     }
 
@@ -516,12 +519,16 @@ impl Texts<'_> {
         }
     }
 
+    /// Marks the rows that somebody waits for. A row that a transaction has is left: a poll finds out
+    /// what becomes of it.
     fn mark_waited(&self) -> Sql {
         let schema = self.schema;
         Sql {
             text: format!(
                 "UPDATE {schema}.key k SET waited = true \
-                 FROM unnest($1, $2) AS u(address, attempt) \
+                 FROM (SELECT h.address, h.attempt FROM {schema}.key h \
+                 JOIN unnest($1, $2) AS w(address, attempt) USING (address, attempt) \
+                 FOR UPDATE OF h SKIP LOCKED) AS u \
                  WHERE k.address = u.address AND k.attempt = u.attempt AND k.state < 2 \
                  AND NOT k.waited"
             ),
