@@ -36,6 +36,7 @@ pub(crate) struct Fleet {
     pub(crate) queue: Arc<Queue>,
     pub(crate) addresses: Addresses,
     pub(crate) elsewhere: Arc<Elsewhere>,
+    /// The schema's name, quoted.
     pub(crate) schema: String,
     pub(crate) retention_ms: i64,
     pub(crate) slot_ms: i64,

@@ -225,7 +225,8 @@ impl Builder {
             let allowed = format!("at most the schema's retention of {retention_ms} ms");
             return Err(Error::Setting { name: "ttl", allowed });
         }
-        let statements = Arc::new(Statements::new(&self.schema, slot_ms));
+        let quoted = schema::quoted(&self.schema);
+        let statements = Arc::new(Statements::new(&quoted, slot_ms));
         let session =
             Arc::new(Session::open(self.node.clone(), self.lease, &link, &statements).await?);
         drop(link);
@@ -244,7 +245,7 @@ impl Builder {
             queue,
             addresses: Addresses::new(store),
             elsewhere: Arc::new(Elsewhere::new(&self.schema)),
-            schema: self.schema,
+            schema: quoted,
             retention_ms,
             slot_ms,
             last_trouble: Mutex::default(),
@@ -274,7 +275,10 @@ impl Builder {
     fn check(&self) -> Result<(), Error> {
         let refuse = |name, allowed: &str| Err(Error::Setting { name, allowed: allowed.into() });
         if !schema::is_plain(&self.schema) {
-            return refuse("schema", "lower-case letters, digits and underscores, at most 48");
+            return refuse(
+                "schema",
+                "lower-case letters, digits and underscores, at most 48, and not pg_",
+            );
         }
         if !(4..=MAX_CONNECTIONS).contains(&self.connections) {
             return refuse("connections", "from 4 to 1000");

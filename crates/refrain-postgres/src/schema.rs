@@ -28,23 +28,35 @@ pub(crate) struct Meta {
     pub(crate) slot_ms: i64,
 }
 
-/// Whether a name can be a schema's without quotes.
+/// Whether a name can be a schema's, and stand between quotes. PostgreSQL has those in `pg_` for
+/// itself.
 pub(crate) fn is_plain(name: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     name.len() <= 48
         && name.chars().all(is_word)
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && !name.starts_with("pg_")
+}
+
+/// The name of a schema in a statement, be it a keyword.
+pub(crate) fn quoted(schema: &str) -> String {
+    format!("\"{schema}\"")
 }
 
 /// Sets up a store, or leaves the one that is there.
 pub(crate) async fn migrate(link: &Link, schema: &str, retention: Duration) -> Result<(), Error> {
+    let quoted = quoted(schema);
     let apply = async {
         link.batch_execute("BEGIN").await?;
-        // Two nodes that start together take turns.
-        link.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
-        let known = format!("SELECT 1 WHERE to_regclass('{schema}.meta') IS NOT NULL");
+        // Two nodes that start together take turns. The role that owns a schema need not be one
+        // that may create it.
+        let known = format!("SELECT 1 WHERE to_regnamespace('{quoted}') IS NOT NULL");
         if link.query_text(&known).await?.is_empty() {
-            link.batch_execute(&text(schema, retention)).await?;
+            link.batch_execute(&format!("CREATE SCHEMA {quoted}")).await?;
+        }
+        let known = format!("SELECT 1 WHERE to_regclass('{quoted}.meta') IS NOT NULL");
+        if link.query_text(&known).await?.is_empty() {
+            link.batch_execute(&text(&quoted, retention)).await?;
         }
         link.batch_execute("COMMIT").await
     };
@@ -62,22 +74,24 @@ pub(crate) async fn migrate(link: &Link, schema: &str, retention: Duration) -> R
     }
 }
 
-fn text(schema: &str, retention: Duration) -> String {
+fn text(quoted: &str, retention: Duration) -> String {
     let retention_ms = millis(retention);
-    let slot_ms = (retention_ms / SLOTS_PER_TTL + 1).max(MIN_SLOT_MS);
+    // Rounded up.
+    let slot_ms = ((retention_ms + SLOTS_PER_TTL - 1) / SLOTS_PER_TTL).max(MIN_SLOT_MS);
     SCHEMA
         .replace("CREATE SCHEMA refrain;", "")
-        .replace("refrain.", &format!("{schema}."))
+        .replace("refrain.", &format!("{quoted}."))
         .replace("86400000, 10800000", &format!("{retention_ms}, {slot_ms}"))
 }
 
 /// Reads the constants of the store in a schema.
 pub(crate) async fn read(link: &Link, schema: &str) -> Result<Meta, Error> {
-    let known = format!("SELECT 1 WHERE to_regclass('{schema}.meta') IS NOT NULL");
+    let quoted = quoted(schema);
+    let known = format!("SELECT 1 WHERE to_regclass('{quoted}.meta') IS NOT NULL");
     if link.query_text(&known).await?.is_empty() {
         return Err(Error::Missing { schema: schema.to_owned() });
     }
-    let text = format!("SELECT version, store, retention_ms, slot_ms FROM {schema}.meta");
+    let text = format!("SELECT version, store, retention_ms, slot_ms FROM {quoted}.meta");
     let rows = link.query_text(&text).await?;
     let row = rows.first().ok_or_else(|| Error::Missing { schema: schema.to_owned() })?;
     let found: i32 = row.try_get(0).map_err(Trouble::from)?;

@@ -1,0 +1,93 @@
+//! Roles that may do only so much.
+
+use refrain_postgres::Error;
+
+use crate::kit::room::{DAY, Room, address, execute, operation, replayed, response, until};
+use crate::kit::server::{Server, runtime};
+
+/// A role of this name, and its address.
+fn role(name: &str) -> String {
+    Server::shared().run(&format!("CREATE ROLE {name} LOGIN"));
+    address().replace("refrain@", &format!("{name}@"))
+}
+
+fn denied(error: &Error) {
+    let Error::Database(source) = error else { panic!("not denied: {error:?}") };
+    let reason = source.to_string();
+    assert!(reason.contains("permission denied") && reason.contains("42501"), "{reason}");
+}
+
+#[test]
+fn a_role_without_rights_is_told_what_it_lacks() {
+    let stranger = role("stranger");
+    let room = Room::empty(DAY);
+    denied(&runtime().block_on(room.builder().migrate(&stranger)).unwrap_err());
+    let room = Room::new();
+    denied(&runtime().block_on(room.builder().connect(&stranger)).map(drop).unwrap_err());
+    room.run("GRANT USAGE ON schema SCHEMA TO stranger; GRANT SELECT ON SCHEMA.meta TO stranger");
+    denied(&runtime().block_on(room.builder().connect(&stranger)).map(drop).unwrap_err());
+}
+
+/// A schema was always created, which such a role may not do even if the schema is there.
+#[test]
+fn a_role_that_owns_only_its_schema_can_set_up_a_store() {
+    let owner = role("owner");
+    let room = Room::empty(DAY);
+    room.run("CREATE schema SCHEMA AUTHORIZATION owner");
+    runtime().block_on(room.builder().migrate(&owner)).unwrap();
+    let store = runtime().block_on(room.builder().connect(&owner)).unwrap();
+    execute(&store, &operation("owned")).complete(&response("owned")).wait().unwrap();
+    assert_eq!(replayed(&store, &operation("owned")), "owned");
+}
+
+/// As the head of the schema's text has it.
+#[test]
+fn a_node_needs_no_more_rights_than_are_named() {
+    let node = role("node");
+    let room = Room::new();
+    room.run(
+        "GRANT USAGE ON schema SCHEMA TO node; \
+         GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN schema SCHEMA TO node",
+    );
+    let store = runtime().block_on(room.builder().connect(&node)).unwrap();
+    let asked = operation("named").durable();
+    let mut permit = execute(&store, &asked);
+    permit.checkpoint("half").wait().unwrap();
+    permit.complete(&response("named")).wait().unwrap();
+    assert_eq!(replayed(&store, &asked), "named");
+    for slot in 0..12 {
+        room.run(&format!(
+            "INSERT INTO SCHEMA.body_{slot:02} VALUES (gen_random_uuid(), gen_random_uuid(), '', '', '')"
+        ));
+    }
+    store.reap().unwrap();
+    assert_eq!(room.ask::<i64>(&format!("SELECT {}", full())), 10, "two slots are free");
+    store.forget(crate::kit::room::scope(), asked.key()).wait().unwrap();
+}
+
+#[test]
+fn a_sweeper_without_rights_says_so() {
+    let node = role("sweepless");
+    let room = Room::with_ttl(std::time::Duration::from_secs(1));
+    room.run(
+        "GRANT USAGE ON schema SCHEMA TO sweepless; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO sweepless",
+    );
+    for slot in 0..12 {
+        room.run(&format!(
+            "INSERT INTO SCHEMA.body_{slot:02} VALUES (gen_random_uuid(), gen_random_uuid(), '', '', '')"
+        ));
+    }
+    let store = runtime().block_on(room.builder().connect(&node)).unwrap();
+    until("the sweeper meets trouble", || {
+        store.stats().last_trouble.is_some_and(|trouble| trouble.contains("permission denied"))
+    });
+}
+
+/// The number of body tables that hold anything.
+fn full() -> String {
+    let holds: Vec<String> = (0..12)
+        .map(|slot| format!("(SELECT count(*) FROM (SELECT FROM SCHEMA.body_{slot:02} LIMIT 1) b)"))
+        .collect();
+    holds.join(" + ")
+}
