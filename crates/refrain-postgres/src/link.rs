@@ -17,11 +17,11 @@ use crate::trouble::Trouble;
 /// The longest time that connecting takes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// What every connection of the backend needs.
+/// What every connection of the backend to a server needs.
 ///
 /// A plan that was made while a table was empty reads all of it for ever, so sequential scans and
-/// the joins that bring them are out. A pooler in transaction mode loses these; its statements are
-/// planned each time.
+/// the joins that bring them are out. A pooler in transaction mode would pass these on to its other
+/// clients, and gets none: its statements are planned each time.
 const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET jit = off; SET lock_timeout = '5s'; \
     SET idle_in_transaction_session_timeout = '10s'";
@@ -136,7 +136,9 @@ impl Connector {
             drive(connection, notify);
             client
         };
-        client.batch_execute(SESSION).await?;
+        if self.prepares.load(Ordering::Relaxed) {
+            client.batch_execute(SESSION).await?;
+        }
         Ok(Link { client, prepared: Mutex::default(), prepares: Arc::clone(&self.prepares) })
     }
 }
