@@ -212,7 +212,7 @@ impl Queue {
                 }
                 Job::Claim(wanted, ..) => Outcome::Claimed(match seen.get(&wanted.address) {
                     // An earlier try, whose answer was lost.
-                    Some(row) if row.attempt == wanted.attempt => Claimed::Won,
+                    Some(row) if row.attempt == wanted.attempt && !row.dead => Claimed::Won,
                     Some(row) => Claimed::Lost(Box::new(row.clone())),
                     None => Claimed::Passed,
                 }),
@@ -347,22 +347,22 @@ impl Queue {
         let rows = match (&first, claims.addresses.is_empty()) {
             (None, true) => return Ok(answers),
             (None, false) => {
-                link.query(&self.statements.claims, &claims.parameters(&session)).await?
+                link.query_prepared(&self.statements.claims, &claims.parameters(&session)).await?
             }
             (Some((guess, group)), true) => {
                 let sql = &self.statements.completions[slot(*guess)];
-                link.query(sql, &group.parameters(guess)).await?
+                link.query_prepared(sql, &group.parameters(guess)).await?
             }
             (Some((guess, group)), false) => {
                 let mut parameters = claims.parameters(&session);
                 parameters.extend(group.parameters(guess));
-                link.query(&self.statements.both[slot(*guess)], &parameters).await?
+                link.query_prepared(&self.statements.both[slot(*guess)], &parameters).await?
             }
         };
         answers.read(&rows)?;
         for (guess, group) in &groups {
             let sql = &self.statements.completions[slot(*guess)];
-            answers.read(&link.query(sql, &group.parameters(guess)).await?)?;
+            answers.read(&link.query_prepared(sql, &group.parameters(guess)).await?)?;
         }
         let unanswered: Vec<Uuid> = completions
             .attempts
@@ -372,7 +372,7 @@ impl Queue {
             .map(|(_, address)| *address)
             .collect();
         if !unanswered.is_empty() {
-            for row in &link.query(&self.statements.find, &[&unanswered]).await? {
+            for row in &link.query_prepared(&self.statements.find, &[&unanswered]).await? {
                 answers.take(Line::Seen(Seen::from_row(row)?));
             }
         }
