@@ -69,8 +69,8 @@ async fn transfer(
     }
     stop_at("before_begin").await;
     // A program with more to do takes it from a pool.
-    let mut client = connect(&database).await.map_err(failure)?;
-    let transaction = client.transaction().await.map_err(failure)?;
+    let mut client = connect(&database).await.map_err(|error| failure(&error))?;
+    let transaction = client.transaction().await.map_err(|error| failure(&error))?;
     // In the order of their ids, so that opposite transfers do not wait for each other in a circle.
     let mut changes = [(from, -amount), (to, amount)];
     changes.sort_unstable();
@@ -83,7 +83,7 @@ async fn transfer(
             Err(error) if is_too_poor(&error) => {
                 return Err(refusal("no_money", "there is not so much in the account"));
             }
-            Err(error) => return Err(failure(error)),
+            Err(error) => return Err(failure(&error)),
         }
     }
     stop_at("after_update").await;
@@ -97,7 +97,7 @@ async fn transfer(
 
     // If the commit is not answered, the layer asks what became of it. It frees the key if nothing
     // did, and the next retry is answered from the record otherwise.
-    transaction.commit().await.map_err(failure)?;
+    transaction.commit().await.map_err(|error| failure(&error))?;
     stop_at("after_commit").await;
     Ok(answer.map(Body::from))
 }
@@ -119,7 +119,7 @@ fn refusal(code: &'static str, message: &'static str) -> Envelope {
 
 /// Nothing is known to have happened. A 500 is not kept, so the next request runs, unless the
 /// transaction has committed.
-fn failure(error: tokio_postgres::Error) -> Envelope {
+fn failure(error: &tokio_postgres::Error) -> Envelope {
     Envelope::new(StatusCode::INTERNAL_SERVER_ERROR, "database_failed", error.to_string())
 }
 

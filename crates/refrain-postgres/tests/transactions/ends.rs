@@ -45,7 +45,8 @@ fn a_rollback_leaves_the_key_and_the_rows_as_they_were() {
 fn every_verdict_after_a_commit_finds_the_record() {
     let room = bank();
     let store = room.open("this");
-    let verdicts: [(&str, fn(Permit)); 7] = [
+    type Verdict = fn(Permit);
+    let verdicts: [(&str, Verdict); 7] = [
         ("complete", |permit| completed(permit.complete(&response("first")).wait())),
         ("other", |permit| completed(permit.complete(&response("other")).wait())),
         ("without", |permit| completed(permit.complete_without_response().wait())),
@@ -75,7 +76,8 @@ fn completed(record: Result<Record>) {
 fn success_after_a_rollback_is_an_error_and_frees_the_key() {
     let room = bank();
     let store = room.open("this");
-    let successes: [(&str, fn(Permit) -> Result<Record>); 2] = [
+    type Success = fn(Permit) -> Result<Record>;
+    let successes: [(&str, Success); 2] = [
         ("complete", |permit| permit.complete(&response("unpaid")).wait()),
         ("without", |permit| permit.complete_without_response().wait()),
     ];
