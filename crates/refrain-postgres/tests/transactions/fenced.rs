@@ -51,7 +51,7 @@ fn a_take_over_and_an_open_transaction_do_not_both_win() {
         crate::kit::room::until("the other node waits for the row", || {
             room.ask::<i64>(
                 "SELECT count(*) FROM pg_stat_activity \
-                 WHERE wait_event_type = 'Lock' AND query LIKE '%SCHEMA.key%'",
+                 WHERE wait_event_type = 'Lock' AND query LIKE '%\"SCHEMA\".key%'",
             ) > 0
         });
         if is_committed {
@@ -92,7 +92,7 @@ fn two_transactions_under_one_key_do_not_both_commit() {
             crate::kit::room::until("the second waits for the first", || {
                 room.ask::<i64>(
                     "SELECT count(*) FROM pg_stat_activity \
-                     WHERE wait_event_type = 'Lock' AND query LIKE '%SCHEMA.key%'",
+                     WHERE wait_event_type = 'Lock' AND query LIKE '%\"SCHEMA\".key%'",
                 ) > 0
             });
             if is_committed {

@@ -22,7 +22,7 @@ fn a_connection_that_breaks_before_the_commit_leaves_the_key_as_it_was() {
     until("the server has noticed", || {
         room.ask::<i64>(
             "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' \
-             AND query LIKE '%SCHEMA.key%'",
+             AND query LIKE '%\"SCHEMA\".key%'",
         ) == 0
     });
     assert_eq!(room.ask::<String>("SELECT k::text FROM SCHEMA.key k"), before);
