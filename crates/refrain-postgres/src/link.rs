@@ -21,8 +21,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 ///
 /// A plan that was made while a table was empty reads all of it for ever, so sequential scans and
 /// the joins that bring them are out; and with the choice gone, a plan is made once a connection. A
-/// pooler in transaction mode would pass these on to its other
-/// clients, and gets none: its statements are planned each time.
+/// pooler in transaction mode would pass these on to its other clients, and gets none: its
+/// statements are planned each time.
 const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET jit = off; SET plan_cache_mode = force_generic_plan; \
     SET lock_timeout = '5s'; \
