@@ -22,11 +22,11 @@ fn operation(key: u64) -> Result<Operation> {
         scope,
         format!("key-{key:x}").parse()?,
         Fingerprint::of(["POST", "/v1/calls"]),
-    )
-    .durable())
+    ))
 }
 
-/// Claims a fresh key, durably, and completes it.
+/// Claims a fresh key and completes it. As with the pooled statements, the claim is a row by then, and
+/// another node takes it over once the lease is over.
 pub async fn run(store: &Store, key: u64, body: &Bytes) -> Result<()> {
     let Outcome::Execute(permit) = store.begin(&operation(key)?).await? else {
         bail!("the key is known")
