@@ -51,7 +51,7 @@ use std::sync::Arc;
 mod memory;
 mod real;
 
-pub(crate) use memory::MemoryDisk;
+pub use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
 
 /// A directory that one store owns.

@@ -13,9 +13,22 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Disk, DiskFile};
 
-/// A directory in memory. Nobody else can have it, so its lock is always free.
+/// A directory in memory: for stores that need not outlive a test, and as the base of a double that
+/// adds faults.
+///
+/// Nobody else can have it, so its lock is always free. Its syncs do nothing.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use refrain::disk::MemoryDisk;
+///
+/// let store = refrain::Store::builder().open_on(Arc::new(MemoryDisk::default()))?;
+/// # drop(store);
+/// # Ok::<(), refrain::Error>(())
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct MemoryDisk {
+pub struct MemoryDisk {
     files: Mutex<BTreeMap<String, Arc<MemoryFile>>>,
     /// The identity of the next file.
     created: AtomicU64,
