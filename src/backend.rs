@@ -30,7 +30,7 @@ use http::Response;
 
 use crate::error::Result;
 use crate::key::{Fingerprint, Key, RequestId, Scope, random_bytes};
-use crate::record::Record;
+use crate::record::{Record, fits};
 use crate::stats::Stats;
 
 pub use crate::cursor::Cursor;
@@ -352,6 +352,14 @@ pub struct Rules {
     pub ttl: Duration,
     /// The longest response body that is stored, in bytes.
     pub max_response_bytes: usize,
+}
+
+impl Rules {
+    /// Returns whether a response is within the limits for storing it: those of its body here, and
+    /// those of its headers in [`Record`].
+    pub fn keep(&self, response: &Response<Bytes>) -> bool {
+        fits(response, self.max_response_bytes)
+    }
 }
 
 impl Default for Rules {

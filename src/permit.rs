@@ -13,7 +13,7 @@ use crate::backend::{Claim, Past, Rules};
 use crate::error::{Error, Limit, Result};
 use crate::key::{Key, RequestId, downstream_key};
 use crate::observe;
-use crate::record::{Record, fits};
+use crate::record::Record;
 use crate::ticket::Ticket;
 
 /// The right to run an operation, and the duty to report its outcome.
@@ -67,7 +67,7 @@ impl Permit {
     ///   and the key stays in flight until then.
     /// - [`Error::Fenced`]: another node has taken the key over, and nothing was recorded.
     pub fn complete(self, response: &Response<Bytes>) -> Ticket<Record> {
-        let kept = fits(response, self.rules.max_response_bytes).then(|| response.clone());
+        let kept = self.rules.keep(response).then(|| response.clone());
         self.finish(kept)
     }
 

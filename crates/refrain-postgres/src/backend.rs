@@ -40,12 +40,12 @@ pub(crate) struct Fleet {
     pub(crate) schema: String,
     pub(crate) retention_ms: i64,
     pub(crate) slot_ms: i64,
-    /// What the sweeper's latest round met, if it was trouble.
+    /// The error of the sweeper's latest round, if it had one.
     pub(crate) last_trouble: Mutex<Option<String>>,
     pub(crate) rules: Rules,
-    /// How long the database may take to answer one call.
+    /// The longest time that the database may take to answer one call.
     pub(crate) patience: Duration,
-    /// Whether the store takes work: running, closing, closed.
+    /// True once the store takes no more work.
     pub(crate) closing: watch::Sender<bool>,
 }
 
@@ -167,14 +167,14 @@ impl Fleet {
 
     fn wanted(&self, asked: &Asked, hold: &Hold) -> Wanted {
         let (scope, key) = (hold.scope(), hold.key());
-        let name = || (scope.as_bytes().to_vec(), key.as_str().to_owned());
         Wanted {
             address: self.addresses.of(scope, key),
             attempt: Uuid::now_v7(),
             state: if asked.durable { state::DURABLE } else { state::CLAIMED },
             ttl_ms: millis(asked.ttl),
-            name: asked.durable.then(name),
-            fingerprint: *asked.fingerprint.as_bytes(),
+            scope: asked.durable.then(|| scope.as_bytes().to_vec()),
+            key: asked.durable.then(|| key.as_str().to_owned()),
+            fingerprint: asked.fingerprint.as_bytes().to_vec(),
             request_id: asked.request_id.as_str().to_owned(),
         }
     }
@@ -213,30 +213,10 @@ impl Fleet {
     /// Takes over a key whose last use is over.
     async fn take(self: &Arc<Self>, wanted: &Wanted, old: Uuid) -> Result<bool, Trouble> {
         let session = self.session.id();
-        let (scope, key) = match &wanted.name {
-            Some((scope, key)) => (Some(&scope[..]), Some(&key[..])),
-            None => (None, None),
-        };
-        let rows = self
-            .query(
-                &self.statements.take,
-                &[
-                    &wanted.address,
-                    &wanted.attempt,
-                    &wanted.state,
-                    &wanted.ttl_ms,
-                    &scope,
-                    &key,
-                    &&wanted.fingerprint[..],
-                    &wanted.request_id,
-                    &session,
-                    &old,
-                ],
-            )
-            .await
-            .inspect_err(|_| {
-                self.undo(Undo::Release, wanted.address, wanted.attempt);
-            })?;
+        let given = [&wanted.given(&session)[..], &[&old]].concat();
+        let rows = self.query(&self.statements.take, &given).await.inspect_err(|_| {
+            self.undo(Undo::Release, wanted.address, wanted.attempt);
+        })?;
         Ok(!rows.is_empty())
     }
 
@@ -387,7 +367,7 @@ impl Fleet {
     }
 }
 
-/// What is left of a claim that is undone.
+/// The remains of a claim that is undone.
 pub(crate) enum Undo {
     /// Nothing: the key is free.
     Release,
@@ -398,7 +378,7 @@ pub(crate) enum Undo {
 /// The outcome of a statement.
 pub(crate) struct Known {
     pub(crate) rows: Vec<tokio_postgres::Row>,
-    /// Whether it was sent more than once, so that an earlier try may have taken effect.
+    /// Set if it was sent more than once, so that an earlier try may have taken effect.
     pub(crate) is_repeated: bool,
 }
 

@@ -144,7 +144,7 @@ impl Builder {
         self
     }
 
-    /// Whether connections lead to a pooler in transaction mode, such as pgbouncer; false by
+    /// Says that connections lead to a pooler in transaction mode, such as pgbouncer; false by
     /// default. Statements are then planned each time instead of being prepared.
     pub fn pooler(mut self, is_between: bool) -> Self {
         self.prepares = !is_between;

@@ -27,9 +27,9 @@ pub(crate) struct Claim {
     pub(crate) attempt: Uuid,
     pub(crate) ttl: Duration,
     pub(crate) past: Past,
-    /// Whether a transaction of the caller's may have completed the operation.
+    /// Set if a transaction of the caller's may have completed the operation.
     pub(crate) has_draft: bool,
-    /// Whether that transaction was open when the database was last asked.
+    /// Set if that transaction was open when the database was last asked.
     pub(crate) is_open: AtomicBool,
 }
 
@@ -85,7 +85,7 @@ impl Claim {
         self.hold.take().expect("one verdict ends a claim")
     }
 
-    /// What a completion with this payload says.
+    /// Returns the completion with this payload.
     pub(crate) fn completion(&self, payload: Bytes) -> Completion {
         Completion {
             address: self.address,

@@ -38,7 +38,7 @@ struct Watched {
     promise: Promise<()>,
     due: Instant,
     pause: Duration,
-    /// Whether the row says that somebody waits.
+    /// Set if the row says that somebody waits.
     is_marked: bool,
 }
 

@@ -48,7 +48,7 @@ pub enum Error {
         setting: &'static str,
         /// Its value.
         value: String,
-        /// What would go wrong.
+        /// The damage that the setting allows.
         consequence: &'static str,
     },
 

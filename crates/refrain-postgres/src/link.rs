@@ -17,7 +17,7 @@ use crate::trouble::Trouble;
 /// The longest time that connecting takes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// What every connection of the backend to a server needs.
+/// The settings of every connection to a server.
 ///
 /// A plan that was made while a table was empty reads all of it for ever, so sequential scans and
 /// the joins that bring them are out; and with the choice gone, a plan is made once a connection. A
@@ -34,8 +34,10 @@ pub(crate) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 pub(crate) struct Link {
     client: Client,
     prepared: Mutex<HashMap<usize, Statement>>,
-    /// Whether the connection may keep prepared statements.
+    /// Cleared where a connection turns out to keep no prepared statements.
     prepares: Arc<AtomicBool>,
+    /// Set while a statement is on its way. It stays set if nobody waits for the answer any more.
+    is_busy: AtomicBool,
 }
 
 impl Link {
@@ -47,7 +49,18 @@ impl Link {
     ) -> Result<Vec<Row>, Trouble> {
         let typed: Vec<(&(dyn ToSql + Sync), Type)> =
             given.iter().copied().zip(sql.types.iter().cloned()).collect();
-        Ok(self.client.query_typed(&sql.text, &typed).await?)
+        self.whole(self.client.query_typed(&sql.text, &typed)).await
+    }
+
+    /// Waits for an answer, and notes if the wait is given up.
+    async fn whole<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Trouble> {
+        self.is_busy.store(true, Ordering::Relaxed);
+        let outcome = answer.await;
+        self.is_busy.store(false, Ordering::Relaxed);
+        Ok(outcome?)
     }
 
     /// Runs a statement that is prepared once a connection.
@@ -59,44 +72,53 @@ impl Link {
         if !self.prepares.load(Ordering::Relaxed) {
             return self.query(sql, given).await;
         }
+        let outcome = self.whole(self.prepare_and_query(sql, given)).await;
+        if outcome.as_ref().is_err_and(Trouble::is_lost_statement) {
+            // A pooler gives each transaction to another connection of the server.
+            self.prepares.store(false, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    async fn prepare_and_query(
+        &self,
+        sql: &Sql,
+        given: Parameters<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
         let id = std::ptr::from_ref(sql).addr();
         let known = self.prepared.lock().expect("nobody panics here").get(&id).cloned();
-        let outcome = match known {
-            Some(statement) => self.client.query(&statement, given).await,
-            None => match self.client.prepare_typed(&sql.text, sql.types).await {
-                Ok(statement) => {
-                    let kept = statement.clone();
-                    self.prepared.lock().expect("nobody panics here").insert(id, kept);
-                    self.client.query(&statement, given).await
-                }
-                Err(error) => Err(error),
-            },
-        };
-        outcome.map_err(|error| {
-            let trouble = Trouble::from(error);
-            if trouble.is_lost_statement() {
-                // A pooler gives each transaction to another connection of the server.
-                self.prepares.store(false, Ordering::Relaxed);
+        let statement = match known {
+            Some(statement) => statement,
+            None => {
+                let new = self.client.prepare_typed(&sql.text, &sql.types).await?;
+                self.prepared.lock().expect("nobody panics here").insert(id, new.clone());
+                new
             }
-            trouble
-        })
+        };
+        self.client.query(&statement, given).await
     }
 
     /// Runs a statement without parameters.
     pub(crate) async fn query_text(&self, text: &str) -> Result<Vec<Row>, Trouble> {
-        Ok(self.client.query_typed(text, &[]).await?)
+        self.whole(self.client.query_typed(text, &[])).await
     }
 
     pub(crate) async fn batch_execute(&self, text: &str) -> Result<(), Trouble> {
-        Ok(self.client.batch_execute(text).await?)
+        self.whole(self.client.batch_execute(text)).await
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
+
+    /// Returns whether the link can be given to another task. One that still waits for an answer
+    /// could keep that task waiting too, as across a network that is cut.
+    fn is_free(&self) -> bool {
+        !self.is_closed() && !self.is_busy.load(Ordering::Relaxed)
+    }
 }
 
-/// How to connect.
+/// A maker of connections.
 pub(crate) struct Connector {
     config: Config,
     tls: Arc<rustls::ClientConfig>,
@@ -141,7 +163,12 @@ impl Connector {
         if self.prepares.load(Ordering::Relaxed) {
             client.batch_execute(SESSION).await?;
         }
-        Ok(Link { client, prepared: Mutex::default(), prepares: Arc::clone(&self.prepares) })
+        Ok(Link {
+            client,
+            prepared: Mutex::default(),
+            prepares: Arc::clone(&self.prepares),
+            is_busy: AtomicBool::new(false),
+        })
     }
 }
 
@@ -215,7 +242,7 @@ impl std::ops::Deref for Loan<'_> {
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take().filter(|link| !link.is_closed()) {
+        if let Some(link) = self.link.take().filter(Link::is_free) {
             self.pool.idle.lock().expect("nobody panics here").push(link);
         }
     }

@@ -39,9 +39,27 @@ pub(crate) struct Wanted {
     pub(crate) state: i16,
     pub(crate) ttl_ms: i64,
     /// The scope and the key, kept while a durable claim is open.
-    pub(crate) name: Option<(Vec<u8>, String)>,
-    pub(crate) fingerprint: [u8; 32],
+    pub(crate) scope: Option<Vec<u8>>,
+    pub(crate) key: Option<String>,
+    pub(crate) fingerprint: Vec<u8>,
     pub(crate) request_id: String,
+}
+
+impl Wanted {
+    /// Returns the parameters of a statement that claims one key.
+    pub(crate) fn given<'a>(&'a self, session: &'a i64) -> [Parameter<'a>; 9] {
+        [
+            &self.address,
+            &self.attempt,
+            &self.state,
+            &self.ttl_ms,
+            &self.scope,
+            &self.key,
+            &self.fingerprint,
+            &self.request_id,
+            session,
+        ]
+    }
 }
 
 /// A completion to be recorded.
@@ -280,24 +298,9 @@ impl Queue {
         let mut answers = Answers::default();
         let address = match job {
             Job::Claim(wanted, ..) => {
-                let (scope, key) = split(&wanted.name);
                 let session = self.session.id();
-                let rows = link
-                    .query_prepared(
-                        &self.statements.claim,
-                        &[
-                            &wanted.address,
-                            &wanted.attempt,
-                            &wanted.state,
-                            &wanted.ttl_ms,
-                            &scope,
-                            &key,
-                            &&wanted.fingerprint[..],
-                            &wanted.request_id,
-                            &session,
-                        ],
-                    )
-                    .await?;
+                let sql = &self.statements.claim;
+                let rows = link.query_prepared(sql, &wanted.given(&session)).await?;
                 if !rows.is_empty() {
                     answers.won.push(wanted.attempt);
                     return Ok(answers);
@@ -390,10 +393,6 @@ pub(crate) fn slot(of_time: i64) -> usize {
     usize::try_from(of_time.rem_euclid(SLOTS)).unwrap_or_default()
 }
 
-fn split(name: &Option<(Vec<u8>, String)>) -> (Option<&[u8]>, Option<&str>) {
-    (name.as_ref().map(|(scope, _)| &scope[..]), name.as_ref().map(|(_, key)| &key[..]))
-}
-
 enum Outcome {
     Claimed(Claimed),
     Completed(Completed),
@@ -450,13 +449,12 @@ impl<'a> Claims<'a> {
         claims.sort_unstable_by_key(|wanted| wanted.address);
         let mut columns = Self::default();
         for wanted in claims {
-            let (scope, key) = split(&wanted.name);
             columns.addresses.push(wanted.address);
             columns.attempts.push(wanted.attempt);
             columns.states.push(wanted.state);
             columns.ttls.push(wanted.ttl_ms);
-            columns.scopes.push(scope);
-            columns.keys.push(key);
+            columns.scopes.push(wanted.scope.as_deref());
+            columns.keys.push(wanted.key.as_deref());
             columns.fingerprints.push(&wanted.fingerprint);
             columns.request_ids.push(&wanted.request_id);
         }

@@ -28,7 +28,7 @@ pub(crate) struct Meta {
     pub(crate) slot_ms: i64,
 }
 
-/// Whether a name can be a schema's, and stand between quotes. PostgreSQL has those in `pg_` for
+/// Returns whether a name can be a schema's, and stand between quotes. PostgreSQL has those in `pg_` for
 /// itself.
 pub(crate) fn is_plain(name: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';

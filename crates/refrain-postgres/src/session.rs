@@ -48,7 +48,7 @@ impl Session {
         self.state().id
     }
 
-    /// Whether this node may say that another's lease is over. After an outage all leases look
+    /// Returns whether this node may say that another's lease is over. After an outage all leases look
     /// lapsed, so a node that could not renew its own judges nobody for one lease.
     pub(crate) fn may_judge(&self) -> bool {
         self.state().steady_since.is_some_and(|since| since.elapsed() >= self.lease)

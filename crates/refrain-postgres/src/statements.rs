@@ -25,7 +25,7 @@ pub(crate) mod state {
 #[derive(Debug)]
 pub(crate) struct Sql {
     pub(crate) text: String,
-    pub(crate) types: &'static [Type],
+    pub(crate) types: Vec<Type>,
 }
 
 #[derive(Debug)]
@@ -99,41 +99,28 @@ const COMPLETE_MANY: &[Type] = &[
     Type::BYTEA_ARRAY,
     Type::INT8,
 ];
-const BOTH: &[Type] = &[
-    Type::UUID_ARRAY,
-    Type::UUID_ARRAY,
-    Type::INT2_ARRAY,
-    Type::INT8_ARRAY,
-    Type::BYTEA_ARRAY,
-    Type::TEXT_ARRAY,
-    Type::BYTEA_ARRAY,
-    Type::TEXT_ARRAY,
-    Type::INT8,
-    Type::UUID_ARRAY,
-    Type::UUID_ARRAY,
-    Type::INT8_ARRAY,
-    Type::BYTEA_ARRAY,
-    Type::TEXT_ARRAY,
-    Type::BYTEA_ARRAY,
-    Type::INT8,
-];
 
 impl Statements {
     pub(crate) fn new(schema: &str, slot_ms: i64) -> Self {
         let texts = Texts { schema, slot_ms };
         let slots = || 0..SLOTS;
         Self {
-            claim: Sql { text: texts.claim_one(), types: CLAIM_ONE },
-            claims: Sql { text: texts.claims(), types: CLAIM_MANY },
-            find: Sql { text: texts.seen("k.address = ANY($1)"), types: &[Type::UUID_ARRAY] },
+            claim: Sql { text: texts.claim_one(), types: CLAIM_ONE.to_vec() },
+            claims: Sql { text: texts.claims(), types: CLAIM_MANY.to_vec() },
+            find: Sql { text: texts.seen("k.address = ANY($1)"), types: vec![Type::UUID_ARRAY] },
             find_settled: texts.find_settled(),
             complete: slots()
-                .map(|slot| Sql { text: texts.complete(slot), types: COMPLETE_ONE })
+                .map(|slot| Sql { text: texts.complete(slot), types: COMPLETE_ONE.to_vec() })
                 .collect(),
             completions: slots()
-                .map(|slot| Sql { text: texts.completions(slot), types: COMPLETE_MANY })
+                .map(|slot| Sql { text: texts.completions(slot), types: COMPLETE_MANY.to_vec() })
                 .collect(),
-            both: slots().map(|slot| Sql { text: texts.both(slot), types: BOTH }).collect(),
+            both: slots()
+                .map(|slot| Sql {
+                    text: texts.both(slot),
+                    types: [CLAIM_MANY, COMPLETE_MANY].concat(),
+                })
+                .collect(),
             release: texts.release(),
             give_up: texts.give_up(),
             interrupt: texts.interrupt(),
@@ -151,7 +138,7 @@ impl Statements {
             mark_waited: texts.mark_waited(),
             notify: Sql {
                 text: "SELECT pg_notify($1, $2)".into(),
-                types: &[Type::TEXT, Type::TEXT],
+                types: vec![Type::TEXT, Type::TEXT],
             },
             take_duty: texts.take_duty(),
             sweepable: texts.sweepable(),
@@ -218,7 +205,7 @@ impl Texts<'_> {
 
     /// Completes the rows of `u(address, attempt, ttl, scope, key, payload)` into a slot, which
     /// must be the one after a TTL from now, or the next: parameter `guess` is the client's guess
-    /// of it.
+    /// of it. A statement that a pooler mixes up with that of another slot completes nothing.
     fn completed(&self, u: &str, slot: i64, guess: usize) -> (String, String) {
         let Self { schema, slot_ms } = self;
         let done = format!(
@@ -226,6 +213,7 @@ impl Texts<'_> {
              first = NULL, ttl_ms = NULL, scope = NULL, key = NULL, checkpoints = NULL FROM {u} \
              WHERE k.address = u.address AND k.attempt = u.attempt AND k.state < 3 \
              AND ${guess} - ({NOW_MS} + u.ttl) / {slot_ms} BETWEEN 0 AND 1 \
+             AND ${guess} % {SLOTS} = {slot} \
              RETURNING k.attempt, k.address, k.waited, {EXPIRES_MS} AS expires_ms, u.scope, u.key, \
              u.payload"
         );
@@ -302,7 +290,7 @@ impl Texts<'_> {
                 "SELECT attempt, waited, state FROM {schema}.key WHERE address = $1 \
                  FOR UPDATE NOWAIT"
             ),
-            types: &[Type::UUID],
+            types: vec![Type::UUID],
         }
     }
 
@@ -313,7 +301,7 @@ impl Texts<'_> {
                 "DELETE FROM {schema}.key WHERE address = $1 AND attempt = $2 AND state < 3 \
                  RETURNING waited"
             ),
-            types: &[Type::UUID, Type::UUID],
+            types: vec![Type::UUID, Type::UUID],
         }
     }
 
@@ -325,7 +313,7 @@ impl Texts<'_> {
                 "UPDATE {schema}.key SET state = 2 \
                  WHERE address = $1 AND attempt = $2 AND state IN (1, 2) RETURNING waited"
             ),
-            types: &[Type::UUID, Type::UUID],
+            types: vec![Type::UUID, Type::UUID],
         }
     }
 
@@ -338,7 +326,7 @@ impl Texts<'_> {
                  expires_at = statement_timestamp() + $3 * interval '1 millisecond' \
                  WHERE address = $1 AND attempt = $2 AND state < 3 RETURNING waited"
             ),
-            types: &[Type::UUID, Type::UUID, Type::INT8, Type::BYTEA, Type::TEXT],
+            types: vec![Type::UUID, Type::UUID, Type::INT8, Type::BYTEA, Type::TEXT],
         }
     }
 
@@ -351,7 +339,7 @@ impl Texts<'_> {
                  WHERE address = $1 AND attempt = $2 AND state = 1 \
                  AND coalesce(cardinality(checkpoints), 0) = $3 - 1 RETURNING waited"
             ),
-            types: &[Type::UUID, Type::UUID, Type::INT4, Type::BYTEA],
+            types: vec![Type::UUID, Type::UUID, Type::INT4, Type::BYTEA],
         }
     }
 
@@ -365,7 +353,7 @@ impl Texts<'_> {
                  sweep = ({NOW_MS} + $5) / {slot_ms} + 1 \
                  WHERE address = $1 AND attempt = $2 AND state = 1 RETURNING waited"
             ),
-            types: &[Type::UUID, Type::UUID, Type::UUID, Type::TEXT, Type::INT8],
+            types: vec![Type::UUID, Type::UUID, Type::UUID, Type::TEXT, Type::INT8],
         }
     }
 
@@ -391,20 +379,7 @@ impl Texts<'_> {
                  OR k.state = 1 AND k.expires_at <= statement_timestamp() AND {dead} \
                  OR k.state = 2 AND k.expires_at <= statement_timestamp()) RETURNING k.attempt"
             ),
-            types: const {
-                &[
-                    Type::UUID,
-                    Type::UUID,
-                    Type::INT2,
-                    Type::INT8,
-                    Type::BYTEA,
-                    Type::TEXT,
-                    Type::BYTEA,
-                    Type::TEXT,
-                    Type::INT8,
-                    Type::UUID,
-                ]
-            },
+            types: [CLAIM_ONE, &[Type::UUID]].concat(),
         }
     }
 
@@ -419,7 +394,7 @@ impl Texts<'_> {
                  AND (k.state = 2 OR k.state = 1 AND {dead}) \
                  AND k.expires_at > statement_timestamp() RETURNING k.attempt"
             ),
-            types: &[Type::UUID, Type::UUID, Type::UUID, Type::INT8],
+            types: vec![Type::UUID, Type::UUID, Type::UUID, Type::INT8],
         }
     }
 
@@ -439,7 +414,7 @@ impl Texts<'_> {
                 "DELETE FROM {schema}.key k WHERE k.address = $1 AND k.attempt = $2 \
                  AND (k.state > 1 OR {dead}) RETURNING k.attempt"
             ),
-            types: &[Type::UUID, Type::UUID],
+            types: vec![Type::UUID, Type::UUID],
         }
     }
 
@@ -447,7 +422,7 @@ impl Texts<'_> {
         let schema = self.schema;
         Sql {
             text: format!("DELETE FROM {schema}.body_{slot:02} WHERE attempt = $1"),
-            types: &[Type::UUID],
+            types: vec![Type::UUID],
         }
     }
 
@@ -462,7 +437,7 @@ impl Texts<'_> {
                  OR s.lease_until <= statement_timestamp())) \
                  AND k.expires_at > statement_timestamp() ORDER BY k.scope, k.key LIMIT $3"
             ),
-            types: &[Type::BYTEA, Type::TEXT, Type::INT8],
+            types: vec![Type::BYTEA, Type::TEXT, Type::INT8],
         }
     }
 
@@ -474,7 +449,7 @@ impl Texts<'_> {
                  VALUES ($1, statement_timestamp() + $2 * interval '1 millisecond') \
                  RETURNING id, {NOW_MS}"
             ),
-            types: &[Type::TEXT, Type::INT8],
+            types: vec![Type::TEXT, Type::INT8],
         }
     }
 
@@ -486,7 +461,7 @@ impl Texts<'_> {
                  SET lease_until = statement_timestamp() + $2 * interval '1 millisecond' \
                  WHERE id = $1 AND NOT dead RETURNING id, {NOW_MS}"
             ),
-            types: &[Type::INT8, Type::INT8],
+            types: vec![Type::INT8, Type::INT8],
         }
     }
 
@@ -499,7 +474,7 @@ impl Texts<'_> {
                  WHERE id = $1 AND NOT dead AND lease_until <= statement_timestamp() \
                  AND {alive}"
             ),
-            types: &[Type::INT8, Type::INT8],
+            types: vec![Type::INT8, Type::INT8],
         }
     }
 }
@@ -515,7 +490,7 @@ impl Texts<'_> {
                  FROM {schema}.key k LEFT JOIN {schema}.session s ON s.id = k.session \
                  WHERE k.address = ANY($1)"
             ),
-            types: &[Type::UUID_ARRAY],
+            types: vec![Type::UUID_ARRAY],
         }
     }
 
@@ -532,7 +507,7 @@ impl Texts<'_> {
                  WHERE k.address = u.address AND k.attempt = u.attempt AND k.state < 2 \
                  AND NOT k.waited"
             ),
-            types: &[Type::UUID_ARRAY, Type::UUID_ARRAY],
+            types: vec![Type::UUID_ARRAY, Type::UUID_ARRAY],
         }
     }
 
@@ -546,7 +521,7 @@ impl Texts<'_> {
                  ON CONFLICT (name) DO UPDATE SET held_until = excluded.held_until \
                  WHERE d.held_until <= statement_timestamp() RETURNING {NOW_MS}"
             ),
-            types: &[Type::TEXT, Type::INT8],
+            types: vec![Type::TEXT, Type::INT8],
         }
     }
 
@@ -568,7 +543,7 @@ impl Texts<'_> {
                 "SELECT k.address, k.attempt FROM {schema}.key k \
                  WHERE k.sweep <= {NOW_MS} / {slot_ms} AND {over} ORDER BY k.sweep LIMIT $1"
             ),
-            types: &[Type::INT8],
+            types: vec![Type::INT8],
         }
     }
 
@@ -583,7 +558,7 @@ impl Texts<'_> {
                  WHERE k.address = u.address AND k.attempt = u.attempt AND {over} \
                  RETURNING k.attempt"
             ),
-            types: &[Type::UUID_ARRAY, Type::UUID_ARRAY],
+            types: vec![Type::UUID_ARRAY, Type::UUID_ARRAY],
         }
     }
 
@@ -595,7 +570,7 @@ impl Texts<'_> {
                 "DELETE FROM {schema}.session \
                  WHERE lease_until <= statement_timestamp() - interval '1 day'"
             ),
-            types: &[],
+            types: vec![],
         }
     }
 }
@@ -624,9 +599,9 @@ pub(crate) struct Seen {
     pub(crate) checkpoints: Vec<Bytes>,
     pub(crate) expires_ms: Option<i64>,
     pub(crate) expired: bool,
-    /// Whether the holder's session was marked dead.
+    /// Set if the holder's session was marked dead.
     pub(crate) dead: bool,
-    /// Whether the lease of the holder's session is over.
+    /// Set if the lease of the holder's session is over.
     pub(crate) lapsed: bool,
     pub(crate) waited: bool,
     pub(crate) payload: Option<Bytes>,
@@ -678,7 +653,7 @@ pub(crate) enum Line {
 pub(crate) struct Done {
     pub(crate) attempt: Uuid,
     pub(crate) expires_ms: i64,
-    /// Whether a request on another node waits for it.
+    /// Set if a request on another node waits for it.
     pub(crate) waited: bool,
 }
 

@@ -6,9 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
-use refrain::record::Trailers;
-use refrain::{Error, Permit, Record, Result};
+use http::Response;
+use refrain::{Error, Permit, Result};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
@@ -34,7 +33,7 @@ impl Draft {
     fn of(permit: &mut Permit, response: &Response<Bytes>) -> Result<Self> {
         let claim = permit.claim_mut::<Claim>().ok_or(Error::Ended)?;
         let fleet = Arc::clone(&claim.fleet);
-        let kept = fits(response, fleet.rules.max_response_bytes);
+        let kept = fleet.rules.keep(response);
         let payload = claim.encode(kept.then(|| response.clone()));
         claim.has_draft = true;
         Ok(Self { completion: claim.completion(payload), fleet })
@@ -72,7 +71,7 @@ impl Draft {
                  (extract(epoch FROM statement_timestamp()) * 1000)::int8 \
                  FROM {schema}.meta m LEFT JOIN {schema}.key k ON k.address = $1"
             ),
-            types: &[Type::UUID],
+            types: vec![Type::UUID],
         };
         let rows = query(transaction, &sql, &[&self.completion.address]).await?;
         let elsewhere = || unavailable(Trouble::Transaction(TransactionError::Elsewhere));
@@ -93,7 +92,7 @@ impl Draft {
     }
 }
 
-/// What a transaction sees of the store and of a key.
+/// The state of the store and of a key, as a transaction sees them.
 struct Found {
     store: Uuid,
     attempt: Option<Uuid>,
@@ -127,19 +126,6 @@ async fn query(
             false => unavailable(trouble),
         }
     })
-}
-
-/// Whether a response is within the limits for storing it, which are those of
-/// [`Permit::complete`].
-fn fits(response: &Response<Bytes>, max_body: usize) -> bool {
-    let trailers = response.extensions().get::<Trailers>().map(|Trailers(map)| map);
-    let maps = || std::iter::once(response.headers()).chain(trailers);
-    let count: usize = maps().map(HeaderMap::len).sum();
-    let bytes: usize =
-        maps().flatten().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    response.body().len() <= max_body
-        && count <= Record::MAX_HEADERS
-        && bytes <= Record::MAX_HEADER_BYTES
 }
 
 /// Completes an operation inside a transaction of the caller's, on the same database.

@@ -1,4 +1,4 @@
-//! What the database says no with, by what is to be done about it.
+//! Refusals of the database, by the reaction that each calls for.
 
 use tokio_postgres::error::SqlState;
 
@@ -11,7 +11,7 @@ pub(crate) enum Trouble {
     Slow,
     #[error("the store is closed")]
     Closed,
-    /// What the rows say contradicts itself.
+    /// The rows contradict each other.
     #[error("the store's tables are damaged: {0}")]
     Damaged(&'static str),
     #[error("the key keeps changing")]
@@ -20,8 +20,8 @@ pub(crate) enum Trouble {
     Transaction(TransactionError),
 }
 
-/// What is wrong with a transaction that was to complete an operation: the source of
-/// [`refrain::Error::Unavailable`] in those cases.
+/// The fault of a transaction that was to complete an operation. It is the source of
+/// [`refrain::Error::Unavailable`].
 ///
 /// ```
 /// use refrain_postgres::TransactionError;
@@ -51,7 +51,7 @@ pub enum TransactionError {
 }
 
 impl Trouble {
-    /// Whether the same statement may succeed later, be it that it has taken effect already.
+    /// Returns whether the same statement may succeed later, or may have taken effect already.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Slow | Self::Restless => true,
@@ -64,7 +64,7 @@ impl Trouble {
         }
     }
 
-    /// Whether a prepared statement is not where it was left.
+    /// Returns whether the connection no longer has the prepared statement.
     pub(crate) fn is_lost_statement(&self) -> bool {
         matches!(self, Self::Database(error) if error.code().is_some_and(|code| {
             *code == SqlState::INVALID_SQL_STATEMENT_NAME
@@ -72,12 +72,12 @@ impl Trouble {
         }))
     }
 
-    /// Whether another transaction has the row that was asked for.
+    /// Returns whether another transaction has locked the row.
     pub(crate) fn is_locked(&self) -> bool {
         self.has_code(&SqlState::LOCK_NOT_AVAILABLE)
     }
 
-    /// Whether the database has no such table.
+    /// Returns whether the database has no such table.
     pub(crate) fn is_no_table(&self) -> bool {
         self.has_code(&SqlState::UNDEFINED_TABLE)
     }
@@ -86,7 +86,7 @@ impl Trouble {
         matches!(self, Self::Database(error) if error.code() == Some(code))
     }
 
-    /// Whether another connection is called for: the old one leads to a server that is on its way
+    /// Returns whether another connection is called for: the old one leads to a server that is on its way
     /// out, or cannot write.
     pub(crate) fn wants_new_link(&self) -> bool {
         match self {

@@ -24,9 +24,9 @@ pub(crate) enum Ending {
     Interrupt,
 }
 
-/// What became of a transaction that was to complete the operation.
+/// The end of a transaction that was to complete the operation.
 enum Ended {
-    /// Whether a request on another node waits for it.
+    /// Set if a request on another node waits for it.
     Committed { waited: bool },
     /// Nothing happened.
     RolledBack,
@@ -34,7 +34,7 @@ enum Ended {
     Fenced,
 }
 
-/// What came of recording a response.
+/// The result of recording a response.
 pub(crate) enum Recorded {
     Record(Record),
     /// Nothing: success was claimed for a transaction that was rolled back.
