@@ -25,7 +25,7 @@ const MAX_EXPIRED: u8 = 3;
 /// Time is counted in milliseconds.
 const MIN_TTL: Duration = Duration::from_millis(1);
 
-/// What the caller must do about an operation. Complete: each calls for something else.
+/// The next step for an operation. Complete: each calls for something else.
 #[derive(Debug)]
 pub enum Outcome {
     /// Run it, and complete or release the permit.

@@ -144,7 +144,7 @@ impl<T> Promise<T> {
         self.fill(outcome);
     }
 
-    /// Whether somebody still holds the ticket.
+    /// Returns whether somebody still holds the ticket.
     pub fn is_wanted(&self) -> bool {
         self.0.as_ref().is_some_and(|slot| Arc::strong_count(slot) > 1)
     }

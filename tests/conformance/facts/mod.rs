@@ -215,8 +215,8 @@ macro_rules! suite {
         }
         crate::facts::tests! { $house, $shared:
             shared {
-                p1_a_claim_that_another_node_took_over_records_nothing
-                p1_a_claim_that_another_node_took_over_releases_nothing
+                p17_a_claim_that_another_node_took_over_records_nothing
+                p17_a_claim_that_another_node_took_over_releases_nothing
                 p8_a_wait_for_another_node_ends_by_its_deadline_with_the_holders_name
                 p8_all_who_wait_for_another_node_get_its_answer
                 a_store_that_is_cut_off_claims_nothing_and_says_so

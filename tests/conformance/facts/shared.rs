@@ -9,7 +9,7 @@ use refrain::{Error, Outcome};
 use super::Shared;
 use super::kit::*;
 
-pub(crate) fn p1_a_claim_that_another_node_took_over_records_nothing(house: &impl Shared) {
+pub(crate) fn p17_a_claim_that_another_node_took_over_records_nothing(house: &impl Shared) {
     let store = house.open();
     let permit = execute(&store, &durable("a"));
     house.take_over(&durable("a"), &response("elsewhere"));
@@ -19,7 +19,7 @@ pub(crate) fn p1_a_claim_that_another_node_took_over_records_nothing(house: &imp
     assert_eq!(replayed(&store, "a").as_deref(), Some("elsewhere"));
 }
 
-pub(crate) fn p1_a_claim_that_another_node_took_over_releases_nothing(house: &impl Shared) {
+pub(crate) fn p17_a_claim_that_another_node_took_over_releases_nothing(house: &impl Shared) {
     let store = house.open();
     let mut permit = execute(&store, &durable("a"));
     house.take_over(&durable("a"), &response("elsewhere"));
