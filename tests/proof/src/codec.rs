@@ -16,11 +16,11 @@ const EXECUTIONS: u64 = 100_000;
 /// Executions between two records that are encoded anew.
 const FRESH: u64 = 64;
 
-/// Decodes many records that were damaged, and what decodes it encodes and decodes again.
+/// Decodes many damaged records. What decodes is encoded and decoded again.
 ///
 /// # Errors
 ///
-/// What came out otherwise than it went in.
+/// If a record came out otherwise than it went in.
 pub fn explore(seed: u64) -> Result<u64, Failure> {
     trial::run(|| format!("codec --seed {seed}"), || exercise(seed).map(|()| EXECUTIONS))
 }

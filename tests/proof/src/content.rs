@@ -1,12 +1,12 @@
-//! What is in a file: pages that copies share until they change.
+//! The content of a file: pages that copies share until one of them changes.
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What the cache holds and writes back.
+/// The bytes of a page, the unit in which the cache holds and writes back a file.
 pub const PAGE: usize = 4096;
-/// What a device writes whole, or not at all.
+/// The bytes of a sector, which a device writes whole or not at all.
 pub const SECTOR: usize = 512;
 
 /// One page of a file.
@@ -20,12 +20,12 @@ pub struct Content {
 }
 
 impl Content {
-    /// How long the file is.
+    /// The length of the file.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether nothing is in it.
+    /// Returns true if the file is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -61,7 +61,7 @@ impl Content {
         Ok(())
     }
 
-    /// Writes, and says which pages it touched.
+    /// Writes the bytes, and returns the range of pages that the write touched.
     pub fn write(&mut self, bytes: &[u8], offset: u64) -> Range<usize> {
         let mut done = 0;
         while done < bytes.len() {
@@ -88,7 +88,7 @@ impl Content {
         self.pages[number] = page;
     }
 
-    /// How many pages may have been written.
+    /// The number of pages that may have been written.
     pub fn pages(&self) -> usize {
         self.pages.len()
     }

@@ -17,25 +17,25 @@ use crate::trial::{self, Failure};
 
 /// Steps between two cuts that a history goes on from.
 const STEPS: usize = 40;
-/// How often it does so.
+/// Cuts that a history goes on from.
 const BOOTS: usize = 3;
-/// How long a machine is off, most of the time,
+/// The time that a machine is off after most cuts.
 const DOWNTIME: Duration = Duration::from_secs(60);
-/// and once in a while.
+/// The times that a machine is off after the other cuts.
 const LONG: [Duration; 2] = [
     Duration::from_secs(3 * 24 * 60 * 60),
     // Longer than a store trusts.
     Duration::from_secs(10 * 24 * 60 * 60),
 ];
-/// Images of each moment that is cut at, of which equal ones are left out.
+/// Images of each moment at which the power is cut; equal images are left out.
 const IMAGES: usize = 4;
 
-/// Lives through a history, cuts it everywhere, and says how many images were opened and held against
-/// what had been acknowledged.
+/// Lives through a history, and cuts the power at every moment of it. Returns the number of images
+/// that were opened and compared with what had been acknowledged.
 ///
 /// # Errors
 ///
-/// What was lost, or came back, or did not open.
+/// If something was lost or came back, or a store did not open.
 pub fn explore(seed: u64) -> Result<u64, Failure> {
     trial::run(|| format!("cuts --seed {seed}"), || history(seed))
 }
@@ -69,24 +69,24 @@ fn live(history: &mut History, chance: &mut Chance) -> Result<(), String> {
     Ok(())
 }
 
-/// How long the machine is off.
+/// The time that the machine is off.
 pub fn downtime(chance: &mut Chance) -> Duration {
     if chance.one_in(10) { LONG[chance.below(LONG.len())] } else { DOWNTIME }
 }
 
-/// What a cut has left, when the machine comes back, and what is found then.
+/// The image that a cut has left, the times once the machine is back, and what is found then.
 type After = (Image, Times, Found);
 
 /// All that happened on one machine.
 struct Life<'a> {
     history: &'a History,
-    /// What it began with.
+    /// The disk's content at the start.
     image: &'a Image,
     trace: &'a [Event],
 }
 
 impl Life<'_> {
-    /// Cuts after every event, and says what one of the cuts left.
+    /// Cuts after every event, and returns what one of the cuts left.
     fn cut_everywhere(&self, chance: &mut Chance, images: &mut u64) -> Result<After, String> {
         let trace = self.trace;
         let mut platter = Platter::new(self.image);
@@ -117,12 +117,12 @@ impl Life<'_> {
     }
 }
 
-/// Opens what a cut has left, and sometimes cuts again meanwhile. Says what it found, and in how many
-/// images.
+/// Opens an image that a cut has left, and sometimes cuts the power again during the opening.
+/// Returns what was found, and the number of images.
 ///
 /// # Errors
 ///
-/// What was lost, or came back, or did not open.
+/// If something was lost or came back, or the store did not open.
 pub fn check(
     image: &Image,
     times: &Times,

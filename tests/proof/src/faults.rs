@@ -15,19 +15,19 @@ use crate::trial::{self, Failure};
 
 /// Steps of a workload.
 const STEPS: usize = 24;
-/// How long a store that has stopped may take to say so.
+/// The time within which a store that has stopped must say so.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is asked meanwhile.
+/// The number of times that a store is asked within [`PATIENCE`].
 const LOOKS: u32 = 1000;
 /// Power cuts after each failure.
 const CUTS: usize = 3;
 
 /// Ways in which an operation fails.
 const KINDS: [Fault; 4] = [Fault::Broken, Fault::Full, Fault::NoRoom, Fault::Short];
-/// A workload has about so many operations.
+/// About the number of operations of a workload.
 const OPERATIONS: usize = 600;
 
-/// Lets one operation of a workload fail, in one of the ways, and says whether there was such a one.
+/// Fails one operation of a workload in one of the ways. Returns 1 if the workload came to it.
 ///
 /// # Errors
 ///
@@ -40,8 +40,8 @@ pub fn fail_somewhere(seed: u64) -> std::result::Result<u64, Failure> {
     fail_at(seed, kind, at, for_good).map(u64::from)
 }
 
-/// Lets every operation of a workload fail in turn, once and for good, in each way, and says how many
-/// they were.
+/// Fails every operation of a workload in turn, once and for good, in each way. Returns the number
+/// of failed operations.
 ///
 /// # Errors
 ///
@@ -61,11 +61,12 @@ pub fn fail_everywhere(workload: u64) -> std::result::Result<u64, Failure> {
     Ok(failed)
 }
 
-/// Runs a workload while its `at`-th operation fails, and says whether there was one.
+/// Runs a workload while its `at`-th operation fails. Returns true if the workload came to it.
 ///
 /// # Errors
 ///
-/// What was lost, or came back, did not open, or went on as if nothing had happened.
+/// If something was lost or came back, the store did not open, or it went on as if nothing had
+/// happened.
 pub fn fail_at(
     workload: u64,
     kind: Fault,
@@ -105,7 +106,7 @@ pub fn fail_at(
     })
 }
 
-/// A little of everything that the background thread does.
+/// Steps that give the background thread a little of all its work.
 fn usual() -> Vec<Step> {
     let run = |key, durable, end| {
         let (name, body, ttl) = ((0, key), 0, TTL);
@@ -125,7 +126,7 @@ fn usual() -> Vec<Step> {
     ]
 }
 
-/// Goes through steps, as long as the store does.
+/// Goes through the steps for as long as the store does.
 fn go_through(
     history: &mut History,
     steps: Vec<Step>,
@@ -157,7 +158,8 @@ fn go_through(
     Ok(Ok(()))
 }
 
-/// A store that does not know what is on its disk takes no work, as soon as its threads have said so.
+/// Expects that a store which does not know what is on its disk takes no work, as soon as its
+/// threads have said so.
 fn expect_stopped(history: &History) -> std::result::Result<(), String> {
     let Some(store) = history.store() else { return Ok(()) };
     let mut outcome = String::new();
@@ -171,7 +173,8 @@ fn expect_stopped(history: &History) -> std::result::Result<(), String> {
     Err(format!("a log or MANIFEST has failed, and still a key gets {outcome}"))
 }
 
-/// An error comes only of the fault, and after one that stops the store, nothing goes on.
+/// Expects that an error comes only from the fault, and that nothing goes on after an error that
+/// stops the store.
 fn expect(history: &History, kind: Fault, error: &Error) -> std::result::Result<(), String> {
     if !history.machine().has_failed() {
         return Err(format!("nothing has failed yet, and still: {error:?}"));
@@ -189,7 +192,7 @@ fn expect(history: &History, kind: Fault, error: &Error) -> std::result::Result<
     Ok(())
 }
 
-/// A new process finds everything, and so does one after a power cut.
+/// Expects that a new process finds everything, and so does a process after a power cut.
 fn recover(history: &mut History, chance: &mut Chance) -> std::result::Result<(), String> {
     let from = history.machine().events();
     history.open().map_err(|error| format!("it does not open any more: {error:?}"))?;
@@ -202,7 +205,7 @@ fn recover(history: &mut History, chance: &mut Chance) -> std::result::Result<()
     Ok(())
 }
 
-/// The power fails somewhere after so many events, the last included.
+/// Cuts the power somewhere after this many events, the last included.
 fn cut_after(
     history: &History,
     from: usize,
@@ -222,12 +225,14 @@ fn cut_after(
     Ok(())
 }
 
-/// Lets a sync fail, the process end, another one of the same boot find what the cache says, perhaps
-/// fail in the same way, and the power fail at last. Says whether there was such a sync.
+/// Fails a sync, and ends the process. Another process of the same boot must find what the cache
+/// says, and perhaps a sync fails for it in the same way; at last the power is cut. Returns true if
+/// the workload came to that sync.
 ///
 /// # Errors
 ///
-/// What was lost, came back, did not open, or was served and then gone.
+/// If something was lost or came back, the store did not open, or it served something that was then
+/// gone.
 pub fn fail_sync(seed: u64) -> std::result::Result<bool, Failure> {
     trial::run(|| format!("syncs --seed {seed}"), || sync_fails(seed))
 }

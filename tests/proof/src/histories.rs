@@ -1,4 +1,4 @@
-//! Histories held against the model: any, and all short ones.
+//! Histories compared with the model: random long ones, and all short ones.
 
 use refrain::Error;
 
@@ -16,7 +16,7 @@ const NAMES: [Name; 4] = [(0, 0), (0, 1), (1, 0), (1, 1)];
 ///
 /// # Errors
 ///
-/// Where the store says something else than the model.
+/// If the store's answer differs from the model's.
 pub fn long(seed: u64) -> Result<u64, Failure> {
     trial::run(
         || format!("histories --seed {seed}"),
@@ -24,18 +24,19 @@ pub fn long(seed: u64) -> Result<u64, Failure> {
     )
 }
 
-/// How many beginnings of two steps there are.
+/// The number of beginnings of two steps.
 pub fn beginnings() -> u64 {
     (first_steps().len() * alphabet().len()) as u64
 }
 
 /// Lives through all histories of up to four steps with one of the beginnings.
 ///
-/// Those whose first key is another are the same with the names exchanged.
+/// Histories whose first step is on another key are left out: they are the same with the names
+/// exchanged.
 ///
 /// # Errors
 ///
-/// Where the store says something else than the model.
+/// If the store's answer differs from the model's.
 pub fn short(beginning: u64) -> Result<u64, Failure> {
     let alphabet = alphabet();
     let beginning = usize::try_from(beginning).unwrap_or_default();
@@ -53,7 +54,7 @@ pub fn short(beginning: u64) -> Result<u64, Failure> {
     })
 }
 
-/// What may happen in a short history.
+/// The steps of which short histories consist.
 fn alphabet() -> Vec<Step> {
     let mut steps = vec![
         Step::Advance { hours: 25 },
@@ -84,15 +85,15 @@ fn first_steps() -> Vec<Step> {
     alphabet().into_iter().filter(is_first).collect()
 }
 
-/// Does the steps, asks about every key, and asks a new process again.
+/// Takes the steps, asks about every key, and asks again in a new process.
 ///
 /// # Errors
 ///
-/// The store's.
+/// An error of the store.
 ///
 /// # Panics
 ///
-/// If the store says something else than the model.
+/// If the store's answer differs from the model's.
 pub fn live(steps: &[Step]) -> Result<(), String> {
     let failed = |error: Error| format!("on a sound disk: {error:?}");
     let mut history = History::new(0);

@@ -1,4 +1,4 @@
-//! A history: steps on a real store, held against the model, with all that a later cut must know.
+//! A history: steps on a real store, compared with the model, with all that a later cut must know.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use ends::{By, Ending};
 /// Keys from here on are used once.
 const FRESH: u32 = 1000;
 
-/// What a simulated clock says at first.
+/// The time that a simulated clock shows at first.
 const START: Duration = Duration::from_secs(1_767_225_600);
 
 /// A store on a machine, and all that was asked of it.
@@ -38,7 +38,7 @@ pub struct History {
     held: Vec<Held>,
     /// Responses that this process was told are not kept, though they were given.
     left_out: u64,
-    /// Whether this process has refused something for want of room.
+    /// Set once this process has refused something for want of room.
     refused: bool,
     /// Keys that stay locked until the process ends.
     stuck: HashSet<Name>,
@@ -61,7 +61,7 @@ struct Held {
 ///
 /// # Errors
 ///
-/// The store's.
+/// An error of the store.
 pub fn open(disk: Arc<dyn Disk>, clock: SimulatedClock) -> Result<Store> {
     Store::builder()
         .ttl(TTL)
@@ -73,7 +73,7 @@ pub fn open(disk: Arc<dyn Disk>, clock: SimulatedClock) -> Result<Store> {
 }
 
 impl History {
-    /// A history that begins with what a machine has on its disk.
+    /// A history that begins with the content of a machine's disk.
     pub fn begin(machine: Machine, times: Times, known: Found) -> Self {
         let clock = times.clock_at(times.now);
         let (mut model, mut journal) = (Model::default(), Journal::default());
@@ -111,12 +111,12 @@ impl History {
         &self.machine
     }
 
-    /// What was asked and answered.
+    /// The journal of requests and answers.
     pub fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// When it was.
+    /// The times of the machine.
     pub fn times(&self) -> &Times {
         &self.times
     }
@@ -130,7 +130,7 @@ impl History {
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// An error of the store.
     pub fn open(&mut self) -> Result<()> {
         self.process = self.machine.start();
         let store = open(Arc::clone(&self.process) as Arc<dyn Disk>, self.clock.clone())?;
@@ -142,11 +142,11 @@ impl History {
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// An error of the store.
     ///
     /// # Panics
     ///
-    /// If the store has not what it must have.
+    /// If the store does not have what it must have.
     pub fn look(&mut self) -> Result<()> {
         let store = self.store.as_ref().expect("it is open");
         let mut expected = self.journal.expected(usize::MAX);
@@ -187,16 +187,16 @@ impl History {
         self.machine.drop_caches(reads);
     }
 
-    /// Does a step where nothing fails, so that the store may refuse only what is too much at once, and
-    /// leaves out no body before it refuses.
+    /// Takes a step where nothing fails, so that the store may refuse only what is too much at
+    /// once, and leaves out no body before it refuses.
     ///
     /// # Errors
     ///
-    /// What the store said instead.
+    /// The error that the store returned.
     ///
     /// # Panics
     ///
-    /// If the store says what it must not.
+    /// If the store gives an answer that it must not give.
     pub fn step_on_a_sound_disk(&mut self, step: Step) -> std::result::Result<(), String> {
         match self.step(step) {
             Ok(()) => {}
@@ -209,15 +209,15 @@ impl History {
         Ok(())
     }
 
-    /// Does a step.
+    /// Takes a step.
     ///
     /// # Errors
     ///
-    /// The store's. All is as it was before, unless the store has stopped.
+    /// An error of the store. All is as it was before, unless the store has stopped.
     ///
     /// # Panics
     ///
-    /// If the store says what it must not.
+    /// If the store gives an answer that it must not give.
     pub fn step(&mut self, step: Step) -> Result<()> {
         match step {
             Step::Begin { name, body, durable, ttl, end } => {
@@ -274,7 +274,7 @@ impl History {
         self.model.at(name, self.times.now).cloned()
     }
 
-    /// Asks for a key, and holds the answer against the model.
+    /// Asks for a key, and compares the answer with the model.
     fn ask(&mut self, name: Name, body: u8, durable: bool, ttl: Duration) -> Result<Option<Asked>> {
         self.requests += 1;
         let request = self.requests;
@@ -324,13 +324,13 @@ impl History {
         self.stuck.contains(&name) || self.held.iter().any(|held| held.name == name)
     }
 
-    /// What was asked has happened.
+    /// Notes that a request has happened.
     fn settle(&mut self, name: Name, asked: usize, after: Option<Known>) {
         self.journal.note(name, asked, Some(self.machine.events()), after.clone());
         self.model.set(name, after);
     }
 
-    /// What was asked has failed: it has not happened, or nobody knows.
+    /// Notes that a request has failed: either it has not happened, or nobody knows.
     fn fail(&mut self, name: Name, asked: usize, after: Option<Known>, error: &Error) {
         if matches!(error, Error::Stopped { .. }) {
             self.journal.note(name, asked, None, after);
@@ -451,7 +451,8 @@ impl History {
         self.note(name, asked, None, answer)
     }
 
-    /// What was claimed durably is interrupted, and what was claimed in memory never was.
+    /// Ends the process, and opens the store in a new one. A durable claim is then interrupted, and
+    /// a claim in memory never was.
     fn restart(&mut self, cleanly: bool) -> Result<()> {
         if cleanly {
             let stragglers = self.opened().close(Duration::ZERO)?;

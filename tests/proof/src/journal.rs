@@ -1,4 +1,4 @@
-//! What was asked of each key, when it was answered, and so what must be found after a cut.
+//! The requests for each key and the times of their answers, and so what must be found after a cut.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,38 +9,38 @@ use refrain::{Error, Store};
 
 use crate::model::{Known, Name, ask};
 
-/// When it is, and was, on a machine.
+/// The time on a machine, now and earlier.
 #[derive(Debug, Clone, Default)]
 pub struct Times {
-    /// Since the first machine was switched on.
+    /// The time since the first machine was switched on.
     pub now: Duration,
-    /// When this one was.
+    /// The time at which this machine was switched on.
     booted: Duration,
     boots: u32,
-    /// After how many events it was how late.
+    /// Numbers of events, each with the time after so many events.
     past: Vec<(usize, Duration)>,
 }
 
-/// What was asked of each key, in order, and when it was answered.
+/// The requests for each key, in order, and the times of their answers.
 #[derive(Debug, Clone, Default)]
 pub struct Journal(HashMap<Name, Vec<Entry>>);
 
 #[derive(Debug, Clone)]
 struct Entry {
-    /// How much had happened to the disk before.
+    /// The number of events on the disk before the request.
     asked: usize,
-    /// And when the answer came, if one did.
+    /// The number of events on the disk when the answer came, if one did.
     answered: Option<usize>,
     after: Option<Known>,
 }
 
-/// What a process may find under each key, the newest word first.
+/// The states that a process may find under each key, the newest first.
 pub type Expected = Vec<(Name, Vec<Option<Known>>)>;
-/// What it found.
+/// The state that a process found under each key.
 pub type Found = Vec<(Name, Option<Known>)>;
 
 impl Times {
-    /// A clock as it was after so many events.
+    /// A clock that shows this time.
     pub fn clock_at(&self, now: Duration) -> SimulatedClock {
         let clock = SimulatedClock::new();
         clock.advance(self.booted);
@@ -49,19 +49,19 @@ impl Times {
         clock
     }
 
-    /// How late it was after so many events.
+    /// The time after this many events.
     pub fn at(&self, events: usize) -> Duration {
         let past = self.past.iter().rev().find(|(at, _)| *at <= events);
         past.map_or(self.booted, |(_, now)| *now)
     }
 
-    /// The power failed when it was so late, and came back after a downtime.
+    /// The times after the power failed at `cut` and came back after `downtime`.
     pub fn reboot(&self, cut: Duration, downtime: Duration) -> Self {
         let now = cut + downtime;
         Self { now, booted: now, boots: self.boots + 1, past: Vec::new() }
     }
 
-    /// Time has passed, and so much has happened to the disk by now.
+    /// Lets time pass, and notes the number of events on the disk by now.
     pub fn pass(&mut self, by: Duration, events: usize) {
         self.now += by;
         self.past.push((events, self.now));
@@ -69,7 +69,7 @@ impl Times {
 }
 
 impl Journal {
-    /// What must be found if the power fails after so many events.
+    /// The states that may be found if the power fails after this many events.
     pub fn expected(&self, events: usize) -> Expected {
         let states = |entries: &Vec<Entry>| {
             // What was asked just then has done nothing to the disk yet.
@@ -91,7 +91,7 @@ impl Journal {
         self.0.iter().map(|(name, entries)| (*name, states(entries))).collect()
     }
 
-    /// Something was asked of a key, which becomes this.
+    /// Notes a request that gives a key this state.
     pub fn note(
         &mut self,
         name: Name,
@@ -103,12 +103,12 @@ impl Journal {
     }
 }
 
-/// Why what was expected was not found.
+/// The reason why no expected state was found.
 #[derive(Debug)]
 pub enum Miss {
-    /// The store says what it must not.
+    /// The store gave an answer that it must not give.
     Wrong(String),
-    /// It does not say.
+    /// The store returned an error for this key.
     Failed(Name, Error),
 }
 
@@ -121,11 +121,11 @@ impl fmt::Display for Miss {
     }
 }
 
-/// Asks a store about each key, and says what it found.
+/// Asks a store about each key, and returns the states found.
 ///
 /// # Errors
 ///
-/// What it must not have found.
+/// If the store's answer about a key is none of those expected, or an error.
 pub fn find(store: &Store, expected: &Expected, now: Duration) -> std::result::Result<Found, Miss> {
     let mut found = Vec::with_capacity(expected.len());
     for (name, states) in expected {

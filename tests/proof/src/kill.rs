@@ -1,5 +1,5 @@
-//! Real kills: a child works in a store through the public face, and the parent ends it with SIGKILL,
-//! at random or at the N-th system call, and holds the store against what the child was told.
+//! Real kills: a child works in a store through the public API. The parent ends the child with
+//! SIGKILL, at random or at the N-th system call, and compares the store with the child's reports.
 //!
 //! ```text
 //!   parent ──starts──► child ──works──► store
@@ -7,13 +7,13 @@
 //!   ledger ◄──────── reopens, looks ──────┘
 //! ```
 //!
-//! - The child says what it asks before it asks, and what it is told after, each line with one write.
-//!   So what is acknowledged is certain, and one thing for each key may be unknown.
+//! - The child reports each request before making it, and each answer after getting it, one write
+//!   for each line. So acknowledged work is certain, and one request for each key may be open.
 //! - After the kill the parent opens the store itself, and looks at every key that was ever used.
-//! - The store's time moves only while nothing is under way, so what expires is certain too.
+//! - The store's time moves only while nothing is under way, so it is also certain what expires.
 //!
-//! A child is the same executable, started again: its caller says how, and calls [`child_main`] where
-//! [`is_child`] says so.
+//! A child is the same executable, started again by the command of a [`Start`]. That
+//! executable calls [`child_main`] if [`is_child`] returns true.
 
 use std::io;
 use std::process::Command;
@@ -59,8 +59,8 @@ pub struct Kills {
 impl Kills {
     /// Kills in a store of their own.
     ///
-    /// The seed decides what children do and about when they are killed; which threads are how far by
-    /// then it does not decide.
+    /// The seed decides the work of the children, and roughly the moments of the kills. It does not
+    /// decide how far each thread is by then.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl Kills {
     ///
     /// # Errors
     ///
-    /// What was lost, or what else is wrong, and where the store is kept.
+    /// If something was lost, or is wrong in another way: says where the store is kept.
     pub fn random_round(&mut self) -> Result<(), String> {
         self.kill_and_check().map_err(|what| {
             let (seed, kills, kept) = (self.seed, self.kills, self.home.keep());
@@ -90,12 +90,12 @@ impl Kills {
         self.home.check()
     }
 
-    /// How many children were killed.
+    /// The number of children killed.
     pub fn kills(&self) -> u64 {
         self.kills
     }
 
-    /// How many answers of the store children had told of.
+    /// The number of answers of the store that children have reported.
     pub fn answers(&self) -> u64 {
         self.home.ledger.answers()
     }
@@ -106,12 +106,12 @@ impl Kills {
     }
 }
 
-/// What became of a run with a fault.
+/// The result of a run with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Injected {
     /// The fault happened.
     Happened,
-    /// The run had ended before its thread made so many calls.
+    /// The run ended before its thread had made so many calls.
     NeverCame,
 }
 
@@ -119,7 +119,7 @@ pub enum Injected {
 ///
 /// # Errors
 ///
-/// What was lost, or what else is wrong, and where the store is kept.
+/// If something was lost, or is wrong in another way: says where the store is kept.
 pub fn injected(fault: Fault, seed: u64, start: &Start) -> Result<Injected, String> {
     let mut home = Home::new(seed).map_err(|error| format!("cannot make a directory: {error}"))?;
     inject_and_check(&mut home, fault, seed, start).map_err(|what| {

@@ -14,42 +14,42 @@ use crate::trial::Failure;
 pub struct Lane {
     /// Its name.
     pub name: &'static str,
-    /// What it counts.
+    /// The unit that the lane counts in.
     pub counts: &'static str,
-    /// Tries with a seed, and says how often that was.
+    /// Runs a trial with a seed, and returns the count.
     pub trial: Box<dyn Fn(u64) -> Result<u64, Failure> + Send + Sync>,
-    /// How much of the time it gets, against the others.
+    /// The lane's share of the time, relative to the others'.
     pub share: u32,
-    /// How many of its trials may be under way at once.
+    /// The number of the lane's trials that may be under way at once.
     pub at_once: usize,
-    /// When it is done.
+    /// The goal at which the lane is done.
     pub goal: Goal,
 }
 
-/// When a lane is done.
+/// The goal at which a lane is done.
 #[derive(Debug, Clone, Copy)]
 pub enum Goal {
-    /// When it has counted so many, or time is up.
+    /// The lane has counted so many, or time is up.
     Count(u64),
-    /// When it has been through so many seeds, from 0 on, or time is up.
+    /// The lane has been through so many seeds, from 0 on, or time is up.
     Seeds(u64),
-    /// When time is up.
+    /// Time is up.
     Never,
 }
 
-/// How far a lane has come.
+/// The progress of a lane.
 #[derive(Default)]
 struct Progress {
     seeds: AtomicU64,
     count: AtomicU64,
     busy: AtomicU64,
     failures: Mutex<Vec<Failure>>,
-    /// How many of them were told.
+    /// The number of failures that were reported.
     told: AtomicUsize,
     done: AtomicBool,
 }
 
-/// All lanes, and how far they have come.
+/// All lanes, and their progress.
 pub struct Race {
     lanes: Vec<(Lane, Progress)>,
     first_seed: u64,
@@ -57,7 +57,7 @@ pub struct Race {
     until: Option<Duration>,
     /// Failures that end it all.
     max_failures: usize,
-    /// What each thread tries, and since when.
+    /// The lane and the seed that each thread tries, and the time of the trial's start.
     under_way: Mutex<HashMap<ThreadId, (&'static str, u64, Duration)>>,
 }
 
@@ -67,17 +67,17 @@ struct Begun<'a> {
     progress: &'a Progress,
     seed: u64,
     since: Duration,
-    /// What it is expected to take, in microseconds.
+    /// The time that the trial is expected to take, in microseconds.
     expected: u64,
 }
 
-/// What the first trial of a lane is expected to take.
+/// The time that the first trial of a lane is expected to take.
 const FIRST_MICROS: u64 = 1_000_000;
 /// A trial that takes longer has come to a standstill.
 const STANDSTILL: Duration = Duration::from_secs(5 * 60);
 
 impl Race {
-    /// Gets ready. Without a time it goes on until every lane has reached its goal.
+    /// Gets ready. Without a time, the race goes on until every lane has reached its goal.
     pub fn new(
         lanes: Vec<Lane>,
         first_seed: u64,
@@ -160,7 +160,7 @@ impl Race {
         }
     }
 
-    /// A trial that has come to a standstill, if one has: it will never end.
+    /// A trial that has come to a standstill, if there is one: such a trial never ends.
     pub fn standstill(&self) -> Option<Failure> {
         let now = self.start.elapsed();
         let under_way = self.under_way.lock();
@@ -170,12 +170,12 @@ impl Race {
         Some(Failure { what, again: format!("{name} --seed {seed}") })
     }
 
-    /// How much went wrong, in all lanes.
+    /// The number of failures in all lanes.
     pub fn failures(&self) -> usize {
         self.lanes.iter().map(|(_, progress)| progress.failures.lock().len()).sum()
     }
 
-    /// What has gone wrong since this was asked last, and in which lane.
+    /// The failures since the last call, each with the name of its lane.
     pub fn new_failures(&self) -> Vec<(&'static str, Failure)> {
         let lanes = self.lanes.iter().flat_map(|(lane, progress)| {
             let failures = progress.failures.lock();

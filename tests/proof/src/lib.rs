@@ -1,5 +1,5 @@
-//! Tries to break what refrain promises: power cuts, failing disks, kills, rot, schedules of threads, and
-//! histories against a model.
+//! Tries to break what refrain promises: power cuts, failing disks, kills, rot, schedules of
+//! threads, and histories compared with a model.
 //!
 //! ```text
 //!   chance ──► step ──► history ──asks──► a store ──► machine ──► platter
@@ -10,9 +10,9 @@
 //!   lane: trials side by side, for hours     main: `soak`
 //! ```
 //!
-//! What must be found is decided here, by what was asked and answered, and by nothing that the store
-//! keeps. A trial that fails prints the command that repeats it; the threads of the store go their own
-//! way, so it may take a few.
+//! Requests and their answers alone decide what must be found, and nothing that the store keeps.
+//! A trial that fails prints the command that repeats it. The scheduling of the store's threads is
+//! not repeated, so the command may have to run a few times.
 
 #![allow(missing_docs, reason = "nobody outside the repository uses it")]
 

@@ -21,7 +21,7 @@ use crate::platter::{Event, FileId, Image, NameChange, Platter};
 pub struct Machine(Arc<Mutex<State>>);
 
 struct State {
-    /// What the page cache says of each file.
+    /// The content of each file, as the page cache has it.
     files: HashMap<FileId, Content>,
     names: BTreeMap<String, FileId>,
     platter: Platter,
@@ -30,19 +30,19 @@ struct State {
     chance: Chance,
     /// The operations that a fault could have hit.
     operations: u64,
-    /// Whether something has failed whose outcome nobody knows, so that the store must stop.
+    /// Set once something has failed whose outcome nobody knows, so that the store must stop.
     must_stop: bool,
     /// The last batch that was written to a log.
     last_batch: Option<(FileId, Range<usize>)>,
     limits: Limits,
 }
 
-/// What the machine is short of.
+/// The limits of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// More than this cannot be allocated at once.
+    /// The most that can be allocated at once.
     pub room: u64,
-    /// Why no file can be made, if none can.
+    /// The error of making a file, if none can be made.
     pub creation: Option<Errno>,
 }
 
@@ -52,24 +52,24 @@ impl Default for Limits {
     }
 }
 
-/// Which operations fail.
+/// The operations that fail.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Faults {
     /// None.
     #[default]
     None,
-    /// The `at`-th of those that `kind` concerns; with `for_good` all later ones too.
+    /// The `at`-th of the operations that `kind` concerns; with `for_good` all later ones too.
     At {
-        /// What goes wrong.
+        /// The way in which the operation fails.
         kind: Fault,
-        /// How many go well before.
+        /// The number of operations that succeed before.
         at: u64,
-        /// Whether it stays so.
+        /// True if all later ones fail too.
         for_good: bool,
     },
 }
 
-/// What goes wrong.
+/// A way in which an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Any operation fails with an I/O error.
@@ -84,7 +84,7 @@ pub enum Fault {
     Sync,
 }
 
-/// What an operation is, for faults.
+/// The kind of an operation, which decides the faults that concern it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Read,
@@ -95,14 +95,14 @@ enum Kind {
     Sync,
 }
 
-/// What a new process reads where a sync had failed.
+/// The content that a new process reads where a sync had failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
-    /// What was written: the cache still has it.
+    /// The content written: the cache still has it.
     Cached,
-    /// What is on the medium: the cache has dropped it.
+    /// The content on the medium: the cache has dropped what was written.
     Dropped,
-    /// For each page either.
+    /// Either, for each page.
     Mixed,
 }
 
@@ -150,29 +150,29 @@ impl Machine {
         state.must_stop = false;
     }
 
-    /// Whether the fault has come.
+    /// Returns true once the fault has come.
     pub fn has_failed(&self) -> bool {
         let state = self.0.lock();
         matches!(state.faults, Faults::At { at, .. } if state.operations > at)
     }
 
-    /// Whether something has failed that a store must not go on after: a write or sync of a log that it
-    /// may be using, or the last step in replacing `MANIFEST`.
+    /// Returns true once something has failed after which a store must not go on: a write or sync
+    /// of a log that the store may be using, or the last step in replacing `MANIFEST`.
     pub fn must_stop(&self) -> bool {
         self.0.lock().must_stop
     }
 
-    /// How much has happened to the disk.
+    /// The number of events on the disk.
     pub fn events(&self) -> usize {
         self.0.lock().trace.len()
     }
 
-    /// All that has happened to the disk.
+    /// All events on the disk.
     pub fn trace(&self) -> Vec<Event> {
         self.0.lock().trace.clone()
     }
 
-    /// What every process sees now.
+    /// The files as every process sees them now.
     pub fn image(&self) -> Image {
         let state = self.0.lock();
         let files = state.names.iter();
@@ -219,7 +219,7 @@ impl Machine {
 }
 
 impl State {
-    /// Counts an operation that may fail, and fails it if its time has come.
+    /// Counts an operation that may fail, and fails it if its turn has come.
     fn operate(&mut self, kind: Kind) -> io::Result<()> {
         let Faults::At { kind: fault, at, for_good } = self.faults else { return Ok(()) };
         let concerned = match fault {
@@ -244,7 +244,7 @@ impl State {
         })
     }
 
-    /// Does something, or fails to; what fails may have happened all the same.
+    /// Does something, or fails to; an operation that fails may have happened all the same.
     fn attempt<T>(
         &mut self,
         kind: Kind,
@@ -287,7 +287,7 @@ impl State {
         }
     }
 
-    /// Whether a log has this file, under its own name.
+    /// Returns true if a log has this file, under its own name.
     fn is_log(&self, file: FileId) -> bool {
         let mut names = self.names.iter();
         names.any(|(name, named)| *named == file && name.ends_with(".log"))

@@ -21,17 +21,17 @@ use refrain_proof::{codec, cuts, faults, histories, reached, rot, schedules};
     args_conflicts_with_subcommands = true
 )]
 struct Arguments {
-    /// For how long, such as 10m or 2h
+    /// The time to run for, such as 10m or 2h
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration,
           default_value = "1m")]
     time: Duration,
-    /// Where to begin; each seed is another trial
+    /// The first seed; each seed is another trial
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many failures end it
+    /// The number of failures that end the run
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     max_failures: usize,
-    /// Only what these lanes try
+    /// The lanes to run; all if none is named
     #[arg(long, value_name = "LANE", value_parser = LANES)]
     only: Vec<String>,
     #[command(subcommand)]
@@ -53,10 +53,10 @@ enum Command {
         /// The workload
         #[arg(long)]
         seed: u64,
-        /// What goes wrong
+        /// The way in which the operation fails
         #[arg(long, requires = "at")]
         kind: Option<Kind>,
-        /// How many operations go well before
+        /// The number of operations that succeed before
         #[arg(long, requires = "kind")]
         at: Option<u64>,
         /// All later ones fail too
@@ -75,11 +75,11 @@ enum Command {
     },
     /// All short histories with one beginning
     Short {
-        /// Which
+        /// The beginning's number
         #[arg(long)]
         seed: u64,
     },
-    /// Damage of what one history left
+    /// Damage to the files that one history left
     Rot {
         #[arg(long)]
         seed: u64,
@@ -220,21 +220,22 @@ fn race(race: &Race) -> ExitCode {
     if race.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Tells what has gone wrong meanwhile.
+/// Prints the failures since the last call.
 fn tell(race: &Race) {
     for (lane, failure) in race.new_failures() {
         say(&format!("{lane}: {failure}\n"));
     }
 }
 
-/// Those of the lanes that were asked for, or all.
+/// The lanes that were asked for, or all.
 fn chosen(only: &[String]) -> Vec<Lane> {
     let mut lanes = lanes();
     lanes.retain(|lane| only.is_empty() || only.iter().any(|name| name == lane.name));
     lanes
 }
 
-/// Whether this machine has what a lane needs. What takes long to build is built before time counts.
+/// Returns true if this machine has what a lane needs. What takes long to build is built before the
+/// time counts.
 fn is_ready(lane: &str) -> bool {
     let missing = match lane {
         "inject" => match process::Command::new("strace").arg("-V").output() {
@@ -254,7 +255,7 @@ fn is_ready(lane: &str) -> bool {
     false
 }
 
-/// What is tried until time is up.
+/// The lanes, which run until time is up.
 fn lanes() -> Vec<Lane> {
     vec![
         lane("cuts", "crash images", 8, Goal::Never, cuts::explore),
@@ -288,12 +289,12 @@ fn inject(seed: u64) -> Result<u64, Failure> {
     }
 }
 
-/// What starts this program again, to be killed.
+/// The command that starts this program again, to be killed.
 fn this_again() -> process::Command {
     process::Command::new(std::env::current_exe().expect("a program has a file"))
 }
 
-/// The same, until each has come far enough. Schedules have a step of their own.
+/// The lanes, each until it has come far enough. Schedules have a step of their own.
 fn ci_lanes() -> Vec<Lane> {
     let goal = |lane: &Lane| match lane.name {
         "cuts" => Goal::Count(50_000),

@@ -1,4 +1,4 @@
-//! What is known of a key: the reference that a store is held against.
+//! A model of the keys and their states: the reference that a store is compared with.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use refrain::{Attempt, Fingerprint, Key, Operation, Outcome, Permit, RequestId, Scope, Store};
 
-/// How long what is kept is kept, unless an operation says less.
+/// The time that a record is kept, unless an operation sets a shorter one.
 pub const TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Steps of time.
+/// The unit of time in steps.
 pub const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// A scope, and one of its keys.
@@ -18,53 +18,53 @@ pub type Name = (u8, u32);
 /// A request, by its number.
 pub type Request = u32;
 
-/// What a process that starts now would find under a key.
+/// The state that a process which starts now would find under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
-    /// It is done.
+    /// The operation is done.
     Done {
-        /// What it was used for.
+        /// The body of the request that used the key.
         body: u8,
-        /// Who did it.
+        /// The request that did the operation.
         request: Request,
-        /// Whether the response was kept; nothing if that was not heard.
+        /// True if the response was kept; `None` if that was not heard.
         kept: Option<bool>,
-        /// Until when.
+        /// The time at which the record expires.
         expires: Duration,
     },
-    /// Nobody knows how it ended.
+    /// Nobody knows how the operation ended.
     Interrupted {
-        /// What it was used for.
+        /// The body of the request that used the key.
         body: u8,
-        /// Who ran it.
+        /// The request that ran the operation.
         request: Request,
-        /// Which run that was.
+        /// The number of the run.
         attempt: u32,
-        /// How many recovery points there are.
+        /// The number of recovery points.
         checkpoints: usize,
-        /// How long its record would be kept.
+        /// The time that the record is to be kept.
         ttl: Duration,
-        /// Until when.
+        /// The time at which this state expires.
         expires: Duration,
     },
 }
 
 impl Known {
-    /// Until when this counts.
+    /// The time at which this state expires.
     pub fn expires(&self) -> Duration {
         match self {
             Self::Done { expires, .. } | Self::Interrupted { expires, .. } => *expires,
         }
     }
 
-    /// What the key was used for.
+    /// The body of the request that used the key.
     pub fn body(&self) -> u8 {
         match self {
             Self::Done { body, .. } | Self::Interrupted { body, .. } => *body,
         }
     }
 
-    /// The same, with what an answer has shown of it.
+    /// The same state, with what an answer has shown of it.
     pub fn with(mut self, answer: &Answer) -> Self {
         if let (Self::Done { kept, .. }, Answer::Done { kept: seen }) = (&mut self, answer) {
             *kept = Some(*seen);
@@ -72,7 +72,7 @@ impl Known {
         self
     }
 
-    /// Who used it.
+    /// The request that used the key.
     pub fn request(&self) -> Request {
         match self {
             Self::Done { request, .. } | Self::Interrupted { request, .. } => *request,
@@ -80,17 +80,17 @@ impl Known {
     }
 }
 
-/// All keys. What is not in it was never used, or is free again.
+/// The states of all keys. A key without a state was never used, or is free again.
 #[derive(Debug, Clone, Default)]
 pub struct Model(HashMap<Name, Known>);
 
 impl Model {
-    /// What is known of a key at this time.
+    /// The state of a key at this time.
     pub fn at(&self, name: Name, now: Duration) -> Option<&Known> {
         self.0.get(&name).filter(|known| known.expires() > now)
     }
 
-    /// Lets a key become this.
+    /// Gives a key this state.
     pub fn set(&mut self, name: Name, known: Option<Known>) {
         match known {
             Some(known) => drop(self.0.insert(name, known)),
@@ -98,7 +98,7 @@ impl Model {
         }
     }
 
-    /// All that is known, expired or not.
+    /// All states, expired or not.
     pub fn iter(&self) -> impl Iterator<Item = (Name, &Known)> {
         self.0.iter().map(|(name, known)| (*name, known))
     }
@@ -137,33 +137,33 @@ fn is_same(stored: &Response<Bytes>, whole: &Response<Bytes>) -> bool {
         && stored.body() == whole.body()
 }
 
-/// What a recovery point of a request holds.
+/// The content of a recovery point.
 pub fn checkpoint(name: Name, number: usize) -> Bytes {
     format!("{name:?} has come to {number}").into()
 }
 
-/// What a store says of a key.
+/// A store's answer about a key.
 #[derive(Debug)]
 pub enum Answer {
-    /// It is free: this request got it.
+    /// The key is free: this request got it.
     Free(Permit),
-    /// It is done, with a response to replay or without.
+    /// The operation is done, with a response to replay or without.
     Done {
-        /// Whether there is one.
+        /// True if there is a response.
         kept: bool,
     },
-    /// It was used for something else.
+    /// The key was used for another request body.
     Conflict,
     /// An earlier run was interrupted.
     Interrupted(Attempt),
 }
 
-/// Asks for a key, in the name of a request that wants what it was used for, and says whether the
-/// answer is what one must hear if this is known.
+/// Asks for a key on behalf of a request with the body that the key was used for, and compares the
+/// answer with the known state.
 ///
 /// # Errors
 ///
-/// The store's.
+/// An error of the store.
 pub fn ask(
     store: &Store,
     name: Name,
@@ -174,8 +174,8 @@ pub fn ask(
     Ok(judge(name, known, outcome, true))
 }
 
-/// Holds an outcome against what is known. `same` says whether the key was asked for with what it
-/// was used for.
+/// Compares an outcome with the known state. `same` is true if the request's body is the one that
+/// the key was used for.
 pub fn judge(
     name: Name,
     known: Option<&Known>,

@@ -1,13 +1,13 @@
-//! What is on the medium, and what a power cut makes of what is not there yet.
+//! The content of the medium, and what a power cut makes of changes that are still in flight.
 //!
-//! A change is safe once its file, or the directory, was synced behind it. Of the others a cut keeps
-//! what chance decides: pages whole or by the sector, in any order, lengths, and names. A sector in
-//! flight may also turn to garbage.
+//! A change is safe once its file, or the directory, was synced after it. Chance decides which of
+//! the other changes a cut keeps: pages whole or by the sector, in any order, lengths, and names. A
+//! sector in flight may also turn to garbage.
 //!
-//! A sync that fails leaves any part of its changes on the medium, and the rest in the cache alone,
-//! where it counts as written back: no later sync brings it out, as on Linux (Rebello et al., "Can
-//! Applications Recover from fsync Failures?", ATC 2020), unless it is changed again. So it is with
-//! names, each of which may be in a block of its own.
+//! A sync that fails leaves any part of its changes on the medium. The rest is in the cache alone,
+//! and counts there as written back: as on Linux, no later sync brings it out unless it is changed
+//! again (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020). The same goes
+//! for names, each of which may be in a block of its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,16 +19,16 @@ use crate::content::{Content, PAGE, Page, SECTOR};
 /// A file, whatever its name.
 pub type FileId = u64;
 
-/// Something that happened to the disk.
+/// An event on the disk.
 #[derive(Clone)]
 pub enum Event {
-    /// A page as the cache holds it, and how long the file is with it.
+    /// A page as the cache holds it, and the length that the file then has.
     Write { file: FileId, page: usize, content: Arc<Page>, len: u64 },
     /// The file was cut or extended.
     Length { file: FileId, len: u64 },
     /// The file is safe.
     Sync { file: FileId },
-    /// A sync failed, and this is what of the file is on the medium.
+    /// A sync failed, and this much of the file is on the medium.
     SyncFailed { file: FileId, left: Content },
     /// A name.
     Name(NameChange),
@@ -51,7 +51,7 @@ pub enum NameChange {
 #[derive(Clone, Default)]
 pub struct Image(pub BTreeMap<String, Content>);
 
-/// The medium at one moment, and what waits to be written to it.
+/// The medium at one moment, and the changes that wait to be written to it.
 #[derive(Clone, Default)]
 pub struct Platter {
     files: HashMap<FileId, Content>,
@@ -66,7 +66,7 @@ enum Waiting {
     Length(u64),
 }
 
-/// How much of what is in flight a cut keeps.
+/// The share of the changes in flight that a cut keeps.
 enum Luck {
     None,
     All,
@@ -102,7 +102,7 @@ impl Platter {
         platter
     }
 
-    /// Lets something happen.
+    /// Lets an event happen.
     pub fn take(&mut self, event: &Event) {
         match event {
             Event::Write { file, page, content, len } => {
@@ -136,12 +136,12 @@ impl Platter {
         }
     }
 
-    /// What is on the medium of a file.
+    /// The content of a file on the medium.
     pub fn file(&self, file: FileId) -> Content {
         self.files.get(&file).cloned().unwrap_or_default()
     }
 
-    /// A file as the medium has it, with what is still to be written to it.
+    /// A file as the medium has it, with the changes that wait to be written to it.
     pub fn view(&self, file: FileId) -> Content {
         let mut content = self.file(file);
         for change in self.waiting.get(&file).into_iter().flatten() {
@@ -150,7 +150,7 @@ impl Platter {
         content
     }
 
-    /// The names as the medium has them, with what is still to be written.
+    /// The names as the medium has them, with the changes that wait to be written.
     pub fn names_view(&self) -> BTreeMap<String, FileId> {
         let mut names = self.names.clone();
         self.names_waiting.iter().for_each(|change| change.apply(&mut names));
@@ -162,19 +162,20 @@ impl Platter {
         &self.names
     }
 
-    /// What a sync that fails leaves of a file on the medium.
+    /// The content of a file that a failed sync leaves on the medium.
     pub fn half_synced(&self, file: FileId, chance: &mut Chance) -> Content {
         let luck = Luck::draw(chance);
         self.written_back(file, &luck, false, chance)
     }
 
-    /// What a sync that fails leaves of the names on the medium.
+    /// The names that a failed sync leaves on the medium.
     pub fn half_synced_names(&self, chance: &mut Chance) -> BTreeMap<String, FileId> {
         let luck = Luck::draw(chance);
         self.names_written_back(&luck, chance)
     }
 
-    /// What a power cut leaves, and a number that differs from that of other images of this moment.
+    /// The image that a power cut leaves, and a number that tells it from other images of this
+    /// moment.
     pub fn cut(&self, chance: &mut Chance) -> (Image, u64) {
         let names = Luck::draw(chance);
         let garbage = chance.one_in(4);
@@ -222,7 +223,7 @@ impl Platter {
         content
     }
 
-    /// In order, or out of it.
+    /// The names after some of the waiting changes are written, in order or out of it.
     fn names_written_back(&self, luck: &Luck, chance: &mut Chance) -> BTreeMap<String, FileId> {
         let in_order = chance.one_in(2);
         let mut names = self.names.clone();

@@ -1,26 +1,26 @@
-//! Which rare states the trials have come to: a proof that never meets them proves little.
+//! The rare states that the trials have reached: a proof that never meets them proves little.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A state of what was opened after a cut.
+/// A state of an image that was opened after a cut.
 #[derive(Clone, Copy)]
 pub enum State {
-    /// Any.
+    /// An image of any kind.
     Image,
-    /// It held a sealed segment.
+    /// The image held a sealed segment.
     Segment,
-    /// It held logs that wait for sealing.
+    /// The image held logs that wait for sealing.
     FrozenLog,
-    /// It held a file that was being made.
+    /// The image held a file that was being made.
     HalfMade,
-    /// It held durable claims without a verdict.
+    /// The image held durable claims without a verdict.
     OpenClaim,
     /// A key had a record that was not expired.
     LiveRecord,
-    /// It could not be said how the last thing asked of a key had ended.
+    /// A key's last request had no answer, so it was not known how the request had ended.
     Unanswered,
-    /// Creation was not over.
+    /// The creation of the store was not over.
     Creation,
 }
 
@@ -42,12 +42,12 @@ pub fn note(state: State, reached: bool) {
     REACHED[state as usize].fetch_add(u64::from(reached), Ordering::Relaxed);
 }
 
-/// How often a state was reached.
+/// The number of times that a state was reached.
 pub fn count(state: State) -> u64 {
     REACHED[state as usize].load(Ordering::Relaxed)
 }
 
-/// One line on all of them, if there was any.
+/// One line on all states, if any was reached.
 pub fn line() -> String {
     let mut line = String::new();
     for (state, what) in STATES {

@@ -1,4 +1,5 @@
-//! P5: whatever is damaged, swapped or missing, a store says what is true, or that it cannot say.
+//! P5: whatever is damaged, swapped or missing, a store's answer is true, or says that the store
+//! cannot tell.
 
 use std::ops::Range;
 
@@ -20,11 +21,11 @@ const STEPS: usize = 40;
 /// Damages of each store, one at a time.
 const HARMS: u64 = 60;
 
-/// Lives through a history, damages what it left, and says how often.
+/// Lives through a history, and damages the files that it left. Returns the number of damages.
 ///
 /// # Errors
 ///
-/// What was taken for absent, or came out wrong.
+/// If a record was taken for absent, or came out wrong.
 pub fn explore(seed: u64) -> Result<u64, Failure> {
     trial::run(|| format!("rot --seed {seed}"), || damage(seed))
 }
@@ -54,18 +55,19 @@ fn damage(seed: u64) -> Result<u64, String> {
     Ok(harms)
 }
 
-/// What became of a store.
+/// The condition of a store after damage.
 enum Seen {
-    /// It is as it was, and says so.
+    /// The store is as it was, and says so.
     Whole,
-    /// It says that something is wrong.
+    /// The store says that something is wrong.
     Noticed,
 }
 
 /// To any rule, rot in the newest log's last batch looks like a torn write.
 type LastBatch = (String, Range<usize>);
 
-/// Damages an image in one way, and says how; nothing if it would be the same.
+/// Damages an image in one way, and returns a description of it; `None` if the image would be the
+/// same.
 fn harm(image: &mut Image, last_batch: &LastBatch, chance: &mut Chance) -> Option<String> {
     let names: Vec<String> = image.0.keys().cloned().collect();
     let any = |chance: &mut Chance| names[chance.below(names.len())].clone();
@@ -136,7 +138,7 @@ fn used_page(content: &Content, chance: &mut Chance) -> Option<usize> {
     used.get(chance.below(used.len())).copied()
 }
 
-/// Each key is what it was, or cannot be had; and what cannot be had, `verify` knows of.
+/// Expects that each key is what it was, or cannot be read, and that `verify` reports what cannot.
 fn look(image: &Image, history: &History, chance: &mut Chance) -> Result<Seen, String> {
     let times: Times = history.times().reboot(history.times().now, cuts::downtime(chance));
     let machine = Machine::new(image, chance.draw());

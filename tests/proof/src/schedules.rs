@@ -9,14 +9,14 @@ use crate::trial::Failure;
 
 /// Schedules of each test in a trial.
 const SCHEDULES: u64 = 2_000;
-/// What cargo is told to test: whole stores, and the table of keys in flight.
+/// The tests that cargo is told to run: those of whole stores, and of the table of keys in flight.
 const SELECTIONS: [[&str; 2]; 2] = [["--test", "schedules"], ["--lib", "table::schedules"]];
 
 /// Builds the tests, which takes minutes the first time.
 ///
 /// # Errors
 ///
-/// What cargo says.
+/// The message of cargo.
 pub fn build() -> Result<(), String> {
     for selection in SELECTIONS {
         let output = cargo(selection).arg("--no-run").output();
@@ -38,11 +38,11 @@ fn cargo(selection: [&str; 2]) -> Command {
     cargo
 }
 
-/// Runs the tests from a seed on, and says how many schedules they tried.
+/// Runs the tests from a seed on, and returns the number of schedules that they tried.
 ///
 /// # Errors
 ///
-/// What the tests have printed, if one failed.
+/// The output of the tests, if one failed.
 pub fn explore(seed: u64) -> Result<u64, Failure> {
     SELECTIONS.into_iter().map(|selection| explore_in(selection, seed)).sum()
 }

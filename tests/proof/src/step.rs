@@ -1,4 +1,4 @@
-//! What may happen to a store: the steps that histories are made of.
+//! The steps that histories are made of: all that may happen to a store.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use crate::chance::Chance;
 use crate::model::{HOUR, Name, TTL};
 
-/// How a run ends.
+/// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// With a response.
@@ -22,95 +22,95 @@ pub enum End {
     Drop,
     /// Nobody knows what happened.
     Interrupt,
-    /// It goes on, until another step ends it or the process dies.
+    /// The run goes on, until another step ends it or the process dies.
     Hold,
 }
 
-/// What is made of an interrupted run.
+/// The judgement on an interrupted run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
-    /// It stays interrupted.
+    /// The run stays interrupted.
     Leave,
-    /// It had this response.
+    /// The run had this response.
     Complete,
-    /// It did nothing.
+    /// The run did nothing.
     Release,
-    /// It runs again, and ends so.
+    /// The operation runs again, and ends so.
     Retry(End),
 }
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
-    /// A request comes, with what it wants, and ends so if it gets to run.
+    /// A request comes, and ends so if it gets to run.
     Begin {
-        /// Its key.
+        /// The request's key.
         name: Name,
-        /// What it wants.
+        /// The request's body.
         body: u8,
-        /// How it claims the key.
+        /// True if the claim is durable.
         durable: bool,
-        /// How long its record is kept.
+        /// The time that the record is kept.
         ttl: Duration,
-        /// How it ends.
+        /// The end of the run.
         end: End,
     },
     /// One of the runs that go on ends.
     EndHeld {
-        /// Which.
+        /// The number of the run.
         which: u8,
-        /// How.
+        /// The end of the run.
         end: End,
     },
     /// All runs that go on end at once, in their own ways.
     EndAll {
-        /// How the first ends, and the others in turn.
+        /// The end of the first run; the others follow in turn.
         first: u8,
     },
     /// Many requests for new keys are done at once.
     Burst {
-        /// How many.
+        /// The number of requests.
         count: u8,
     },
     /// A run that goes on stores a recovery point.
     Checkpoint {
-        /// Which.
+        /// The number of the run.
         which: u8,
     },
-    /// An interrupted run is judged; if there is none, it is a look.
+    /// An interrupted run is judged; if there is none, the step is a lookup.
     Resume {
-        /// Its key.
+        /// The run's key.
         name: Name,
-        /// What the request wants.
+        /// The request's body.
         body: u8,
         /// The judgement.
         judgement: Judgement,
     },
     /// A durable claim is given up while it is being made.
     GiveUp {
-        /// Its key.
+        /// The claim's key.
         name: Name,
     },
     /// A key is forgotten.
     Forget {
-        /// Which.
+        /// The key.
         name: Name,
     },
     /// Time passes.
     Advance {
-        /// How much.
+        /// The number of hours.
         hours: u8,
     },
-    /// The wall clock steps, away from the right time by so much.
+    /// The wall clock steps away from the right time.
     Wall {
-        /// How far.
+        /// The number of hours, back if negative.
         hours: i8,
     },
     /// The background thread does all that is due.
     Reap,
     /// The process ends, and a new one opens the store.
     Restart {
-        /// Whether it could close it.
+        /// True if the process could close the store.
         cleanly: bool,
     },
 }
@@ -160,7 +160,7 @@ pub fn any_steps(count: usize, chance: &mut Chance) -> Vec<Step> {
     draw(step(), count, chance)
 }
 
-/// The steps that four bytes each choose.
+/// The steps that the bytes choose, four bytes a step.
 pub fn decode(bytes: &[u8]) -> Vec<Step> {
     bytes.as_chunks().0.iter().map(|bytes| Step::choose(*bytes)).collect()
 }
@@ -223,7 +223,8 @@ impl Judgement {
     }
 }
 
-/// Steps without those of the wall clock, which decides over a reboot, so that a cut can come after.
+/// Steps without those of the wall clock, so that a cut can come after: over a reboot, the wall
+/// clock decides.
 pub fn steps(count: usize, chance: &mut Chance) -> Vec<Step> {
     let leave_the_clock = |step: &Step| !matches!(step, Step::Wall { .. });
     draw(step().prop_filter("the wall clock decides", leave_the_clock), count, chance)

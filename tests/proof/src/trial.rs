@@ -1,4 +1,4 @@
-//! One trial: it comes to an end, or says what went wrong and how to see it again.
+//! One trial, which comes to an end, or says what went wrong and how to repeat it.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -8,10 +8,10 @@ use std::sync::Once;
 
 use parking_lot::Mutex;
 
-/// What went wrong.
+/// The failure of a trial.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// What was seen.
+    /// A description of what went wrong.
     pub what: String,
     /// The arguments of `soak` that repeat it.
     pub again: String,
@@ -24,19 +24,19 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Where the engine itself has panicked, which it must not, whatever its disk does. Its threads do not
-/// know whose they are, so of the trials under way any may be blamed.
+/// Messages of the engine's own panics: the engine must not panic, whatever its disk does. Its
+/// threads do not know their trial, so any trial under way may be blamed.
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 thread_local! {
     static IN_TRIAL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a trial. A panic is what went wrong, in this thread or in the engine's.
+/// Runs a trial, and takes a panic for its failure, in this thread or in one of the engine's.
 ///
 /// # Errors
 ///
-/// What went wrong.
+/// The failure of the trial.
 pub fn run<T>(
     again: impl FnOnce() -> String,
     trial: impl FnOnce() -> Result<T, String>,
@@ -55,8 +55,8 @@ pub fn run<T>(
     Err(Failure { what, again: again() })
 }
 
-/// Keeps the engine's panics, and prints neither them nor the trial's, which it reports, nor redb's,
-/// which the engine expects of damaged files.
+/// Keeps the engine's panics, and prints none of these three: the engine's, the trial's, which is
+/// reported, and redb's, which the engine expects of damaged files.
 fn watch_panics() {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| {

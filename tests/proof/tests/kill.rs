@@ -66,7 +66,7 @@ fn p2_p10_p12_a_call_that_fails_loses_nothing_acknowledged() {
     inject(Blow::Full, Stage::Upkeep, Call::Remove, 8);
 }
 
-/// Whether strace is installed. If it is not, says so, past the capture of a test's output.
+/// Returns true if strace is installed. If not, says so past the capture of a test's output.
 fn has_strace() -> bool {
     let found = Command::new("strace").arg("-V").output().is_ok_and(|said| said.status.success());
     if !found {
@@ -76,8 +76,8 @@ fn has_strace() -> bool {
     found
 }
 
-/// A fault at each N until the run ends before it, and says how many there were. Beyond `dense` some
-/// are left out, ever more.
+/// Injects a fault at each N until the run ends before it, and returns their number. Beyond `dense`
+/// some are left out, ever more.
 fn inject(blow: Blow, stage: Stage, call: Call, dense: u32) -> u32 {
     let (mut nth, mut happened) = (1, 0);
     loop {

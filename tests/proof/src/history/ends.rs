@@ -1,4 +1,4 @@
-//! How runs end: one, all that go on, or many new ones at once.
+//! The ends of runs: of one, of all that go on, or of many new ones at once.
 
 use refrain::{Record, Result, Ticket};
 

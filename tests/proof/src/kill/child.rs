@@ -20,12 +20,12 @@ use super::words::{Answer, Ask, Line, Sight};
 const THREADS: usize = 4;
 /// Keys of each thread: few, so that they are met again.
 const KEYS: usize = 48;
-/// What each thread begins between two ticks.
+/// Turns of each thread between two ticks.
 const TURNS: usize = 8;
 /// Open claims, far enough below the store's limit that all threads may add to them.
 const MANY_CLAIMS: usize = 16;
 
-/// Why a thread stops working.
+/// The reason why a thread stops working.
 enum Halt {
     /// The store has stopped.
     Store,
@@ -39,7 +39,7 @@ type Turn<T = ()> = std::result::Result<T, Halt>;
 ///
 /// # Errors
 ///
-/// Where the environment or the parent is not as it must be.
+/// If the environment or the parent is not as it must be.
 pub fn child_main() -> io::Result<()> {
     let script = Script::from_environment()?;
     // Where only descendants may be traced, this says that the parent's strace may too. Elsewhere
@@ -83,13 +83,13 @@ fn advance(clock: &SimulatedClock, now: &mut u64) {
     *now += u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
 }
 
-/// One line from the parent lets the child go on.
+/// Waits for one line from the parent, which lets the child go on.
 fn wait_for_parent() -> Turn {
     io::stdin().lock().read_line(&mut String::new())?;
     Ok(())
 }
 
-/// All threads work, and end.
+/// Lets all threads work, and waits for their end.
 fn work(store: &Store, voice: &Voice, script: &Script, tick: u64) -> Turn {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
@@ -131,7 +131,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// What is in the way passes, unless the store stops.
+    /// Does the background thread's work. Errors are passed over, unless the store has stopped.
     fn reap(&self) -> Turn {
         match self.store.reap() {
             Err(error @ Error::Stopped { .. }) => Err(halt(error)),
@@ -263,7 +263,8 @@ impl Worker<'_> {
         self.told(key, Answer::Saw(Sight::of_record(&record).map_err(Halt::Wrong)?))
     }
 
-    /// What was granted, if it was. Refusals are told, and end nothing.
+    /// Returns what the store granted, if anything. A refusal is told to the parent, and ends
+    /// nothing.
     fn accepted<T>(&self, key: &str, outcome: Result<T>) -> Turn<Option<T>> {
         match outcome {
             Ok(granted) => Ok(Some(granted)),
@@ -286,7 +287,7 @@ impl Worker<'_> {
 struct Voice(Mutex<File>);
 
 impl Voice {
-    /// Says a line with a single write, past all buffers: what was said, was said when the kill came.
+    /// Writes a line with a single write, past all buffers, so that a kill cannot take it back.
     fn say(&self, line: &Line) -> io::Result<()> {
         // Behind what a test's harness leaves unfinished.
         let start = if *line == Line::Ready { "\n" } else { "" };

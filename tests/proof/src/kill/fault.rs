@@ -11,19 +11,19 @@ use std::thread;
 use super::script::OPENER;
 use crate::chance::Chance;
 
-/// How often a thread is looked for that is about to name itself.
+/// The number of looks for a thread that is about to name itself.
 const LOOKS: usize = 1_000_000;
 
-/// What happens, at which call.
+/// A fault at one system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// In which part of a store's life.
+    /// The part of a store's life.
     pub stage: Stage,
-    /// At which system call.
+    /// The system call.
     pub call: Call,
-    /// At which of them, counted from 1 in the thread of that stage.
+    /// The number of the call, counted from 1 in the thread of that stage.
     pub nth: u32,
-    /// What happens.
+    /// The effect at the call.
     pub blow: Blow,
 }
 
@@ -42,8 +42,8 @@ pub enum Stage {
 
 /// A system call that changes the disk.
 ///
-/// strace acts where a call begins, so the N-th kill comes before the N-th change and after all that
-/// was changed before. The moment behind a call is the beginning of the next one of any kind.
+/// strace acts where a call begins, so the N-th kill comes before the N-th change and after all
+/// earlier ones. The moment after a call is the beginning of the next call of any kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// A write into a file.
@@ -52,17 +52,17 @@ pub enum Call {
     SyncFile,
     /// A sync of a directory.
     SyncNames,
-    /// A file takes another's name.
+    /// A rename, over another file's name.
     Rename,
-    /// A name is removed.
+    /// The removal of a name.
     Remove,
-    /// A file gets its blocks.
+    /// The allocation of a file's blocks.
     Allocate,
-    /// A file gets its length.
+    /// A change of a file's length.
     Truncate,
 }
 
-/// What happens at the call.
+/// The effect of a fault at its call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
     /// SIGKILL, in place of the call.
@@ -74,7 +74,7 @@ pub enum Blow {
 }
 
 impl Fault {
-    /// One of all, as chance has it; kills most of the time.
+    /// One of all faults, drawn at random; most are kills.
     pub fn draw(chance: &mut Chance) -> Self {
         let stage = Stage::ALL[chance.below(Stage::ALL.len())];
         let call = stage.calls()[chance.below(stage.calls().len())];
@@ -90,7 +90,7 @@ impl Blow {
 }
 
 impl Stage {
-    /// All of them.
+    /// All stages.
     pub const ALL: [Self; 4] = [Self::Creation, Self::Recovery, Self::Commits, Self::Upkeep];
 
     /// The calls that its thread makes.
@@ -101,7 +101,7 @@ impl Stage {
         }
     }
 
-    /// Whether its thread opens the store.
+    /// Returns true if the stage's thread opens the store.
     pub(super) fn is_opening(self) -> bool {
         matches!(self, Self::Creation | Self::Recovery)
     }
@@ -116,7 +116,7 @@ impl Stage {
 }
 
 impl Call {
-    /// All of them.
+    /// All calls.
     pub const ALL: [Self; 7] = [
         Self::Write,
         Self::SyncFile,
@@ -127,7 +127,8 @@ impl Call {
         Self::Truncate,
     ];
 
-    /// As strace names it; what a machine's architecture does not have is passed over.
+    /// The name that strace has for the call; strace passes over a name that the machine's
+    /// architecture does not have.
     fn name(self) -> &'static str {
         match self {
             Self::Write => "pwrite64",

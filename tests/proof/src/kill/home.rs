@@ -16,7 +16,7 @@ use super::script::Script;
 use super::subject::{builder, operation};
 use super::words::{Line, Sight};
 
-/// More than any child comes to before it is killed.
+/// More ticks than any child comes to before it is killed.
 const ENDLESS: u64 = 10_000;
 const SIGKILL: i32 = 9;
 
@@ -28,7 +28,7 @@ pub(super) struct Home {
     pub(super) slowest_opening: Duration,
 }
 
-/// What ends a child.
+/// The end that is meant for a child.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
     /// A kill, after so many lines.
@@ -37,7 +37,7 @@ pub(super) enum End {
     At(Fault, Ticks),
 }
 
-/// How long a child works.
+/// The ticks that a child works for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticks(pub(super) u64);
 
@@ -52,7 +52,7 @@ impl Home {
         })
     }
 
-    /// Runs a child, and says whether what was to end it did.
+    /// Runs a child. Returns true if it came to the end that was meant for it.
     pub(super) fn run(&mut self, start: &Start, end: End) -> Result<bool, String> {
         self.rounds += 1;
         let ticks = match end {
@@ -113,7 +113,7 @@ impl Home {
         self.ledger.sees(key, &sight)
     }
 
-    /// Keeps the directory, for someone to look at, and says where it is.
+    /// Keeps the directory for someone to look at, and returns its path.
     pub(super) fn keep(&mut self) -> PathBuf {
         self.directory.disable_cleanup(true);
         self.path()
@@ -124,7 +124,7 @@ impl Home {
     }
 }
 
-/// A child that runs. It is killed if nobody watches it to its end.
+/// A running child, which is killed if nobody watches it to its end.
 struct Running {
     child: Child,
     lines: io::Lines<BufReader<ChildStdout>>,
@@ -137,7 +137,7 @@ impl Running {
         Ok(Self { child, lines: BufReader::new(stdout).lines() })
     }
 
-    /// Enters what the child says, and says whether it came to the end that was meant for it.
+    /// Enters what the child says. Returns true if the child came to the end that was meant for it.
     fn watch(mut self, ledger: &mut Ledger, end: End, home: &Path) -> Result<bool, String> {
         let failed = |error: io::Error| format!("cannot watch the child: {error}");
         let mut injection = None;

@@ -1,8 +1,8 @@
-//! The parent's ledger: what must be true of each key, from what the child asked and was told.
+//! The parent's ledger: what must be true of each key, by the child's requests and their answers.
 //!
-//! A key has one state for certain, or a few of which one is true: after a kill, the one before what
-//! was asked and not answered, and the one after it. Whatever is seen of it narrows them. Keys are a
-//! fixed number of names that are used again and again, so no round is longer than another.
+//! The state of a key is certain, or is one of a few: after a kill, the state before a request that
+//! was not answered, or a state after it. Whatever is seen of the key narrows the choice. Keys are
+//! a fixed number of names that are used again and again, so no round is longer than another.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ pub(super) struct Ledger {
 
 #[derive(Debug)]
 struct Facts {
-    /// What it may be; never empty.
+    /// The states that the key may be in; never empty.
     states: Vec<State>,
     asked: Option<Ask>,
-    /// What was said about it since it was last known for certain.
+    /// The lines about the key since its state was last certain.
     story: Vec<String>,
 }
 
-/// What a store must show, since when.
+/// The sight that a store must give of a key, and the time since when it must.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct State {
     sight: Sight,
@@ -33,7 +33,7 @@ struct State {
 }
 
 impl Ledger {
-    /// Time passes, and what has expired is free.
+    /// Lets time pass: a key whose record has expired is free.
     pub(super) fn tick(&mut self, now: u64) {
         self.now = now;
         let ttl = u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX);
@@ -51,7 +51,7 @@ impl Ledger {
         self.now
     }
 
-    /// How much the store has answered.
+    /// The number of the store's answers.
     pub(super) fn answers(&self) -> u64 {
         self.answers
     }
@@ -61,7 +61,7 @@ impl Ledger {
         self.keys.keys().cloned().collect()
     }
 
-    /// The child is about to ask.
+    /// Enters that the child is about to ask.
     pub(super) fn asks(&mut self, key: &str, ask: Ask) -> Result<(), String> {
         let free = State { sight: Sight::Free, since: self.now };
         let facts = self.keys.entry(key.to_owned()).or_insert_with(|| Facts {
@@ -76,7 +76,7 @@ impl Ledger {
         }
     }
 
-    /// The child was told.
+    /// Enters the answer that the child was given.
     pub(super) fn told(&mut self, key: &str, answer: &Answer) -> Result<(), String> {
         let now = self.now;
         self.answers += 1;
@@ -102,7 +102,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The child is gone: what it asked and was not told may have been done or not.
+    /// Enters that the child is gone: a request without an answer may have been done or not.
     pub(super) fn lose(&mut self) {
         for facts in self.keys.values_mut() {
             if let Some(ask) = facts.asked.take() {
@@ -112,7 +112,7 @@ impl Ledger {
         }
     }
 
-    /// The parent sees a key.
+    /// Enters what the parent sees of a key.
     pub(super) fn sees(&mut self, key: &str, sight: &Sight) -> Result<(), String> {
         let facts = self.keys.get_mut(key).expect("only keys of the ledger are looked at");
         facts.narrow(key, sight)?;
@@ -120,7 +120,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What is known of a key, for a message.
+    /// The facts about a key, for a message.
     pub(super) fn story(&self, key: &str) -> String {
         self.keys.get(key).map_or_else(String::new, |facts| facts.story.join(", "))
     }
@@ -153,7 +153,7 @@ impl Facts {
 }
 
 impl State {
-    /// What it becomes if what was asked is done. A body may be left out for want of room.
+    /// The states that may follow if the request is done. A body may be left out for want of room.
     fn after(&self, ask: &Ask, now: u64) -> Vec<Self> {
         let one = |sight| vec![Self { sight, since: now }];
         let done = |request: &String, kept| Self {

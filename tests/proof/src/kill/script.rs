@@ -1,4 +1,4 @@
-//! What a child is told when it starts, through its environment.
+//! The settings that a child gets when it starts, through its environment.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,15 +15,15 @@ const NUMBERS: [&str; 4] =
 pub(super) struct Script {
     pub(super) directory: PathBuf,
     pub(super) seed: u64,
-    /// Counts children, so that no two requests have one id.
+    /// The number of the child, so that no two requests have one id.
     pub(super) round: u64,
     /// The store's time, in milliseconds.
     pub(super) now: u64,
-    /// How long it works, if nothing ends it before.
+    /// The ticks that the child works for, if nothing ends it before.
     pub(super) ticks: u64,
 }
 
-/// Whether this process was started to be a child.
+/// Returns true if this process was started to be a child.
 pub fn is_child() -> bool {
     std::env::var_os(DIRECTORY).is_some()
 }

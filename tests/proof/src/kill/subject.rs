@@ -11,11 +11,11 @@ use crate::chance::Chance;
 
 use super::words::Sight;
 
-/// What the clock moves on by at a tick.
+/// The time by which a tick moves the clock.
 pub(super) const TICK: Duration = Duration::from_secs(6 * 60 * 60);
-/// How long records live: a few ticks, so that a child of some rounds meets the end of them.
+/// The time that records live: a few ticks, so that a child of some rounds sees them expire.
 pub(super) const TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Small, so that kills meet rotation and sealing too.
+/// The size of a log: small, so that kills come during rotation and sealing too.
 const LOG_BYTES: u64 = 256 * 1024;
 const MAX_RESPONSE_BYTES: usize = 32 * 1024;
 
@@ -61,13 +61,13 @@ pub(super) fn response(request: &str) -> Response<Bytes> {
     response
 }
 
-/// Whether the response to a request is within the store's limit.
+/// Returns true if the response to a request is within the store's limit.
 pub(super) fn fits(request: &str) -> bool {
     response(request).body().len() <= MAX_RESPONSE_BYTES
 }
 
 impl Sight {
-    /// What an outcome shows.
+    /// The sight that an outcome gives.
     pub(super) fn of(outcome: &Outcome) -> Result<Self, String> {
         match outcome {
             Outcome::Execute(_) => Ok(Self::Free),
@@ -85,7 +85,8 @@ impl Sight {
         }
     }
 
-    /// What a record shows, whose response must be the one that its request was answered with.
+    /// The sight that a record gives. The record's response must be the one that answered the
+    /// request.
     pub(super) fn of_record(record: &Record) -> Result<Self, String> {
         let request = record.request_id().to_string();
         let Some(stored) = record.response() else {

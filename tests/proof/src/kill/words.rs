@@ -1,24 +1,24 @@
-//! What the child tells its parent: a line for each thing, written whole before it goes on.
+//! The lines that the child writes to its parent, each written whole before the child goes on.
 
 use std::fmt;
 
-/// In front of every line, since a test's child also says what its harness says.
+/// The mark in front of every line, since a test's child also prints what its harness prints.
 const MARK: &str = "kill";
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line {
-    /// It opens the store once it is told to.
+    /// The child opens the store once the parent lets it.
     Ready,
-    /// The store is open, and the work begins once it is told to.
+    /// The store is open, and the child begins its work once the parent lets it.
     Open,
     /// From here on the store's clock says this, in milliseconds. Nothing is under way.
     Tick(u64),
-    /// It is about to ask this about a key.
+    /// The child is about to ask this about a key.
     Asks(String, Ask),
     /// The store has answered.
     Told(String, Answer),
-    /// It has done all that it was to do, and closed the store.
+    /// The child has done all that it was to do, and has closed the store.
     Ended,
     /// The store refused to go on.
     Stopped,
@@ -26,7 +26,7 @@ pub(super) enum Line {
     Wrong(String),
 }
 
-/// What the child asks of the store.
+/// A request of the child to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask {
     Begin,
@@ -40,20 +40,20 @@ pub(super) enum Ask {
     Forget,
 }
 
-/// What the store answered.
+/// An answer of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It showed what it knows, or what it has just recorded.
+    /// The store showed what it knows, or what it has just recorded.
     Saw(Sight),
-    /// It is done.
+    /// The request is done.
     Done,
     /// Nothing was done, for want of room or because of a limit.
     Refused,
-    /// It has stopped, and nobody knows whether it was done.
+    /// The store has stopped, and nobody knows whether the request was done.
     Unknown,
 }
 
-/// What a store knows about a key.
+/// The store's knowledge of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sight {
     Free,
@@ -119,7 +119,7 @@ impl fmt::Display for Sight {
 }
 
 impl Line {
-    /// Reads a line; `None` if it is somebody else's.
+    /// Reads a line; `None` if somebody else has written the line.
     pub(super) fn parse(line: &str) -> Result<Option<Self>, String> {
         let Some(line) = line.strip_prefix(MARK).and_then(|line| line.strip_prefix(' ')) else {
             return Ok(None);

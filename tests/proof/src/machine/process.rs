@@ -13,14 +13,14 @@ use super::{Kind, Machine, State};
 use crate::content::Content;
 use crate::platter::{Event, FileId, NameChange};
 
-/// A process. What it does after it was killed has no effect.
+/// A process. Its operations have no effect once it has been killed.
 pub struct Process {
     machine: Mutex<Option<Machine>>,
     killed: Arc<AtomicBool>,
     on_sync: Arc<OnSync>,
 }
 
-/// What happens meanwhile, whenever a file is synced.
+/// A callback that runs whenever a file is synced.
 type OnSync = Mutex<Option<Box<dyn FnMut() + Send>>>;
 
 impl Process {
@@ -29,7 +29,7 @@ impl Process {
         Self { machine: Mutex::new(Some(machine)), killed, on_sync }
     }
 
-    /// Has something done whenever a file is about to be synced.
+    /// Calls `act` whenever a file is about to be synced.
     pub fn on_sync(&self, act: impl FnMut() + Send + 'static) {
         *self.on_sync.lock() = Some(Box::new(act));
     }

@@ -1,4 +1,4 @@
-//! What went wrong once: each test tells what a user would have seen.
+//! Past failures: each test tells what a user would have seen.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -116,7 +116,7 @@ fn complete_together(
     tickets.into_iter().map(|ticket| ticket.wait().unwrap()).collect()
 }
 
-/// What one sync costs is shared.
+/// Requests that come while a batch is synced share one sync.
 #[test]
 fn what_comes_while_a_batch_is_synced_is_the_next_batch() {
     let bench = Bench::new();
