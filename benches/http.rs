@@ -1,8 +1,9 @@
-//! What the layer costs: a trivial axum handler without it, with it, and with it and a key, on a
+//! The cost of the layer: a trivial axum handler without it, with it, and with it and a key, on a
 //! store in memory, so that no disk is measured.
 //!
 //! `cargo bench --bench http` prints requests per second and latencies at 1 and at 64 clients, and
-//! ratios to the bare handler, medians of interleaved rounds. Clients are tasks that call the router.
+//! the ratios to the bare handler: medians of interleaved rounds. Clients are tasks that call the
+//! router.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "figures are what it is for")]
@@ -23,7 +24,7 @@ use tower::ServiceExt;
 const BODY: &str = r#"{"caller_id": "+14155551234", "destination": "+14155556789"}"#;
 const CLIENTS: [usize; 2] = [1, 64];
 
-/// What is sent, to what.
+/// The router that is called, and the kind of request.
 #[derive(Clone, Copy, PartialEq)]
 enum Case {
     Bare,
@@ -43,7 +44,7 @@ struct Bench {
     runtime: Runtime,
     bare: Router,
     layered: Router,
-    /// So that no fresh key is used twice.
+    /// The number of keys so far, so that no fresh key is used twice.
     keys: usize,
 }
 

@@ -1,4 +1,4 @@
-//! How many instructions the paths of a request take, counted by valgrind: much the same on a quiet
+//! The instructions that the paths of a request take, counted by valgrind: much the same on a quiet
 //! machine and on a busy one. Paths with threads differ by one or two in a hundred.
 //!
 //! ```text
@@ -6,9 +6,9 @@
 //! cargo bench --bench instructions -- --save    writes that file anew
 //! ```
 //!
-//! Fails if a path takes more than [`ALLOWED`] times what is written there, and says where that much less
-//! is to be saved. Compiler, libc and valgrind have their part in the figures: new ones may call for
-//! `--save`.
+//! Fails if a path takes more than [`ALLOWED`] times the saved figure. If a path takes that much
+//! less, asks for the new figures to be saved. The compiler, libc and valgrind have their part in
+//! the figures: new versions may call for `--save`.
 
 #![expect(clippy::print_stdout, reason = "it prints what it counts")]
 
@@ -26,9 +26,9 @@ use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store, intern
 
 const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 const ALLOWED: f64 = 1.05;
-/// The rounds of two runs, whose difference is free of what starting costs.
+/// The rounds of two runs: the difference between the runs does not have the cost of starting.
 const ROUNDS: [u64; 2] = [500, 1_500];
-/// The least of so many counts: threads do not meet the same way twice.
+/// The number of counts, of which the least is taken: threads do not meet the same way twice.
 const COUNTS: usize = 3;
 const BODY_BYTES: usize = 1024;
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -99,7 +99,7 @@ fn store() -> Store {
     store_at(&SimulatedClock::new())
 }
 
-/// The machine's clock is read through a page of the kernel's, which valgrind does not have.
+/// A store whose clock does not read the machine's: valgrind lacks the kernel's page for that.
 fn store_at(clock: &SimulatedClock) -> Store {
     Store::builder().clock(clock.clone()).open_in_memory().expect("memory takes it")
 }
@@ -116,7 +116,7 @@ fn complete(store: &Store, operation: &Operation, response: &Response<Bytes>) {
     black_box(record.expect("memory takes it"));
 }
 
-/// What all requests share, so that making it is not counted.
+/// The parts that all requests share, so that making them is not counted.
 struct Request {
     scope: Scope,
     fingerprint: Fingerprint,
@@ -180,7 +180,7 @@ fn find(name: &str) -> Option<Case> {
 /// Instructions of one round.
 #[derive(Clone, Copy)]
 struct Count {
-    /// Of SHA-256, which would hide the rest: valgrind's processor has no instructions for it.
+    /// Instructions of SHA-256, which would hide the rest: valgrind's processor has none for it.
     hashing: u64,
     rest: u64,
 }
@@ -264,8 +264,8 @@ fn run(name: &str, rounds: u64) -> Count {
     tally(&std::fs::read_to_string(profile).expect("valgrind has written it"))
 }
 
-/// Adds up a profile: under the line of a function those of its own costs, and of its calls, which count
-/// where they lead to.
+/// Adds up a profile. A function's lines hold the costs of the function itself, and of its calls,
+/// which count where they lead to.
 fn tally(profile: &str) -> Count {
     let mut count = Count { hashing: 0, rest: 0 };
     let (mut hashes, mut calls) = (false, false);
@@ -286,7 +286,7 @@ fn tally(profile: &str) -> Count {
     count
 }
 
-/// Whether a line of a profile says what a place has cost.
+/// Returns true if a line of a profile states a cost.
 fn is_cost(line: &str) -> bool {
     line.starts_with(|first: char| first.is_ascii_digit())
 }

@@ -1,4 +1,4 @@
-//! What a record costs the caller's thread: to encode, and to decode.
+//! The cost of a record on the caller's thread: of encoding and of decoding.
 
 use std::hint::black_box;
 use std::time::Duration;

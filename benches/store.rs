@@ -1,4 +1,4 @@
-//! What a store on a real disk does in a second: commits, replays and first looks.
+//! The rate of a store on a real disk: commits, replays and first looks in a second.
 
 use std::path::Path;
 use std::sync::Barrier;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const COMMITTERS: [u64; 3] = [1, 8, 64];
 const BODY_BYTES: usize = 1024;
-/// What there is to look for.
+/// The number of keys to look up.
 const KNOWN: u64 = 10_000;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 

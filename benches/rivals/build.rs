@@ -1,4 +1,5 @@
-//! Links RocksDB if the machine has it: Debian's `librocksdb-dev`. Its crate would build for half an hour.
+//! Links RocksDB if the machine has Debian's `librocksdb-dev`: RocksDB's own crate would build for
+//! half an hour.
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(rocksdb)");

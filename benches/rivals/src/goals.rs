@@ -1,4 +1,4 @@
-//! What refrain is to reach beside the others, and what it reached.
+//! The goals that refrain is to reach beside the others, and what it reached.
 
 use crate::parts::{KIB, USUAL};
 use crate::results::{Results, What};
@@ -19,11 +19,11 @@ impl Goal {
     }
 }
 
-/// Those that claim to be durable stores of bytes or rows; Redis is printed besides.
+/// The stores that claim to be durable stores of bytes or rows; Redis is printed besides.
 const RIVALS: [Kind; 6] =
     [Kind::Rocksdb, Kind::Fjall, Kind::Sqlite, Kind::Lmdb, Kind::Redb, Kind::Postgres];
 
-/// None of those that compare with a store which was skipped.
+/// The goals, without those that compare with a store which was skipped.
 pub fn goals(results: &Results) -> Vec<Goal> {
     let mut goals = Vec::new();
     completes(results, &mut goals);

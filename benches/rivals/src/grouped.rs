@@ -1,5 +1,5 @@
-//! Group commit for stores that have one writer at a time and none of their own: a thread that drains
-//! what is queued into one durable transaction, as their users are told to do.
+//! Group commit for stores that have a single writer and no group commit of their own: a thread
+//! drains the queue into one durable transaction, as the stores' users are told to do.
 
 use std::sync::Arc;
 use std::thread::{self, Thread};
@@ -27,7 +27,7 @@ struct Work {
     done: Arc<Done>,
 }
 
-/// Where a committer waits.
+/// The outcome that a committer waits for.
 pub struct Done {
     outcome: Mutex<Option<Result<(), String>>>,
     thread: Thread,
@@ -69,7 +69,7 @@ impl Grouped {
 
 /// A reader of a store, for one thread.
 pub trait Reader: Send {
-    /// Whether there is an answer, which is read.
+    /// Reads the answer to a key; returns true if there is one.
     fn replay(&mut self, name: &Name) -> Result<bool>;
 }
 
@@ -90,7 +90,7 @@ impl<R: Reader> Session for Connection<R> {
     }
 }
 
-/// What a store of bytes keeps under a key.
+/// The value that a store of bytes keeps under a key.
 pub fn value(body: &[u8]) -> Vec<u8> {
     let mut value = vec![0x77; META_BYTES];
     value.extend_from_slice(body);

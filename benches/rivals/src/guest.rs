@@ -16,7 +16,7 @@ use crate::workload::{Looked, Ran};
 
 pub struct Guest {
     pub kind: Kind,
-    /// How long it took to open, in milliseconds.
+    /// The time that the store took to open, in milliseconds.
     pub opened_in: f64,
     directory: PathBuf,
     child: Child,
@@ -26,7 +26,7 @@ pub struct Guest {
     next: u64,
 }
 
-/// How long processes that were killed may take to go.
+/// The time within which killed processes must be gone.
 const GONE: Duration = Duration::from_secs(10);
 /// New keys of one run.
 const STRETCH: u64 = 1 << 32;

@@ -1,6 +1,6 @@
-//! One store in a process of its own, which does what it is asked on standard input, a line each.
+//! One store in a process of its own, which takes its commands from standard input, one a line.
 //!
-//! So each store's memory and writes are its own, and it can be killed.
+//! So each store's memory and writes are its own, and the store can be killed.
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub enum Request {
         count: u64,
         body_bytes: usize,
     },
-    /// Finish what is owed for what was recorded.
+    /// Finish the work that is owed for the records so far.
     Settle,
     /// New records for so long.
     Run {
@@ -39,14 +39,14 @@ pub enum Request {
         body_bytes: usize,
         millis: u64,
     },
-    /// Look for keys of a range of the old ones, which may be unknown.
+    /// Look for old keys of a range, which may be unknown.
     LookUp {
         first: u64,
         end: u64,
         count: u64,
     },
     Measure,
-    /// Record new keys undisturbed for so long, and then beside the deletion of all that is old.
+    /// Record new keys undisturbed for so long, and then while all old records are deleted.
     Expire {
         first: u64,
         committers: usize,
@@ -66,17 +66,18 @@ pub enum Reply {
     Failed(String),
 }
 
-/// What expiry costs those who record meanwhile.
+/// The cost of expiry to those who record meanwhile.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Expired {
     pub seconds: f64,
-    /// Whether nothing old was left when its time was over.
+    /// True if no old record was left when the time for expiry was over.
     pub complete: bool,
     pub undisturbed: Ran,
     pub beside: Ran,
 }
 
-/// How long an expiry may take: those who look for old records among deleted ones are slower and slower.
+/// The time that an expiry may take: stores that look for old records among deleted ones become
+/// slower and slower.
 const EXPIRE_WITHIN: Duration = Duration::from_secs(60);
 /// Records deleted in one transaction, where expiry is one.
 const EXPIRE_AT_ONCE: usize = 1000;

@@ -4,8 +4,8 @@
 //! cargo run --release --manifest-path benches/rivals/Cargo.toml -- --quick
 //! ```
 //!
-//! Each store runs in a process of its own, and rounds are interleaved: one of each store, and again.
-//! So what a shared machine does to one of them it does to all.
+//! Each store runs in a process of its own, and rounds are interleaved: one of each store, and
+//! again. So whatever a shared machine does to one of them it does to all.
 
 use std::path::PathBuf;
 
@@ -34,25 +34,25 @@ mod workload;
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// In a few minutes: fewer records, rounds and sizes, too few to be judged.
+    /// Measures for a few minutes: fewer records, rounds and sizes, too few to be judged.
     #[arg(long)]
     quick: bool,
     /// These stores alone.
     #[arg(long, value_enum)]
     only: Vec<Kind>,
-    /// These parts alone; a report that is there keeps the others.
+    /// These parts alone; an existing report keeps the others.
     #[arg(long, value_enum)]
     part: Vec<Part>,
-    /// Records that are there before.
+    /// Records in the store before the measurement.
     #[arg(long)]
     records: Option<u64>,
     /// Rounds of each.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Where the stores lie, on the disk that is to be measured.
+    /// The directory of the stores, on the disk that is to be measured.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/stores"))]
     directory: PathBuf,
-    /// Where the report goes: to `docs/benchmarks`, unless it is about less than all.
+    /// The directory of the report: `docs/benchmarks`, unless the report is about less than all.
     #[arg(long)]
     report: Option<PathBuf>,
 }
@@ -61,7 +61,7 @@ const REPORT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks
 const SAVED: &str = "results.json";
 
 impl Args {
-    /// What the report has of other parts, if some parts alone are measured.
+    /// The results of other parts in the report, if some parts alone are measured.
     fn earlier(&self) -> Result<Results> {
         match &self.report {
             Some(directory) if !self.part.is_empty() && directory.join(SAVED).exists() => {
@@ -90,7 +90,7 @@ enum Command {
 enum Part {
     /// Completes per second, reopening and expiry.
     Stores,
-    /// What records take, of memory and of the disk.
+    /// The memory and the disk space that records take.
     Space,
     Lookups,
     /// Opening after a kill, with many small records.

@@ -1,4 +1,4 @@
-//! What a store takes: memory, what it has written, and what lies on the disk.
+//! The resources that a store takes: memory, bytes written, and space on the disk.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,13 +11,13 @@ use crate::rivals::Rival;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Measured {
-    /// Resident in all its processes, what they share counted once; without the pages of files.
+    /// The resident memory of its processes, without pages of files; shared memory counts once.
     pub memory: u64,
-    /// Bytes that the disk has been given, by everybody, what the file system adds among them.
+    /// Bytes written to the disk, by everybody, including what the file system adds.
     pub written: u64,
-    /// Blocks that its files have, in bytes.
+    /// Blocks of the store's files, in bytes.
     pub on_disk: u64,
-    /// Those of segments alone, for refrain.
+    /// The blocks of segments alone, for refrain.
     pub in_segments: u64,
     /// Processes, which a kill must reach.
     pub processes: Vec<u32>,
@@ -46,12 +46,13 @@ pub fn measure(rival: &dyn Rival, directory: &Path) -> Result<Measured> {
     Ok(measured)
 }
 
-/// What the disk of a directory has been given, once nothing of it is in memory alone.
+/// The bytes that were written to the disk of a directory, once nothing of it is in memory alone.
 ///
-/// Not what processes have written: where a page is part of a larger folio, Linux counts all of that.
+/// Bytes written by processes are not what is meant: where a page is part of a larger folio, Linux
+/// counts all of the folio.
 fn written(directory: &Path) -> Result<u64> {
     const SECTOR: u64 = 512;
-    /// Behind the reads, the merged ones, their sectors, their time, the writes, and the merged ones.
+    /// The field behind reads, merged reads, sectors read, read time, writes and merged writes.
     const SECTORS_WRITTEN: usize = 6;
     rustix::fs::sync();
     let device = directory.metadata()?.dev();
@@ -62,7 +63,7 @@ fn written(directory: &Path) -> Result<u64> {
     Ok(sectors.parse::<u64>()? * SECTOR)
 }
 
-/// What its processes, and this one, have had of the processors.
+/// The processor time of the store's processes, and of this one.
 pub fn cpu_time(rival: &dyn Rival) -> Result<Duration> {
     let mut processes = rival.processes();
     processes.push(std::process::id());

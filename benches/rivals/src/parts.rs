@@ -14,9 +14,9 @@ use crate::workload::mix;
 pub const KIB: usize = 1024;
 pub const BODIES: [usize; 3] = [200, KIB, 16 * KIB];
 pub const COMMITTERS: [usize; 4] = [1, 8, 64, 256];
-/// Where one number stands for all.
+/// The number of committers where one number stands for all.
 pub const USUAL: usize = 64;
-/// Stores that records are asked for.
+/// Stores whose records are measured.
 const STORES: [Kind; 8] = [
     Kind::Refrain,
     Kind::Redb,
@@ -27,13 +27,13 @@ const STORES: [Kind; 8] = [
     Kind::Redis,
     Kind::Postgres,
 ];
-/// What completes are compared with besides: the last two are limits, and hold nothing.
+/// Others that completes are compared with: the last two are limits, and hold nothing.
 const BESIDES: [Kind; 3] = [Kind::RefrainDurable, Kind::Append, Kind::Fdatasync];
-/// Those whose logs are used again, once there are old ones.
+/// Stores whose logs are used again, once there are old ones.
 const RECYCLING: [Kind; 3] = [Kind::Refrain, Kind::RefrainDurable, Kind::Rocksdb];
-/// As many as several logs hold, of refrain's and of RocksDB's.
+/// As many records as several logs hold, of refrain's and of RocksDB's.
 const WARM_RECORDS: u64 = 450_000;
-/// What a run of larger bodies takes of the time: what they write stays on the disk.
+/// The divisor of a run's time for larger bodies: what such a run writes stays on the disk.
 const LARGE_SHARE: u64 = 4;
 /// Committers beside an expiry.
 const BESIDE: usize = 8;
@@ -42,7 +42,7 @@ const LOOKUPS: u64 = 20_000;
 /// Keys that no store knows.
 const UNKNOWN: u64 = 1 << 50;
 
-/// How much is measured.
+/// The amount of measuring.
 #[derive(Clone, Copy)]
 pub struct Plan<'a> {
     pub directory: &'a Path,
@@ -62,7 +62,7 @@ impl Plan<'_> {
         self.only.is_empty() || self.only.contains(&kind)
     }
 
-    /// Starts those that there are; the others are skipped, with a reason.
+    /// Starts the stores that this machine has; the others are skipped, with a reason.
     fn start(&self, kinds: &[Kind], part: &str, results: &mut Results) -> Vec<Guest> {
         let directory = self.directory.join(part);
         let wanted = kinds.iter().filter(|kind| self.wants(**kind));
@@ -118,7 +118,7 @@ fn skip(kind: Kind, error: &anyhow::Error, results: &mut Results) {
     results.skipped.push((kind, format!("{error:#}")));
 }
 
-/// Does something with each, and goes on without those that fail.
+/// Does something with each store, and goes on without those that fail.
 fn each(
     guests: &mut Vec<Guest>,
     results: &mut Results,
@@ -192,7 +192,7 @@ fn completes(
     all
 }
 
-/// What records take, of each store alone: what another writes meanwhile would count.
+/// Measures the space that records take, one store at a time: another's writes would count.
 pub fn space(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
     for kind in [&STORES[..], &BESIDES].concat() {
         let mut guests = plan.start(&[kind], "space", results);
@@ -208,7 +208,8 @@ pub fn space(plan: &Plan<'_>, results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// What there is after filling, and what one more record has written, all that follows included.
+/// Measures the space after filling, and the bytes written for one more record, with all that
+/// follows.
 fn taken(plan: &Plan<'_>, guest: &mut Guest, memory_before: u64) -> Result<Space> {
     let before = guest.measure()?;
     guest.run(USUAL, KIB, plan.millis)?;

@@ -116,7 +116,7 @@ fn goal_table(results: &Results) -> Table {
     table
 }
 
-/// How many times theirs refrain's are.
+/// The others' figures as multiples of refrain's.
 fn ratio_table(results: &Results) -> Table {
     let committers = COMMITTERS.map(|committers| committers.to_string());
     let mut table = table(&[&["beside"][..], &committers.each_ref().map(|it| &it[..])].concat());

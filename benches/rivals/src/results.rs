@@ -1,4 +1,4 @@
-//! What was measured, as it is kept in `results.json`.
+//! The results, as they are kept in `results.json`.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +11,9 @@ use crate::workload::{Looked, Ran};
 #[derive(Default, Serialize, Deserialize)]
 pub struct Results {
     pub machine: Machine,
-    /// Too little of everything to be judged.
+    /// True for a quick run, which has too little of everything to be judged.
     pub quick: bool,
-    /// Records that were there before, and rounds.
+    /// Records in the store before the measurement.
     pub records: u64,
     pub rounds: usize,
     pub skipped: Vec<(Kind, String)>,
@@ -27,7 +27,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// A part is measured anew.
+    /// Forgets the results of a part, which is measured anew.
     pub fn forget(&mut self, part: Part) {
         let is_stall = |kind| matches!(kind, Kind::RefrainBusy | Kind::RefrainCalm);
         match part {
@@ -80,14 +80,14 @@ impl Completes {
     }
 }
 
-/// For a record with a body of this size.
+/// The space of a record with a body of this size.
 #[derive(Serialize, Deserialize)]
 pub struct Space {
     pub kind: Kind,
     pub body_bytes: usize,
     pub written: f64,
     pub on_disk: f64,
-    /// In segments, for refrain.
+    /// The space in segments, for refrain.
     pub sealed: Option<f64>,
     pub memory: f64,
     pub facts: Vec<(String, f64)>,
@@ -150,7 +150,7 @@ impl Results {
         self.lookups.iter().find(|it| (it.kind, it.what) == (kind, what))
     }
 
-    /// To be added to.
+    /// The lookups of a store, to be added to.
     pub fn lookups_of(&mut self, kind: Kind, what: What) -> &mut Lookups {
         let at = self.lookups.iter().position(|it| (it.kind, it.what) == (kind, what));
         let at = at.unwrap_or_else(|| {

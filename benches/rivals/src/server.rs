@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// How long a server may take to answer, recovery included.
+/// The time within which a server must answer, recovery included.
 const START: Duration = Duration::from_secs(600);
 
 pub struct Server(Child);
@@ -47,7 +47,7 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>, user: Option<User>) -> Comm
     command
 }
 
-/// Where a program is: on the path, or in one of these places.
+/// Finds a program on the path, or in one of these places.
 pub fn find(program: &str, places: &[PathBuf]) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).chain(places.iter().cloned());
@@ -77,7 +77,7 @@ impl Server {
         Ok(server)
     }
 
-    /// It, and the processes that it has started.
+    /// The server, and the processes that it has started.
     pub fn processes(&self) -> Vec<u32> {
         let mut all = vec![self.0.id()];
         let children = format!("/proc/{0}/task/{0}/children", self.0.id());

@@ -1,4 +1,4 @@
-//! What every store is asked to do: record an answer under a new key, durably, and find it again.
+//! The work of every store: record an answer under a new key, durably, and find it again.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::rivals::{Rival, Session};
 
-/// What a record has besides its body: fingerprint, request id, times, status, a header.
+/// The bytes of a record besides its body: fingerprint, request id, times, status, a header.
 pub const META_BYTES: usize = 84;
 /// A committer needs little.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// One request: whose it is, and its key, as random as clients make them.
+/// One request: its owner, and its key, as random as clients make theirs.
 #[derive(Clone)]
 pub struct Name {
     /// In place of an API key's SHA-256 one byte again and again, then the idempotency key.
@@ -25,9 +25,9 @@ pub struct Name {
 }
 
 impl Name {
-    /// The scope of all that is there before, and expires.
+    /// The scope of the records that are there before, and expire.
     pub const OLD: u8 = 0x51;
-    /// The scope of what comes in.
+    /// The scope of the records that come in.
     pub const NEW: u8 = 0xa2;
 
     pub fn of(scope: u8, n: u64) -> Self {
@@ -63,7 +63,7 @@ pub fn body(bytes: usize) -> Vec<u8> {
     (0..bytes.div_ceil(8) as u64).flat_map(|n| mix(n).to_le_bytes()).take(bytes).collect()
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ran {
     pub records: u64,
@@ -71,7 +71,7 @@ pub struct Ran {
     pub p50_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
-    /// Of all its processes, the committers' among them, for a record.
+    /// The processor time of all its processes, the committers' among them, for a record.
     pub cpu_us: f64,
 }
 
@@ -81,7 +81,7 @@ impl Ran {
     }
 }
 
-/// How long a run takes.
+/// The condition for the end of a run.
 #[derive(Clone, Copy)]
 pub enum Until<'a> {
     Count(u64),
@@ -89,11 +89,11 @@ pub enum Until<'a> {
     Told(&'a AtomicBool),
 }
 
-/// How often a run looks whether it is told to end.
+/// The interval at which a run checks whether it is told to end.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Records new keys from `first` on with so many committers at once, each of which waits for one to be
-/// durable before it begins the next.
+/// Records new keys from `first` on with this many committers at once, each of which waits for a
+/// record to be durable before it begins the next.
 pub fn run(
     rival: &Arc<dyn Rival>,
     scope: u8,
@@ -161,7 +161,7 @@ pub fn run(
     })
 }
 
-/// What a lookup costs, on one thread.
+/// The cost of a lookup, on one thread.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Looked {
     pub found: u64,
@@ -184,7 +184,7 @@ pub fn look_up(session: &mut dyn Session, names: Range<u64>, count: u64) -> Resu
     Ok(Looked { found, ns: each(wall), cpu_ns: each(cpu) })
 }
 
-/// Of this thread.
+/// The processor time of this thread.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

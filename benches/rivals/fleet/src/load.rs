@@ -20,7 +20,7 @@ use crate::server::Server;
 const BODY_BYTES: usize = 1024;
 /// Keys that are done before, to be replayed.
 const DONE: u64 = 20_000;
-/// What is not counted, before each measurement.
+/// The time at the start of each measurement that is not counted.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

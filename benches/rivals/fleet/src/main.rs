@@ -4,8 +4,8 @@
 //! cargo run --release --manifest-path benches/rivals/fleet/Cargo.toml
 //! ```
 //!
-//! One server, which this starts; rounds are interleaved: one of each contender, and again. So what a
-//! shared machine does to one of them it does to all.
+//! One server, which this program starts, serves all contenders. Rounds are interleaved: one of
+//! each contender, and again. So whatever a shared machine does to one of them it does to all.
 
 mod cpu;
 mod load;
@@ -33,7 +33,7 @@ struct Args {
     /// Requests in flight.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64, 256])]
     in_flight: Vec<usize>,
-    /// What is asked.
+    /// The kinds of requests.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Fresh, Work::Replay])]
     work: Vec<Work>,
     /// The contenders.

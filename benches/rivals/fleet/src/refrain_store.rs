@@ -25,8 +25,8 @@ fn operation(key: u64) -> Result<Operation> {
     ))
 }
 
-/// Claims a fresh key and completes it. As with the pooled statements, the claim is a row by then, and
-/// another node takes it over once the lease is over.
+/// Claims a fresh key and completes it. As with the pooled statements, the claim is a row by then,
+/// and another node takes the key over once the lease is over.
 pub async fn run(store: &Store, key: u64, body: &Bytes) -> Result<()> {
     let Outcome::Execute(permit) = store.begin(&operation(key)?).await? else {
         bail!("the key is known")

@@ -22,7 +22,7 @@ mod sqlite;
 
 /// A store that is open in a directory.
 pub trait Rival: Send + Sync {
-    /// One committer's, or one reader's, connection; it will record bodies of this size.
+    /// A connection for one committer or reader, which will record bodies of this size.
     fn session(&self, body_bytes: usize) -> Result<Box<dyn Session>>;
 
     /// Finishes what is owed for the records so far: sealing, flushing, compaction.
@@ -30,11 +30,11 @@ pub trait Rival: Send + Sync {
         Ok(())
     }
 
-    /// Deletes records of the old scope, up to `max` where each has to be deleted by itself; 0 says that none
-    /// are left.
+    /// Deletes records of the old scope, up to `max` where each has to be deleted by itself.
+    /// Returns 0 once none are left.
     fn expire(&self, max: usize) -> Result<usize>;
 
-    /// The processes that do its work.
+    /// The processes that do the store's work.
     fn processes(&self) -> Vec<u32> {
         vec![std::process::id()]
     }
@@ -50,7 +50,7 @@ pub trait Session: Send {
     /// Asks for a new key, which is unknown, and records an answer under it: durable on return.
     fn record(&mut self, name: &Name, body: &[u8]) -> Result<()>;
 
-    /// Whether there is an answer, which is read.
+    /// Reads the answer to a key; returns true if there is one.
     fn replay(&mut self, name: &Name) -> Result<bool>;
 }
 
@@ -68,7 +68,7 @@ pub enum Kind {
     RefrainCalm,
     /// Keyed directly, one writer's thread.
     Redb,
-    /// Its own group commit and write-ahead log, recycled.
+    /// A group commit and a write-ahead log of its own, recycled.
     Rocksdb,
     /// One writer's thread.
     Fjall,
@@ -91,7 +91,7 @@ impl Kind {
         self.to_possible_value().expect("none is hidden").get_name().to_owned()
     }
 
-    /// Opens it in a directory, which may hold what an earlier process left.
+    /// Opens the store in a directory, which may hold what an earlier process left.
     pub fn open(self, directory: &Path) -> Result<Arc<dyn Rival>> {
         std::fs::create_dir_all(directory)?;
         Ok(match self {

@@ -14,7 +14,7 @@ use crate::workload::Name;
 pub struct Redis {
     socket: PathBuf,
     server: Server,
-    /// How far expiry has come; 0 where it ends.
+    /// The cursor of the expiry, which is 0 at its end.
     cursor: Mutex<Option<u64>>,
 }
 

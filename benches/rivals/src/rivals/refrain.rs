@@ -17,24 +17,25 @@ use crate::workload::Name;
 
 const MIB: u64 = 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// A million records of 1 KiB lie in some fifty of these.
+/// The size of a log of which a million records of 1 KiB make some fifty segments.
 const SMALL_LOG: u64 = 26 * MIB;
-/// Turns over about twice a second.
+/// The size of a log that is full about twice a second.
 const BUSY_LOG: u64 = 32 * MIB;
-/// Never full in a round.
+/// The size of a log that is never full in a round.
 const CALM_LOG: u64 = 2048 * MIB;
-/// How often an hour passes where hours fly, so that records expire after some five seconds.
+/// The interval at which an hour passes where hours fly, so that records expire after some five
+/// seconds.
 const TICK: Duration = Duration::from_millis(200);
 
 pub struct Refrain {
     store: Store,
     clock: Shifted,
     durable: bool,
-    /// As many as are open hold it.
+    /// A handle that each open session holds, for counting the sessions.
     sessions: Arc<()>,
 }
 
-/// The machine's clock, ahead by what it was told.
+/// The machine's clock, moved ahead.
 #[derive(Debug, Clone)]
 struct Shifted {
     system: SystemClock,
@@ -72,7 +73,8 @@ impl Refrain {
             thread::spawn(move || {
                 while let Some(sessions) = sessions.upgrade() {
                     thread::sleep(TICK);
-                    // This one's own, the store's, and those of who records: others are not to be disturbed.
+                    // This thread's handle, the store's, and those of sessions: without a session
+                    // no hour passes, so that others are not disturbed.
                     if Arc::strong_count(&sessions) > 2 {
                         clock.advance(HOUR);
                         store.reap().expect("the disk takes it");
@@ -101,8 +103,8 @@ impl Rival for Refrain {
     }
 
     fn settle(&self) -> Result<()> {
-        // At the end of its hour a log is sealed, full or not; one that has just been frozen may be on
-        // its way to the reaper.
+        // At the end of its hour a log is sealed, full or not; a log that has just been frozen may
+        // be on its way to the reaper.
         self.clock.advance(HOUR);
         loop {
             self.store.reap()?;
@@ -139,7 +141,7 @@ struct Handle {
     durable: bool,
     old: Scope,
     new: Scope,
-    /// Any will do: what a server spends on fingerprints it spends with every store.
+    /// Any fingerprint: a server spends the same on fingerprints with every store.
     fingerprint: Fingerprint,
     _open: Arc<()>,
 }

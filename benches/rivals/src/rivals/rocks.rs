@@ -16,9 +16,9 @@ use crate::workload::Name;
 const MEMTABLES_BYTES: u64 = 512 << 20;
 const CACHE_BYTES: usize = 1 << 30;
 const LOGS_RECYCLED: usize = 4;
-/// The only recovery with which 7.8 recycles logs: skip what does not verify. It promises less than the
-/// default, and 7.8.3 does not come to an end in it where a recycled log was killed: hence for new ones
-/// alone.
+/// The only recovery mode with which 7.8 recycles logs: skip what does not verify. It promises less
+/// than the default, and in it 7.8.3 never finishes where a recycled log was killed: so it is for
+/// new stores alone.
 const SKIP_ANY_CORRUPTED_RECORD: c_int = 3;
 const BLOOM_BITS: f64 = 10.0;
 const BUSY: [&CStr; 4] = [
