@@ -95,7 +95,7 @@ impl Answer {
         json["error"]["code"].as_str().unwrap_or("none").to_owned()
     }
 
-    /// What an error says of a field.
+    /// Returns a field of the error in the answer.
     pub(crate) fn field(&self, name: &str) -> Option<String> {
         self.json()["error"]["fields"][name].as_str().map(str::to_owned)
     }

@@ -1,4 +1,4 @@
-//! What a request must look like: keys, tokens and sizes.
+//! The grammar of a request: keys, tokens and sizes.
 
 use std::convert::Infallible;
 use std::pin::Pin;

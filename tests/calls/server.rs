@@ -21,15 +21,15 @@ use tokio::task::JoinHandle;
 use crate::binary;
 use crate::client::{self, Answer, CALL, keyed};
 
-/// How long anything may take before the test has failed.
+/// The time that anything may take before the test has failed.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long to leave a condition alone before it is looked at again.
+/// The pause between two looks at a condition.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// The lease in a database: long enough for a busy machine, and shorter than the default `--wait`.
 const LEASE: &str = "2s";
 
-/// What survives the server: its store and its journal. The store is a directory, or in the
+/// The store and the journal, which survive the server. The store is a directory, or is in the
 /// database whose address is in `REFRAIN_CALLS_STORE`.
 pub(crate) struct Home {
     dir: TempDir,
@@ -88,7 +88,7 @@ impl Home {
         self.dir.path().file_name().unwrap().to_str().unwrap().to_lowercase()
     }
 
-    /// What reached the carrier, in order.
+    /// The lines that reached the carrier, in order.
     pub(crate) fn journal(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.journal_path()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -99,7 +99,7 @@ impl Home {
     }
 }
 
-/// Where a server is asked.
+/// The address of a server that requests are sent to.
 #[derive(Clone, Copy)]
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
@@ -210,8 +210,8 @@ impl Drop for Server {
     }
 }
 
-/// Whether homes are in a database, which the test at hand does not apply to. If they are, says so,
-/// past the capture of a test's output.
+/// Returns true if homes are in a database, to which the test at hand does not apply. If they are,
+/// says so past the capture of a test's output.
 pub(crate) fn is_skipped_over_a_database(reason: &str) -> bool {
     let is_skipped = std::env::var_os("REFRAIN_CALLS_STORE").is_some();
     if is_skipped {

@@ -1,4 +1,4 @@
-//! How the server ends, and how it refuses to begin.
+//! The server's end, and its refusals to start.
 
 use rustix::process::Signal;
 use tokio::net::TcpStream;

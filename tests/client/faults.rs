@@ -13,10 +13,10 @@ use crate::server::{Home, within};
 
 const CALLS: usize = 1000;
 const AT_ONCE: usize = 16;
-/// Of an attempt: what is delayed comes too late.
+/// The timeout of an attempt: an answer that is delayed comes too late.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Three in ten, of all kinds, in an order without a pattern.
+/// The faults: three in ten, of all kinds, in an order without a pattern.
 fn fault(number: usize) -> Fault {
     let mixed = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     if mixed % 10 >= 3 {
@@ -31,7 +31,7 @@ fn fault(number: usize) -> Fault {
     }
 }
 
-/// Each calls somebody else.
+/// The number that a call dials, different for each call.
 fn destination(number: usize) -> String {
     format!("+1415556{number:04}")
 }

@@ -37,12 +37,12 @@ impl Office {
         self.journal.path().join("results")
     }
 
-    /// What became of each job.
+    /// The results of the jobs.
     fn results(&self) -> String {
         std::fs::read_to_string(self.results_path()).unwrap_or_default()
     }
 
-    /// How often each key was run.
+    /// The number of runs of each key.
     fn runs(&self) -> HashMap<String, usize> {
         let mut runs = HashMap::new();
         if !Path::exists(&self.home.journal_path()) {
@@ -60,7 +60,7 @@ fn kill(mut worker: Child) {
     worker.wait().unwrap();
 }
 
-/// Lets it run to its end.
+/// Lets a worker run to its end.
 fn finish(mut worker: Command) {
     let output = worker.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

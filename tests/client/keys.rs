@@ -1,4 +1,4 @@
-//! Which key a request is sent under.
+//! The key that a request is sent under.
 
 use http::{Method, Request};
 use http_body_util::Full;

@@ -17,7 +17,7 @@ use tower::{Layer, Service, ServiceExt};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the network does with a request.
+/// The fate of a request in the network.
 pub(crate) enum Fate {
     Answer(Response<Full<Bytes>>),
     /// The answer's body breaks off.
@@ -26,7 +26,7 @@ pub(crate) enum Fate {
     Hang,
 }
 
-/// What was sent.
+/// A request that was sent.
 #[derive(Clone)]
 pub(crate) struct Sent {
     pub(crate) head: http::HeaderMap,
@@ -49,7 +49,7 @@ struct State {
 }
 
 impl Network {
-    /// One that does this, in order, and answers 200 from then on.
+    /// A network that does this, in order, and answers 200 from then on.
     pub(crate) fn of(fates: impl IntoIterator<Item = Fate>) -> Self {
         let network = Self::default();
         network.0.fates.lock().extend(fates);
@@ -109,7 +109,7 @@ pub(crate) fn later(status: u16, retry_after: &str) -> Fate {
     Fate::Answer(response)
 }
 
-/// With retries enough for any test.
+/// A layer with retries enough for any test.
 pub(crate) fn layer() -> ClientLayer {
     ClientLayer::new().budget(TpsBudget::new(Duration::from_secs(60), 1000, 10.0))
 }

@@ -1,5 +1,5 @@
-//! The client layer: alone, against the reference server through a network that fails, and with both
-//! ends killed.
+//! The client layer: alone, against the reference server through a network that fails, and with
+//! both ends killed.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -9,34 +9,34 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What becomes of a connection, which carries one request.
+/// A fault of a connection, which carries one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// It is closed before the request is delivered,
+    /// The connection is closed before the request is delivered.
     DropBefore,
-    /// or after that, before the answer is.
+    /// The connection is closed after the request is delivered, and before the answer is.
     DropAfter,
     /// The answer comes late.
     Delay(Duration),
     /// Half of the answer comes.
     Truncate,
-    /// It is reset once the request is delivered.
+    /// The connection is reset once the request is delivered.
     Reset,
 }
 
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     server: Arc<Mutex<SocketAddr>>,
-    /// Connections that did not go well.
+    /// The number of connections with a fault.
     pub(crate) faults: Arc<AtomicUsize>,
 }
 
-/// More than any message of these tests.
+/// A size that no message of these tests exceeds.
 const MESSAGE: usize = 64 * 1024;
 
 impl Proxy {
-    /// Stands in front of a server, and asks what each connection is to meet.
+    /// Starts in front of a server, and asks `fault` for the fault of each connection.
     pub(crate) async fn start(
         server: SocketAddr,
         fault: impl Fn(usize) -> Fault + Send + 'static,
@@ -58,7 +58,7 @@ impl Proxy {
         Self { address, server, faults }
     }
 
-    /// Another server is behind it from now on.
+    /// Connects to another server from now on.
     pub(crate) fn turn_to(&self, server: SocketAddr) {
         *self.server.lock() = server;
     }

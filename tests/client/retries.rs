@@ -1,4 +1,5 @@
-//! What is tried again, when, and how often. Time is tokio's, paused: it flies when all wait.
+//! Retries: the failures that are tried again, when, and how often. Time is tokio's, paused: time
+//! jumps ahead when all tasks wait.
 
 use std::time::Duration;
 
@@ -171,7 +172,7 @@ async fn what_a_server_refuses_is_typed_in_each_dialect_and_final() {
     assert!(matches!(refused(unknown).await.failure(), Failure::OutcomeUnknown));
 }
 
-/// What becomes of a call that is answered so.
+/// Sends a call that gets this response, and returns the call's error.
 async fn refused(response: Response<Full<Bytes>>) -> Error {
     let network = Network::of([Fate::Answer(response)]);
     let error = fails(&through(&network), post("{}")).await;

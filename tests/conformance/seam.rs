@@ -1,4 +1,4 @@
-//! What a backend's author builds with, by way of the toy.
+//! The tools for a backend's author, used by way of the toy.
 
 use std::pin::Pin;
 use std::task::{Context, Waker};
@@ -45,9 +45,9 @@ fn a_granted_claim_that_is_dropped_is_released() {
 #[derive(Debug)]
 struct Odd {
     toy: toy::Toy,
-    /// How far its clock is behind the one that it judges records by.
+    /// The time by which its clock is behind the clock that it judges records by.
     ahead: Duration,
-    /// Whether every key is another node's, whose end it always says has come.
+    /// True if every key is another node's, whose end the backend always says has come.
     is_restless: bool,
 }
 
@@ -209,7 +209,8 @@ fn p9_a_record_that_has_expired_since_it_was_found_is_not_replayed() {
     assert!(matches!(begin.wait().unwrap(), Outcome::Execute(_)));
 }
 
-/// Each time that it was looked for again, it was there again, and over before it was looked at.
+/// Each time that the waiter looked for the record again, the record was there again, and had
+/// expired before the waiter looked at it.
 #[test]
 fn p9_a_brief_record_that_a_waiter_misses_again_and_again_is_no_error() {
     let house = OnToy::new();

@@ -1,9 +1,9 @@
 //! P5: damage is never taken for absence, and somebody notices it.
 //!
-//! Each test harms a store, or a copy of one, in one way, and asks for every key. What was stored
-//! may be there and exact, or asking (or opening) may fail. It may not be absent, with one exception
-//! that no rule can tell from a torn write: rot in the newest log's last batch. Either opening or
-//! [`Store::verify`] must find the harm, unless it is where nobody reads.
+//! Each test harms a store, or a copy of one, in one way, and asks for every key. A stored record
+//! may be there and exact, or asking (or opening) may fail. The record may not be absent, with one
+//! exception that no rule can tell from a torn write: rot in the newest log's last batch. Either
+//! opening or [`Store::verify`] must find the harm, unless it is in bytes that nobody reads.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ impl Victim {
         copy
     }
 
-    /// Harms a copy, and says who found it. What is answered is exact.
+    /// Harms a copy, and returns the finder of the harm. All answers are exact.
     fn harm(&self, what: &str, harm: impl FnOnce(&Path)) -> Finder {
         let copy = self.copy();
         harm(copy.path());
@@ -86,7 +86,7 @@ impl Victim {
         }
     }
 
-    /// Asks for every key, and says how many could not be answered. The rest are exact.
+    /// Asks for every key, and returns the number without an answer. All answers are exact.
     fn ask(&self, what: &str, store: &Store) -> usize {
         let mut failed = 0;
         for name in &self.names {
@@ -137,7 +137,7 @@ fn flip(file: &Path, at: usize) {
     fs::write(file, bytes).unwrap();
 }
 
-/// How far a file has content.
+/// The length of a file up to its last byte that is not zero.
 fn used(file: &Path) -> usize {
     let bytes = fs::read(file).unwrap();
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)

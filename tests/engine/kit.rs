@@ -1,5 +1,5 @@
-//! Directories for the tests, beside the operations that they share with the conformance suite. Nothing
-//! here asserts.
+//! Directories for the tests, beside the operations that they share with the conformance suite.
+//! Nothing here asserts.
 
 use std::path::{Path, PathBuf};
 

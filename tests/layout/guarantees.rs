@@ -45,8 +45,8 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Citation {
-    /// Whether the module has a test that is named after the promise, or is a lane of `proof`, whose
-    /// tests try many promises at once.
+    /// Returns true if the module has a test that is named after the promise, or is a lane of
+    /// `proof`, whose tests try many promises at once.
     pub(crate) fn is_kept(&self) -> bool {
         let files = self.files();
         let is_lane = self.module.starts_with("proof::") && !files.is_empty();

@@ -123,7 +123,7 @@ impl Tree {
         (import.module != *module).then_some(import)
     }
 
-    /// Whether users of the crate can name the item too.
+    /// Returns true if users of the crate can name the item too.
     pub(crate) fn is_public(&self, import: &Import) -> bool {
         let name = &import.item;
         let at_root = paths_in(&self.root, true).iter().any(|path| path.last() == Some(name));

@@ -1,4 +1,4 @@
-//! P8 and P10: a store that closes, is dropped or fails while it is used. Everyone hears of it, and
+//! P8 and P10: a store closes, is dropped or fails while it is used. Everyone hears of that, and
 //! what another process finds agrees with what was heard.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the clients of a key did and heard, and whether one order of it all explains that.
+//! The actions and answers of a key's clients, and a search for one order that explains them all.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use refrain::{Error, Result};
 
-/// What happened to a key, as a client saw it.
+/// An event of a key, as a client saw it.
 ///
-/// That another request holds the key is no event: whoever only looks it up holds it meanwhile.
+/// It is no event that another request holds the key: whoever only looks it up holds it meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// A permit was given.
@@ -32,7 +32,7 @@ pub(super) enum Event {
     Restart,
 }
 
-/// What a key is, by the promises.
+/// The state of a key, by the promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum State {
     Free,
@@ -42,7 +42,7 @@ enum State {
 }
 
 impl Event {
-    /// What the key is after this, if it can happen at all.
+    /// The state of the key after this event, if the event can happen at all.
     fn apply(self, state: State) -> Option<State> {
         Some(match (self, state) {
             (Self::Execute, State::Free) => State::Held { durably: false },
@@ -66,7 +66,7 @@ impl Event {
 struct Noted {
     event: Event,
     from: usize,
-    /// Nothing if the client never learned whether it happened.
+    /// The end; `None` if the client never learned whether the event happened.
     until: Option<usize>,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// When something is asked for.
+    /// The next moment, by a counter.
     pub(super) fn now(&self) -> usize {
         self.now.fetch_add(1, Ordering::Relaxed)
     }
@@ -88,7 +88,8 @@ impl History {
         self.noted.lock().push(Noted { event, from, until });
     }
 
-    /// Notes what is acknowledged, and what may happen yet, and says which of the two it is.
+    /// Notes an acknowledged event, or one that may still happen. Returns true if the event was
+    /// acknowledged.
     pub(super) fn conclude<T>(&self, from: usize, event: Event, outcome: Result<T>) -> bool {
         match outcome {
             Ok(_) => self.note(from, event),
@@ -101,7 +102,7 @@ impl History {
         true
     }
 
-    /// It may happen at any time from then on, or never.
+    /// Notes an event that may happen at any time from then on, or never.
     pub(super) fn note_unknown(&self, from: usize, event: Event) {
         self.noted.lock().push(Noted { event, from, until: None });
     }
@@ -115,7 +116,7 @@ impl History {
     }
 }
 
-/// Whether the events that are not `done` yet can follow, by Wing and Gong's search.
+/// Returns true if the events that are not `done` yet can follow, by Wing and Gong's search.
 fn explained(noted: &[Noted], state: State, done: u64, seen: &mut HashSet<(State, u64)>) -> bool {
     let open = || (0..noted.len()).filter(|n| done & 1 << n == 0);
     let Some(first_end) = open().filter_map(|n| noted[n].until).min() else { return true };

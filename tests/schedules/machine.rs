@@ -17,7 +17,7 @@ use crate::medium::Medium;
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 const LOG_BYTES: u64 = 256 * 1024;
 
-/// Which shard a key is in depends on the store's uuid, so all schedules have the same.
+/// The uuid of every store: it decides the shard of a key, so all schedules have the same shards.
 const UUID: [u8; 16] = [7; 16];
 
 pub(super) fn operation(key: &str) -> Operation {
@@ -34,7 +34,7 @@ pub(super) fn response(body: u8) -> Response<Bytes> {
     Response::new(Bytes::copy_from_slice(&[body]))
 }
 
-/// As a task does that is then cancelled: nobody is woken for it.
+/// Polls once, as a task does that is then cancelled: nobody is woken for it.
 pub(super) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -80,7 +80,7 @@ pub(super) struct Line {
     running: Arc<AtomicBool>,
 }
 
-/// What a client must do.
+/// The answer to a client, by what the client must do next.
 pub(super) enum Heard {
     Run(Running),
     Judge(Attempt),
@@ -151,7 +151,7 @@ impl Line {
         }
     }
 
-    /// Records a response, and says whether that was acknowledged.
+    /// Records a response; returns true if that was acknowledged.
     pub(super) fn complete(&self, running: Running, body: u8) -> bool {
         let from = self.history.now();
         let outcome = running.end().complete(&response(body)).wait();
@@ -192,7 +192,7 @@ impl Running {
         Self { permit, running: Arc::clone(running) }
     }
 
-    /// Whether a recovery point was acknowledged.
+    /// Stores a recovery point; returns true if that was acknowledged.
     pub(super) fn checkpoint(&mut self, data: &'static str) -> bool {
         match self.permit.checkpoint(data).wait() {
             Ok(()) => true,

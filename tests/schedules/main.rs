@@ -1,7 +1,7 @@
-//! P8, and what else threads could break between them: real stores, with their writer, settler and
-//! reaper, under chosen schedules. Empty unless the build sets `cfg(shuttle)`.
+//! P8, and whatever else threads could break among themselves: real stores, with their writer,
+//! settler and reaper, under chosen schedules. Empty unless the build sets `cfg(shuttle)`.
 //!
-//! `REFRAIN_SCHEDULES` sets how many schedules each test tries, and `REFRAIN_SEED` the first seed.
+//! `REFRAIN_SCHEDULES` sets the number of schedules a test, and `REFRAIN_SEED` the first seed.
 //! A failure prints the command that repeats it.
 
 #![cfg(shuttle)]

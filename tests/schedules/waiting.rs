@@ -1,4 +1,4 @@
-//! P8 and P15: who waits for a key, and what becomes of it.
+//! P8 and P15: the requests that wait for a key, and their outcomes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +67,7 @@ fn p8_a_released_key_goes_to_the_first_who_waits_and_to_no_other() {
     });
 }
 
-/// The one who waits behind a request that is cancelled, whether or not the key had come to it.
+/// A waiter is cancelled, and the next waiter gets the key, whether or not the first one had it.
 #[test]
 fn p15_a_cancelled_promoted_waiter_passes_the_key_on() {
     explore(|| {

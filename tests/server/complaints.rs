@@ -1,11 +1,11 @@
-//! What people complain of in other such middleware, where no other module has the fact already.
+//! Common complaints about other such middleware, where no other module has the fact already.
 //!
 //! The rest, by its usual name: markers that outlive a crash (`calls::crash`), cancelled by a
-//! disconnect (`wire`, `flight`), replayed across tenants (`contract::p6_...`), scopes that break when
-//! a token is refreshed (`composition::the_scope_can_be_...`), the wrong outcomes stored (`policies`),
-//! an ambiguous 409 (`dialects::every_dialect_says_...`), large and streaming bodies (`streams`),
-//! unbounded growth (`requests`, `limits`), running unprotected when the store fails (`contract`), a
-//! mark of replays that browsers hide (`composition::cors_...`).
+//! disconnect (`wire`, `flight`), replayed across tenants (`contract::p6_...`), scopes that break
+//! when a token is refreshed (`composition::the_scope_can_be_...`), the wrong outcomes stored
+//! (`policies`), an ambiguous 409 (`dialects::every_dialect_says_...`), large and streaming bodies
+//! (`streams`), unbounded growth (`requests`, `limits`), running unprotected when the store fails
+//! (`contract`), a mark of replays that browsers hide (`composition::cors_...`).
 
 use std::sync::Arc;
 use std::time::Duration;

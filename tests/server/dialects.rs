@@ -1,5 +1,5 @@
-//! What is on the wire in each dialect, against fixtures that were written from what its owner
-//! publishes.
+//! The bytes on the wire in each dialect, compared with fixtures that were written from what the
+//! dialect's owner publishes.
 
 use std::time::Duration;
 
@@ -134,8 +134,8 @@ async fn stripe_names_the_request_on_answers_without_a_key_too() {
     assert_eq!(answer.header("idempotency-key"), None);
 }
 
-/// What a refusal must say in any dialect: a status of an error, who is asked, and when to ask again
-/// if that helps.
+/// A refusal in any dialect has an error status, says who is asked, and says when to ask again if
+/// that helps.
 #[tokio::test]
 async fn every_dialect_says_whether_to_retry_with_the_same_key() {
     async fn check(app: App, quote: fn(&str) -> String) {

@@ -1,4 +1,4 @@
-//! What a handler sees of its operation.
+//! The operation as its handler sees it.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! P7: what becomes of a key whose run was interrupted.
+//! P7: the fate of a key whose run was interrupted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,7 +128,7 @@ async fn a_recovery_that_panics_leaves_the_key_interrupted() {
     assert_eq!(app.runs(), 1);
 }
 
-/// Whose outcome a handler does not know, the next request is told, although nothing crashed and
+/// A handler does not know its outcome: the next request is told so, although nothing crashed and
 /// the claim was volatile.
 #[tokio::test]
 async fn p7_an_outcome_that_a_handler_does_not_know_interrupts_the_key() {

@@ -1,4 +1,4 @@
-//! What the tests build with. Nothing here asserts.
+//! The tools that the tests build with. Nothing here asserts.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};

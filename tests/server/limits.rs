@@ -1,4 +1,4 @@
-//! Refusals: what the store cannot take, and what it cannot record.
+//! Refusals, of requests that the store cannot take, and of responses that it cannot record.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the layer can be told, and what it tells handlers.
+//! The options of the layer, and what the layer tells handlers.
 
 use std::time::Duration;
 

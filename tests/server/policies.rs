@@ -1,4 +1,4 @@
-//! Which answers are kept.
+//! The answers that are kept.
 
 use axum::Extension;
 use axum::body::Body;
@@ -10,7 +10,7 @@ use refrain::server::{IdempotencyLayer, KeepPolicy, Verdict};
 
 use crate::kit::*;
 
-/// Whether the answer to the first of two requests is replayed to the second.
+/// Returns true if the answer to the first of two requests is replayed to the second.
 async fn is_kept(
     configure: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer,
     answer: impl Fn() -> Response + Clone + Send + Sync + 'static,

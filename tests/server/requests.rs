@@ -1,4 +1,4 @@
-//! P14: what the bodies of requests may take, before anything is claimed.
+//! P14: the memory that the bodies of requests may take, before anything is claimed.
 
 use std::future::poll_fn;
 use std::io;
@@ -80,7 +80,8 @@ async fn p14_bodies_take_bounded_memory_in_all_and_p6_for_each_scope() {
     assert_eq!(app.send(request("c", "10 bytes..")).await.status, 200);
 }
 
-/// Each chunk was kept as it came, so that small ones took many times what was counted.
+/// Each chunk was kept as it came, so that small chunks took many times the memory that was
+/// counted for them.
 #[tokio::test]
 async fn p14_a_body_in_tiny_chunks_takes_what_is_counted() {
     let limited = |layer: IdempotencyLayer| layer.max_buffered_bytes(8 * 4096);

@@ -1,4 +1,4 @@
-//! Where the layer stands among axum's routers.
+//! The layer's place among axum's routers.
 
 use axum::Router;
 use axum::body::Body;

@@ -1,5 +1,5 @@
-//! The layer over real sockets, in HTTP/1.1 and HTTP/2: what clients do to a connection, and what is
-//! on it in the end.
+//! The layer over real sockets, in HTTP/1.1 and HTTP/2: the things that clients do to a connection,
+//! and the bytes that are on it in the end.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use tower::{Layer, service_fn};
 
 use crate::kit::*;
 
-/// How long anything may take before the test has failed.
+/// The time that anything may take before the test has failed.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
@@ -45,14 +45,14 @@ struct Server {
 }
 
 impl Server {
-    /// One whose handler answers at once.
+    /// A server whose handler answers at once.
     async fn new(answer: impl Fn() -> Response + Clone + Send + Sync + 'static) -> Self {
         let server = Self::held(answer).await;
         server.leave.add_permits(Semaphore::MAX_PERMITS / 2);
         server
     }
 
-    /// One whose handler waits to be let go.
+    /// A server whose handler waits to be let go.
     async fn held(answer: impl Fn() -> Response + Clone + Send + Sync + 'static) -> Self {
         let store = Store::builder().open_in_memory().unwrap();
         let runs = Arc::new(AtomicUsize::new(0));

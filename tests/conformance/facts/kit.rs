@@ -1,4 +1,4 @@
-//! What the facts build with. Nothing here asserts.
+//! The tools that the facts build with. Nothing here asserts.
 
 use std::time::Duration;
 

@@ -80,8 +80,7 @@ pub(crate) trait Shared: House {
 
     /// Cuts this house off for so long that another node takes over the claim of one of its
     /// permits, and completes the operation. The house is back as far as that permit can tell; for
-    /// all else,
-    /// [`reconnect`](Self::reconnect) it.
+    /// all else, [`reconnect`](Self::reconnect) the house.
     fn take_over(&self, operation: &Operation, response: &Response<Bytes>);
 
     /// Cuts the stores of this house off from their records.

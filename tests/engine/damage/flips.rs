@@ -1,6 +1,6 @@
-//! One byte is flipped, in every region of every file.
+//! A flip of one byte, in every region of every file.
 //!
-//! Where nobody looks, by design:
+//! Regions where nobody looks, by design:
 //! - the rest of the page that a batch ends in, and of a log's pages behind its end;
 //! - the batch behind the end of a log that was the newest when a store was opened: the newer log
 //!   has repeated it;
@@ -24,7 +24,7 @@ const HEADER: [usize; 7] = [8, 4, 16, 8, 8, 32, 32];
 const HEAD: [usize; 10] = [4, 4, 8, 4, 8, 8, 8, 16, 32, 32];
 const FRAME: [usize; 2] = [4, 32];
 
-/// What a log consists of: which regions are read, batch by batch, and which are not.
+/// The regions of a log: those that are read, batch by batch, and those that are not.
 struct Regions {
     header: Vec<Range<usize>>,
     rest_of_header: Range<usize>,

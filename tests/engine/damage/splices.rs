@@ -154,7 +154,7 @@ fn p5_two_pages_of_a_segment_that_changed_places_are_found() {
     assert!(found > 50, "only {found} of them were found");
 }
 
-/// What was in a directory at one time.
+/// The content of a directory at one time.
 type Image = Vec<(PathBuf, Vec<u8>)>;
 const IMAGES_OF_LAST_LIFE: usize = 4;
 

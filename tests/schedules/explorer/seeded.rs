@@ -1,10 +1,10 @@
-//! Schedules that are what their seed makes them.
+//! Schedules that depend on their seed alone.
 
 use std::cell::Cell;
 
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 
-/// Of a schedule by priorities, the most changes of them.
+/// The most changes of priority in a schedule by priorities.
 const MAX_CHANGES: u64 = 3;
 
 thread_local! {
@@ -15,9 +15,9 @@ thread_local! {
 /// Gives each of a number of seeds in a row its schedule.
 ///
 /// An even seed chooses anew at every step. An odd one gives each thread a priority, and changes it
-/// at up to three steps (after probabilistic concurrency testing, Burckhardt et al., ASPLOS 2010);
-/// how far those may lie is drawn as well, so that nothing is carried over from one schedule to the
-/// next.
+/// at up to three steps (after probabilistic concurrency testing, Burckhardt et al., ASPLOS 2010).
+/// The range of those steps is drawn as well, so that nothing is carried over from one schedule to
+/// the next.
 pub(super) struct Seeded {
     seeds: std::ops::Range<u64>,
     numbers: Numbers,
@@ -63,11 +63,11 @@ impl Scheduler for Seeded {
     }
 }
 
-/// Whoever has the highest goes on, until it blocks.
+/// The priorities of threads: the thread with the highest runs, until it blocks.
 struct Priorities {
     of: Vec<u64>,
     changes: Vec<usize>,
-    /// Below all that were given.
+    /// A priority below all that were given.
     lowest: u64,
     choices: usize,
 }
@@ -115,7 +115,7 @@ impl Priorities {
         &mut self.of[task]
     }
 
-    /// Above those who went last.
+    /// A priority above those of the threads that went last.
     fn draw_one(numbers: &mut Numbers) -> u64 {
         u64::MAX / 2 + numbers.next() / 2
     }
