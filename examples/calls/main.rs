@@ -6,8 +6,8 @@
 //!
 //! With `--features postgres`, several of them share a store: `--store postgres://USER@HOST/NAME`.
 //!
-//! [`app`] joins the layers, [`calls`] handles requests, and [`carrier`] is the world outside,
-//! where an effect that happens twice leaves two lines in a journal.
+//! [`app`] joins the layers, [`calls`] handles requests, and [`carrier`] is the world outside: its
+//! journal has two lines for an effect that happens twice.
 
 mod account;
 mod app;

@@ -17,12 +17,12 @@ static OTHER: HeaderName = HeaderName::from_static("z");
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    /// Cut in two ways: a boundary between parts belongs to them.
+    /// The body, which is cut in two ways.
     bytes: &'a [u8],
     cuts: [&'a [u8]; 2],
     one: Fields<'a>,
     other: Fields<'a>,
-    /// Which fields of the other request are the first one's.
+    /// Flags of the fields that the other request takes from the first.
     shared: [bool; 4],
 }
 

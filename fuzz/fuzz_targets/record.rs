@@ -13,7 +13,7 @@ use refrain::internals::{decode_record, encode_record};
 use refrain::record::Trailers;
 use refrain::{Fingerprint, Key, Record, Scope};
 
-/// What is put into a record. Fields outside their grammar are left out.
+/// The fields of a record. Fields outside their grammar are left out.
 #[derive(Arbitrary)]
 struct Fields<'a> {
     key: &'a [u8],
