@@ -71,6 +71,16 @@ pub fn encode(completion: &Completion) -> Vec<u8> {
 ///
 /// [`Malformed`] if the bytes are not what [`encode`] returns.
 pub fn decode(payload: &Bytes, completed_at: SystemTime) -> Result<Record, Malformed> {
+    Ok(Record::new(decode_completion(payload)?, completed_at))
+}
+
+/// Decodes a payload into the completion that was encoded, for backends that keep the time of its
+/// end.
+///
+/// # Errors
+///
+/// As for [`decode`].
+pub fn decode_completion(payload: &Bytes) -> Result<Completion, Malformed> {
     let content = match &payload[..] {
         [FORMAT, COMPLETION, content @ ..] => content,
         [FORMAT, _, ..] => return Err(Malformed("payload is not a completion")),
@@ -80,9 +90,7 @@ pub fn decode(payload: &Bytes, completed_at: SystemTime) -> Result<Record, Malfo
         return Err(Malformed("payload is too long"));
     }
     match bincode::borrow_decode_from_slice::<Stored<'_>, _>(content, CONFIG) {
-        Ok((stored, used)) if used == content.len() => {
-            Ok(Record::new(stored.restore(payload)?, completed_at))
-        }
+        Ok((stored, used)) if used == content.len() => stored.restore(payload),
         Ok(_) => Err(Malformed("payload has trailing bytes")),
         Err(_) => Err(Malformed("payload cannot be decoded")),
     }
