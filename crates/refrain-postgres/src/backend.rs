@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use refrain::backend::{Answer, Asked, Backend, Cursor, Granted, Hold, Past, Rules, Ticket};
+use refrain::backend::{Answer, Asked, Backend, Completion, Cursor, Hold, Past, Rules, Ticket};
 use refrain::{Error, Fingerprint, Key, Record, RequestId, Result, Scope, Stats, codec};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -14,15 +14,17 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::address::Addresses;
-use crate::claim::Claim;
+use crate::claiming::Claiming;
 use crate::elsewhere::Elsewhere;
+use crate::job::{Outcome, Work};
 use crate::link::{Parameters, Pool};
-use crate::queue::{Claimed, Queue, Wanted};
-use crate::session::{Session, millis, time};
+use crate::queue::Queue;
+use crate::ring::Ring;
+use crate::session::Session;
 use crate::statements::{Seen, Sql, Statements, state};
 use crate::trouble::Trouble;
 
-/// The tries of one claim on a key that others take and free at the same time.
+/// The tries to forget a key that others take and free at the same time.
 const TRIES: usize = 8;
 /// Pauses between the tries of one statement.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -39,7 +41,7 @@ pub(crate) struct Fleet {
     /// The schema's name, quoted.
     pub(crate) schema: String,
     pub(crate) retention_ms: i64,
-    pub(crate) slot_ms: i64,
+    pub(crate) ring: Arc<Ring>,
     /// The error of the sweeper's latest round, if it had one.
     pub(crate) last_trouble: Mutex<Option<String>>,
     pub(crate) rules: Rules,
@@ -69,14 +71,14 @@ impl Postgres {
 
 impl Backend for Postgres {
     fn claim(&self, asked: Asked, hold: Hold) -> Ticket<Answer> {
-        self.run(|fleet| async move { fleet.claim(asked, hold).await })
+        Claiming::start(&self.0, asked, hold)
     }
 
     fn find(&self, scope: Scope, key: &Key) -> Ticket<Option<Record>> {
         let address = self.0.addresses.of(scope, key);
         self.run(move |fleet| async move {
             let seen = fleet.find(address).await.map_err(unavailable)?;
-            match seen.filter(|row| row.state == state::DONE && !row.expired) {
+            match seen.filter(Seen::is_live) {
                 Some(row) => fleet.record(&row).map(Some).map_err(unavailable),
                 None => Ok(None),
             }
@@ -122,104 +124,6 @@ impl Backend for Postgres {
 }
 
 impl Fleet {
-    async fn claim(self: Arc<Self>, asked: Asked, hold: Hold) -> Result<Answer> {
-        let until = Instant::now() + self.patience;
-        let wanted = self.wanted(&asked, &hold);
-        let (mut pause, longest) = PAUSES;
-        for tried in 0..TRIES {
-            if tried > 1 {
-                // Where this node's own session is over, nothing is claimed before the next one.
-                self.session.renew_now();
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(longest);
-            }
-            let seen = match self.queue.claim(wanted.clone(), until).await {
-                Ok(Claimed::Won) => return Ok(self.granted(&asked, hold, &wanted)),
-                Ok(Claimed::Passed) => continue,
-                Ok(Claimed::Lost(seen)) => *seen,
-                Err(trouble) => {
-                    // It may be there all the same, and nothing runs under it.
-                    self.undo(Undo::Release, wanted.address, wanted.attempt);
-                    return Err(unavailable(trouble));
-                }
-            };
-            match self.judge(&wanted, &seen).await.map_err(unavailable)? {
-                Verdict::Again => {}
-                Verdict::Won => return Ok(self.granted(&asked, hold, &wanted)),
-                Verdict::Recorded => {
-                    let record = self.record(&seen).map_err(unavailable)?;
-                    hold.answer(&record);
-                    return Ok(Answer::Recorded(record));
-                }
-                Verdict::Interrupted => {
-                    let claim = Claim::interrupted(&self, hold, &wanted, seen);
-                    return Ok(Answer::Interrupted(Box::new(claim.map_err(unavailable)?)));
-                }
-                Verdict::Elsewhere => {
-                    let holder = request_id(&seen.request_id).map_err(unavailable)?;
-                    let changed = self.elsewhere.watch(&self, &seen);
-                    return Ok(Answer::Elsewhere { holder, hold, changed });
-                }
-            }
-        }
-        Err(unavailable(Trouble::Restless))
-    }
-
-    fn wanted(&self, asked: &Asked, hold: &Hold) -> Wanted {
-        let (scope, key) = (hold.scope(), hold.key());
-        Wanted {
-            address: self.addresses.of(scope, key),
-            attempt: Uuid::now_v7(),
-            state: if asked.durable { state::DURABLE } else { state::CLAIMED },
-            ttl_ms: millis(asked.ttl),
-            scope: asked.durable.then(|| scope.as_bytes().to_vec()),
-            key: asked.durable.then(|| key.as_str().to_owned()),
-            fingerprint: asked.fingerprint.as_bytes().to_vec(),
-            request_id: asked.request_id.as_str().to_owned(),
-        }
-    }
-
-    fn granted(self: &Arc<Self>, asked: &Asked, hold: Hold, wanted: &Wanted) -> Answer {
-        let claim = Claim::first(self, asked, hold, wanted);
-        Answer::Claimed(Granted::new(Box::new(claim)))
-    }
-
-    /// Decides about a key that was there before.
-    async fn judge(self: &Arc<Self>, wanted: &Wanted, seen: &Seen) -> Result<Verdict, Trouble> {
-        match seen.state {
-            state::DONE if !seen.expired => return Ok(Verdict::Recorded),
-            state::CLAIMED | state::DURABLE if !seen.dead => {
-                if !seen.lapsed || !self.session.may_judge() {
-                    return Ok(Verdict::Elsewhere);
-                }
-                self.query(&self.statements.bury, &[&seen.session, &self.session.id()]).await?;
-                return Ok(Verdict::Again);
-            }
-            state::DURABLE | state::INTERRUPTED if !seen.expired => {
-                let session = self.session.id();
-                let given: Parameters<'_> =
-                    &[&wanted.address, &seen.attempt, &wanted.attempt, &session];
-                let rows = self.query(&self.statements.judge, given).await.inspect_err(|_| {
-                    self.undo(Undo::GiveUp, wanted.address, wanted.attempt);
-                })?;
-                return Ok(if rows.is_empty() { Verdict::Again } else { Verdict::Interrupted });
-            }
-            _ => {}
-        }
-        let taken = self.take(wanted, seen.attempt).await?;
-        Ok(if taken { Verdict::Won } else { Verdict::Again })
-    }
-
-    /// Takes over a key whose last use is over.
-    async fn take(self: &Arc<Self>, wanted: &Wanted, old: Uuid) -> Result<bool, Trouble> {
-        let session = self.session.id();
-        let given = [&wanted.given(&session)[..], &[&old]].concat();
-        let rows = self.query(&self.statements.take, &given).await.inspect_err(|_| {
-            self.undo(Undo::Release, wanted.address, wanted.attempt);
-        })?;
-        Ok(!rows.is_empty())
-    }
-
     /// Undoes a claim that may have been made, and that nobody runs under, until it is known to be
     /// undone: the session would keep the key for as long as it lives.
     pub(crate) fn undo(
@@ -244,15 +148,28 @@ impl Fleet {
     }
 
     pub(crate) async fn find(&self, address: Uuid) -> Result<Option<Seen>, Trouble> {
-        let rows = self.query(&self.statements.find, &[&vec![address]]).await?;
-        rows.first().map(Seen::from_row).transpose().map_err(Trouble::from)
+        self.find_until(address, Some(Instant::now() + self.patience)).await
+    }
+
+    /// Reads the row of a key, however long that takes if there is no deadline.
+    pub(crate) async fn find_until(
+        &self,
+        address: Uuid,
+        until: Option<Instant>,
+    ) -> Result<Option<Seen>, Trouble> {
+        match self.queue.run(Work::Find(address), until).await? {
+            Outcome::Known(seen) => Ok(Some(*seen)),
+            _ => Ok(None),
+        }
     }
 
     /// The record of a key that is done.
     pub(crate) fn record(&self, seen: &Seen) -> Result<Record, Trouble> {
         let payload = seen.payload.as_ref().ok_or(Trouble::Damaged("a record has no body"))?;
-        let expires_ms = seen.expires_ms.ok_or(Trouble::Damaged("a record has no end"))?;
-        record(payload, expires_ms)
+        let expires_at = seen.expires_at.ok_or(Trouble::Damaged("a record has no end"))?;
+        let completion = codec::decode_completion(payload);
+        let completion = completion.map_err(|_| Trouble::Damaged("a body cannot be decoded"))?;
+        Ok(record(completion, expires_at))
     }
 
     async fn forget(&self, hold: Hold) -> Result<()> {
@@ -357,7 +274,7 @@ impl Fleet {
         given: Parameters<'_>,
     ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
         let mut link = self.pool.take().await?;
-        let outcome = link.query(sql, given).await;
+        let outcome = link.query_prepared(sql, given).await;
         if let Err(trouble) = &outcome
             && trouble.wants_new_link()
         {
@@ -382,23 +299,10 @@ pub(crate) struct Known {
     pub(crate) is_repeated: bool,
 }
 
-enum Verdict {
-    /// The key has changed in between.
-    Again,
-    Won,
-    Recorded,
-    Interrupted,
-    Elsewhere,
-}
-
-pub(crate) fn record(payload: &Bytes, expires_ms: i64) -> Result<Record, Trouble> {
-    let ttl = codec::decode(payload, SystemTime::UNIX_EPOCH)
-        .map_err(|_| Trouble::Damaged("a body cannot be decoded"))?
-        .expires_at()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let completed_at = time(expires_ms.saturating_sub(millis(ttl)));
-    codec::decode(payload, completed_at).map_err(|_| Trouble::Damaged("a body cannot be decoded"))
+/// The record of a completion that is replayed until then.
+pub(crate) fn record(completion: Completion, expires_at: SystemTime) -> Record {
+    let completed_at = expires_at.checked_sub(completion.ttl).unwrap_or(SystemTime::UNIX_EPOCH);
+    Record::new(completion, completed_at)
 }
 
 pub(crate) fn attempt(run: i32) -> u32 {

@@ -14,6 +14,7 @@ use crate::backend::{self, Fleet};
 use crate::elsewhere::Elsewhere;
 use crate::link::{Connector, Link, Pool};
 use crate::queue::Queue;
+use crate::ring::Ring;
 use crate::schema::{self, Meta};
 use crate::session::{Session, millis};
 use crate::statements::Statements;
@@ -23,6 +24,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_TTL: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const MIN_LEASE: Duration = Duration::from_millis(300);
 const MAX_LEASE: Duration = Duration::from_secs(60 * 60);
+/// The time after which a server that does not even acknowledge packets is taken for gone, where the
+/// address does not say.
+const SILENCE: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 1_000;
 
 /// A store in a PostgreSQL database.
@@ -231,14 +235,17 @@ impl Builder {
             Arc::new(Session::open(self.node.clone(), self.lease, &link, &statements).await?);
         drop(link);
         let pool = Arc::new(Pool::new(connector, self.connections));
+        let runtime = tokio::runtime::Handle::current();
+        let ring = Arc::new(Ring::new(Arc::clone(&session), slot_ms, millis(self.ttl)));
         let queue = Arc::new(Queue::new(
+            runtime.clone(),
             Arc::clone(&pool),
             Arc::clone(&session),
             Arc::clone(&statements),
-            slot_ms,
+            Arc::clone(&ring),
         ));
         let fleet = Arc::new(Fleet {
-            runtime: tokio::runtime::Handle::current(),
+            runtime,
             pool,
             session,
             statements,
@@ -247,7 +254,7 @@ impl Builder {
             elsewhere: Arc::new(Elsewhere::new(&self.schema)),
             schema: quoted,
             retention_ms,
-            slot_ms,
+            ring,
             last_trouble: Mutex::default(),
             rules: Rules { ttl: self.ttl, max_response_bytes: self.max_response_bytes },
             patience: self.patience,
@@ -267,6 +274,14 @@ impl Builder {
             address.parse().map_err(|error| Error::Address(Arc::new(error)))?;
         if config.get_application_name().is_none() {
             config.application_name("refrain");
+        }
+        // A server that vanished without a word would keep its connections waiting for a quarter of
+        // an hour.
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(SILENCE);
+        }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_idle(SILENCE).keepalives_interval(SILENCE / 4);
         }
         let tls = self.tls.clone().unwrap_or_else(browsers_tls);
         Ok(Connector::new(config, tls, self.prepares))

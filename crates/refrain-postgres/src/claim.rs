@@ -12,11 +12,11 @@ use refrain::{Error, Record, Result, codec};
 use uuid::Uuid;
 
 use crate::backend::{Fleet, Undo, attempt, fingerprint, request_id, unavailable};
+use crate::job::{Completion, Wanted};
 use crate::link::Parameters;
-use crate::queue::{Completion, Wanted};
 use crate::session::millis;
 use crate::trouble::Trouble;
-use crate::verdict::{Ending, answer_or_free, resolve};
+use crate::verdict::{Completing, Ending, answer_or_free, resolve};
 
 /// A claim under one attempt. Dropped without a verdict, it gives the key up in the background.
 pub(crate) struct Claim {
@@ -34,16 +34,22 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    pub(crate) fn first(fleet: &Arc<Fleet>, asked: &Asked, hold: Hold, wanted: &Wanted) -> Self {
+    pub(crate) fn first(
+        fleet: &Arc<Fleet>,
+        asked: &Asked,
+        hold: Hold,
+        address: Uuid,
+        attempt: Uuid,
+    ) -> Self {
         Self {
             fleet: Arc::clone(fleet),
             past: Past {
-                seed: asked.durable.then(|| fleet.addresses.seed(wanted.attempt)),
+                seed: asked.durable.then(|| fleet.addresses.seed(attempt)),
                 ..Past::first(asked, &hold)
             },
             hold: Some(hold),
-            address: wanted.address,
-            attempt: wanted.attempt,
+            address,
+            attempt,
             ttl: asked.ttl,
             has_draft: false,
             is_open: AtomicBool::new(false),
@@ -85,20 +91,21 @@ impl Claim {
         self.hold.take().expect("one verdict ends a claim")
     }
 
-    /// Returns the completion with this payload.
-    pub(crate) fn completion(&self, payload: Bytes) -> Completion {
+    /// Returns the operation's completion with this response.
+    pub(crate) fn completion(&self, response: Option<Response<Bytes>>) -> backend::Completion {
+        self.past.completion(self.ttl, response)
+    }
+
+    /// Returns a completion in the shape in which it is recorded.
+    pub(crate) fn encoded(&self, completion: &backend::Completion) -> Completion {
         Completion {
             address: self.address,
             attempt: self.attempt,
             ttl_ms: millis(self.ttl),
             scope: self.past.scope.as_bytes().to_vec(),
             key: self.past.key.as_str().to_owned(),
-            payload,
+            payload: codec::encode(completion),
         }
-    }
-
-    pub(crate) fn encode(&self, response: Option<Response<Bytes>>) -> Bytes {
-        codec::encode(&self.past.completion(self.ttl, response)).into()
     }
 
     /// Stores checkpoint number `number`, counted from 1.
@@ -158,12 +165,14 @@ impl backend::Claim for Claim {
 
     fn complete(mut self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record> {
         let hold = self.take_hold();
-        let (ticket, promise) = Ticket::new();
-        let fleet = Arc::clone(&self.fleet);
-        if *fleet.closing.borrow() {
+        if *self.fleet.closing.borrow() {
             return Ticket::ready(hold.answer_with(Err(Error::stopped())));
         }
-        fleet.runtime.clone().spawn(async move {
+        if !self.has_draft {
+            return Completing::start(self, response, hold);
+        }
+        let (ticket, promise) = Ticket::new();
+        self.fleet.runtime.clone().spawn(async move {
             let recorded = self.recorded(response);
             resolve(recorded, promise, hold, &self, answer_or_free).await;
         });

@@ -12,12 +12,17 @@
 
 mod address;
 mod backend;
+mod batch;
 mod builder;
 mod claim;
+mod claiming;
+mod columns;
 mod elsewhere;
 mod error;
+mod job;
 mod link;
 mod queue;
+mod ring;
 mod schema;
 mod session;
 mod statements;

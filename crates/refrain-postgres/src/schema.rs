@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::Error;
 use crate::link::Link;
+use crate::ring::SLOTS_PER_TTL;
 use crate::session::millis;
-use crate::statements::SLOTS_PER_TTL;
 use crate::trouble::Trouble;
 
 /// The version that this crate makes and reads.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::backend::Fleet;
+use crate::ring::SLOTS;
 use crate::session::millis;
-use crate::statements::SLOTS;
 use crate::trouble::Trouble;
 
 /// Key rows in one deletion.
@@ -20,7 +20,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 impl Fleet {
     /// Sweeps round after round until the store closes.
     pub(crate) async fn sweep_forever(&self) {
-        let slot = Duration::from_millis(u64::try_from(self.slot_ms).unwrap_or_default());
+        let slot = Duration::from_millis(u64::try_from(self.ring.slot_ms()).unwrap_or_default());
         let (shortest, longest) = PAUSES;
         let pause = (slot / 4).clamp(shortest, longest);
         let mut closing = self.closing.subscribe();
@@ -84,7 +84,7 @@ impl Fleet {
     async fn truncate(&self, slot: i64) -> Result<(), Trouble> {
         let mut link = self.pool.take().await?;
         let schema = &self.schema;
-        let slot_ms = self.slot_ms;
+        let slot_ms = self.ring.slot_ms();
         let retention_ms = self.retention_ms;
         let begin = format!(
             "BEGIN; SET LOCAL lock_timeout = '{LOCK_WITHIN}'; \

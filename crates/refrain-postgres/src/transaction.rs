@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::backend::{Fleet, unavailable};
 use crate::claim::Claim;
-use crate::queue::{Completion, slot};
+use crate::job::Completion;
 use crate::statements::{Sql, state};
 use crate::trouble::{TransactionError, Trouble};
 
@@ -34,13 +34,13 @@ impl Draft {
         let claim = permit.claim_mut::<Claim>().ok_or(Error::Ended)?;
         let fleet = Arc::clone(&claim.fleet);
         let kept = fleet.rules.keep(response);
-        let payload = claim.encode(kept.then(|| response.clone()));
+        let completion = claim.completion(kept.then(|| response.clone()));
         claim.has_draft = true;
-        Ok(Self { completion: claim.completion(payload), fleet })
+        Ok(Self { completion: claim.encoded(&completion), fleet })
     }
 
     async fn write(&self, transaction: &Transaction<'_>) -> Result<()> {
-        let mut guess = self.fleet.queue.guess(self.completion.ttl_ms);
+        let mut guess = self.fleet.ring.guess(self.completion.ttl_ms);
         for _ in 0..TRIES {
             if self.write_once(transaction, guess).await? {
                 return Ok(());
@@ -53,11 +53,10 @@ impl Draft {
     /// Writes the record into the table of a slot of time, if that is the one in which it expires,
     /// or the next.
     async fn write_once(&self, transaction: &Transaction<'_>, guess: i64) -> Result<bool> {
-        let Completion { address, attempt, ttl_ms, scope, key, payload } = &self.completion;
-        let sql = &self.fleet.statements.complete[slot(guess)];
-        let payload = &payload[..];
-        let given: [&(dyn ToSql + Sync); 7] =
-            [address, attempt, ttl_ms, scope, key, &payload, &guess];
+        let ring = &self.fleet.ring;
+        let sql = &self.fleet.statements.complete[ring.slot(guess)];
+        let window = ring.window(guess);
+        let given = self.completion.parameters(&guess, &window);
         Ok(!query(transaction, sql, &given).await?.is_empty())
     }
 
@@ -84,9 +83,9 @@ impl Draft {
             (Some(attempt), _) if attempt != self.completion.attempt => Err(Error::Fenced),
             // By an earlier transaction.
             (Some(_), Some(state::DONE)) => Err(Error::Ended),
-            (Some(_), _) => {
-                Ok(found.now_ms.saturating_add(self.completion.ttl_ms) / self.fleet.slot_ms + 1)
-            }
+            (Some(_), _) => Ok(found.now_ms.saturating_add(self.completion.ttl_ms)
+                / self.fleet.ring.slot_ms()
+                + 1),
             (None, _) => Err(Error::Fenced),
         }
     }

@@ -1,20 +1,22 @@
 //! The verdicts on a claim, which the database decides: what it says that a claim came to is what
 //! the caller is told.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::Response;
-use refrain::backend::{Hold, Promise, Ticket};
+use refrain::backend::{Completion, Hold, Promise, Ticket};
 use refrain::{Error, Record, Result};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::backend::{Known, record, unavailable};
 use crate::claim::Claim;
+use crate::job::{Job, Outcome, Reply, Work};
 use crate::link::Parameters;
-use crate::queue::Completed;
 use crate::session::millis;
-use crate::statements::{Seen, state};
+use crate::statements::state;
 use crate::trouble::{TransactionError, Trouble};
 
 /// The ways in which a claim ends without a record.
@@ -110,14 +112,20 @@ impl Claim {
                 Ended::RolledBack => {}
             }
         }
-        let payload = self.encode(response);
-        let completion = self.completion(payload.clone());
-        match self.fleet.queue.complete(completion).await.map_err(unavailable)? {
-            Completed::Done(done) => {
+        let completion = self.completion(response);
+        let work = Work::Complete(self.encoded(&completion));
+        let outcome = self.fleet.queue.run(work, None).await;
+        self.done(outcome, completion).map(Recorded::Record)
+    }
+
+    /// The record of a completion, by what the database says about it.
+    fn done(&self, outcome: Result<Outcome, Trouble>, completion: Completion) -> Result<Record> {
+        match outcome.map_err(unavailable)? {
+            Outcome::Done(done) => {
                 self.tell(done.waited);
-                record(&payload, done.expires_ms).map(Recorded::Record).map_err(unavailable)
+                Ok(record(completion, done.expires_at))
             }
-            Completed::Fenced => Err(Error::Fenced),
+            _ => Err(Error::Fenced),
         }
     }
 
@@ -143,10 +151,7 @@ impl Claim {
     /// have tried to write one.
     async fn committed(&self, waited: bool) -> Result<Record> {
         self.tell(waited);
-        let sql = &self.fleet.statements.find;
-        let known = self.fleet.until_known(sql, &[&vec![self.address]]).await;
-        let read = |known: Known| known.rows.first().map(Seen::from_row).transpose();
-        let seen = known.and_then(|known| Ok(read(known)?)).map_err(unavailable)?;
+        let seen = self.fleet.find_until(self.address, None).await.map_err(unavailable)?;
         match seen {
             Some(seen) if seen.attempt == self.attempt => {
                 self.fleet.record(&seen).map_err(unavailable)
@@ -169,6 +174,48 @@ impl Claim {
             true => Trouble::Transaction(TransactionError::Open),
             false => Trouble::Slow,
         })
+    }
+}
+
+/// A completion on its way.
+pub(crate) struct Completing {
+    claim: Box<Claim>,
+    completion: Completion,
+    hold: Hold,
+    /// None once the caller has been told that the outcome is late.
+    promise: Option<Promise<Record>>,
+}
+
+impl Completing {
+    pub(crate) fn start(
+        claim: Box<Claim>,
+        response: Option<Response<Bytes>>,
+        hold: Hold,
+    ) -> Ticket<Record> {
+        let (ticket, promise) = Ticket::new();
+        let completion = claim.completion(response);
+        let work = Work::Complete(claim.encoded(&completion));
+        let (queue, until) =
+            (Arc::clone(&claim.fleet.queue), Instant::now() + claim.fleet.patience);
+        let completing = Self { claim, completion, hold, promise: Some(promise) };
+        queue.submit(Job::new(work, Some(until), completing));
+        ticket
+    }
+}
+
+impl Reply for Completing {
+    fn tell_late(&mut self) {
+        if let Some(promise) = self.promise.take() {
+            promise.fulfil(Err(self.claim.late()));
+        }
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<Outcome, Trouble>) {
+        let Self { claim, completion, hold, promise } = *self;
+        let outcome = hold.answer_with(claim.done(outcome, completion));
+        if let Some(promise) = promise {
+            promise.fulfil(outcome);
+        }
     }
 }
 

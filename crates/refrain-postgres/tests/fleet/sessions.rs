@@ -54,3 +54,30 @@ async fn no_key_is_claimed_under_a_session_that_is_over() {
         permit.complete(&Response::new(Bytes::from("done"))).await.unwrap();
     }
 }
+
+/// As where the connection broke during a claim, and the server made it after all.
+#[tokio::test]
+async fn a_claim_that_its_own_node_has_given_up_keeps_nobody_out() {
+    let home = Home::new();
+    let [first, second] = two_nodes(&home.schema()).await;
+    for operation in [operation("a"), operation("b").durable()] {
+        let Outcome::Execute(permit) = first.begin(&operation).await.unwrap() else {
+            panic!("the key is free");
+        };
+        Database::shared().run(
+            &"UPDATE SCHEMA.key SET attempt = gen_random_uuid() WHERE state < 2"
+                .replace("SCHEMA", &home.schema()),
+        );
+        assert!(matches!(permit.release().await, Err(refrain::Error::Fenced)));
+
+        let elsewhere = outcome_at_once(&second, &operation).await;
+        assert!(matches!(elsewhere, Outcome::InFlight { .. }), "{elsewhere:?}");
+        match first.begin(&operation).await.unwrap() {
+            Outcome::Execute(permit) => permit.release().await,
+            // Whether a durable one ran is for the caller to find out.
+            Outcome::Interrupted(attempt) => attempt.release().await,
+            other => panic!("the key is this node's: {other:?}"),
+        }
+        .unwrap();
+    }
+}

@@ -1,0 +1,138 @@
+//! Statements of the session, of those who wait, and of the sweeper.
+
+use tokio_postgres::types::Type;
+
+use super::{NOW_MS, Sql, Texts};
+
+impl Texts<'_> {
+    pub(super) fn open_session(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!(
+                "INSERT INTO {schema}.session (node, lease_until) \
+                 VALUES ($1, statement_timestamp() + $2 * interval '1 millisecond') \
+                 RETURNING id, {NOW_MS}"
+            ),
+            types: vec![Type::TEXT, Type::INT8],
+        }
+    }
+
+    pub(super) fn renew(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!(
+                "UPDATE {schema}.session \
+                 SET lease_until = statement_timestamp() + $2 * interval '1 millisecond' \
+                 WHERE id = $1 AND NOT dead RETURNING id, {NOW_MS}"
+            ),
+            types: vec![Type::INT8, Type::INT8],
+        }
+    }
+
+    /// Marks a session dead whose lease has lapsed, unless that of the node which says so has too.
+    pub(super) fn bury(&self) -> Sql {
+        let (schema, alive) = (self.schema, self.alive(2));
+        Sql {
+            text: format!(
+                "UPDATE {schema}.session SET dead = true \
+                 WHERE id = $1 AND NOT dead AND lease_until <= statement_timestamp() \
+                 AND {alive}"
+            ),
+            types: vec![Type::INT8, Type::INT8],
+        }
+    }
+
+    /// Who has the keys, for those who wait.
+    pub(super) fn holders(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!(
+                "SELECT k.address, k.attempt, k.state, \
+                 coalesce(s.lease_until <= statement_timestamp(), true), coalesce(s.dead, true) \
+                 FROM {schema}.key k LEFT JOIN {schema}.session s ON s.id = k.session \
+                 WHERE k.address = ANY($1)"
+            ),
+            types: vec![Type::UUID_ARRAY],
+        }
+    }
+
+    /// Marks the rows that somebody waits for. A row that a transaction has is left: a poll finds out
+    /// what becomes of it.
+    pub(super) fn mark_waited(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!(
+                "UPDATE {schema}.key k SET waited = true \
+                 FROM (SELECT h.address, h.attempt FROM {schema}.key h \
+                 JOIN unnest($1, $2) AS w(address, attempt) USING (address, attempt) \
+                 FOR UPDATE OF h SKIP LOCKED) AS u \
+                 WHERE k.address = u.address AND k.attempt = u.attempt AND k.state < 2 \
+                 AND NOT k.waited"
+            ),
+            types: vec![Type::UUID_ARRAY, Type::UUID_ARRAY],
+        }
+    }
+
+    /// Takes a piece of background work for a while, if no other node has it.
+    pub(super) fn take_duty(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!(
+                "INSERT INTO {schema}.duty AS d (name, held_until) \
+                 VALUES ($1, statement_timestamp() + $2 * interval '1 millisecond') \
+                 ON CONFLICT (name) DO UPDATE SET held_until = excluded.held_until \
+                 WHERE d.held_until <= statement_timestamp() RETURNING {NOW_MS}"
+            ),
+            types: vec![Type::TEXT, Type::INT8],
+        }
+    }
+
+    /// Row `k` says nothing that anybody may still want to know.
+    fn over(&self) -> String {
+        let dead = self.dead();
+        format!(
+            "(k.state > 1 AND k.expires_at <= statement_timestamp() \
+             OR k.state = 1 AND k.expires_at <= statement_timestamp() AND {dead} \
+             OR k.state = 0 AND {dead})"
+        )
+    }
+
+    pub(super) fn sweepable(&self) -> Sql {
+        let Self { schema, slot_ms } = self;
+        let over = self.over();
+        Sql {
+            text: format!(
+                "SELECT k.address, k.attempt FROM {schema}.key k \
+                 WHERE k.sweep <= {NOW_MS} / {slot_ms} AND {over} ORDER BY k.sweep LIMIT $1"
+            ),
+            types: vec![Type::INT8],
+        }
+    }
+
+    /// Deletes rows that are still as they were read: one that was claimed again in between has
+    /// another attempt.
+    pub(super) fn sweep(&self) -> Sql {
+        let schema = self.schema;
+        let over = self.over();
+        Sql {
+            text: format!(
+                "DELETE FROM {schema}.key k USING unnest($1, $2) AS u(address, attempt) \
+                 WHERE k.address = u.address AND k.attempt = u.attempt AND {over} \
+                 RETURNING k.attempt"
+            ),
+            types: vec![Type::UUID_ARRAY, Type::UUID_ARRAY],
+        }
+    }
+
+    /// Deletes sessions that have been dead for a day. A claim without its session is a dead one's.
+    pub(super) fn clear_sessions(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!(
+                "DELETE FROM {schema}.session \
+                 WHERE lease_until <= statement_timestamp() - interval '1 day'"
+            ),
+            types: vec![],
+        }
+    }
+}
