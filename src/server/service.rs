@@ -21,7 +21,7 @@ use http_body::Body as HttpBody;
 use tower_service::Service;
 
 use crate::http::{AnyBody, Body, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, Whole, is_mutation};
-use crate::{Attempt, Key, Operation, Outcome, Permit, Record, RequestId, Result, Store};
+use crate::{Attempt, Error, Key, Operation, Outcome, Permit, Record, RequestId, Result, Store};
 
 use super::LayerOptions;
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
@@ -211,6 +211,7 @@ where
 
     /// Runs the handler in a task of its own, which goes on if the client hangs up.
     async fn execute(self, permit: Permit, mut request: Request<Body>) -> Result<Reply, S::Error> {
+        let id = permit.request_id().clone();
         let lender = Lender::new(permit);
         request.extensions_mut().insert(lender.execution());
         finish(observe::spawn(async move {
@@ -232,6 +233,8 @@ where
             let Judged { verdict, kept, sent } = judge(response, &self.options, &lender).await;
             Ok(match record(lender.end(), verdict, kept).await {
                 Ok(()) => Reply::Fresh(sent),
+                // Another node has taken the key over, and its outcome is the one that counts.
+                Err(Error::Fenced) => Reply::Refused(Reason::InProgress { holder: id }),
                 // To send the response would promise a replay that may never come.
                 Err(_) => Reply::Refused(Reason::OutcomeUnknown),
             })

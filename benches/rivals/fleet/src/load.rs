@@ -32,7 +32,8 @@ pub enum Work {
 }
 
 pub enum Contender {
-    Refrain(Store),
+    /// With keys of its own, since two of them share a table.
+    Refrain(Store, u8),
     Pooled(Pooled),
 }
 
@@ -56,14 +57,14 @@ impl Contender {
 
     async fn run(&self, key: u64, body: &Bytes) -> Result<()> {
         match self {
-            Self::Refrain(store) => refrain_store::run(store, key, body).await,
+            Self::Refrain(store, salt) => refrain_store::run(store, *salt, key, body).await,
             Self::Pooled(pooled) => pooled.run(key, body).await,
         }
     }
 
     async fn replay(&self, key: u64) -> Result<()> {
         match self {
-            Self::Refrain(store) => refrain_store::replay(store, key).await,
+            Self::Refrain(store, salt) => refrain_store::replay(store, *salt, key).await,
             Self::Pooled(pooled) => pooled.replay(key).await,
         }
     }
@@ -141,7 +142,7 @@ async fn one_at_a_time(
     Ok(latencies)
 }
 
-fn body() -> Bytes {
+pub fn body() -> Bytes {
     // Like JSON with ids in it.
     let text: String = (0u64..)
         .map(|n| format!("{{\"id\":\"{:016x}\"}},", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))

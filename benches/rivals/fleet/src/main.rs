@@ -12,8 +12,10 @@ mod load;
 mod pooled;
 mod refrain_store;
 mod server;
+mod steady;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -39,12 +41,23 @@ struct Args {
     /// The contenders.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::value_variants().to_vec())]
     only: Vec<Kind>,
+    /// Instead of all this, keeps a store at a steady state for so many minutes.
+    #[arg(long)]
+    steady: Option<u64>,
+    /// Requests a second at the steady state.
+    #[arg(long, default_value_t = 500)]
+    rate: u32,
+    /// The seconds after which a record expires there.
+    #[arg(long, default_value_t = 60)]
+    ttl: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
     /// refrain over PostgreSQL, as it comes.
     Refrain,
+    /// The same on the runtime of the program.
+    Guest,
     /// Prepared single statements on a pool of 16 connections.
     Pool16,
     /// The same on 32 connections.
@@ -54,7 +67,8 @@ enum Kind {
 impl Kind {
     async fn open(self, server: &Server) -> Result<Contender> {
         Ok(match self {
-            Self::Refrain => Contender::Refrain(refrain_store::open(server).await?),
+            Self::Refrain => Contender::Refrain(refrain_store::open(server, false).await?, 0),
+            Self::Guest => Contender::Refrain(refrain_store::open(server, true).await?, 1),
             Self::Pool16 => Contender::Pooled(pooled::Pooled::open(server, 16).await?),
             Self::Pool32 => Contender::Pooled(pooled::Pooled::open(server, 32).await?),
         })
@@ -65,10 +79,15 @@ impl Kind {
 async fn main() -> Result<()> {
     let args = Args::parse();
     let server = Server::start().await?;
+    if let Some(minutes) = args.steady {
+        return steady::run(&server, minutes, args.rate, Duration::from_secs(args.ttl)).await;
+    }
     let mut contenders = Vec::new();
     for kind in &args.only {
         let contender = kind.open(&server).await?;
-        contender.prepare().await?;
+        if args.work.contains(&Work::Replay) {
+            contender.prepare().await?;
+        }
         contenders.push((*kind, Arc::new(contender)));
     }
     for work in &args.work {

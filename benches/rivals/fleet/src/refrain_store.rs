@@ -1,5 +1,7 @@
 //! refrain, as a server would use it.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use http::Response;
@@ -11,24 +13,36 @@ use crate::server::Server;
 
 const LIMITS: Limits = Limits { in_flight: 4096, per_scope: 4096, waiters: 1024 };
 
-pub async fn open(server: &Server) -> Result<Store> {
+/// Opens a store whose statements have a thread of their own, or are served on this runtime.
+pub async fn open(server: &Server, is_guest: bool) -> Result<Store> {
     Postgres::migrate(&server.address()).await?;
-    Ok(Postgres::builder().limits(LIMITS).connect(&server.address()).await?)
+    let mut builder = Postgres::builder().limits(LIMITS);
+    if is_guest {
+        builder = builder.runtime(tokio::runtime::Handle::current());
+    }
+    Ok(builder.connect(&server.address()).await?)
 }
 
-fn operation(key: u64) -> Result<Operation> {
+/// Opens a store whose records expire after this time.
+pub async fn open_with_ttl(server: &Server, ttl: Duration) -> Result<Store> {
+    let builder = Postgres::builder().limits(LIMITS).ttl(ttl);
+    builder.clone().migrate(&server.address()).await?;
+    Ok(builder.connect(&server.address()).await?)
+}
+
+fn operation(salt: u8, key: u64) -> Result<Operation> {
     let scope = Scope::from_api_key("sk_live_51");
     Ok(Operation::new(
         scope,
-        format!("key-{key:x}").parse()?,
+        format!("key-{salt}-{key:x}").parse()?,
         Fingerprint::of(["POST", "/v1/calls"]),
     ))
 }
 
 /// Claims a fresh key and completes it. As with the pooled statements, the claim is a row by then,
 /// and another node takes the key over once the lease is over.
-pub async fn run(store: &Store, key: u64, body: &Bytes) -> Result<()> {
-    let Outcome::Execute(permit) = store.begin(&operation(key)?).await? else {
+pub async fn run(store: &Store, salt: u8, key: u64, body: &Bytes) -> Result<()> {
+    let Outcome::Execute(permit) = store.begin(&operation(salt, key)?).await? else {
         bail!("the key is known")
     };
     permit.complete(&Response::new(body.clone())).await?;
@@ -36,8 +50,8 @@ pub async fn run(store: &Store, key: u64, body: &Bytes) -> Result<()> {
 }
 
 /// Begins with a key that is done.
-pub async fn replay(store: &Store, key: u64) -> Result<()> {
-    match store.begin(&operation(key)?).await? {
+pub async fn replay(store: &Store, salt: u8, key: u64) -> Result<()> {
+    match store.begin(&operation(salt, key)?).await? {
         Outcome::Replay(record) if record.response().is_some() => Ok(()),
         other => bail!("not replayed: {other:?}"),
     }
