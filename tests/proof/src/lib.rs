@@ -6,7 +6,7 @@
 //!                          │                 ▲           (cache)   (what a cut leaves)
 //!                        model ◄──compared───┘
 //!
-//!   cuts, faults, histories, rot, kill, schedules, codec: a trial for each seed
+//!   cuts, faults, histories, rot, kill, schedules, codec, fleet: a trial for each seed
 //!   lane: trials side by side, for hours     main: `soak`
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod codec;
 pub mod content;
 pub mod cuts;
 pub mod faults;
+pub mod fleet;
 pub mod histories;
 pub mod history;
 pub mod journal;

@@ -11,7 +11,7 @@ use refrain_proof::kill::{self, Injected, Kills};
 use refrain_proof::lane::{Goal, Lane, Race};
 use refrain_proof::machine::Fault;
 use refrain_proof::trial::Failure;
-use refrain_proof::{codec, cuts, faults, histories, reached, rot, schedules};
+use refrain_proof::{codec, cuts, faults, fleet, histories, reached, rot, schedules};
 
 /// Tries to break a store in every way: power cuts, disks that fail, kills, rot, and histories that
 /// are held against a model.
@@ -21,10 +21,12 @@ use refrain_proof::{codec, cuts, faults, histories, reached, rot, schedules};
     args_conflicts_with_subcommands = true
 )]
 struct Arguments {
-    /// The time to run for, such as 10m or 2h
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration,
-          default_value = "1m")]
-    time: Duration,
+    /// The time to run for, such as 10m or 2h; 1m if neither it nor a count is given
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+    /// The count at which a lane is done
+    #[arg(long)]
+    count: Option<u64>,
     /// The first seed; each seed is another trial
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -104,6 +106,11 @@ enum Command {
         #[arg(long)]
         seed: u64,
     },
+    /// A group of histories of three nodes over PostgreSQL
+    Fleet {
+        #[arg(long)]
+        seed: u64,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -128,7 +135,7 @@ impl From<Kind> for Fault {
 }
 
 /// The names of the lanes.
-const LANES: [&str; 10] = [
+const LANES: [&str; 11] = [
     "cuts",
     "faults",
     "syncs",
@@ -139,8 +146,11 @@ const LANES: [&str; 10] = [
     "inject",
     "schedules",
     "codec",
+    "fleet",
 ];
 
+/// The time of a run, unless another one or a count is given.
+const TIME: Duration = Duration::from_secs(60);
 /// Trials wait for the pauses of sealing, so there are more threads than cores.
 const THREADS_PER_CORE: usize = 4;
 
@@ -148,17 +158,19 @@ fn main() -> ExitCode {
     if kill::is_child() {
         return kill::child_main().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
+    if fleet::is_node() {
+        return fleet::node_main().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         None => {
             let mut lanes = chosen(&arguments.only);
             lanes.retain(|lane| is_ready(lane.name));
-            return race(&Race::new(
-                lanes,
-                arguments.seed,
-                Some(arguments.time),
-                arguments.max_failures,
-            ));
+            let time = arguments.time.or(arguments.count.is_none().then_some(TIME));
+            if let Some(count) = arguments.count {
+                lanes.iter_mut().for_each(|lane| lane.goal = Goal::Count(count));
+            }
+            return race(&Race::new(lanes, arguments.seed, time, arguments.max_failures));
         }
         Some(Command::Ci) => return race(&Race::new(ci_lanes(), 1, None, 1)),
         Some(Command::Cuts { seed }) => cuts::explore(seed),
@@ -174,6 +186,7 @@ fn main() -> ExitCode {
         Some(Command::Inject { seed }) => inject(seed),
         Some(Command::Schedules { seed }) => schedules::explore(seed),
         Some(Command::Codec { seed }) => codec::explore(seed),
+        Some(Command::Fleet { seed }) => fleet::explore(seed, &this_again),
     };
     match outcome {
         Ok(count) => {
@@ -210,7 +223,7 @@ fn race(race: &Race) -> ExitCode {
         note("\n");
     }
     tell(race);
-    say(&format!("{race}{}", reached::line()));
+    say(&format!("{race}{}{}", reached::line(), fleet::lines()));
     match race.failures() {
         0 => say("nothing went wrong\n"),
         failures => {
@@ -249,6 +262,9 @@ fn is_ready(lane: &str) -> bool {
                 Err(error) => error,
             }
         }
+        "fleet" if !fleet::is_installed() => {
+            "PostgreSQL's server is not installed, nor named in REFRAIN_POSTGRES".to_owned()
+        }
         _ => return true,
     };
     note(&format!("{lane} is left out: {missing}\n"));
@@ -270,6 +286,12 @@ fn lanes() -> Vec<Lane> {
         lane("inject", "kills and errors at a call", 2, Goal::Never, inject),
         Lane { at_once: 1, ..lane("schedules", "schedules", 2, Goal::Never, schedules::explore) },
         lane("codec", "codec executions", 2, Goal::Never, codec::explore),
+        Lane {
+            at_once: 4,
+            ..lane("fleet", "histories of 3 nodes", 2, Goal::Never, |seed| {
+                fleet::explore(seed, &this_again)
+            })
+        },
     ]
 }
 
@@ -294,7 +316,8 @@ fn this_again() -> process::Command {
     process::Command::new(std::env::current_exe().expect("a program has a file"))
 }
 
-/// The lanes, each until it has come far enough. Schedules have a step of their own.
+/// The lanes, each until it has come far enough. Schedules have a step of their own, and so have
+/// nodes over PostgreSQL.
 fn ci_lanes() -> Vec<Lane> {
     let goal = |lane: &Lane| match lane.name {
         "cuts" => Goal::Count(50_000),
@@ -307,7 +330,7 @@ fn ci_lanes() -> Vec<Lane> {
         "codec" => Goal::Count(10_000_000),
         _ => lane.goal,
     };
-    let lanes = lanes().into_iter().filter(|lane| lane.name != "schedules");
+    let lanes = lanes().into_iter().filter(|lane| !["schedules", "fleet"].contains(&lane.name));
     let lanes = lanes.map(|lane| Lane { goal: goal(&lane), ..lane });
     // Every operation of some workloads, where the others draw.
     lanes

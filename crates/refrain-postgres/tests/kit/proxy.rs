@@ -1,6 +1,7 @@
-//! A network that can be cut.
+//! A network that can be cut, or stall.
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -9,7 +10,14 @@ use super::server::{runtime, wait};
 /// Passes bytes on to a server, until it is cut.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    is_cut: watch::Sender<bool>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Stalled,
+    Cut,
 }
 
 impl Proxy {
@@ -21,36 +29,58 @@ impl Proxy {
     pub(crate) fn in_turn(servers: Vec<u16>) -> Self {
         let listener = wait(TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (is_cut, cut) = watch::channel(false);
+        let (state, watched) = watch::channel(State::Open);
         runtime().spawn(async move {
             for server in servers.into_iter().cycle() {
                 let Ok((client, _)) = listener.accept().await else { return };
-                tokio::spawn(pass_on(client, server, cut.clone()));
+                tokio::spawn(pass_on(client, server, watched.clone()));
             }
         });
-        Self { port, is_cut }
+        Self { port, state }
     }
 
     /// Breaks every connection, and refuses new ones.
     pub(crate) fn cut(&self) {
-        self.is_cut.send_replace(true);
+        self.state.send_replace(State::Cut);
+    }
+
+    /// Keeps what comes, in both directions, until it is mended or cut.
+    pub(crate) fn stall(&self) {
+        self.state.send_replace(State::Stalled);
     }
 
     pub(crate) fn mend(&self) {
-        self.is_cut.send_replace(false);
+        self.state.send_replace(State::Open);
     }
 }
 
-async fn pass_on(mut client: TcpStream, server: u16, mut cut: watch::Receiver<bool>) {
-    if *cut.borrow() {
+async fn pass_on(mut client: TcpStream, server: u16, mut state: watch::Receiver<State>) {
+    let is_cut = |state: &State| *state == State::Cut;
+    if is_cut(&state.borrow()) {
         return;
     }
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     for stream in [&client, &server] {
         stream.set_nodelay(true).unwrap();
     }
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let (up, down) = (state.clone(), state.clone());
     tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = cut.wait_for(|cut| *cut) => {}
+        _ = async { tokio::join!(copy(from_client, to_server, up), copy(from_server, to_client, down)) } => {}
+        _ = state.wait_for(is_cut) => {}
     }
+}
+
+/// Copies until one end closes, and closes the other one.
+async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut state: watch::Receiver<State>) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        let is_flowing = state.wait_for(|state| *state != State::Stalled).await.is_ok();
+        if read == 0 || !is_flowing || to.write_all(&buffer[..read]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
 }

@@ -27,9 +27,12 @@ impl Server {
 
     pub(crate) fn start(settings: &[&str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server.sh");
-        let script = Command::new(script)
-            .arg(binaries())
+        let binaries = binaries().expect(
+            "these tests need PostgreSQL's server: install postgresql, or name the directory of \
+             its binaries in REFRAIN_POSTGRES",
+        );
+        let script = Command::new(script())
+            .arg(binaries)
             .arg(port.to_string())
             .args(settings)
             .stdin(Stdio::piped())
@@ -89,15 +92,21 @@ pub(crate) fn wait<T: Send + 'static>(future: impl Future<Output = T> + Send + '
     answer.recv().expect("the future does not panic")
 }
 
-/// The newest installed version, or the one in `REFRAIN_POSTGRES`.
-fn binaries() -> PathBuf {
+/// The directory of the newest installed version's binaries, or the one in `REFRAIN_POSTGRES`.
+pub(crate) fn binaries() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("REFRAIN_POSTGRES") {
-        return named.into();
+        return Some(named.into());
     }
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let versions = installed.map(|entry| entry.path().join("bin")).filter(|bin| bin.is_dir());
-    versions.max().expect(
-        "these tests need PostgreSQL's server: install postgresql, or name the directory of its \
-         binaries in REFRAIN_POSTGRES",
-    )
+    installed.map(|entry| entry.path().join("bin")).filter(|bin| bin.is_dir()).max()
+}
+
+/// The script beside these files, also for a program of another package.
+fn script() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let own = package.join("tests/server.sh");
+    if own.exists() {
+        return own;
+    }
+    package.join("../../crates/refrain-postgres/tests/server.sh")
 }
