@@ -108,21 +108,21 @@ impl Claim {
         }
     }
 
-    /// Stores checkpoint number `number`, counted from 1.
-    async fn store_checkpoint(
+    /// Stores all checkpoints of the run: an earlier one may not have arrived.
+    async fn store_checkpoints(
         fleet: Arc<Fleet>,
         (address, attempt): (Uuid, Uuid),
-        number: usize,
-        data: Bytes,
+        checkpoints: Vec<Bytes>,
     ) -> Result<()> {
-        let count = i32::try_from(number).unwrap_or(i32::MAX);
+        let number = checkpoints.len();
+        let data: Vec<&[u8]> = checkpoints.iter().map(|data| &data[..]).collect();
         let sql = &fleet.statements.checkpoint;
-        let given: Parameters<'_> = &[&address, &attempt, &count, &&data[..]];
+        let given: Parameters<'_> = &[&address, &attempt, &data];
         let rows = fleet.query(sql, given).await.map_err(unavailable)?;
         if !rows.is_empty() {
             return Ok(());
         }
-        // An earlier try may have stored it.
+        // A later one may have been stored meanwhile.
         let seen = fleet.find(address).await.map_err(unavailable)?;
         match seen {
             Some(seen) if seen.attempt == attempt && seen.checkpoints.len() >= number => Ok(()),
@@ -188,12 +188,12 @@ impl backend::Claim for Claim {
     }
 
     fn checkpoint(&mut self, data: Bytes) -> Ticket<()> {
-        self.past.checkpoints.push(data.clone());
-        let number = self.past.checkpoints.len();
+        self.past.checkpoints.push(data);
+        let checkpoints = self.past.checkpoints.clone();
         let (ticket, promise) = Ticket::new();
         let fleet = Arc::clone(&self.fleet);
         let stored =
-            Self::store_checkpoint(Arc::clone(&fleet), (self.address, self.attempt), number, data);
+            Self::store_checkpoints(Arc::clone(&fleet), (self.address, self.attempt), checkpoints);
         fleet.runtime.spawn(async move { promise.fulfil(stored.await) });
         ticket
     }

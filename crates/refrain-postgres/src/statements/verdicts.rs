@@ -52,16 +52,16 @@ impl Texts<'_> {
         }
     }
 
-    /// Adds checkpoint number `$3`, counted from 1.
+    /// Stores all checkpoints of a run, unless a later statement has stored more.
     pub(super) fn checkpoint(&self) -> Sql {
         let schema = self.schema;
         Sql {
             text: format!(
-                "UPDATE {schema}.key SET checkpoints = array_append(checkpoints, $4) \
+                "UPDATE {schema}.key SET checkpoints = $3 \
                  WHERE address = $1 AND attempt = $2 AND state = 1 \
-                 AND coalesce(cardinality(checkpoints), 0) = $3 - 1 RETURNING waited"
+                 AND coalesce(cardinality(checkpoints), 0) <= cardinality($3) RETURNING waited"
             ),
-            types: vec![Type::UUID, Type::UUID, Type::INT4, Type::BYTEA],
+            types: vec![Type::UUID, Type::UUID, Type::BYTEA_ARRAY],
         }
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Proxy {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
+    /// What the servers say is kept.
+    Deaf,
     Stalled,
     Cut,
 }
@@ -49,6 +51,11 @@ impl Proxy {
         self.state.send_replace(State::Stalled);
     }
 
+    /// Keeps what the servers say, until it is mended or cut.
+    pub(crate) fn stall_answers(&self) {
+        self.state.send_replace(State::Deaf);
+    }
+
     pub(crate) fn mend(&self) {
         self.state.send_replace(State::Open);
     }
@@ -67,17 +74,22 @@ async fn pass_on(mut client: TcpStream, server: u16, mut state: watch::Receiver<
     let (from_server, to_server) = server.split();
     let (up, down) = (state.clone(), state.clone());
     tokio::select! {
-        _ = async { tokio::join!(copy(from_client, to_server, up), copy(from_server, to_client, down)) } => {}
+        _ = async { tokio::join!(copy(from_client, to_server, up, &[State::Stalled]), copy(from_server, to_client, down, &[State::Deaf, State::Stalled])) } => {}
         _ = state.wait_for(is_cut) => {}
     }
 }
 
-/// Copies until one end closes, and closes the other one.
-async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut state: watch::Receiver<State>) {
+/// Copies until one end closes, and closes the other one. In some states it stands still.
+async fn copy(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut state: watch::Receiver<State>,
+    still: &[State],
+) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        let is_flowing = state.wait_for(|state| *state != State::Stalled).await.is_ok();
+        let is_flowing = state.wait_for(|state| !still.contains(state)).await.is_ok();
         if read == 0 || !is_flowing || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
