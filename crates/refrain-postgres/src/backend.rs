@@ -231,9 +231,17 @@ impl Fleet {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
-        let repeated = self.until_known(sql, given);
-        let known = tokio::time::timeout(self.patience, repeated);
-        Ok(known.await.unwrap_or(Err(Trouble::Slow))?.rows)
+        Ok(self.in_time(sql, given).await?.rows)
+    }
+
+    /// As [`query`](Self::query), and says whether the statement was sent more than once.
+    pub(crate) async fn in_time(
+        &self,
+        sql: &Sql,
+        given: Parameters<'_>,
+    ) -> Result<Known, Trouble> {
+        let known = tokio::time::timeout(self.patience, self.until_known(sql, given));
+        known.await.unwrap_or(Err(Trouble::Slow))
     }
 
     /// Runs a statement until its outcome is known.

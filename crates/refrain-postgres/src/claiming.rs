@@ -8,7 +8,7 @@ use refrain::{Error, Result};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::backend::{Fleet, Undo, request_id, unavailable};
+use crate::backend::{Fleet, Known, Undo, request_id, unavailable};
 use crate::claim::Claim;
 use crate::job::{Job, Outcome, Reply, Wanted, Work};
 use crate::link::Parameters;
@@ -117,18 +117,31 @@ impl Claiming {
                 return Ok(Verdict::Again);
             }
             state::DURABLE | state::INTERRUPTED if !seen.expired => {
-                let session = fleet.session.id();
-                let given: Parameters<'_> =
-                    &[&wanted.address, &seen.attempt, &wanted.attempt, &session];
-                let rows = fleet.query(&fleet.statements.judge, given).await.inspect_err(|_| {
+                let taken = self.take_interrupted(wanted, seen.attempt).await;
+                let taken = taken.inspect_err(|_| {
                     fleet.undo(Undo::GiveUp, wanted.address, wanted.attempt);
                 })?;
-                return Ok(if rows.is_empty() { Verdict::Again } else { Verdict::Interrupted });
+                return Ok(if taken { Verdict::Interrupted } else { Verdict::Again });
             }
             _ => {}
         }
         let taken = self.take(wanted, seen.attempt).await?;
         Ok(if taken { Verdict::Won } else { Verdict::Again })
+    }
+
+    /// Takes an interrupted run, in order to judge it.
+    async fn take_interrupted(&self, wanted: &Wanted, old: Uuid) -> Result<bool, Trouble> {
+        let (address, attempt) = (wanted.address, wanted.attempt);
+        let session = self.fleet.session.id();
+        let given: Parameters<'_> = &[&address, &old, &attempt, &session];
+        let sql = &self.fleet.statements.judge;
+        let Known { rows, is_repeated } = self.fleet.in_time(sql, given).await?;
+        if !rows.is_empty() || !is_repeated {
+            return Ok(!rows.is_empty());
+        }
+        // An earlier try, whose answer was lost, may have taken it. The row would then pass for a
+        // claim of this attempt's own, and the run begin anew.
+        Ok(self.fleet.find(address).await?.is_some_and(|seen| seen.attempt == attempt))
     }
 
     /// Takes over a key whose last use is over.

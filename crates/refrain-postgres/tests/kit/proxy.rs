@@ -89,7 +89,8 @@ async fn copy(
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        let is_flowing = state.wait_for(|state| !still.contains(state)).await.is_ok();
+        let state = state.wait_for(|state| !still.contains(state)).await;
+        let is_flowing = state.is_ok_and(|state| *state != State::Cut);
         if read == 0 || !is_flowing || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }

@@ -1,17 +1,55 @@
 //! Answers that are lost or late, one for each statement that a call repeats.
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use refrain::{Error, Outcome, Store};
+use tokio_postgres::Client;
 
 use crate::kit::proxy::Proxy;
-use crate::kit::room::{Room, execute, operation};
+use crate::kit::room::{Room, client, execute, operation, until};
 use crate::kit::server::{Server, address, runtime};
+
+/// Longer than any of these tests holds an answer back.
+const LONG: Duration = Duration::from_secs(20);
 
 /// A store behind a network of its own.
 fn behind(network: &Proxy, room: &Room, patience: Duration) -> Store {
     let builder = room.builder().node("behind").patience(patience);
     runtime().block_on(builder.connect(&address(network.port))).unwrap()
+}
+
+/// Locks a key's row, so that the next statement which changes it waits.
+fn lock(room: &Room) -> Client {
+    let locker = client();
+    let sql = room.sql("BEGIN; SELECT 1 FROM SCHEMA.key FOR UPDATE");
+    runtime().block_on(locker.batch_execute(&sql)).unwrap();
+    locker
+}
+
+/// Lets the statement that waits for the row take effect, and loses its answer.
+fn lose_its_answer(room: &Room, network: &Proxy, locker: &Client) {
+    until("a statement waits for the row", || {
+        room.ask(
+            "SELECT count(*) > 0 FROM pg_stat_activity \
+             WHERE wait_event_type = 'Lock' AND query LIKE '%\"SCHEMA\".key%'",
+        )
+    });
+    network.stall_answers();
+    let before: String = row(room);
+    runtime().block_on(locker.batch_execute("COMMIT")).unwrap();
+    until("the statement takes effect", || row(room) != before);
+    network.cut();
+    network.mend();
+}
+
+/// The row of the only key; empty if there is none.
+fn row(room: &Room) -> String {
+    room.ask("SELECT coalesce(max(k::text), '') FROM SCHEMA.key k")
+}
+
+fn thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    std::thread::Builder::new().spawn(work).unwrap()
 }
 
 /// The second checkpoint was answered with `Fenced`, though the claim was this node's all the time.
@@ -33,4 +71,25 @@ fn a_checkpoint_is_stored_though_the_one_before_has_not_arrived() {
         panic!("the run was interrupted");
     };
     assert_eq!(attempt.checkpoints(), ["first", "second"]);
+}
+
+/// The run was begun anew, as the first attempt and without its checkpoints: a claim's nonce that
+/// was found in the row was taken for that of a new claim.
+#[test]
+fn an_interrupted_run_is_interrupted_though_the_answer_that_took_it_is_lost() {
+    let room = Room::new();
+    let asked = operation("interrupted").durable();
+    let mut permit = execute(&room.open("first"), &asked);
+    permit.checkpoint("far").wait().unwrap();
+    drop(permit);
+    until("the run is given up", || room.ask("SELECT bool_and(state = 2) FROM SCHEMA.key"));
+    let network = Proxy::to(Server::shared().port);
+    let store = behind(&network, &room, LONG);
+    let locker = lock(&room);
+    let asking = thread(move || store.begin(&asked).wait());
+    lose_its_answer(&room, &network, &locker);
+    match asking.join().unwrap().unwrap() {
+        Outcome::Interrupted(attempt) => assert_eq!(attempt.checkpoints(), ["far"]),
+        other => panic!("it was interrupted: {other:?}"),
+    }
 }
