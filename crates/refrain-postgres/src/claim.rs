@@ -141,8 +141,10 @@ impl Claim {
         });
         if rows.map_err(unavailable)?.is_empty() {
             // An earlier try may have begun it.
-            let seen = self.fleet.find(self.address).await.map_err(unavailable)?;
-            if seen.is_none_or(|seen| seen.attempt != new) {
+            let seen = self.fleet.find(self.address).await.inspect_err(|_| {
+                self.fleet.undo(Undo::GiveUp, self.address, new);
+            });
+            if seen.map_err(unavailable)?.is_none_or(|seen| seen.attempt != new) {
                 self.hold = None;
                 return Err(Error::Fenced);
             }

@@ -16,7 +16,7 @@ use crate::claim::Claim;
 use crate::job::{Job, Outcome, Reply, Work};
 use crate::link::Parameters;
 use crate::session::millis;
-use crate::statements::state;
+use crate::statements::{Seen, state};
 use crate::trouble::{TransactionError, Trouble};
 
 /// The ways in which a claim ends without a record.
@@ -73,9 +73,24 @@ impl Claim {
                 Ok(None)
             }
             // An earlier try, whose answer was lost, may have deleted the row.
-            None if matches!(ending, Ending::Release) && is_repeated => Ok(None),
+            None if matches!(ending, Ending::Release) && is_repeated => {
+                if self.is_taken().await? {
+                    Err(Error::Fenced)
+                } else {
+                    Ok(None)
+                }
+            }
             None => Err(Error::Fenced),
         }
+    }
+
+    /// Returns whether another node has taken this run over, or has completed it.
+    async fn is_taken(&self) -> Result<bool> {
+        let Some(seed) = self.past.seed else { return Ok(false) };
+        Ok(self.found().await?.is_some_and(|seen| {
+            seen.request_id == self.past.request_id.as_str()
+                || seen.first.is_some_and(|first| self.fleet.addresses.seed(first) == seed)
+        }))
     }
 
     async fn send(&self, ending: Ending) -> Result<Known, Trouble> {
@@ -151,14 +166,18 @@ impl Claim {
     /// have tried to write one.
     async fn committed(&self, waited: bool) -> Result<Record> {
         self.tell(waited);
-        let seen = self.fleet.find_until(self.address, None).await.map_err(unavailable)?;
-        match seen {
+        match self.found().await? {
             Some(seen) if seen.attempt == self.attempt => {
                 self.fleet.record(&seen).map_err(unavailable)
             }
             // It has expired by now, and the key is another's.
             _ => Err(Error::Fenced),
         }
+    }
+
+    /// Reads the key's row, for as long as that takes.
+    async fn found(&self) -> Result<Option<Seen>> {
+        self.fleet.find_until(self.address, None).await.map_err(unavailable)
     }
 
     /// Wakes those on other nodes who wait for the key.

@@ -93,3 +93,25 @@ fn an_interrupted_run_is_interrupted_though_the_answer_that_took_it_is_lost() {
         other => panic!("it was interrupted: {other:?}"),
     }
 }
+
+/// The release was acknowledged, and the run stayed interrupted.
+#[test]
+fn a_release_that_comes_too_late_is_fenced_though_it_is_repeated() {
+    let room = Room::new();
+    let asked = operation("released").durable();
+    let network = Proxy::to(Server::shared().port);
+    let store = behind(&network, &room, LONG);
+    let permit = execute(&store, &asked);
+    network.cut();
+    room.run("UPDATE SCHEMA.session SET dead = true WHERE node = 'behind'");
+    let other = room.open("other");
+    let Outcome::Interrupted(attempt) = other.begin(&asked).wait().unwrap() else {
+        panic!("its node is dead");
+    };
+    // Long enough for a first try.
+    let release = permit.release().wait_timeout(Duration::from_millis(500)).unwrap_err();
+    network.mend();
+    let released = release.wait();
+    assert!(matches!(released, Err(Error::Fenced)), "{released:?}");
+    drop(attempt);
+}
