@@ -235,11 +235,7 @@ impl Fleet {
     }
 
     /// As [`query`](Self::query), and says whether the statement was sent more than once.
-    pub(crate) async fn in_time(
-        &self,
-        sql: &Sql,
-        given: Parameters<'_>,
-    ) -> Result<Known, Trouble> {
+    pub(crate) async fn in_time(&self, sql: &Sql, given: Parameters<'_>) -> Result<Known, Trouble> {
         let known = tokio::time::timeout(self.patience, self.until_known(sql, given));
         known.await.unwrap_or(Err(Trouble::Slow))
     }

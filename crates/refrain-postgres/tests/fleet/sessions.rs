@@ -81,3 +81,22 @@ async fn a_claim_that_its_own_node_has_given_up_keeps_nobody_out() {
         .unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_served_on_the_runtime_that_is_given() {
+    let home = Home::new();
+    let address = Database::shared().address();
+    let builder = Postgres::builder().schema(home.schema());
+    builder.clone().migrate(&address).await.unwrap();
+    let guest = builder.runtime(tokio::runtime::Handle::current());
+    let store = guest.connect(&address).await.unwrap();
+    let Outcome::Execute(permit) = store.begin(&operation("a")).await.unwrap() else {
+        panic!("the key is free");
+    };
+    permit.complete(&Response::new(Bytes::from("done"))).await.unwrap();
+
+    // A thread without a runtime waits all the same.
+    let on_a_thread = std::thread::spawn(move || store.begin(&operation("a")).wait().unwrap());
+    let replayed = tokio::task::spawn_blocking(|| on_a_thread.join().unwrap()).await.unwrap();
+    assert!(matches!(replayed, Outcome::Replay(_)), "{replayed:?}");
+}
