@@ -25,6 +25,8 @@ mod queue;
 mod ring;
 mod schema;
 mod session;
+#[cfg(feature = "sqlx")]
+pub mod sqlx;
 mod statements;
 mod sweep;
 mod transaction;

@@ -21,8 +21,35 @@ use crate::trouble::{TransactionError, Trouble};
 /// The tries of one record, each in the slot of time that the last one has named.
 const TRIES: usize = 8;
 
+/// The parameters of a statement.
+pub(crate) type Given<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A transaction of the caller's, whatever its driver.
+pub(crate) trait Theirs: Send {
+    type Row: Send;
+
+    /// Runs a statement and returns its first row. It is not prepared for good: the connection may
+    /// be a pooler's.
+    fn run(
+        &mut self,
+        sql: &Sql,
+        given: Given<'_>,
+    ) -> impl Future<Output = Result<Option<Self::Row>>> + Send;
+
+    /// Reads a row that [`Draft::guess_again`] has asked for.
+    fn read(row: &Self::Row) -> Result<Found>;
+}
+
+/// The state of the store and of a key, as a transaction sees them.
+pub(crate) struct Found {
+    pub(crate) store: Uuid,
+    pub(crate) attempt: Option<Uuid>,
+    pub(crate) state: Option<i16>,
+    pub(crate) now_ms: i64,
+}
+
 /// A record that is to be written in a transaction.
-struct Draft {
+pub(crate) struct Draft {
     fleet: Arc<Fleet>,
     completion: Completion,
 }
@@ -30,7 +57,7 @@ struct Draft {
 impl Draft {
     /// Notes in the claim that a transaction may complete the operation, and returns what it is to
     /// write.
-    fn of(permit: &mut Permit, response: &Response<Bytes>) -> Result<Self> {
+    pub(crate) fn of(permit: &mut Permit, response: &Response<Bytes>) -> Result<Self> {
         let claim = permit.claim_mut::<Claim>().ok_or(Error::Ended)?;
         let fleet = Arc::clone(&claim.fleet);
         let kept = fleet.rules.keep(response);
@@ -39,30 +66,30 @@ impl Draft {
         Ok(Self { completion: claim.encoded(&completion), fleet })
     }
 
-    async fn write(&self, transaction: &Transaction<'_>) -> Result<()> {
+    pub(crate) async fn write<T: Theirs>(&self, mut transaction: T) -> Result<()> {
         let mut guess = self.fleet.ring.guess(self.completion.ttl_ms);
         for _ in 0..TRIES {
-            if self.write_once(transaction, guess).await? {
+            if self.write_once(&mut transaction, guess).await? {
                 return Ok(());
             }
-            guess = self.guess_again(transaction).await?;
+            guess = self.guess_again(&mut transaction).await?;
         }
         Err(unavailable(Trouble::Restless))
     }
 
     /// Writes the record into the table of a slot of time, if that is the one in which it expires,
     /// or the next.
-    async fn write_once(&self, transaction: &Transaction<'_>, guess: i64) -> Result<bool> {
+    async fn write_once<T: Theirs>(&self, transaction: &mut T, guess: i64) -> Result<bool> {
         let ring = &self.fleet.ring;
         let sql = &self.fleet.statements.complete[ring.slot(guess)];
         let window = ring.window(guess);
         let given = self.completion.parameters(&guess, &window);
-        Ok(!query(transaction, sql, &given).await?.is_empty())
+        Ok(transaction.run(sql, &given).await?.is_some())
     }
 
     /// Looks why nothing was written. Returns the slot of time, by the database's clock, if that
     /// was the reason.
-    async fn guess_again(&self, transaction: &Transaction<'_>) -> Result<i64> {
+    async fn guess_again<T: Theirs>(&self, transaction: &mut T) -> Result<i64> {
         let schema = &self.fleet.schema;
         let sql = Sql {
             text: format!(
@@ -72,10 +99,8 @@ impl Draft {
             ),
             types: vec![Type::UUID],
         };
-        let rows = query(transaction, &sql, &[&self.completion.address]).await?;
-        let elsewhere = || unavailable(Trouble::Transaction(TransactionError::Elsewhere));
-        let row = rows.first().ok_or_else(elsewhere)?;
-        let found = Found::read(row).map_err(Trouble::Database).map_err(unavailable)?;
+        let row = transaction.run(&sql, &[&self.completion.address]).await?;
+        let found = T::read(&row.ok_or_else(elsewhere)?)?;
         if found.store != self.fleet.addresses.store() {
             return Err(elsewhere());
         }
@@ -91,40 +116,35 @@ impl Draft {
     }
 }
 
-/// The state of the store and of a key, as a transaction sees them.
-struct Found {
-    store: Uuid,
-    attempt: Option<Uuid>,
-    state: Option<i16>,
-    now_ms: i64,
+/// The error of a transaction in a database without the store.
+pub(crate) fn elsewhere() -> Error {
+    unavailable(Trouble::Transaction(TransactionError::Elsewhere))
 }
 
-impl Found {
-    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
-        Ok(Self {
-            store: row.try_get(0)?,
-            attempt: row.try_get(1)?,
-            state: row.try_get(2)?,
-            now_ms: row.try_get(3)?,
-        })
-    }
-}
+impl Theirs for &Transaction<'_> {
+    type Row = Row;
 
-/// Runs a statement in the caller's transaction, without preparing it: the connection may be a
-/// pooler's.
-async fn query(
-    transaction: &Transaction<'_>,
-    sql: &Sql,
-    given: &[&(dyn ToSql + Sync)],
-) -> Result<Vec<Row>> {
-    let typed: Vec<(&(dyn ToSql + Sync), Type)> =
-        given.iter().copied().zip(sql.types.iter().cloned()).collect();
-    transaction.query_typed(&sql.text, &typed).await.map_err(Trouble::Database).map_err(|trouble| {
-        match trouble.is_no_table() {
-            true => unavailable(Trouble::Transaction(TransactionError::Elsewhere)),
-            false => unavailable(trouble),
+    async fn run(&mut self, sql: &Sql, given: Given<'_>) -> Result<Option<Row>> {
+        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+            given.iter().copied().zip(sql.types.iter().cloned()).collect();
+        match self.query_typed(&sql.text, &typed).await.map_err(Trouble::Database) {
+            Ok(rows) => Ok(rows.into_iter().next()),
+            Err(trouble) if trouble.is_no_table() => Err(elsewhere()),
+            Err(trouble) => Err(unavailable(trouble)),
         }
-    })
+    }
+
+    fn read(row: &Row) -> Result<Found> {
+        let found = || {
+            Ok(Found {
+                store: row.try_get(0)?,
+                attempt: row.try_get(1)?,
+                state: row.try_get(2)?,
+                now_ms: row.try_get(3)?,
+            })
+        };
+        found().map_err(Trouble::Database).map_err(unavailable)
+    }
 }
 
 /// Completes an operation inside a transaction of the caller's, on the same database.

@@ -4,37 +4,45 @@ use http::header::HeaderValue;
 use refrain::{Error, Operation, Outcome, Permit, Record, Result};
 use refrain_postgres::TransactionError;
 
+use crate::driver::{DRIVERS, End};
 use crate::kit::room::{body, client, execute, operation, replayed, response, until};
 use crate::{balance, bank, cause, commit, complete_in, paid, pay, roll_back, unpaid};
 
 #[test]
 fn a_committed_record_is_there_beside_the_callers_rows() {
-    let room = bank();
-    let store = room.open("this");
-    let mut permit = execute(&store, &operation("paid"));
-    let mut client = client();
-    let transaction = pay(&room, &mut client);
-    complete_in(&mut permit, &transaction, &response("paid")).unwrap();
-    assert_eq!((balance(&room, 1), bodies(&room)), (100, 0));
-    commit(transaction);
-    assert_eq!((balance(&room, 1), bodies(&room)), (95, 1));
-    // Another node needs nobody's verdict.
-    assert_eq!(replayed(&room.open("other"), &operation("paid")), "paid");
-    let record = permit.complete(&response("paid")).wait().unwrap();
-    assert_eq!(record.response().unwrap().headers()["x-kind"], "transfer");
-    assert_eq!(replayed(&store, &operation("paid")), "paid");
+    for driver in DRIVERS {
+        let room = bank();
+        let store = room.open("this");
+        let mut permit = execute(&store, &operation("paid"));
+        driver.transfer(&room, &mut permit, &response("paid"), |told| {
+            told.unwrap();
+            assert_eq!((balance(&room, 1), bodies(&room)), (100, 0));
+            End::Commit
+        });
+        assert_eq!((balance(&room, 1), bodies(&room)), (95, 1), "{driver:?}");
+        // Another node needs nobody's verdict.
+        assert_eq!(replayed(&room.open("other"), &operation("paid")), "paid");
+        let record = permit.complete(&response("paid")).wait().unwrap();
+        assert_eq!(record.response().unwrap().headers()["x-kind"], "transfer");
+        assert_eq!(replayed(&store, &operation("paid")), "paid");
+    }
 }
 
 #[test]
 fn a_rollback_leaves_the_key_and_the_rows_as_they_were() {
     let room = bank();
     let store = room.open("this");
-    for asked in [operation("volatile"), operation("durable").durable()] {
+    for (driver, asked) in DRIVERS.iter().flat_map(|driver| {
+        [(driver, operation("volatile")), (driver, operation("durable").durable())]
+    }) {
         let mut permit = execute(&store, &asked);
         let row = "SELECT string_agg(k::text, ' ') FROM SCHEMA.key k";
         let before: String = room.ask(row);
-        unpaid(&room, &mut permit, &response("unpaid"));
-        assert_eq!(room.ask::<String>(row), before);
+        driver.transfer(&room, &mut permit, &response("unpaid"), |told| {
+            told.unwrap();
+            End::RollBack
+        });
+        assert_eq!(room.ask::<String>(row), before, "{driver:?}");
         assert_eq!((balance(&room, 1), bodies(&room)), (100, 0));
         permit.release().wait().unwrap();
         execute(&store, &asked).release().wait().unwrap();

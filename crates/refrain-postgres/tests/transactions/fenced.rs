@@ -2,25 +2,27 @@
 
 use refrain::Error;
 
+use crate::driver::{DRIVERS, End};
 use crate::kit::room::{body, client, execute, operation, replayed, response};
 use crate::{balance, bank, commit, complete_in, paid, pay, roll_back};
 
 #[test]
-fn a_node_that_lost_its_claim_is_fenced_inside_its_transaction() {
-    let room = bank();
-    let (store, other) = (room.open("this"), room.open("other"));
-    let mut permit = execute(&store, &operation("lost"));
-    room.run("UPDATE SCHEMA.session SET dead = true WHERE node = 'this'");
-    execute(&other, &operation("lost")).complete(&response("theirs")).wait().unwrap();
+fn p17_a_node_that_lost_its_claim_is_fenced_inside_its_transaction() {
+    for driver in DRIVERS {
+        let room = bank();
+        let (store, other) = (room.open("this"), room.open("other"));
+        let mut permit = execute(&store, &operation("lost"));
+        room.run("UPDATE SCHEMA.session SET dead = true WHERE node = 'this'");
+        execute(&other, &operation("lost")).complete(&response("theirs")).wait().unwrap();
 
-    let mut client = client();
-    let transaction = pay(&room, &mut client);
-    let told = complete_in(&mut permit, &transaction, &response("ours"));
-    assert!(matches!(told, Err(Error::Fenced)), "{told:?}");
-    roll_back(transaction);
-    assert!(matches!(permit.complete(&response("ours")).wait(), Err(Error::Fenced)));
-    assert_eq!(balance(&room, 1), 100);
-    assert_eq!(replayed(&store, &operation("lost")), "theirs");
+        driver.transfer(&room, &mut permit, &response("ours"), |told| {
+            assert!(matches!(told, Err(Error::Fenced)), "{driver:?}: {told:?}");
+            End::RollBack
+        });
+        assert!(matches!(permit.complete(&response("ours")).wait(), Err(Error::Fenced)));
+        assert_eq!(balance(&room, 1), 100);
+        assert_eq!(replayed(&store, &operation("lost")), "theirs");
+    }
 }
 
 #[test]
@@ -36,7 +38,7 @@ fn a_dead_session_whose_key_nobody_took_may_still_commit() {
 
 /// Whoever takes over waits for the row, and sees what the transaction has come to.
 #[test]
-fn a_take_over_and_an_open_transaction_do_not_both_win() {
+fn p17_a_take_over_and_an_open_transaction_do_not_both_win() {
     let room = bank();
     let (store, other) = (room.open("this"), room.open("other"));
     for is_committed in [true, false] {

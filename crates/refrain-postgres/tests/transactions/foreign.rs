@@ -1,11 +1,11 @@
 //! Transactions in another database than the store's.
 
 use refrain_postgres::{Postgres, TransactionError};
-use tokio_postgres::NoTls;
 
+use crate::driver::DRIVERS;
 use crate::kit::room::{address, execute, operation, response};
 use crate::kit::server::{Server, runtime};
-use crate::{bank, cause, complete_in, roll_back};
+use crate::{bank, cause};
 
 /// A database beside the one of the stores.
 fn another(name: &str) -> String {
@@ -35,17 +35,13 @@ fn refused(elsewhere: &str) {
 fn refused_for(room: &crate::Room, elsewhere: &str) {
     let store = room.open("this");
     let asked = operation("strayed");
-    let mut permit = execute(&store, &asked);
-    let mut client = runtime().block_on(async {
-        let (client, connection) = tokio_postgres::connect(elsewhere, NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client
-    });
-    let transaction = runtime().block_on(client.transaction()).unwrap();
-    let error = complete_in(&mut permit, &transaction, &response("strayed")).unwrap_err();
-    assert!(matches!(cause(&error), TransactionError::Elsewhere), "{error:?}");
-    roll_back(transaction);
-    let error = permit.complete(&response("strayed")).wait().unwrap_err();
-    assert!(matches!(cause(&error), TransactionError::RolledBack), "{error:?}");
-    execute(&store, &asked).release().wait().unwrap();
+    for driver in DRIVERS {
+        let mut permit = execute(&store, &asked);
+        let told = driver.complete_at(elsewhere, &mut permit, &response("strayed"));
+        let error = told.unwrap_err();
+        assert!(matches!(cause(&error), TransactionError::Elsewhere), "{driver:?}: {error:?}");
+        let error = permit.complete(&response("strayed")).wait().unwrap_err();
+        assert!(matches!(cause(&error), TransactionError::RolledBack), "{error:?}");
+        execute(&store, &asked).release().wait().unwrap();
+    }
 }

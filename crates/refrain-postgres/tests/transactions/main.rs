@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod driver;
 mod ends;
 mod fenced;
 mod foreign;
@@ -40,10 +41,18 @@ fn balance(room: &Room, account: i32) -> i64 {
 fn pay<'a>(room: &Room, client: &'a mut Client) -> Transaction<'a> {
     runtime().block_on(async {
         let transaction = client.transaction().await.unwrap();
-        let paid = room.sql("UPDATE SCHEMA.account SET balance = balance - 5 WHERE id = 1");
-        transaction.batch_execute(&paid).await.unwrap();
+        transaction.batch_execute(&paying(room)).await.unwrap();
         transaction
     })
+}
+
+/// Moves 5 from the first account in a transaction that has begun.
+fn pay_in(room: &Room, transaction: &Transaction<'_>) {
+    runtime().block_on(transaction.batch_execute(&paying(room))).unwrap();
+}
+
+fn paying(room: &Room) -> String {
+    room.sql("UPDATE SCHEMA.account SET balance = balance - 5 WHERE id = 1")
 }
 
 fn complete_in(
