@@ -111,6 +111,7 @@ impl Draft {
             (Some(_), _) => Ok(found.now_ms.saturating_add(self.completion.ttl_ms)
                 / self.fleet.ring.slot_ms()
                 + 1),
+            // Another node's, and gone; or the transaction's snapshot is older than the claim.
             (None, _) => Err(Error::Fenced),
         }
     }
@@ -183,11 +184,15 @@ pub trait CompleteIn {
     ///
     /// After any of them the transaction must be rolled back.
     ///
-    /// - [`Error::Fenced`]: another node has taken the key over.
+    /// - [`Error::Fenced`]: another node has taken the key over; or the transaction is
+    ///   `REPEATABLE READ` or `SERIALIZABLE`, and read its first row before the claim, so that it
+    ///   does not see the claim. Nothing is written, and the verdict is free.
     /// - [`Error::Ended`]: the operation has its verdict, an earlier transaction has completed it,
     ///   or its store has another backend. After an earlier transaction whose commit was not
     ///   answered, this says that it has committed; the verdict returns its record.
-    /// - [`Error::Unavailable`]: the database's error, or [`TransactionError::Elsewhere`].
+    /// - [`Error::Unavailable`]: the database's error, or [`TransactionError::Elsewhere`]. One of
+    ///   the database's is a serialization failure, where the transaction is not `READ COMMITTED`
+    ///   and a request on another node has begun to wait for the key since its snapshot.
     ///
     /// # Durability
     ///

@@ -10,6 +10,7 @@ mod foreign;
 mod layer;
 mod lost;
 mod open;
+mod snapshot;
 
 #[path = "../kit/mod.rs"]
 mod kit;
