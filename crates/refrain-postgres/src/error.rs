@@ -29,14 +29,19 @@ pub enum Error {
         schema: String,
     },
 
-    /// Another version of this crate set the schema up: upgrade this crate if its version is older,
-    /// and run [`Postgres::migrate`](crate::Postgres::migrate) if it is newer.
-    #[error("the schema has version {found}, and this version of the crate reads {supported}")]
+    /// The schema is of a version that this crate cannot use. If it is older, run
+    /// [`Postgres::migrate`](crate::Postgres::migrate); if it is newer, upgrade this crate.
+    #[error(
+        "the schema has version {found}, which serves crates of schema version {oldest_reader} to \
+         {found}, and this crate's is {supported}"
+    )]
     #[non_exhaustive]
     Version {
         /// The schema's.
         found: i32,
-        /// The one that this version of the crate reads.
+        /// The oldest whose crates may use the schema.
+        oldest_reader: i32,
+        /// The one that this crate sets up.
         supported: i32,
     },
 

@@ -8,10 +8,9 @@ use crate::Error;
 use crate::link::Link;
 use crate::ring::SLOTS_PER_TTL;
 use crate::session::millis;
+use crate::statements::VERSION;
 use crate::trouble::Trouble;
 
-/// The version that this crate makes and reads.
-pub(crate) const VERSION: i32 = 1;
 /// The shortest time whose records share a body table.
 const MIN_SLOT_MS: i64 = 1_000;
 
@@ -91,16 +90,27 @@ pub(crate) async fn read(link: &Link, schema: &str) -> Result<Meta, Error> {
     if link.query_text(&known).await?.is_empty() {
         return Err(Error::Missing { schema: schema.to_owned() });
     }
-    let text = format!("SELECT version, store, retention_ms, slot_ms FROM {quoted}.meta");
+    check_version(link, &quoted, schema).await?;
+    let text = format!("SELECT store, retention_ms, slot_ms FROM {quoted}.meta");
+    let rows = link.query_text(&text).await?;
+    let row = rows.first().ok_or_else(|| Error::Missing { schema: schema.to_owned() })?;
+    Ok(Meta {
+        store: row.try_get(0).map_err(Trouble::from)?,
+        retention_ms: row.try_get(1).map_err(Trouble::from)?,
+        slot_ms: row.try_get(2).map_err(Trouble::from)?,
+    })
+}
+
+/// Refuses a schema that this version cannot use. Later versions keep these two columns, whatever
+/// becomes of the others.
+async fn check_version(link: &Link, quoted: &str, schema: &str) -> Result<(), Error> {
+    let text = format!("SELECT version, oldest_reader FROM {quoted}.meta");
     let rows = link.query_text(&text).await?;
     let row = rows.first().ok_or_else(|| Error::Missing { schema: schema.to_owned() })?;
     let found: i32 = row.try_get(0).map_err(Trouble::from)?;
-    if found != VERSION {
-        return Err(Error::Version { found, supported: VERSION });
+    let oldest_reader: i32 = row.try_get(1).map_err(Trouble::from)?;
+    if (oldest_reader..=found).contains(&VERSION) {
+        return Ok(());
     }
-    Ok(Meta {
-        store: row.try_get(1).map_err(Trouble::from)?,
-        retention_ms: row.try_get(2).map_err(Trouble::from)?,
-        slot_ms: row.try_get(3).map_err(Trouble::from)?,
-    })
+    Err(Error::Version { found, oldest_reader, supported: VERSION })
 }

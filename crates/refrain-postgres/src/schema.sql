@@ -7,6 +7,9 @@ CREATE SCHEMA refrain;
 CREATE TABLE refrain.meta (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     version int4 NOT NULL,
+    -- The oldest version whose nodes may go on with these tables. A migration that only adds to them
+    -- leaves it.
+    oldest_reader int4 NOT NULL,
     -- Part of every address and of every downstream key.
     store uuid NOT NULL,
     -- The longest TTL of a record. With the width of a slot it decides which body table is free.
@@ -85,4 +88,4 @@ CREATE TABLE refrain.body_11 (attempt uuid PRIMARY KEY, address uuid NOT NULL, s
 ALTER TABLE refrain.body_11 ALTER payload SET STORAGE EXTERNAL;
 
 -- The retention, and an eighth of it rounded up: 24 hours and three.
-INSERT INTO refrain.meta (version, store, retention_ms, slot_ms) VALUES (1, gen_random_uuid(), 86400000, 10800000);
+INSERT INTO refrain.meta (version, oldest_reader, store, retention_ms, slot_ms) VALUES (1, 1, gen_random_uuid(), 86400000, 10800000);

@@ -139,7 +139,7 @@ async fn open(
     statements: &Statements,
 ) -> Result<State, Trouble> {
     let rows = link.query(&statements.open_session, &[&node, &millis(lease)]).await?;
-    let row = rows.first().ok_or(Trouble::Damaged("a new session has no row"))?;
+    let row = rows.first().ok_or(Trouble::Outdated)?;
     let now = Instant::now();
     Ok(State { id: row.try_get(0)?, steady_since: Some(now), told: (row.try_get(1)?, now) })
 }

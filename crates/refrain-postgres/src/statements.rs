@@ -14,6 +14,9 @@ pub(crate) use rows::{Done, Line, Seen};
 
 use crate::ring::SLOTS;
 
+/// The version of the schema that these statements are for, and that this crate makes.
+pub(crate) const VERSION: i32 = 1;
+
 pub(crate) mod state {
     pub(crate) const CLAIMED: i16 = 0;
     pub(crate) const DURABLE: i16 = 1;

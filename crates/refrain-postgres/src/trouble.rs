@@ -14,6 +14,9 @@ pub(crate) enum Trouble {
     /// The rows contradict each other.
     #[error("the store's tables are damaged: {0}")]
     Damaged(&'static str),
+    /// A migration has left this version behind.
+    #[error("the schema serves later versions of this crate only")]
+    Outdated,
     #[error("the key keeps changing")]
     Restless,
     #[error(transparent)]
@@ -55,7 +58,7 @@ impl Trouble {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Slow | Self::Restless => true,
-            Self::Closed | Self::Damaged(_) | Self::Transaction(_) => false,
+            Self::Closed | Self::Damaged(_) | Self::Outdated | Self::Transaction(_) => false,
             Self::Database(error) => match error.code() {
                 // The connection broke.
                 None => true,
@@ -94,7 +97,11 @@ impl Trouble {
             Self::Database(error) => error.code().is_none_or(|code| {
                 *code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("57P")
             }),
-            Self::Closed | Self::Damaged(_) | Self::Restless | Self::Transaction(_) => false,
+            Self::Closed
+            | Self::Damaged(_)
+            | Self::Outdated
+            | Self::Restless
+            | Self::Transaction(_) => false,
         }
     }
 }

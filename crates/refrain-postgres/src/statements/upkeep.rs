@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::{NOW_MS, Sql, Texts};
+use super::{NOW_MS, Sql, Texts, VERSION};
 
 impl Texts<'_> {
     pub(super) fn open_session(&self) -> Sql {
@@ -10,20 +10,23 @@ impl Texts<'_> {
         Sql {
             text: format!(
                 "INSERT INTO {schema}.session (node, lease_until) \
-                 VALUES ($1, statement_timestamp() + $2 * interval '1 millisecond') \
+                 SELECT $1, statement_timestamp() + $2 * interval '1 millisecond' \
+                 FROM {schema}.meta m WHERE m.oldest_reader <= {VERSION} \
                  RETURNING id, {NOW_MS}"
             ),
             types: vec![Type::TEXT, Type::INT8],
         }
     }
 
+    /// Renews the lease, unless the schema no longer serves this version.
     pub(super) fn renew(&self) -> Sql {
         let schema = self.schema;
         Sql {
             text: format!(
-                "UPDATE {schema}.session \
+                "UPDATE {schema}.session s \
                  SET lease_until = statement_timestamp() + $2 * interval '1 millisecond' \
-                 WHERE id = $1 AND NOT dead RETURNING id, {NOW_MS}"
+                 FROM {schema}.meta m WHERE s.id = $1 AND NOT s.dead \
+                 AND m.oldest_reader <= {VERSION} RETURNING s.id, {NOW_MS}"
             ),
             types: vec![Type::INT8, Type::INT8],
         }
