@@ -65,7 +65,9 @@ impl Citation {
         let path = self.module.replace("::", "/");
         // Unit tests stand in their module's file, or in one of their own.
         let beside = path.strip_suffix("/tests").unwrap_or(&path);
-        let files = ["src", "src/engine", "tests", "tests/proof"].into_iter().flat_map(|room| {
+        let fleet = "crates/refrain-postgres/tests";
+        let rooms = ["src", "src/engine", "tests", "tests/proof", fleet];
+        let files = rooms.into_iter().flat_map(|room| {
             let in_room = |path: &str| root().join(room).join(path);
             let in_proof = path.replace("proof/", "tests/");
             [beside, &path, &in_proof].map(in_room)

@@ -186,7 +186,7 @@ pub trait CompleteIn {
     ///
     /// - [`Error::Fenced`]: another node has taken the key over; or the transaction is
     ///   `REPEATABLE READ` or `SERIALIZABLE`, and read its first row before the claim, so that it
-    ///   does not see the claim. Nothing is written, and the verdict is free.
+    ///   does not see the claim. Nothing is written, and the key is as it was.
     /// - [`Error::Ended`]: the operation has its verdict, an earlier transaction has completed it,
     ///   or its store has another backend. After an earlier transaction whose commit was not
     ///   answered, this says that it has committed; the verdict returns its record.

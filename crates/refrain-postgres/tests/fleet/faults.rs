@@ -126,7 +126,7 @@ async fn in_the_strict_mode_an_effect_that_was_not_recorded_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_cannot_record_what_another_has_taken_over() {
+async fn p17_a_stopped_server_cannot_record_what_another_has_taken_over() {
     let home = Home::new();
     let (first, second) = (home.node(&LONG), home.node(&[]));
     let client = hold(&home, &first, "stopped-1").await;
@@ -181,7 +181,7 @@ async fn a_stopped_server_records_what_nobody_has_taken_over() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_cut_off_loses_its_keys_and_runs_nothing() {
+async fn p17_a_server_that_is_cut_off_loses_its_keys_and_runs_nothing() {
     let home = Home::new();
     let network = Proxy::to(Database::shared().port);
     let first = home.node_behind(&network, &LONG);

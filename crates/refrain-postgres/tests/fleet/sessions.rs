@@ -35,7 +35,7 @@ async fn outcome_at_once(store: &Store, operation: &Operation) -> Outcome {
 }
 
 #[tokio::test]
-async fn no_key_is_claimed_under_a_session_that_is_over() {
+async fn p17_no_key_is_claimed_under_a_session_that_is_over() {
     let over = [
         "UPDATE SCHEMA.session SET dead = true WHERE node = 'first'",
         "UPDATE SCHEMA.session SET lease_until = clock_timestamp() WHERE node = 'first'",

@@ -12,7 +12,7 @@ use crate::server::*;
 const UNVERIFIED: &str = r#"{"caller_id": "+19995551234", "destination": "+14155556789"}"#;
 
 #[tokio::test]
-async fn three_servers_run_each_key_once() {
+async fn p17_three_servers_run_each_key_once() {
     const KEYS: usize = 8;
     const REQUESTS: usize = 12;
     let home = Home::new();
