@@ -91,7 +91,7 @@ fn connecting_advice(error: &refrain_postgres::Error) -> Option<&'static str> {
         Error::Setting { name: "schema", .. } => Some("choose another --schema"),
         Error::Setting { name: "lease", .. } => Some("choose another --lease"),
         Error::Version { .. } => {
-            Some("run the version that set the schema up, or name another --schema")
+            Some("run a version that the schema serves, or name another --schema")
         }
         Error::Unsafe { .. } => Some("change it in the server's configuration"),
         Error::Database(_) => {

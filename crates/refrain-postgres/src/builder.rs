@@ -49,7 +49,8 @@ impl Postgres {
     ///
     /// # Errors
     ///
-    /// [`Error::Version`] if another version of this crate set it up; [`Error::Database`].
+    /// [`Error::Version`] if the schema that is there does not serve this version of the crate;
+    /// [`Error::Database`].
     pub async fn migrate(address: &str) -> Result<(), Error> {
         Self::builder().migrate(address).await
     }
