@@ -148,7 +148,9 @@ impl Fleet {
     }
 
     pub(crate) async fn find(&self, address: Uuid) -> Result<Option<Seen>, Trouble> {
-        self.find_until(address, Some(Instant::now() + self.patience)).await
+        let until = Instant::now() + self.patience;
+        let found = tokio::time::timeout_at(until, self.find_until(address, Some(until)));
+        found.await.unwrap_or(Err(Trouble::Slow))
     }
 
     /// Reads the row of a key, however long that takes if there is no deadline.

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::columns::{Claims, Completions};
-use crate::job::{Completion, Outcome, Wanted, Work};
+use crate::job::{Completion, Job, Outcome, Wanted, Work};
 use crate::link::Link;
 use crate::ring::Ring;
 use crate::statements::{Done, Line, Seen, Statements, state};
@@ -23,25 +23,26 @@ pub(crate) struct Round<'a> {
 
 impl Round<'_> {
     /// Reads the rows of the keys that the jobs are about, and changes nothing.
-    pub(crate) async fn read(&self, jobs: &[Work]) -> Result<Answers, Trouble> {
+    pub(crate) async fn read(&self, jobs: &[Job]) -> Result<Answers, Trouble> {
         let mut answers = Answers::default();
-        self.find(jobs.iter().map(Work::address).collect(), &mut answers).await?;
+        self.find(jobs.iter().map(|job| job.work.address()).collect(), &mut answers).await?;
         Ok(answers)
     }
 
     /// Claims and completes, and reads the row of each key with which that did not succeed.
-    pub(crate) async fn write(&self, jobs: &[Work]) -> Result<Answers, Trouble> {
+    pub(crate) async fn write(&self, jobs: &[Job]) -> Result<Answers, Trouble> {
         let mut answers = match jobs {
-            [Work::Claim(wanted)] => self.claim(wanted).await?,
-            [Work::Complete(completion)] => self.complete(completion).await?,
+            [Job { work: Work::Claim(wanted), .. }] => self.claim(wanted).await?,
+            [Job { work: Work::Complete(completion), .. }] => self.complete(completion).await?,
             _ => self.write_many(jobs).await?,
         };
-        let is_open = |job: &&Work| match job {
+        let is_open = |work: &&Work| match work {
             Work::Claim(wanted) => !answers.won.contains(&wanted.attempt),
             Work::Complete(completion) => !answers.done.contains_key(&completion.attempt),
             Work::Find(_) => true,
         };
-        let open: Vec<Uuid> = jobs.iter().filter(is_open).map(Work::address).collect();
+        let open: Vec<Uuid> =
+            jobs.iter().map(|job| &job.work).filter(is_open).map(Work::address).collect();
         if !open.is_empty() {
             self.find(open, &mut answers).await?;
         }
@@ -89,7 +90,7 @@ impl Round<'_> {
 
     /// Sends claims and completions in one statement, each sorted by address, since opposite orders
     /// deadlock.
-    async fn write_many(&self, jobs: &[Work]) -> Result<Answers, Trouble> {
+    async fn write_many(&self, jobs: &[Job]) -> Result<Answers, Trouble> {
         let claims = Claims::of(jobs, self.ring);
         let claimed = claims.parameters(&self.session);
         // Completions whose TTLs differ by a slot or more go into several statements.

@@ -12,6 +12,7 @@ use tokio_postgres::Config;
 use crate::Error;
 use crate::address::Addresses;
 use crate::backend::{self, Fleet};
+use crate::deadlines::Deadlines;
 use crate::elsewhere::Elsewhere;
 use crate::link::{Connector, Link, Pool};
 use crate::queue::Queue;
@@ -251,12 +252,14 @@ impl Builder {
         let pool = Arc::new(Pool::new(connector, self.connections));
         let runtime = self.runtime.unwrap_or_else(Handle::current);
         let ring = Arc::new(Ring::new(Arc::clone(&session), slot_ms, millis(self.ttl)));
+        let deadlines = Arc::new(Deadlines::new(self.patience));
         let queue = Arc::new(Queue::new(
             runtime.clone(),
             Arc::clone(&pool),
             Arc::clone(&session),
             Arc::clone(&statements),
             Arc::clone(&ring),
+            Arc::clone(&deadlines),
         ));
         let fleet = Arc::new(Fleet {
             runtime,
@@ -278,6 +281,7 @@ impl Builder {
         tokio::spawn(
             async move { renewed.session.renew(&renewed.pool, &renewed.statements).await },
         );
+        tokio::spawn(async move { deadlines.keep().await });
         let swept = Arc::clone(&fleet);
         tokio::spawn(async move { swept.sweep_forever().await });
         Ok(fleet)

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::backend::{Fleet, Known, Undo, request_id, unavailable};
 use crate::claim::Claim;
-use crate::job::{Job, Outcome, Reply, Wanted, Work};
+use crate::job::{Outcome, Reply, Wanted, Work};
 use crate::link::Parameters;
 use crate::statements::{Seen, state};
 use crate::trouble::Trouble;
@@ -20,12 +20,9 @@ const TRIES: usize = 8;
 /// Pauses between them, after the first two.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// A claim on its way.
 pub(crate) struct Claiming {
-    fleet: Arc<Fleet>,
-    asked: Asked,
-    address: Uuid,
-    attempt: Uuid,
-    until: Instant,
+    request: Request,
     /// None once the caller has an answer.
     caller: Option<(Hold, Promise<Answer>)>,
 }
@@ -36,13 +33,58 @@ impl Claiming {
         let address = fleet.addresses.of(hold.scope(), hold.key());
         let (attempt, until) = (Uuid::now_v7(), Instant::now() + fleet.patience);
         let work = Work::Claim(Wanted::new(&asked, &hold, address, attempt));
-        let (fleet, caller) = (Arc::clone(fleet), Some((hold, promise)));
-        let queue = Arc::clone(&fleet.queue);
-        let claiming = Self { fleet, asked, address, attempt, until, caller };
-        queue.submit(Job::new(work, Some(until), claiming));
+        let request = Request { fleet: Arc::clone(fleet), asked, address, attempt, until };
+        let claiming = Self { request, caller: Some((hold, promise)) };
+        fleet.queue.run_in_time(work, claiming);
         ticket
     }
+}
 
+impl Reply for Claiming {
+    fn tell_late(&mut self) {
+        if let Some((hold, promise)) = self.caller.take() {
+            // The next request here asks the database, which knows whose the key is.
+            drop(hold);
+            promise.fulfil(Err(unavailable(Trouble::Slow)));
+        }
+    }
+
+    fn settle(&mut self, outcome: Result<Outcome, Trouble>) {
+        let request = &self.request;
+        let Some((hold, promise)) = self.caller.take() else {
+            return match outcome {
+                Ok(Outcome::Won) | Err(_) => request.undo(),
+                Ok(_) => {}
+            };
+        };
+        match outcome {
+            Ok(Outcome::Won) => promise.fulfil(Ok(request.granted(hold))),
+            Ok(Outcome::Known(seen)) if seen.is_live() => {
+                promise.fulfil(request.recorded(hold, &seen));
+            }
+            Ok(outcome) => {
+                let request = request.clone();
+                let runtime = request.fleet.runtime.clone();
+                runtime.spawn(async move { promise.fulfil(request.go_on(hold, outcome).await) });
+            }
+            Err(trouble) => {
+                drop(hold);
+                promise.fulfil(Err(request.refuse(trouble)));
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Request {
+    fleet: Arc<Fleet>,
+    asked: Asked,
+    address: Uuid,
+    attempt: Uuid,
+    until: Instant,
+}
+
+impl Request {
     fn granted(&self, hold: Hold) -> Answer {
         let claim = Claim::first(&self.fleet, &self.asked, hold, self.address, self.attempt);
         Answer::Claimed(Granted::new(Box::new(claim)))
@@ -65,7 +107,7 @@ impl Claiming {
     }
 
     /// Goes on where the first statement has not decided.
-    async fn go_on(self: Box<Self>, hold: Hold, mut outcome: Outcome) -> Result<Answer> {
+    async fn go_on(self, hold: Hold, mut outcome: Outcome) -> Result<Answer> {
         let wanted = Wanted::new(&self.asked, &hold, self.address, self.attempt);
         let (mut pause, longest) = PAUSES;
         for tried in 0..TRIES {
@@ -94,10 +136,14 @@ impl Claiming {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(longest);
             }
-            let again = self.fleet.queue.run(Work::Claim(wanted.clone()), Some(self.until));
-            outcome = again.await.map_err(|trouble| self.refuse(trouble))?;
+            outcome = self.claim_again(&wanted).await.map_err(|trouble| self.refuse(trouble))?;
         }
         Err(unavailable(Trouble::Restless))
+    }
+
+    async fn claim_again(&self, wanted: &Wanted) -> Result<Outcome, Trouble> {
+        let claimed = self.fleet.queue.run(Work::Claim(wanted.clone()), Some(self.until));
+        tokio::time::timeout_at(self.until, claimed).await.unwrap_or(Err(Trouble::Slow))
     }
 
     /// Decides about a key that was there before.
@@ -151,39 +197,6 @@ impl Claiming {
         let given = [&wanted.parameters(&sweep, &session)[..], &[&old]].concat();
         let taken = fleet.query(&fleet.statements.take, &given).await;
         Ok(!taken.inspect_err(|_| self.undo())?.is_empty())
-    }
-}
-
-impl Reply for Claiming {
-    fn tell_late(&mut self) {
-        if let Some((hold, promise)) = self.caller.take() {
-            // The next request here asks the database, which knows whose the key is.
-            drop(hold);
-            promise.fulfil(Err(unavailable(Trouble::Slow)));
-        }
-    }
-
-    fn settle(mut self: Box<Self>, outcome: Result<Outcome, Trouble>) {
-        let Some((hold, promise)) = self.caller.take() else {
-            return match outcome {
-                Ok(Outcome::Won) | Err(_) => self.undo(),
-                Ok(_) => {}
-            };
-        };
-        match outcome {
-            Ok(Outcome::Won) => promise.fulfil(Ok(self.granted(hold))),
-            Ok(Outcome::Known(seen)) if seen.is_live() => {
-                promise.fulfil(self.recorded(hold, &seen));
-            }
-            Ok(outcome) => {
-                let runtime = self.fleet.runtime.clone();
-                runtime.spawn(async move { promise.fulfil(self.go_on(hold, outcome).await) });
-            }
-            Err(trouble) => {
-                drop(hold);
-                promise.fulfil(Err(self.refuse(trouble)));
-            }
-        }
     }
 }
 

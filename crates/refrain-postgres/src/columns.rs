@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::job::{Completion, Wanted, Work};
+use crate::job::{Completion, Job, Wanted, Work};
 use crate::ring::Ring;
 
 type Parameter<'a> = &'a (dyn ToSql + Sync);
@@ -68,8 +68,8 @@ pub(crate) struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    pub(crate) fn of(jobs: &'a [Work], ring: &Ring) -> Self {
-        let claim = |work: &'a Work| match work {
+    pub(crate) fn of(jobs: &'a [Job], ring: &Ring) -> Self {
+        let claim = |job: &'a Job| match &job.work {
             Work::Claim(wanted) => Some(wanted),
             Work::Complete(_) | Work::Find(_) => None,
         };
@@ -123,8 +123,8 @@ pub(crate) struct Completions<'a> {
 }
 
 impl<'a> Completions<'a> {
-    pub(crate) fn by_slot(jobs: &'a [Work], ring: &Ring) -> Vec<Self> {
-        let completion = |work: &'a Work| match work {
+    pub(crate) fn by_slot(jobs: &'a [Job], ring: &Ring) -> Vec<Self> {
+        let completion = |job: &'a Job| match &job.work {
             Work::Complete(completion) => Some(completion),
             Work::Claim(_) | Work::Find(_) => None,
         };

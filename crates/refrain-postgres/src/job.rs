@@ -1,5 +1,7 @@
 //! What is asked of the database in a batch: claims and completions.
 
+use std::sync::{Arc, Mutex};
+
 use refrain::backend::{Asked, Hold};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -89,53 +91,39 @@ pub(crate) trait Reply: Send {
     /// Tells the caller, at its deadline, that the outcome is not known yet.
     fn tell_late(&mut self);
 
-    /// Acts on the outcome, whether or not the caller still waits.
-    fn settle(self: Box<Self>, outcome: Result<Outcome, Trouble>);
+    /// Acts on the outcome, whether or not the caller still waits. Called once.
+    fn settle(&mut self, outcome: Result<Outcome, Trouble>);
 }
+
+pub(crate) type SharedReply = Arc<Mutex<dyn Reply>>;
 
 pub(crate) struct Job {
     pub(crate) work: Work,
-    pub(crate) caller: Caller,
+    /// The time from which on the work is not begun any more, unless it is a completion.
+    pub(crate) until: Option<Instant>,
+    pub(crate) reply: SharedReply,
 }
 
 impl Job {
     pub(crate) fn new(work: Work, until: Option<Instant>, reply: impl Reply + 'static) -> Self {
-        Self { work, caller: Caller { until, is_told: false, reply: Box::new(reply) } }
+        Self { work, until, reply: Arc::new(Mutex::new(reply)) }
+    }
+
+    /// Returns whether nobody wants the job done any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_late = self.until.is_some_and(|until| until <= Instant::now());
+        is_late && !matches!(self.work, Work::Complete(_))
     }
 }
 
-pub(crate) struct Caller {
-    until: Option<Instant>,
-    /// Set once the deadline is over, and the caller knows.
-    is_told: bool,
-    pub(crate) reply: Box<dyn Reply>,
-}
-
-impl Caller {
-    /// The time at which the caller is to be told that the outcome is late.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.until.filter(|_| !self.is_told)
-    }
-
-    pub(crate) fn is_late(&self) -> bool {
-        self.until.is_some_and(|until| until <= Instant::now())
-    }
-
-    /// Tells the caller, once, if the deadline is over.
-    pub(crate) fn tell_if_late(&mut self) {
-        if !self.is_told && self.is_late() {
-            self.is_told = true;
-            self.reply.tell_late();
-        }
-    }
-}
-
-/// A task that waits for the outcome itself, however late it is.
-impl Reply for oneshot::Sender<Result<Outcome, Trouble>> {
+/// A task that waits for the outcome itself.
+impl Reply for Option<oneshot::Sender<Result<Outcome, Trouble>>> {
     fn tell_late(&mut self) {}
 
-    fn settle(self: Box<Self>, outcome: Result<Outcome, Trouble>) {
-        // The task may have gone.
-        let _ = self.send(outcome);
+    fn settle(&mut self, outcome: Result<Outcome, Trouble>) {
+        if let Some(sender) = self.take() {
+            // The task may have gone.
+            let _ = sender.send(outcome);
+        }
     }
 }

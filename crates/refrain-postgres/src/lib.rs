@@ -29,6 +29,7 @@ mod builder;
 mod claim;
 mod claiming;
 mod columns;
+mod deadlines;
 mod elsewhere;
 mod error;
 mod job;

@@ -21,7 +21,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::batch::{Answers, Round};
-use crate::job::{Caller, Job, Outcome, Work};
+use crate::deadlines::Deadlines;
+use crate::job::{Job, Outcome, Reply, Work};
 use crate::link::Pool;
 use crate::ring::Ring;
 use crate::session::Session;
@@ -43,6 +44,7 @@ pub(crate) struct Queue {
     session: Arc<Session>,
     statements: Arc<Statements>,
     ring: Arc<Ring>,
+    deadlines: Arc<Deadlines>,
     known: Share,
     state: Mutex<State>,
 }
@@ -75,9 +77,10 @@ impl Queue {
         session: Arc<Session>,
         statements: Arc<Statements>,
         ring: Arc<Ring>,
+        deadlines: Arc<Deadlines>,
     ) -> Self {
         let (known, state) = (Share::default(), Mutex::default());
-        Self { runtime, pool, session, statements, ring, known, state }
+        Self { runtime, pool, session, statements, ring, deadlines, known, state }
     }
 
     /// Does the work, and waits for its outcome.
@@ -87,12 +90,19 @@ impl Queue {
         until: Option<Instant>,
     ) -> Result<Outcome, Trouble> {
         let (reply, outcome) = oneshot::channel();
-        self.submit(Job::new(work, until, reply));
+        self.submit(Job::new(work, until, Some(reply)));
         outcome.await.unwrap_or(Err(Trouble::Closed))
     }
 
-    /// Takes a job, whose reply is given on the backend's own thread.
-    pub(crate) fn submit(self: &Arc<Self>, job: Job) {
+    /// Does the work, and has the reply told at its deadline if the outcome is not known by then.
+    pub(crate) fn run_in_time(self: &Arc<Self>, work: Work, reply: impl Reply + 'static) {
+        let deadline = self.deadlines.next();
+        let job = Job::new(work, Some(deadline), reply);
+        self.deadlines.watch(deadline, &job.reply);
+        self.submit(job);
+    }
+
+    fn submit(self: &Arc<Self>, job: Job) {
         let mut state = self.state();
         state.in_flight += 1;
         let kind = match job.work {
@@ -166,16 +176,14 @@ impl Queue {
         let (mut pause, longest) = PAUSES;
         let mut unknown = Vec::new();
         loop {
-            self.drop_late(&mut jobs);
+            // A claim that was sent before may have taken effect all the same.
+            for job in jobs.extract_if(.., |job| job.is_over()) {
+                self.reply(&job, Err(Trouble::Slow));
+            }
             if jobs.is_empty() {
                 return unknown;
             }
-            let (works, mut callers): (Vec<Work>, Vec<Caller>) =
-                jobs.into_iter().map(|Job { work, caller }| (work, caller)).unzip();
-            let outcome = self.send(kind, &works, &mut callers).await;
-            let sent = works.into_iter().zip(callers);
-            jobs = sent.map(|(work, caller)| Job { work, caller }).collect();
-            match outcome {
+            match self.round(kind, &jobs).await {
                 Ok(answers) if kind == Kind::Read => {
                     unknown.extend(self.settle_known(jobs, answers));
                     return unknown;
@@ -187,7 +195,7 @@ impl Queue {
                 }
                 Err(trouble) if jobs.len() == 1 => {
                     let job = jobs.pop().expect("there is one");
-                    self.reply(job.caller, Err(trouble));
+                    self.reply(&job, Err(trouble));
                 }
                 // One of them is to blame, and answers for itself alone.
                 Err(_) => {
@@ -199,36 +207,7 @@ impl Queue {
         }
     }
 
-    /// Gives up what callers no longer wait for. A claim that was sent before may have taken effect
-    /// all the same.
-    fn drop_late(&self, jobs: &mut Vec<Job>) {
-        let is_late =
-            |job: &mut Job| !matches!(job.work, Work::Complete(_)) && job.caller.is_late();
-        for job in jobs.extract_if(.., is_late) {
-            self.reply(job.caller, Err(Trouble::Slow));
-        }
-    }
-
-    /// Sends the jobs once, and tells the callers whose deadlines come before the answer.
-    async fn send(
-        &self,
-        kind: Kind,
-        works: &[Work],
-        callers: &mut [Caller],
-    ) -> Result<Answers, Trouble> {
-        let mut round = std::pin::pin!(self.round(kind, works));
-        loop {
-            let Some(due) = callers.iter().filter_map(Caller::due).min() else {
-                return round.await;
-            };
-            match tokio::time::timeout_at(due, &mut round).await {
-                Ok(answers) => return answers,
-                Err(_) => callers.iter_mut().for_each(Caller::tell_if_late),
-            }
-        }
-    }
-
-    async fn round(&self, kind: Kind, works: &[Work]) -> Result<Answers, Trouble> {
+    async fn round(&self, kind: Kind, jobs: &[Job]) -> Result<Answers, Trouble> {
         let mut link = self.pool.take().await?;
         let round = Round {
             link: &link,
@@ -237,8 +216,8 @@ impl Queue {
             session: self.session.id(),
         };
         let sent = match kind {
-            Kind::Read => round.read(works).await,
-            Kind::Write => round.write(works).await,
+            Kind::Read => round.read(jobs).await,
+            Kind::Write => round.write(jobs).await,
         };
         if let Err(trouble) = &sent
             && trouble.wants_new_link()
@@ -253,7 +232,7 @@ impl Queue {
         let mut again = Vec::new();
         for job in jobs {
             match answers.outcome(&job.work) {
-                Some(outcome) => self.reply(job.caller, Ok(outcome)),
+                Some(outcome) => self.reply(&job, Ok(outcome)),
                 None => again.push(job),
             }
         }
@@ -265,22 +244,22 @@ impl Queue {
         let mut unknown = Vec::new();
         for job in jobs {
             match (answers.take_seen(job.work.address()), &job.work) {
-                (Some(seen), _) => self.reply(job.caller, Ok(Outcome::Known(Box::new(seen)))),
-                (None, Work::Find(_)) => self.reply(job.caller, Ok(Outcome::Unknown)),
+                (Some(seen), _) => self.reply(&job, Ok(Outcome::Known(Box::new(seen)))),
+                (None, Work::Find(_)) => self.reply(&job, Ok(Outcome::Unknown)),
                 (None, _) => unknown.push(job),
             }
         }
         unknown
     }
 
-    fn reply(&self, caller: Caller, outcome: Result<Outcome, Trouble>) {
+    fn reply(&self, job: &Job, outcome: Result<Outcome, Trouble>) {
         self.state().in_flight -= 1;
         match &outcome {
             Ok(Outcome::Won) => self.known.count(false),
             Ok(Outcome::Known(_)) => self.known.count(true),
             _ => {}
         }
-        caller.reply.settle(outcome);
+        job.reply.lock().expect("nobody panics here").settle(outcome);
     }
 }
 

@@ -8,12 +8,11 @@ use bytes::Bytes;
 use http::Response;
 use refrain::backend::{Completion, Hold, Promise, Ticket};
 use refrain::{Error, Record, Result};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::backend::{Known, record, unavailable};
 use crate::claim::Claim;
-use crate::job::{Job, Outcome, Reply, Work};
+use crate::job::{Outcome, Reply, Work};
 use crate::link::Parameters;
 use crate::session::millis;
 use crate::statements::{Seen, state};
@@ -198,10 +197,9 @@ impl Claim {
 
 /// A completion on its way.
 pub(crate) struct Completing {
-    claim: Box<Claim>,
-    completion: Completion,
-    hold: Hold,
-    /// None once the caller has been told that the outcome is late.
+    /// None once it has its outcome.
+    completed: Option<(Box<Claim>, Completion, Hold)>,
+    /// None once the caller has been told.
     promise: Option<Promise<Record>>,
 }
 
@@ -214,10 +212,9 @@ impl Completing {
         let (ticket, promise) = Ticket::new();
         let completion = claim.completion(response);
         let work = Work::Complete(claim.encoded(&completion));
-        let (queue, until) =
-            (Arc::clone(&claim.fleet.queue), Instant::now() + claim.fleet.patience);
-        let completing = Self { claim, completion, hold, promise: Some(promise) };
-        queue.submit(Job::new(work, Some(until), completing));
+        let queue = Arc::clone(&claim.fleet.queue);
+        let completed = Some((claim, completion, hold));
+        queue.run_in_time(work, Self { completed, promise: Some(promise) });
         ticket
     }
 }
@@ -225,14 +222,14 @@ impl Completing {
 impl Reply for Completing {
     fn tell_late(&mut self) {
         if let Some(promise) = self.promise.take() {
-            promise.fulfil(Err(self.claim.late()));
+            promise.fulfil(Err(unavailable(Trouble::Slow)));
         }
     }
 
-    fn settle(self: Box<Self>, outcome: Result<Outcome, Trouble>) {
-        let Self { claim, completion, hold, promise } = *self;
+    fn settle(&mut self, outcome: Result<Outcome, Trouble>) {
+        let Some((claim, completion, hold)) = self.completed.take() else { return };
         let outcome = hold.answer_with(claim.done(outcome, completion));
-        if let Some(promise) = promise {
+        if let Some(promise) = self.promise.take() {
             promise.fulfil(outcome);
         }
     }
