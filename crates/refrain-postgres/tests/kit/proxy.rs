@@ -19,6 +19,8 @@ enum State {
     /// What the servers say is kept.
     Deaf,
     Stalled,
+    /// Nothing comes any more of what is there.
+    Silent,
     Cut,
 }
 
@@ -46,6 +48,12 @@ impl Proxy {
         self.state.send_replace(State::Cut);
     }
 
+    /// Leaves every connection as it is and passes nothing on, also on new ones. Nothing comes of
+    /// either later.
+    pub(crate) fn fall_silent(&self) {
+        self.state.send_replace(State::Silent);
+    }
+
     /// Keeps what comes, in both directions, until it is mended or cut.
     pub(crate) fn stall(&self) {
         self.state.send_replace(State::Stalled);
@@ -62,9 +70,11 @@ impl Proxy {
 }
 
 async fn pass_on(mut client: TcpStream, server: u16, mut state: watch::Receiver<State>) {
-    let is_cut = |state: &State| *state == State::Cut;
-    if is_cut(&state.borrow()) {
-        return;
+    let at_first = *state.borrow();
+    match at_first {
+        State::Cut => return,
+        State::Silent => std::future::pending().await,
+        State::Open | State::Deaf | State::Stalled => {}
     }
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     for stream in [&client, &server] {
@@ -72,10 +82,16 @@ async fn pass_on(mut client: TcpStream, server: u16, mut state: watch::Receiver<
     }
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    let (up, down) = (state.clone(), state.clone());
-    tokio::select! {
-        _ = async { tokio::join!(copy(from_client, to_server, up, &[State::Stalled]), copy(from_server, to_client, down, &[State::Deaf, State::Stalled])) } => {}
-        _ = state.wait_for(is_cut) => {}
+    let up = copy(from_client, to_server, state.clone(), &[State::Stalled]);
+    let down = copy(from_server, to_client, state.clone(), &[State::Deaf, State::Stalled]);
+    let is_silent = tokio::select! {
+        _ = async { tokio::join!(up, down) } => false,
+        left = state.wait_for(|state| [State::Silent, State::Cut].contains(state)) => {
+            left.is_ok_and(|state| *state == State::Silent)
+        }
+    };
+    if is_silent {
+        std::future::pending().await
     }
 }
 

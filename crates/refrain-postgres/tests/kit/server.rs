@@ -1,21 +1,23 @@
 //! A server of the tests' own.
 
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
-use std::time::Duration;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
 
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
-/// How long the server may take to start.
-const START_WITHIN: Duration = Duration::from_secs(60);
-
 /// A server that ends with the program: its script reads from a pipe that the program holds.
 pub(crate) struct Server {
     pub(crate) port: u16,
-    _script: Child,
+    script: Mutex<Script>,
+}
+
+struct Script {
+    orders: ChildStdin,
+    replies: Lines<BufReader<ChildStdout>>,
 }
 
 impl Server {
@@ -26,27 +28,53 @@ impl Server {
     }
 
     pub(crate) fn start(settings: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let binaries = binaries().expect(
             "these tests need PostgreSQL's server: install postgresql, or name the directory of \
              its binaries in REFRAIN_POSTGRES",
         );
-        let script = Command::new(script())
+        let mut script = Command::new(script())
             .arg(binaries)
             .arg(port.to_string())
             .args(settings)
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let server = Self { port, _script: script };
-        let started = async move {
-            while connect(port).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let started = async { tokio::time::timeout(START_WITHIN, started).await };
-        wait(started).expect("PostgreSQL starts");
-        server
+        let orders = script.stdin.take().unwrap();
+        let replies = BufReader::new(script.stdout.take().unwrap()).lines();
+        let mut script = Script { orders, replies };
+        script.until_done();
+        Self { port, script: Mutex::new(script) }
+    }
+
+    /// Kills the server by SIGKILL.
+    pub(crate) fn crash(&self) {
+        self.order("crash");
+    }
+
+    /// Starts a server that has crashed.
+    pub(crate) fn restart(&self) {
+        self.order("start");
+    }
+
+    /// Starts a standby, which follows the server through another port. Returns the standby's own
+    /// port. The server is shut down for a moment.
+    pub(crate) fn start_standby(&self, through: u16) -> u16 {
+        let port = free_port();
+        self.order(&format!("standby {port} {through}"));
+        port
+    }
+
+    pub(crate) fn promote_standby(&self) {
+        self.order("promote");
+    }
+
+    /// Returns once the order has been carried out.
+    fn order(&self, order: &str) {
+        let mut script = self.script.lock().unwrap();
+        writeln!(script.orders, "{order}").unwrap();
+        script.until_done();
     }
 
     pub(crate) fn address(&self) -> String {
@@ -61,12 +89,28 @@ impl Server {
 
     /// Asks for one truth value.
     pub(crate) fn tells(&self, query: &str) -> bool {
-        let (port, query) = (self.port, query.to_owned());
-        wait(async move {
-            let client = connect(port).await.unwrap();
-            client.query_one(&query, &[]).await.unwrap().get(0)
-        })
+        tells(self.port, query)
     }
+}
+
+/// Asks the server on a port for one truth value.
+pub(crate) fn tells(port: u16, query: &str) -> bool {
+    let query = query.to_owned();
+    wait(async move {
+        let client = connect(port).await.unwrap();
+        client.query_one(&query, &[]).await.unwrap().get(0)
+    })
+}
+
+impl Script {
+    fn until_done(&mut self) {
+        let reply = self.replies.next().expect("PostgreSQL does as it is told").unwrap();
+        assert_eq!(reply, "done");
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 pub(crate) fn address(port: u16) -> String {
