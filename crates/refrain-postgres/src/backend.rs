@@ -233,13 +233,8 @@ impl Fleet {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
-        Ok(self.in_time(sql, given).await?.rows)
-    }
-
-    /// As [`query`](Self::query), and says whether the statement was sent more than once.
-    pub(crate) async fn in_time(&self, sql: &Sql, given: Parameters<'_>) -> Result<Known, Trouble> {
         let known = tokio::time::timeout(self.patience, self.until_known(sql, given));
-        known.await.unwrap_or(Err(Trouble::Slow))
+        Ok(known.await.unwrap_or(Err(Trouble::Slow))?.rows)
     }
 
     /// Runs a statement until its outcome is known.

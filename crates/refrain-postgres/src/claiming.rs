@@ -8,7 +8,7 @@ use refrain::{Error, Result};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::backend::{Fleet, Known, Undo, request_id, unavailable};
+use crate::backend::{Fleet, Undo, request_id, unavailable};
 use crate::claim::Claim;
 use crate::job::{Outcome, Reply, Wanted, Work};
 use crate::link::Parameters;
@@ -181,13 +181,7 @@ impl Request {
         let session = self.fleet.session.id();
         let given: Parameters<'_> = &[&address, &old, &attempt, &session];
         let sql = &self.fleet.statements.judge;
-        let Known { rows, is_repeated } = self.fleet.in_time(sql, given).await?;
-        if !rows.is_empty() || !is_repeated {
-            return Ok(!rows.is_empty());
-        }
-        // An earlier try, whose answer was lost, may have taken it. The row would then pass for a
-        // claim of this attempt's own, and the run begin anew.
-        Ok(self.fleet.find(address).await?.is_some_and(|seen| seen.attempt == attempt))
+        Ok(!self.fleet.query(sql, given).await?.is_empty())
     }
 
     /// Takes over a key whose last use is over.

@@ -105,15 +105,17 @@ impl Texts<'_> {
         }
     }
 
-    /// Takes an interrupted run in order to judge it.
+    /// Takes an interrupted run in order to judge it, also where an earlier try has taken it: the
+    /// run must not be mistaken for a first one.
     pub(super) fn judge(&self) -> Sql {
         let schema = self.schema;
         let (dead, alive) = (self.dead(), self.alive(4));
         Sql {
             text: format!(
                 "UPDATE {schema}.key k SET attempt = $3, session = $4, state = 1, waited = false \
-                 WHERE k.address = $1 AND k.attempt = $2 AND {alive} \
-                 AND (k.state = 2 OR k.state = 1 AND (k.session = $4 OR {dead})) \
+                 WHERE k.address = $1 AND {alive} AND (k.attempt = $3 AND k.state = 1 \
+                 OR k.attempt = $2 \
+                 AND (k.state = 2 OR k.state = 1 AND (k.session = $4 OR {dead}))) \
                  AND k.expires_at > statement_timestamp() RETURNING k.attempt"
             ),
             types: vec![Type::UUID, Type::UUID, Type::UUID, Type::INT8],
