@@ -17,6 +17,12 @@ use crate::trouble::Trouble;
 /// The longest time that connecting takes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// The longest time that a statement takes, a full batch on a slow disk included. A server that has
+/// gone without a word is noticed by it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// The longest time that a script takes, such as a migration.
+const SCRIPT_WITHIN: Duration = Duration::from_secs(60);
+
 /// The settings of every connection to a server.
 ///
 /// A plan that was made while a table was empty reads all of it for ever, so sequential scans and
@@ -49,16 +55,18 @@ impl Link {
     ) -> Result<Vec<Row>, Trouble> {
         let typed: Vec<(&(dyn ToSql + Sync), Type)> =
             given.iter().copied().zip(sql.types.iter().cloned()).collect();
-        self.whole(self.client.query_typed(&sql.text, &typed)).await
+        self.whole(ANSWER_WITHIN, self.client.query_typed(&sql.text, &typed)).await
     }
 
-    /// Waits for an answer, and notes if the wait is given up.
+    /// Waits for an answer, though not for ever, and notes if the wait is given up.
     async fn whole<T>(
         &self,
+        within: Duration,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Trouble> {
         self.is_busy.store(true, Ordering::Relaxed);
-        let outcome = answer.await;
+        let outcome = tokio::time::timeout(within, answer);
+        let outcome = outcome.await.map_err(|_| Trouble::Slow)?;
         self.is_busy.store(false, Ordering::Relaxed);
         Ok(outcome?)
     }
@@ -72,7 +80,7 @@ impl Link {
         if !self.prepares.load(Ordering::Relaxed) {
             return self.query(sql, given).await;
         }
-        let outcome = self.whole(self.prepare_and_query(sql, given)).await;
+        let outcome = self.whole(ANSWER_WITHIN, self.prepare_and_query(sql, given)).await;
         if outcome.as_ref().is_err_and(Trouble::is_lost_statement) {
             // A pooler gives each transaction to another connection of the server.
             self.prepares.store(false, Ordering::Relaxed);
@@ -100,11 +108,11 @@ impl Link {
 
     /// Runs a statement without parameters.
     pub(crate) async fn query_text(&self, text: &str) -> Result<Vec<Row>, Trouble> {
-        self.whole(self.client.query_typed(text, &[])).await
+        self.whole(ANSWER_WITHIN, self.client.query_typed(text, &[])).await
     }
 
     pub(crate) async fn batch_execute(&self, text: &str) -> Result<(), Trouble> {
-        self.whole(self.client.batch_execute(text)).await
+        self.whole(SCRIPT_WITHIN, self.client.batch_execute(text)).await
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -226,9 +234,11 @@ impl Pool {
 }
 
 impl Loan<'_> {
-    /// Closes the link instead of giving it back.
+    /// Closes the link instead of giving it back. The idle ones lead to the same server, and are
+    /// closed too.
     pub(crate) fn discard(&mut self) {
         self.link = None;
+        self.pool.idle.lock().expect("nobody panics here").clear();
     }
 }
 
