@@ -12,7 +12,12 @@ pub(crate) struct Home(node::Home);
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self(node::Home::over(Some(kit::server::Server::shared().address())))
+        Self::over(kit::server::Server::shared().address())
+    }
+
+    /// A home in the database at an address.
+    pub(crate) fn over(address: String) -> Self {
+        Self(node::Home::over(Some(address)))
     }
 
     /// Starts two servers that are asked in turn.
