@@ -14,7 +14,8 @@ use crate::address::Addresses;
 use crate::backend::{self, Fleet};
 use crate::deadlines::Deadlines;
 use crate::elsewhere::Elsewhere;
-use crate::link::{Connector, Link, Pool};
+use crate::link::{Connector, Link};
+use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::ring::Ring;
 use crate::schema::{self, Meta};
@@ -234,7 +235,7 @@ impl Builder {
 
     async fn open(
         self,
-        connector: Connector,
+        connector: Arc<Connector>,
         closing: watch::Sender<bool>,
     ) -> Result<Arc<Fleet>, Error> {
         let link = connector.connect().await?;
@@ -287,7 +288,7 @@ impl Builder {
         Ok(fleet)
     }
 
-    fn connector(&self, address: &str) -> Result<Connector, Error> {
+    fn connector(&self, address: &str) -> Result<Arc<Connector>, Error> {
         let mut config: Config =
             address.parse().map_err(|error| Error::Address(Arc::new(error)))?;
         if config.get_application_name().is_none() {

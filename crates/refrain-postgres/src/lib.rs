@@ -34,6 +34,7 @@ mod elsewhere;
 mod error;
 mod job;
 mod link;
+mod pool;
 mod queue;
 mod ring;
 mod schema;

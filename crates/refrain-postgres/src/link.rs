@@ -1,11 +1,10 @@
-//! Connections: one [`Link`], and the [`Pool`] of them.
+//! One connection, a [`Link`], and the [`Connector`] that makes them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Statement};
@@ -17,11 +16,9 @@ use crate::trouble::Trouble;
 /// The longest time that connecting takes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// The longest time that a statement takes, a full batch on a slow disk included. A server that has
-/// gone without a word is noticed by it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// The longest time that a script takes, such as a migration.
-const SCRIPT_WITHIN: Duration = Duration::from_secs(60);
+/// The time after which a silent server is asked, on another connection, whether it still works on
+/// a statement.
+const ASK_AFTER: Duration = Duration::from_secs(15);
 
 /// The settings of every connection to a server.
 ///
@@ -34,16 +31,29 @@ const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET lock_timeout = '5s'; \
     SET idle_in_transaction_session_timeout = '10s'";
 
+/// The process that serves this connection, and whether one is at work.
+const OWN_SIDE: &str =
+    "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+const IS_ACTIVE: &str = "SELECT 1 FROM pg_stat_activity \
+    WHERE pid = $1 AND backend_start = $2 AND state = 'active'";
+
 pub(crate) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// One connection, used by one task at a time.
 pub(crate) struct Link {
     client: Client,
+    connector: Arc<Connector>,
+    /// The server's side of the connection, unless a pooler is between.
+    server: Option<ServerSide>,
     prepared: Mutex<HashMap<usize, Statement>>,
-    /// Cleared where a connection turns out to keep no prepared statements.
-    prepares: Arc<AtomicBool>,
     /// Set while a statement is on its way. It stays set if nobody waits for the answer any more.
     is_busy: AtomicBool,
+}
+
+/// A process of the server, among all that it has ever had.
+struct ServerSide {
+    pid: i32,
+    since: SystemTime,
 }
 
 impl Link {
@@ -53,22 +63,61 @@ impl Link {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Vec<Row>, Trouble> {
-        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
-            given.iter().copied().zip(sql.types.iter().cloned()).collect();
-        self.whole(ANSWER_WITHIN, self.client.query_typed(&sql.text, &typed)).await
+        self.query_asking(ASK_AFTER, sql, given).await
     }
 
-    /// Waits for an answer, though not for ever, and notes if the wait is given up.
+    /// The same, with another time after which a silent server is asked.
+    pub(crate) async fn query_asking(
+        &self,
+        after: Duration,
+        sql: &Sql,
+        given: Parameters<'_>,
+    ) -> Result<Vec<Row>, Trouble> {
+        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+            given.iter().copied().zip(sql.types.iter().cloned()).collect();
+        self.whole(after, self.client.query_typed(&sql.text, &typed)).await
+    }
+
+    /// Waits for an answer, and notes if the wait is given up.
+    ///
+    /// The server may have a reason to take its time, as where a commit waits for a standby that is
+    /// gone. To leave it and begin again elsewhere would take one connection after another from it,
+    /// so that is done only where the answer will never come.
     async fn whole<T>(
         &self,
-        within: Duration,
+        ask_after: Duration,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Trouble> {
         self.is_busy.store(true, Ordering::Relaxed);
-        let outcome = tokio::time::timeout(within, answer);
-        let outcome = outcome.await.map_err(|_| Trouble::Slow)?;
+        let mut answer = std::pin::pin!(answer);
+        let outcome = loop {
+            match tokio::time::timeout(ask_after, &mut answer).await {
+                Ok(outcome) => break outcome,
+                Err(_) if self.is_worked_on().await => {}
+                Err(_) => return Err(Trouble::Slow),
+            }
+        };
         self.is_busy.store(false, Ordering::Relaxed);
         Ok(outcome?)
+    }
+
+    /// Returns whether the server still works on the statement, or nothing can be found out.
+    async fn is_worked_on(&self) -> bool {
+        let Some(ServerSide { pid, since }) = &self.server else { return false };
+        let asked = async {
+            let other = self.connector.client(|_| {}).await?;
+            other.query_typed(IS_ACTIVE, &[(pid, Type::INT4), (since, Type::TIMESTAMPTZ)]).await
+        };
+        match tokio::time::timeout(CONNECT_WITHIN, asked).await {
+            Ok(Ok(rows)) => !rows.is_empty(),
+            // There is nowhere to begin again.
+            Ok(Err(_)) | Err(_) => true,
+        }
+    }
+
+    /// Waits until a statement that nobody waits for any more has its answer.
+    pub(crate) async fn until_answered(&self) -> Result<(), Trouble> {
+        self.batch_execute("").await
     }
 
     /// Runs a statement that is prepared once a connection.
@@ -77,13 +126,13 @@ impl Link {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Vec<Row>, Trouble> {
-        if !self.prepares.load(Ordering::Relaxed) {
+        if !self.connector.prepares.load(Ordering::Relaxed) {
             return self.query(sql, given).await;
         }
-        let outcome = self.whole(ANSWER_WITHIN, self.prepare_and_query(sql, given)).await;
+        let outcome = self.whole(ASK_AFTER, self.prepare_and_query(sql, given)).await;
         if outcome.as_ref().is_err_and(Trouble::is_lost_statement) {
             // A pooler gives each transaction to another connection of the server.
-            self.prepares.store(false, Ordering::Relaxed);
+            self.connector.prepares.store(false, Ordering::Relaxed);
         }
         outcome
     }
@@ -108,11 +157,11 @@ impl Link {
 
     /// Runs a statement without parameters.
     pub(crate) async fn query_text(&self, text: &str) -> Result<Vec<Row>, Trouble> {
-        self.whole(ANSWER_WITHIN, self.client.query_typed(text, &[])).await
+        self.whole(ASK_AFTER, self.client.query_typed(text, &[])).await
     }
 
     pub(crate) async fn batch_execute(&self, text: &str) -> Result<(), Trouble> {
-        self.whole(SCRIPT_WITHIN, self.client.batch_execute(text)).await
+        self.whole(ASK_AFTER, self.client.batch_execute(text)).await
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -121,7 +170,7 @@ impl Link {
 
     /// Returns whether the link can be given to another task. One that still waits for an answer
     /// could keep that task waiting too, as across a network that is cut.
-    fn is_free(&self) -> bool {
+    pub(crate) fn is_free(&self) -> bool {
         !self.is_closed() && !self.is_busy.load(Ordering::Relaxed)
     }
 }
@@ -130,53 +179,62 @@ impl Link {
 pub(crate) struct Connector {
     config: Config,
     tls: Arc<rustls::ClientConfig>,
-    prepares: Arc<AtomicBool>,
+    /// Cleared where a connection turns out to keep no prepared statements.
+    prepares: AtomicBool,
 }
 
 impl Connector {
-    pub(crate) fn new(config: Config, tls: rustls::ClientConfig, prepares: bool) -> Self {
-        Self { config, tls: Arc::new(tls), prepares: Arc::new(AtomicBool::new(prepares)) }
+    pub(crate) fn new(config: Config, tls: rustls::ClientConfig, prepares: bool) -> Arc<Self> {
+        Arc::new(Self { config, tls: Arc::new(tls), prepares: AtomicBool::new(prepares) })
     }
 
-    pub(crate) async fn connect(&self) -> Result<Link, Trouble> {
-        tokio::time::timeout(CONNECT_WITHIN, self.try_connect(|_| {}))
-            .await
-            .unwrap_or(Err(Trouble::Slow))
+    pub(crate) async fn connect(self: &Arc<Self>) -> Result<Link, Trouble> {
+        self.listen(|_| {}).await
     }
 
     /// Connects, and calls `notify` with the payload of every notification.
     pub(crate) async fn listen(
-        &self,
+        self: &Arc<Self>,
         notify: impl FnMut(&str) + Send + 'static,
     ) -> Result<Link, Trouble> {
-        tokio::time::timeout(CONNECT_WITHIN, self.try_connect(notify))
-            .await
-            .unwrap_or(Err(Trouble::Slow))
+        let opened = tokio::time::timeout(CONNECT_WITHIN, self.open(notify));
+        opened.await.unwrap_or(Err(Trouble::Slow))
     }
 
-    async fn try_connect(
-        &self,
+    async fn open(
+        self: &Arc<Self>,
         notify: impl FnMut(&str) + Send + 'static,
     ) -> Result<Link, Trouble> {
-        let client = if self.config.get_ssl_mode() == SslMode::Disable {
-            let (client, connection) = self.config.connect(NoTls).await?;
-            drive(connection, notify);
-            client
-        } else {
-            let tls = MakeRustlsConnect::new(rustls::ClientConfig::clone(&self.tls));
-            let (client, connection) = self.config.connect(tls).await?;
-            drive(connection, notify);
-            client
-        };
+        let client = self.client(notify).await?;
+        let mut server = None;
         if self.prepares.load(Ordering::Relaxed) {
             client.batch_execute(SESSION).await?;
+            if let Some(row) = client.query_typed(OWN_SIDE, &[]).await?.first() {
+                server = Some(ServerSide { pid: row.try_get(0)?, since: row.try_get(1)? });
+            }
         }
         Ok(Link {
             client,
+            connector: Arc::clone(self),
+            server,
             prepared: Mutex::default(),
-            prepares: Arc::clone(&self.prepares),
             is_busy: AtomicBool::new(false),
         })
+    }
+
+    async fn client(
+        &self,
+        notify: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Client, tokio_postgres::Error> {
+        if self.config.get_ssl_mode() == SslMode::Disable {
+            let (client, connection) = self.config.connect(NoTls).await?;
+            drive(connection, notify);
+            return Ok(client);
+        }
+        let tls = MakeRustlsConnect::new(rustls::ClientConfig::clone(&self.tls));
+        let (client, connection) = self.config.connect(tls).await?;
+        drive(connection, notify);
+        Ok(client)
     }
 }
 
@@ -195,65 +253,4 @@ fn drive<S, T>(
             }
         }
     });
-}
-
-/// The connections that are open and idle, and the number of further ones that may be.
-pub(crate) struct Pool {
-    connector: Connector,
-    /// Used last, taken first.
-    idle: Mutex<Vec<Link>>,
-    room: Semaphore,
-}
-
-/// A link on loan. Dropped, it goes back to the pool if it still works.
-pub(crate) struct Loan<'a> {
-    pool: &'a Pool,
-    link: Option<Link>,
-    _room: SemaphorePermit<'a>,
-}
-
-impl Pool {
-    pub(crate) fn new(connector: Connector, max: usize) -> Self {
-        Self { connector, idle: Mutex::default(), room: Semaphore::new(max) }
-    }
-
-    pub(crate) fn connector(&self) -> &Connector {
-        &self.connector
-    }
-
-    pub(crate) async fn take(&self) -> Result<Loan<'_>, Trouble> {
-        let room = self.room.acquire().await.map_err(|_| Trouble::Closed)?;
-        let idle = || self.idle.lock().expect("nobody panics here").pop();
-        let open = std::iter::from_fn(idle).find(|link| !link.is_closed());
-        let link = match open {
-            Some(link) => link,
-            None => self.connector.connect().await?,
-        };
-        Ok(Loan { pool: self, link: Some(link), _room: room })
-    }
-}
-
-impl Loan<'_> {
-    /// Closes the link instead of giving it back. The idle ones lead to the same server, and are
-    /// closed too.
-    pub(crate) fn discard(&mut self) {
-        self.link = None;
-        self.pool.idle.lock().expect("nobody panics here").clear();
-    }
-}
-
-impl std::ops::Deref for Loan<'_> {
-    type Target = Link;
-
-    fn deref(&self) -> &Link {
-        self.link.as_ref().expect("nothing is asked of a link that was discarded")
-    }
-}
-
-impl Drop for Loan<'_> {
-    fn drop(&mut self) {
-        if let Some(link) = self.link.take().filter(Link::is_free) {
-            self.pool.idle.lock().expect("nobody panics here").push(link);
-        }
-    }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::batch::{Answers, Round};
 use crate::deadlines::Deadlines;
 use crate::job::{Job, Outcome, Reply, Work};
-use crate::link::Pool;
+use crate::pool::Pool;
 use crate::ring::Ring;
 use crate::session::Session;
 use crate::statements::Statements;

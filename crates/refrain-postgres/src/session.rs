@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::link::{Link, Parameters, Pool};
+use crate::link::{Link, Parameters};
+use crate::pool::Pool;
 use crate::statements::Statements;
 use crate::trouble::Trouble;
 
@@ -103,9 +104,15 @@ impl Session {
         };
         let (id, lease) = (self.id(), millis(self.lease));
         let given: Parameters<'_> = &[&id, &lease];
-        let renewal = link.query(&statements.renew, given);
-        let rows =
-            tokio::time::timeout(self.lease / 3, renewal).await.unwrap_or(Err(Trouble::Slow))?;
+        let mut renewal =
+            std::pin::pin!(link.query_asking(self.lease / 3, &statements.renew, given));
+        let rows = match tokio::time::timeout(self.lease / 3, &mut renewal).await {
+            Ok(rows) => rows?,
+            Err(_) => {
+                self.state().steady_since = None;
+                renewal.await?
+            }
+        };
         match rows.first() {
             Some(row) => {
                 let mut state = self.state();

@@ -24,7 +24,7 @@ impl Server {
         let mut script = Command::new(script);
         script.arg(binaries()?).arg(port.to_string());
         script.args(["max_connections=200", "shared_buffers=512MB", "max_wal_size=4GB"]);
-        let script = script.stdin(Stdio::piped()).spawn()?;
+        let script = script.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
         for _ in 0..600 {
             if let Ok(client) = connect(port).await {
                 let row = client.query_one("SHOW data_directory", &[]).await?;

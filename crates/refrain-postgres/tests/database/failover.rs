@@ -1,6 +1,10 @@
 //! A standby that is promoted after its link to the primary was cut.
 
 use std::io::Write as _;
+use std::time::Duration;
+
+use refrain::{Error, Fingerprint, Operation, Scope};
+use refrain_postgres::Postgres;
 
 use crate::client::CALL;
 use crate::kit::proxy::Proxy;
@@ -139,4 +143,35 @@ async fn promoting_an_asynchronous_standby_forgets_what_it_had_not_received() {
 /// Says it past the capture of a test's output.
 fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").unwrap();
+}
+
+/// Each caller gives up in its time, and the database goes on waiting for the standby. Were its
+/// connection given up too, the next would be another, until the server had none left for anybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_standby_is_gone_a_node_holds_no_more_connections_than_it_may() {
+    const CONNECTIONS: usize = 4;
+    let pair = Pair::start();
+    pair.make_synchronous().await;
+    let builder = Postgres::builder()
+        .connections(CONNECTIONS)
+        .patience(Duration::from_millis(300))
+        .lease(Duration::from_millis(600));
+    builder.clone().migrate(&pair.primary.address()).await.unwrap();
+    let store = builder.connect(&pair.primary.address()).await.unwrap();
+    let operation = |n: usize| {
+        let fingerprint = Fingerprint::of(["POST", "/v1/calls"]);
+        Operation::new(Scope::from_api_key("sk"), format!("k{n}").parse().unwrap(), fingerprint)
+    };
+    pair.link.cut();
+    for n in 0..30 {
+        let refused = store.begin(&operation(n)).await;
+        assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
+    }
+    // With one for the lease, and one that asks whether another is worked on.
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'refrain'";
+    let few = format!("SELECT ({held}) <= {}", CONNECTIONS + 2);
+    assert!(pair.primary.tells(&few));
+
+    pair.link.mend();
+    within(async { while store.begin(&operation(0)).await.is_err() {} }).await;
 }
