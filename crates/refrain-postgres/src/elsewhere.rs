@@ -103,7 +103,9 @@ impl Elsewhere {
                     _ = closing.wait_for(|closing| *closing) => return self.watched().clear(),
                 }
             };
-            if listener.as_ref().is_none_or(Link::is_closed) {
+            // A pooler passes no notifications on, and its connection would listen for ever.
+            let is_direct = fleet.pool.connector().is_direct();
+            if is_direct && listener.as_ref().is_none_or(Link::is_closed) {
                 listener = self.listen(fleet).await.ok();
             }
             tokio::select! {

@@ -188,6 +188,11 @@ impl Connector {
         Arc::new(Self { config, tls: Arc::new(tls), prepares: AtomicBool::new(prepares) })
     }
 
+    /// Returns whether a connection is one to the server, and not to a pooler.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.prepares.load(Ordering::Relaxed)
+    }
+
     pub(crate) async fn connect(self: &Arc<Self>) -> Result<Link, Trouble> {
         self.listen(|_| {}).await
     }

@@ -113,7 +113,7 @@ fn a_store_is_set_up_and_completes_in_transactions_through_pgbouncer() {
 }
 
 /// The planner's settings stayed on the pooler's connections, and with them every other client's
-/// plans.
+/// plans. A channel that a store listened to stayed as well.
 #[test]
 fn a_store_leaves_no_settings_on_the_poolers_connections() {
     let Some(bouncer) = Bouncer::start("refrain") else { return };
@@ -121,6 +121,14 @@ fn a_store_leaves_no_settings_on_the_poolers_connections() {
     let builder = room.builder().pooler(true);
     let store = runtime().block_on(builder.connect(&address(bouncer.port))).unwrap();
     crate::work(&store, "pooled");
+    let asked = crate::operation("waited");
+    let elsewhere = room.open("elsewhere");
+    let permit = crate::execute(&elsewhere, &asked);
+    let begin = store.begin(&asked);
+    let waiter = std::thread::Builder::new().spawn(move || begin.wait()).unwrap();
+    until("the key is marked", || room.ask("SELECT bool_or(waited) FROM SCHEMA.key"));
+    permit.complete(&crate::response("waited")).wait().unwrap();
+    assert!(matches!(waiter.join().unwrap().unwrap(), refrain::Outcome::Replay(_)));
     // All of the pooler's connections, each taken by a transaction.
     let others: Vec<_> = (0..POOL)
         .map(|_| {
@@ -129,6 +137,8 @@ fn a_store_leaves_no_settings_on_the_poolers_connections() {
                 other.batch_execute("BEGIN").await.unwrap();
                 let row = other.query_typed("SHOW enable_seqscan", &[]).await.unwrap();
                 assert_eq!(row[0].get::<_, String>(0), "on");
+                let channels = "SELECT pg_listening_channels()";
+                assert!(other.query_typed(channels, &[]).await.unwrap().is_empty());
                 other
             })
         })
