@@ -14,7 +14,12 @@ use crate::job::{Reply, SharedReply};
 pub(crate) struct Deadlines {
     /// The time from a job's start to its deadline, the same for all, so that they come in order.
     patience: Duration,
-    waiting: Mutex<VecDeque<(Instant, Weak<Mutex<dyn Reply>>)>>,
+    waiting: Mutex<VecDeque<Waiting>>,
+}
+
+struct Waiting {
+    deadline: Instant,
+    reply: Weak<Mutex<dyn Reply>>,
 }
 
 impl Deadlines {
@@ -30,19 +35,19 @@ impl Deadlines {
     /// Has the reply told once the deadline is over, if it has not been settled by then.
     pub(crate) fn watch(&self, deadline: Instant, reply: &SharedReply) {
         let mut waiting = self.waiting();
-        while waiting.front().is_some_and(|(_, reply)| reply.strong_count() == 0) {
+        while waiting.front().is_some_and(|first| first.reply.strong_count() == 0) {
             waiting.pop_front();
         }
-        waiting.push_back((deadline, Arc::downgrade(reply)));
+        waiting.push_back(Waiting { deadline, reply: Arc::downgrade(reply) });
     }
 
     /// Tells all in their time, for ever.
     pub(crate) async fn keep(&self) {
         loop {
-            let next = self.waiting().front().map(|(deadline, _)| *deadline);
+            let next = self.waiting().front().map(|first| first.deadline);
             // What is added meanwhile is due later.
             tokio::time::sleep_until(next.unwrap_or_else(|| self.next())).await;
-            for reply in self.take_due() {
+            for Waiting { reply, .. } in self.take_due() {
                 if let Some(reply) = reply.upgrade() {
                     reply.lock().expect("nobody panics here").tell_late();
                 }
@@ -50,14 +55,14 @@ impl Deadlines {
         }
     }
 
-    fn take_due(&self) -> Vec<Weak<Mutex<dyn Reply>>> {
+    fn take_due(&self) -> Vec<Waiting> {
         let now = Instant::now();
         let mut waiting = self.waiting();
-        let due = waiting.iter().take_while(|(deadline, _)| *deadline <= now).count();
-        waiting.drain(..due).map(|(_, reply)| reply).collect()
+        let due = waiting.iter().take_while(|waiting| waiting.deadline <= now).count();
+        waiting.drain(..due).collect()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Instant, Weak<Mutex<dyn Reply>>)>> {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
         self.waiting.lock().expect("nobody panics here")
     }
 }

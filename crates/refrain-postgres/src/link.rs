@@ -126,7 +126,7 @@ impl Link {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Vec<Row>, Trouble> {
-        if !self.connector.prepares.load(Ordering::Relaxed) {
+        if !self.connector.is_direct() {
             return self.query(sql, given).await;
         }
         let outcome = self.whole(ASK_AFTER, self.prepare_and_query(sql, given)).await;
@@ -212,7 +212,7 @@ impl Connector {
     ) -> Result<Link, Trouble> {
         let client = self.client(notify).await?;
         let mut server = None;
-        if self.prepares.load(Ordering::Relaxed) {
+        if self.is_direct() {
             client.batch_execute(SESSION).await?;
             if let Some(row) = client.query_typed(OWN_SIDE, &[]).await?.first() {
                 server = Some(ServerSide { pid: row.try_get(0)?, since: row.try_get(1)? });

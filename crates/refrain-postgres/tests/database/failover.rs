@@ -141,6 +141,7 @@ async fn promoting_an_asynchronous_standby_forgets_what_it_had_not_received() {
 }
 
 /// Says it past the capture of a test's output.
+#[allow(clippy::explicit_write, reason = "what is printed otherwise is captured")]
 fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").unwrap();
 }

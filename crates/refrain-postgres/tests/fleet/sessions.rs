@@ -96,7 +96,10 @@ async fn a_store_is_served_on_the_runtime_that_is_given() {
     permit.complete(&Response::new(Bytes::from("done"))).await.unwrap();
 
     // A thread without a runtime waits all the same.
-    let on_a_thread = std::thread::spawn(move || store.begin(&operation("a")).wait().unwrap());
-    let replayed = tokio::task::spawn_blocking(|| on_a_thread.join().unwrap()).await.unwrap();
+    let (reply, replayed) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .spawn(move || reply.send(store.begin(&operation("a")).wait().unwrap()).unwrap())
+        .unwrap();
+    let replayed = replayed.await.unwrap();
     assert!(matches!(replayed, Outcome::Replay(_)), "{replayed:?}");
 }

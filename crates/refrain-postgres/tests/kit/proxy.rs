@@ -91,7 +91,7 @@ async fn pass_on(mut client: TcpStream, server: u16, mut state: watch::Receiver<
         }
     };
     if is_silent {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 
 use tokio::runtime::Runtime;
@@ -16,6 +16,7 @@ pub(crate) struct Server {
 }
 
 struct Script {
+    _process: Child,
     orders: ChildStdin,
     replies: Lines<BufReader<ChildStdout>>,
 }
@@ -33,7 +34,7 @@ impl Server {
             "these tests need PostgreSQL's server: install postgresql, or name the directory of \
              its binaries in REFRAIN_POSTGRES",
         );
-        let mut script = Command::new(script())
+        let mut process = Command::new(script())
             .arg(binaries)
             .arg(port.to_string())
             .args(settings)
@@ -41,9 +42,9 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let orders = script.stdin.take().unwrap();
-        let replies = BufReader::new(script.stdout.take().unwrap()).lines();
-        let mut script = Script { orders, replies };
+        let orders = process.stdin.take().unwrap();
+        let replies = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut script = Script { _process: process, orders, replies };
         script.until_done();
         Self { port, script: Mutex::new(script) }
     }
