@@ -25,6 +25,14 @@ pub(crate) fn example(name: &str) -> PathBuf {
 }
 
 fn build(mut cargo: Command, example: &str, profile: &Path) {
+    // Those of the package under test, for which a dependency would be built anew.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        }) {
+            cargo.env_remove(name);
+        }
+    }
     let name = match profile.file_name().unwrap().to_str().unwrap() {
         "debug" => "dev",
         other => other,
