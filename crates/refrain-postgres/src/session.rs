@@ -98,10 +98,19 @@ impl Session {
         pool: &Pool,
         statements: &Statements,
     ) -> Result<(), Trouble> {
-        let link = match link {
-            Some(link) => link,
-            None => link.insert(pool.connector().connect().await?),
+        if link.is_none() {
+            *link = pool.connector().connect().await.ok();
+        }
+        let Some(link) = link else {
+            // All that the server allows are taken, and this process may have them itself.
+            let loan = tokio::time::timeout(self.lease / 3, pool.take());
+            let loan = loan.await.unwrap_or(Err(Trouble::Slow))?;
+            return self.renew_through(&loan, statements).await;
         };
+        self.renew_through(link, statements).await
+    }
+
+    async fn renew_through(&self, link: &Link, statements: &Statements) -> Result<(), Trouble> {
         let (id, lease) = (self.id(), millis(self.lease));
         let given: Parameters<'_> = &[&id, &lease];
         let mut renewal =
