@@ -20,8 +20,10 @@ mod server;
 
 mod crash;
 mod failover;
+mod limits;
 mod load;
 mod silence;
 mod statements;
 mod termination;
+mod timeouts;
 mod wire;
