@@ -107,7 +107,10 @@ impl Queue {
         state.in_flight += 1;
         let kind = match job.work {
             Work::Find(_) => Kind::Read,
-            Work::Claim(_) if self.known.is_large() => Kind::Read,
+            // Replays pass by writes that pile up.
+            Work::Claim(_) if self.known.is_large() || state.writes.jobs.len() > BATCH => {
+                Kind::Read
+            }
             Work::Claim(_) | Work::Complete(_) => Kind::Write,
         };
         if state.in_flight <= SINGLES && state.reads.jobs.is_empty() && state.writes.jobs.is_empty()
@@ -192,6 +195,9 @@ impl Queue {
                 Err(trouble) if trouble.is_transient() => {
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                     pause = (pause * 2).min(longest);
+                    if kind == Kind::Write {
+                        jobs = self.settle_claims_by_reading(jobs).await;
+                    }
                 }
                 Err(trouble) if jobs.len() == 1 => {
                     let job = jobs.pop().expect("there is one");
@@ -205,6 +211,21 @@ impl Queue {
                 }
             }
         }
+    }
+
+    /// Replies to the claims whose keys are known: a database that cannot be written to, being full
+    /// or a standby, can still be read.
+    async fn settle_claims_by_reading(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let is_claim = |job: &Job| matches!(job.work, Work::Claim(_));
+        let (claims, mut others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_claim);
+        if claims.is_empty() {
+            return others;
+        }
+        others.extend(match self.round(Kind::Read, &claims).await {
+            Ok(answers) => self.settle_known(claims, answers),
+            Err(_) => claims,
+        });
+        others
     }
 
     async fn round(&self, kind: Kind, jobs: &[Job]) -> Result<Answers, Trouble> {
