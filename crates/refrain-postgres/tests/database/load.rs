@@ -92,7 +92,7 @@ async fn place_calls(
 }
 
 /// The refusals that a database's fault may lead to, of which each asks for a retry.
-fn assert_is_for_now(answer: &Answer) {
+pub(crate) fn assert_is_for_now(answer: &Answer) {
     match &*answer.code() {
         "idempotency_in_progress" => assert_eq!(answer.status, 409),
         "idempotency_outcome_unknown" => assert_outcome_unknown(answer),

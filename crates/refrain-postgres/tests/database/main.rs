@@ -27,3 +27,4 @@ mod statements;
 mod termination;
 mod timeouts;
 mod wire;
+mod writes;
