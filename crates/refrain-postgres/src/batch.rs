@@ -155,11 +155,6 @@ impl Answers {
         }
     }
 
-    /// The row of a key, if there is one.
-    pub(crate) fn take_seen(&mut self, address: Uuid) -> Option<Seen> {
-        self.seen.remove(&address)
-    }
-
     /// The outcome of a job that was sent, unless it is to be sent again.
     pub(crate) fn outcome(&self, work: &Work) -> Option<Outcome> {
         match work {

@@ -188,7 +188,7 @@ impl Queue {
             }
             match self.round(kind, &jobs).await {
                 Ok(answers) if kind == Kind::Read => {
-                    unknown.extend(self.settle_known(jobs, answers));
+                    unknown.extend(self.settle_known(jobs, &answers));
                     return unknown;
                 }
                 Ok(answers) => jobs = self.settle(jobs, &answers),
@@ -222,7 +222,7 @@ impl Queue {
             return others;
         }
         others.extend(match self.round(Kind::Read, &claims).await {
-            Ok(answers) => self.settle_known(claims, answers),
+            Ok(answers) => self.settle_known(claims, &answers),
             Err(_) => claims,
         });
         others
@@ -261,13 +261,12 @@ impl Queue {
     }
 
     /// Replies to all but the claims whose keys were not found, and returns those.
-    fn settle_known(&self, jobs: Vec<Job>, mut answers: Answers) -> Vec<Job> {
+    fn settle_known(&self, jobs: Vec<Job>, answers: &Answers) -> Vec<Job> {
         let mut unknown = Vec::new();
         for job in jobs {
-            match (answers.take_seen(job.work.address()), &job.work) {
-                (Some(seen), _) => self.reply(&job, Ok(Outcome::Known(Box::new(seen)))),
-                (None, Work::Find(_)) => self.reply(&job, Ok(Outcome::Unknown)),
-                (None, _) => unknown.push(job),
+            match (answers.outcome(&job.work), &job.work) {
+                (Some(Outcome::Unknown), Work::Claim(_)) | (None, _) => unknown.push(job),
+                (Some(outcome), _) => self.reply(&job, Ok(outcome)),
             }
         }
         unknown

@@ -1,6 +1,6 @@
 //! This process's session: its lease, whether it may judge others, and the database's time.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
@@ -66,7 +66,7 @@ impl Session {
     }
 
     /// Renews the lease, a third of it apart, until the pool is closed.
-    pub(crate) async fn renew(&self, pool: &Pool, statements: &Statements) {
+    pub(crate) async fn renew(&self, pool: &Arc<Pool>, statements: &Statements) {
         let mut link: Option<Link> = None;
         let mut pause = self.lease / 3;
         loop {
@@ -95,7 +95,7 @@ impl Session {
     async fn renew_once(
         &self,
         link: &mut Option<Link>,
-        pool: &Pool,
+        pool: &Arc<Pool>,
         statements: &Statements,
     ) -> Result<(), Trouble> {
         if link.is_none() {
@@ -113,6 +113,7 @@ impl Session {
     async fn renew_through(&self, link: &Link, statements: &Statements) -> Result<(), Trouble> {
         let (id, lease) = (self.id(), millis(self.lease));
         let given: Parameters<'_> = &[&id, &lease];
+        let sent = Instant::now();
         let mut renewal =
             std::pin::pin!(link.query_asking(self.lease / 3, &statements.renew, given));
         let rows = match tokio::time::timeout(self.lease / 3, &mut renewal).await {
@@ -130,7 +131,7 @@ impl Session {
                     // This process stood still, and perhaps not alone.
                     state.steady_since = None;
                 }
-                state.told = (now_ms, Instant::now());
+                state.told = (now_ms, sent);
                 state.steady_since.get_or_insert_with(Instant::now);
             }
             None => {
@@ -154,10 +155,10 @@ async fn open(
     link: &Link,
     statements: &Statements,
 ) -> Result<State, Trouble> {
+    let sent = Instant::now();
     let rows = link.query(&statements.open_session, &[&node, &millis(lease)]).await?;
     let row = rows.first().ok_or(Trouble::Outdated)?;
-    let now = Instant::now();
-    Ok(State { id: row.try_get(0)?, steady_since: Some(now), told: (row.try_get(1)?, now) })
+    Ok(State { id: row.try_get(0)?, steady_since: Some(sent), told: (row.try_get(1)?, sent) })
 }
 
 pub(crate) fn millis(duration: Duration) -> i64 {

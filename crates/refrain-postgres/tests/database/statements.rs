@@ -317,7 +317,8 @@ fn break_everywhere(kind: Break) {
         stage.wire.take_said();
         act(&stage, &format!("{name}-whole"));
         for (number, (text, times)) in stage.wire.take_said().into_iter().enumerate() {
-            let is_greeting = text.starts_with("SET") || text.starts_with("LISTEN");
+            let of_a_new_connection = ["SET", "LISTEN", "SELECT pid"];
+            let is_greeting = of_a_new_connection.iter().any(|start| text.starts_with(start));
             for spared in 0..times.min(TIMES) {
                 for again in 0..TRIES {
                     if is_greeting {
@@ -335,7 +336,10 @@ fn break_everywhere(kind: Break) {
         }
     }
     // What is said in the background may be heard in one act, and not in its repetition.
-    assert_eq!(broken, said);
+    // Whoever waits is done before it listens, at times.
+    let is_hint = |text: &&&String| text.starts_with("LISTEN");
+    let whole: Vec<&String> = said.difference(&broken).filter(|it| !is_hint(&it)).collect();
+    assert!(whole.is_empty(), "at these there was no break: {whole:#?}");
     // The kinds that there are at least: a word from each.
     for word in ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "unnest", "checkpoints", "lease_until"] {
         assert!(broken.iter().any(|text| text.contains(word)), "{word}: {broken:#?}");
