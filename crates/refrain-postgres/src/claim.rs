@@ -130,21 +130,20 @@ impl Claim {
         }
     }
 
+    /// Begins the next attempt, however long that takes. Dropped, it is given up.
     async fn next(mut self: Box<Self>, asked: Asked) -> Result<Box<dyn backend::Claim>> {
         let (old, new, ttl) = (self.attempt, Uuid::now_v7(), millis(asked.ttl));
         let request_id = asked.request_id.as_str();
-        let sql = &self.fleet.statements.retry;
-        let begun = self.fleet.query(sql, &[&self.address, &old, &new, &request_id, &ttl]).await;
-        let rows = begun.inspect_err(|_| {
+        let given: Parameters<'_> = &[&self.address, &old, &new, &request_id, &ttl];
+        let begun = self.fleet.until_known(&self.fleet.statements.retry, given).await;
+        let begun = begun.inspect_err(|_| {
             // It may have begun all the same, and nothing runs under it.
             self.fleet.undo(Undo::GiveUp, self.address, new);
         });
-        if rows.map_err(unavailable)?.is_empty() {
+        if begun.map_err(unavailable)?.rows.is_empty() {
             // An earlier try may have begun it.
-            let seen = self.fleet.find(self.address).await.inspect_err(|_| {
-                self.fleet.undo(Undo::GiveUp, self.address, new);
-            });
-            if seen.map_err(unavailable)?.is_none_or(|seen| seen.attempt != new) {
+            let seen = self.fleet.find_until(self.address, None).await.map_err(unavailable)?;
+            if seen.is_none_or(|seen| seen.attempt != new) {
                 self.hold = None;
                 return Err(Error::Fenced);
             }
@@ -196,14 +195,27 @@ impl backend::Claim for Claim {
         let fleet = Arc::clone(&self.fleet);
         let stored =
             Self::store_checkpoints(Arc::clone(&fleet), (self.address, self.attempt), checkpoints);
-        fleet.runtime.spawn(async move { promise.fulfil(stored.await) });
+        fleet.runtime.clone().spawn(async move {
+            let stored = tokio::time::timeout(fleet.patience, stored).await;
+            promise.fulfil(stored.unwrap_or_else(|_| Err(unavailable(Trouble::Slow))));
+        });
         ticket
     }
 
     fn retry(self: Box<Self>, asked: Asked) -> Ticket<Box<dyn backend::Claim>> {
         let (ticket, promise) = Ticket::new();
-        let runtime = self.fleet.runtime.clone();
-        runtime.spawn(async move { promise.fulfil(self.next(asked).await) });
+        let (runtime, patience) = (self.fleet.runtime.clone(), self.fleet.patience);
+        runtime.spawn(async move {
+            let mut next = std::pin::pin!(self.next(asked));
+            match tokio::time::timeout(patience, &mut next).await {
+                Ok(next) => promise.fulfil(next),
+                Err(_) => {
+                    promise.fulfil(Err(unavailable(Trouble::Slow)));
+                    // Given up only once it is known under which attempt.
+                    drop(next.await);
+                }
+            }
+        });
         ticket
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use refrain::Result;
 use refrain::backend::{Answer, Asked, Granted, Hold, Promise, Ticket};
-use refrain::{Error, Result};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -53,7 +53,7 @@ impl Reply for Claiming {
         let request = &self.request;
         let Some((hold, promise)) = self.caller.take() else {
             return match outcome {
-                Ok(Outcome::Won) | Err(_) => request.undo(),
+                Ok(Outcome::Won) | Err(_) => request.undo(Undo::Release),
                 Ok(_) => {}
             };
         };
@@ -65,11 +65,12 @@ impl Reply for Claiming {
             Ok(outcome) => {
                 let request = request.clone();
                 let runtime = request.fleet.runtime.clone();
-                runtime.spawn(async move { promise.fulfil(request.go_on(hold, outcome).await) });
+                runtime.spawn(async move { request.go_on(hold, promise, outcome).await });
             }
             Err(trouble) => {
                 drop(hold);
-                promise.fulfil(Err(request.refuse(trouble)));
+                request.undo(Undo::Release);
+                promise.fulfil(Err(unavailable(trouble)));
             }
         }
     }
@@ -97,38 +98,62 @@ impl Request {
     }
 
     /// Undoes a claim that may be there all the same. Nothing runs under it.
-    fn undo(&self) {
-        self.fleet.undo(Undo::Release, self.address, self.attempt);
+    fn undo(&self, undo: Undo) {
+        self.fleet.undo(undo, self.address, self.attempt);
     }
 
-    fn refuse(&self, trouble: Trouble) -> Error {
-        self.undo();
-        unavailable(trouble)
-    }
-
-    /// Goes on where the first statement has not decided.
-    async fn go_on(self, hold: Hold, mut outcome: Outcome) -> Result<Answer> {
+    /// Goes on where the first statement has not decided, and answers before the deadline. A claim
+    /// that takes longer is undone once it is known what became of it: undone before, it could take
+    /// effect after that, and nobody would hold the key.
+    async fn go_on(self, hold: Hold, promise: Promise<Answer>, outcome: Outcome) {
         let wanted = Wanted::new(&self.asked, &hold, self.address, self.attempt);
+        let mut found = std::pin::pin!(self.found(&wanted, outcome));
+        if let Ok(found) = tokio::time::timeout_at(self.until, &mut found).await {
+            let answer = found.map_err(unavailable);
+            return promise.fulfil(answer.and_then(|found| self.answer(hold, &wanted, found)));
+        }
+        drop(hold);
+        promise.fulfil(Err(unavailable(Trouble::Slow)));
+        match found.await {
+            Ok(Found::Won) => self.undo(Undo::Release),
+            Ok(Found::Interrupted(_)) => self.undo(Undo::GiveUp),
+            Ok(Found::Recorded(_) | Found::Elsewhere(_)) | Err(_) => {}
+        }
+    }
+
+    fn answer(&self, hold: Hold, wanted: &Wanted, found: Found) -> Result<Answer> {
+        match found {
+            Found::Won => Ok(self.granted(hold)),
+            Found::Recorded(seen) => self.recorded(hold, &seen),
+            Found::Interrupted(seen) => {
+                let claim = Claim::interrupted(&self.fleet, hold, wanted, *seen);
+                Ok(Answer::Interrupted(Box::new(claim.map_err(unavailable)?)))
+            }
+            Found::Elsewhere(seen) => {
+                let holder = request_id(&seen.request_id).map_err(unavailable)?;
+                let changed = self.fleet.elsewhere.watch(&self.fleet, &seen);
+                Ok(Answer::Elsewhere { holder, hold, changed })
+            }
+        }
+    }
+
+    /// Claims the key, or finds out why that cannot be.
+    async fn found(&self, wanted: &Wanted, mut outcome: Outcome) -> Result<Found, Trouble> {
         let (mut pause, longest) = PAUSES;
         for tried in 0..TRIES {
             match outcome {
-                Outcome::Won => return Ok(self.granted(hold)),
-                Outcome::Known(seen) => match self.judge(&wanted, &seen).await {
-                    Ok(Verdict::Again) => {}
-                    Ok(Verdict::Won) => return Ok(self.granted(hold)),
-                    Ok(Verdict::Recorded) => return self.recorded(hold, &seen),
-                    Ok(Verdict::Interrupted) => {
-                        let claim = Claim::interrupted(&self.fleet, hold, &wanted, *seen);
-                        return Ok(Answer::Interrupted(Box::new(claim.map_err(unavailable)?)));
-                    }
-                    Ok(Verdict::Elsewhere) => {
-                        let holder = request_id(&seen.request_id).map_err(unavailable)?;
-                        let changed = self.fleet.elsewhere.watch(&self.fleet, &seen);
-                        return Ok(Answer::Elsewhere { holder, hold, changed });
-                    }
-                    Err(trouble) => return Err(unavailable(trouble)),
+                Outcome::Won => return Ok(Found::Won),
+                Outcome::Known(seen) => match self.judge(wanted, &seen).await? {
+                    Verdict::Again => {}
+                    Verdict::Won => return Ok(Found::Won),
+                    Verdict::Recorded => return Ok(Found::Recorded(seen)),
+                    Verdict::Interrupted => return Ok(Found::Interrupted(seen)),
+                    Verdict::Elsewhere => return Ok(Found::Elsewhere(seen)),
                 },
                 Outcome::Unknown | Outcome::Done(_) | Outcome::Fenced => {}
+            }
+            if Instant::now() >= self.until {
+                break;
             }
             if tried > 0 {
                 // Where this node's own session is over, nothing is claimed before the next one.
@@ -136,62 +161,59 @@ impl Request {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(longest);
             }
-            outcome = self.claim_again(&wanted).await.map_err(|trouble| self.refuse(trouble))?;
+            let again = self.fleet.queue.run(Work::Claim(wanted.clone()), Some(self.until));
+            outcome = again.await.inspect_err(|_| self.undo(Undo::Release))?;
         }
-        Err(unavailable(Trouble::Restless))
-    }
-
-    async fn claim_again(&self, wanted: &Wanted) -> Result<Outcome, Trouble> {
-        let claimed = self.fleet.queue.run(Work::Claim(wanted.clone()), Some(self.until));
-        tokio::time::timeout_at(self.until, claimed).await.unwrap_or(Err(Trouble::Slow))
+        // A statement whose answer was lost may have taken the key.
+        self.undo(Undo::Release);
+        Err(Trouble::Restless)
     }
 
     /// Decides about a key that was there before.
     async fn judge(&self, wanted: &Wanted, seen: &Seen) -> Result<Verdict, Trouble> {
         let fleet = &self.fleet;
+        let session = fleet.session.id();
         // A claim that this node made, and gave up before it was answered: the key would not be in
         // this request's hand otherwise.
-        let is_left = seen.dead || seen.session == fleet.session.id();
+        let is_left = seen.dead || seen.session == session;
         match seen.state {
             state::DONE if !seen.expired => return Ok(Verdict::Recorded),
             state::CLAIMED | state::DURABLE if !is_left => {
                 if !seen.lapsed || !fleet.session.may_judge() {
                     return Ok(Verdict::Elsewhere);
                 }
-                let given: Parameters<'_> = &[&seen.session, &fleet.session.id()];
-                fleet.query(&fleet.statements.bury, given).await?;
+                fleet.until_known(&fleet.statements.bury, &[&seen.session, &session]).await?;
                 return Ok(Verdict::Again);
             }
             state::DURABLE | state::INTERRUPTED if !seen.expired => {
-                let taken = self.take_interrupted(wanted, seen.attempt).await;
-                let taken = taken.inspect_err(|_| {
-                    fleet.undo(Undo::GiveUp, wanted.address, wanted.attempt);
-                })?;
-                return Ok(if taken { Verdict::Interrupted } else { Verdict::Again });
+                let given: Parameters<'_> =
+                    &[&wanted.address, &seen.attempt, &wanted.attempt, &session];
+                let taken = fleet.until_known(&fleet.statements.judge, given).await;
+                let taken = taken.inspect_err(|_| self.undo(Undo::GiveUp))?;
+                return Ok(match taken.rows.is_empty() {
+                    true => Verdict::Again,
+                    false => Verdict::Interrupted,
+                });
             }
             _ => {}
         }
-        let taken = self.take(wanted, seen.attempt).await?;
-        Ok(if taken { Verdict::Won } else { Verdict::Again })
+        // The key's last use is over.
+        let sweep = fleet.ring.sweep(wanted.ttl_ms);
+        let given = [&wanted.parameters(&sweep, &session)[..], &[&seen.attempt]].concat();
+        let taken = fleet.until_known(&fleet.statements.take, &given).await;
+        let taken = taken.inspect_err(|_| self.undo(Undo::Release))?;
+        Ok(if taken.rows.is_empty() { Verdict::Again } else { Verdict::Won })
     }
+}
 
-    /// Takes an interrupted run, in order to judge it.
-    async fn take_interrupted(&self, wanted: &Wanted, old: Uuid) -> Result<bool, Trouble> {
-        let (address, attempt) = (wanted.address, wanted.attempt);
-        let session = self.fleet.session.id();
-        let given: Parameters<'_> = &[&address, &old, &attempt, &session];
-        let sql = &self.fleet.statements.judge;
-        Ok(!self.fleet.query(sql, given).await?.is_empty())
-    }
-
-    /// Takes over a key whose last use is over.
-    async fn take(&self, wanted: &Wanted, old: Uuid) -> Result<bool, Trouble> {
-        let fleet = &self.fleet;
-        let (sweep, session) = (fleet.ring.sweep(wanted.ttl_ms), fleet.session.id());
-        let given = [&wanted.parameters(&sweep, &session)[..], &[&old]].concat();
-        let taken = fleet.query(&fleet.statements.take, &given).await;
-        Ok(!taken.inspect_err(|_| self.undo())?.is_empty())
-    }
+/// What became of a request for a key.
+enum Found {
+    /// The attempt has it.
+    Won,
+    Recorded(Box<Seen>),
+    /// An interrupted run that the attempt has in hand.
+    Interrupted(Box<Seen>),
+    Elsewhere(Box<Seen>),
 }
 
 enum Verdict {

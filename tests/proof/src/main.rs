@@ -287,7 +287,7 @@ fn lanes() -> Vec<Lane> {
         Lane { at_once: 1, ..lane("schedules", "schedules", 2, Goal::Never, schedules::explore) },
         lane("codec", "codec executions", 2, Goal::Never, codec::explore),
         Lane {
-            at_once: 4,
+            at_once: 3,
             ..lane("fleet", "histories of 3 nodes", 2, Goal::Never, |seed| {
                 fleet::explore(seed, &this_again)
             })

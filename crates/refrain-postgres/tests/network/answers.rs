@@ -7,7 +7,7 @@ use refrain::{Error, Outcome, Store};
 use tokio_postgres::Client;
 
 use crate::kit::proxy::Proxy;
-use crate::kit::room::{Room, client, execute, operation, until};
+use crate::kit::room::{Room, client, execute, operation, response, until};
 use crate::kit::server::{Server, address, runtime};
 
 /// Longer than any of these tests holds an answer back.
@@ -114,4 +114,47 @@ fn a_release_that_comes_too_late_is_fenced_though_it_is_repeated() {
     let released = release.wait();
     assert!(matches!(released, Err(Error::Fenced)), "{released:?}");
     drop(attempt);
+}
+
+/// The key stayed claimed, by nobody, for as long as the node lived: the claim was undone first, and
+/// took effect then.
+#[test]
+fn a_claim_that_was_given_up_is_undone_though_it_takes_effect_late() {
+    let room = Room::new();
+    let patience = Duration::from_millis(300);
+    let builder = room.builder().patience(patience);
+    let store = runtime().block_on(builder.connect(&Server::shared().address())).unwrap();
+    let asked = operation("late").ttl(Duration::from_millis(1));
+    execute(&store, &asked).complete(&response("old")).wait().unwrap();
+    until("the record expires", || {
+        room.ask("SELECT bool_and(expires_at < clock_timestamp()) FROM SCHEMA.key")
+    });
+    let locker = lock(&room);
+    let late = store.begin(&asked).wait();
+    assert!(matches!(late, Err(Error::Unavailable { .. })), "{late:?}");
+    let before = row(&room);
+    runtime().block_on(locker.batch_execute("COMMIT")).unwrap();
+    until("the claim takes effect", || row(&room) != before);
+    execute(&room.open("other"), &asked).release().wait().unwrap();
+}
+
+/// It waited for as long as the network was silent.
+#[test]
+fn a_request_fails_in_time_though_the_network_is_silent() {
+    let room = Room::new();
+    let network = Proxy::to(Server::shared().port);
+    let store = behind(&network, &room, Duration::from_millis(300));
+    let asked = operation("silent");
+    execute(&store, &asked).release().wait().unwrap();
+    network.stall();
+    let (reply, answer) = std::sync::mpsc::channel();
+    let asking = thread({
+        let (store, asked) = (store.clone(), asked.clone());
+        move || reply.send(store.begin(&asked).wait()).unwrap()
+    });
+    let failed = answer.recv_timeout(LONG).expect("the request ends");
+    assert!(matches!(failed, Err(Error::Unavailable { .. })), "{failed:?}");
+    asking.join().unwrap();
+    network.mend();
+    execute(&store, &asked).release().wait().unwrap();
 }
