@@ -158,3 +158,18 @@ fn a_request_fails_in_time_though_the_network_is_silent() {
     network.mend();
     execute(&store, &asked).release().wait().unwrap();
 }
+
+/// One of the two was told that the key has no record.
+#[test]
+fn all_who_read_a_key_at_once_find_its_record() {
+    /// More than have connections of their own, so that reads share a statement.
+    const READERS: usize = 100;
+    let room = Room::new();
+    let store = room.open("this");
+    let asked = operation("read");
+    execute(&store, &asked).complete(&response("done")).wait().unwrap();
+    let reads: Vec<_> = (0..READERS).map(|_| store.get(asked.scope(), asked.key())).collect();
+    for read in reads {
+        assert!(read.wait().unwrap().is_some());
+    }
+}
