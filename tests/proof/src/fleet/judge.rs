@@ -211,7 +211,8 @@ impl<'a> Case<'a> {
     /// The record that is live all through a request, because somebody was told of it before.
     fn live(&self, entry: &Entry) -> Option<&Known<'a>> {
         self.records.iter().find(|record| {
-            record.told <= entry.sent && entry.told_at() < record.seen.expires_ms * MILLISECOND
+            record.told <= entry.sent
+                && entry.told_at() < (record.seen.expires_ms - 1) * MILLISECOND
         })
     }
 
