@@ -141,6 +141,10 @@ impl Request {
     async fn found(&self, wanted: &Wanted, mut outcome: Outcome) -> Result<Found, Trouble> {
         let (mut pause, longest) = PAUSES;
         for tried in 0..TRIES {
+            if tried > 0 && Instant::now() >= self.until {
+                // Another request here may have the key in hand by now.
+                break;
+            }
             match outcome {
                 Outcome::Won => return Ok(Found::Won),
                 Outcome::Known(seen) => match self.judge(wanted, &seen).await? {
@@ -151,9 +155,6 @@ impl Request {
                     Verdict::Elsewhere => return Ok(Found::Elsewhere(seen)),
                 },
                 Outcome::Unknown | Outcome::Done(_) | Outcome::Fenced => {}
-            }
-            if Instant::now() >= self.until {
-                break;
             }
             if tried > 0 {
                 // Where this node's own session is over, nothing is claimed before the next one.
