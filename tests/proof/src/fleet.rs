@@ -35,7 +35,11 @@ mod words;
 
 // The server that the crate's own tests start, and the network in front of it.
 #[path = "../../../crates/refrain-postgres/tests/kit/mod.rs"]
-#[allow(unreachable_pub, reason = "shared with test programs")]
+#[allow(
+    clippy::semicolon_if_nothing_returned,
+    clippy::zombie_processes,
+    reason = "the tests' own, whose processes end with the program"
+)]
 mod kit;
 
 pub use figures::lines;

@@ -71,7 +71,7 @@ impl<'a> Requests<'a> {
         let history = self.history;
         for name in (0..keys).map(|key| (history, key)) {
             for node in 0..NODES {
-                let node = (node + name.0 as usize) % NODES;
+                let node = (node + usize::try_from(history).unwrap_or(0)) % NODES;
                 let mut tries = 0..LAST_TRIES;
                 while self.look_at(node, name).await?.is_none() {
                     if tries.next().is_none() {

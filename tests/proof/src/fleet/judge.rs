@@ -1,6 +1,7 @@
 //! The judge of a key's journal: the rules that its answers keep, whatever the faults.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::figures;
 use super::group::Death;
@@ -9,9 +10,9 @@ use super::node::PATIENCE;
 use super::possession::Possession;
 use super::words::{Answer, Ask, Begin, Seen, response};
 
-/// The time by which an answer may come after its deadline, in milliseconds: the time that the
-/// database may take, and what a busy machine needs.
-const ALLOWANCE: u64 = PATIENCE.as_millis() as u64 + 1_000;
+/// The time by which an answer may come after its deadline: the time that the database may take, and
+/// what a busy machine needs.
+const ALLOWANCE: Duration = PATIENCE.saturating_add(Duration::from_secs(1));
 /// The database's times are rounded to milliseconds.
 const MILLISECOND: Moment = 1_000;
 /// A node guesses the database's time, and is behind by as much as an answer was on its way.
@@ -238,7 +239,9 @@ impl<'a> Case<'a> {
         let late = took.saturating_sub(deadline);
         figures::late(late);
         match &told.answer {
-            _ if late > ALLOWANCE => Err(format!("answered {late} ms after its deadline")),
+            _ if Duration::from_millis(late) > ALLOWANCE => {
+                Err(format!("answered {late} ms after its deadline"))
+            }
             // The timer is as coarse as a millisecond.
             Answer::InFlight { .. } if told.took_ms + 2 < deadline => {
                 Err(format!("given up after {} ms", told.took_ms))

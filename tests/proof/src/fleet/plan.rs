@@ -13,7 +13,7 @@ pub(super) const HISTORIES: usize = 40;
 const CLIENTS: usize = 3;
 const STEPS: usize = 10;
 /// The time from a group's start to its last fault.
-const SPAN: u64 = 4_000;
+const SPAN: Duration = Duration::from_secs(4);
 /// Faults that may happen at the same time.
 const TRACKS: usize = 2;
 /// The retentions of a group's store. Records of the shorter one expire while the histories go on.
@@ -113,10 +113,10 @@ fn history(number: u64, chance: &mut Chance) -> History {
 
 fn track(chance: &mut Chance) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut time = 0;
+    let mut time = Duration::ZERO;
     while time < SPAN {
         let fault = fault(chance);
-        time += (fault.pause + fault.lasts).as_millis() as u64;
+        time += fault.pause + fault.lasts;
         faults.push(fault);
     }
     faults
