@@ -18,6 +18,7 @@ mod node;
 #[allow(dead_code, unused_imports, reason = "its other tests are not here")]
 mod server;
 
+mod clocks;
 mod crash;
 mod failover;
 mod limits;
