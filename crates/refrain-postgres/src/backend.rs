@@ -257,7 +257,12 @@ impl Fleet {
         let (mut pause, longest) = PAUSES;
         let mut is_repeated = false;
         loop {
-            match self.query_once(sql, given).await {
+            let outcome = match self.query_once(sql, given).await {
+                // An earlier try may have done it.
+                Ok(rows) if is_repeated && !sql.is_read() => self.confirm().await.map(|()| rows),
+                outcome => outcome,
+            };
+            match outcome {
                 Ok(rows) => return Ok(Known { rows, is_repeated }),
                 Err(trouble) if trouble.is_transient() => {
                     note(&trouble);
@@ -268,6 +273,13 @@ impl Fleet {
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause = (pause * 2).min(longest);
         }
+    }
+
+    /// Returns once a change that an earlier try has made is as durable as any.
+    async fn confirm(&self) -> Result<(), Trouble> {
+        let session = self.session.id();
+        let rows = self.query_once(&self.statements.confirm, &[&session]).await?;
+        if rows.is_empty() { Err(Trouble::Restless) } else { Ok(()) }
     }
 
     async fn query_once(

@@ -26,6 +26,7 @@ impl Round<'_> {
     pub(crate) async fn read(&self, jobs: &[Job]) -> Result<Answers, Trouble> {
         let mut answers = Answers::default();
         self.find(jobs.iter().map(|job| job.work.address()).collect(), &mut answers).await?;
+        self.confirm_earlier_tries(jobs, &answers).await?;
         Ok(answers)
     }
 
@@ -46,7 +47,18 @@ impl Round<'_> {
         if !open.is_empty() {
             self.find(open, &mut answers).await?;
         }
+        self.confirm_earlier_tries(jobs, &answers).await?;
         Ok(answers)
+    }
+
+    /// Returns once what earlier tries of these jobs have done is as durable as what this one has.
+    async fn confirm_earlier_tries(&self, jobs: &[Job], answers: &Answers) -> Result<(), Trouble> {
+        if !jobs.iter().any(|job| answers.has_earlier_try(&job.work)) {
+            return Ok(());
+        }
+        let sql = &self.statements.confirm;
+        let confirmed = self.link.query_prepared(sql, &[&self.session]).await?;
+        if confirmed.is_empty() { Err(Trouble::Restless) } else { Ok(()) }
     }
 
     /// Reads rows, with the bodies of those that are done.
@@ -153,6 +165,17 @@ impl Answers {
         if let Some(seen) = self.seen.values_mut().find(|seen| seen.attempt == attempt) {
             seen.payload = Some(payload.into());
         }
+    }
+
+    /// Returns whether the work is done, by an earlier try whose answer was lost.
+    fn has_earlier_try(&self, work: &Work) -> bool {
+        let (address, attempt, least) = match work {
+            Work::Claim(wanted) => (wanted.address, wanted.attempt, state::CLAIMED),
+            Work::Complete(completion) => (completion.address, completion.attempt, state::DONE),
+            Work::Find(_) => return false,
+        };
+        let row = self.seen.get(&address);
+        row.is_some_and(|row| row.attempt == attempt && row.state >= least)
     }
 
     /// The outcome of a job that was sent, unless it is to be sent again.

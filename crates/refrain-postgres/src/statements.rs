@@ -31,10 +31,17 @@ pub(crate) struct Sql {
     pub(crate) types: Vec<Type>,
 }
 
+impl Sql {
+    pub(crate) fn is_read(&self) -> bool {
+        self.text.starts_with("SELECT")
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Statements {
     pub(crate) claim: Sql,
     pub(crate) claims: Sql,
+    pub(crate) confirm: Sql,
     /// One for each slot: with the bodies that are in it.
     pub(crate) find: Vec<Sql>,
     /// Bodies alone, one for each slot.
@@ -133,6 +140,7 @@ impl Statements {
             claims: Sql { text: texts.claims(), types: CLAIM_MANY.to_vec() },
             find: slots().map(|slot| texts.find(slot)).collect(),
             bodies: slots().map(|slot| texts.bodies(slot)).collect(),
+            confirm: texts.confirm(),
             find_settled: texts.find_settled(),
             complete: slots()
                 .map(|slot| Sql { text: texts.complete(slot), types: COMPLETE_ONE.to_vec() })

@@ -119,4 +119,14 @@ impl Texts<'_> {
             types: vec![Type::UUID_ARRAY],
         }
     }
+
+    /// Writes something. A commit that was cut off while it waited for a standby may not have got
+    /// there, and this one waits for both.
+    pub(super) fn confirm(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!("UPDATE {schema}.session SET node = node WHERE id = $1 RETURNING id"),
+            types: vec![Type::INT8],
+        }
+    }
 }
