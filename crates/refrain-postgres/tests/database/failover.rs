@@ -8,9 +8,10 @@ use refrain_postgres::Postgres;
 
 use crate::client::CALL;
 use crate::kit::proxy::Proxy;
-use crate::kit::server::Server as Database;
+use crate::kit::server::{Server as Database, connect};
 use crate::load::{
-    Load, assert_exact, assert_tables_hold, assert_unavailable, effects_by_key, place_at_all,
+    Load, assert_exact, assert_is_for_now, assert_tables_hold, assert_unavailable, effects_by_key,
+    place_at_all,
 };
 use crate::node::{self, PAUSE, within};
 use crate::server::Home;
@@ -62,6 +63,17 @@ impl Pair {
     }
 }
 
+async fn terminate_waiting(primary: u16) {
+    let client = connect(primary).await.unwrap();
+    loop {
+        let terminated = client.batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+        );
+        terminated.await.unwrap();
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn promoting_a_synchronous_standby_loses_no_acknowledged_record() {
     let pair = Pair::start();
@@ -79,6 +91,13 @@ async fn promoting_a_synchronous_standby_loses_no_acknowledged_record() {
     for answer in place_at_all(&servers, "without-standby").await {
         assert_unavailable(&answer);
     }
+    // A backend that is terminated while it waits leaves its commit in place, where the next try
+    // finds it.
+    let answers = tokio::select! {
+        answers = place_at_all(&servers, "terminated") => answers,
+        () = terminate_waiting(pair.primary.port) => unreachable!("it goes on and on"),
+    };
+    answers.iter().for_each(|answer| assert_is_for_now(answer));
     pair.primary.crash();
     pair.primary.promote_standby();
     load.until_placed(200).await;
