@@ -31,7 +31,7 @@ use kit::proxy::Proxy;
 use kit::server::{Server, address, runtime};
 
 /// Short, so that a database which does not answer is noticed soon.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A schema of the test's own, behind a network of its own.
 struct OnPostgres {

@@ -14,7 +14,7 @@ use super::server::{Server, connect, runtime};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Short, so that what waits for a lock is noticed soon.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest wait for what must come.
 const LIMIT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
