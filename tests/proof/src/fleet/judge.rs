@@ -268,6 +268,7 @@ impl<'a> Case<'a> {
                 }
                 self.no_durable_run_is_forgotten(entry)
             }
+            Answer::Limited => Err("no limit is near".into()),
             Answer::Record(seen) => {
                 if self.fingerprint(&seen.request) != Some(begin.fingerprint) {
                     return Err("a replay to another request".into());
@@ -475,6 +476,7 @@ impl<'a> Case<'a> {
             }
             (Ask::Complete { .. }, Answer::Record(_)) => Ok(()),
             (Ask::Complete { .. } | Ask::Retry { .. }, Answer::Unavailable(_)) => Ok(()),
+            (Ask::Checkpoint { .. }, Answer::Limited) => Ok(()),
             (_, Answer::Done | Answer::Unavailable(_)) => Ok(()),
             (ask, answer) => Err(format!("{ask:?} is answered with {answer:?}")),
         }

@@ -238,6 +238,7 @@ impl Node {
 fn refusal(error: Error) -> Answer {
     match error {
         Error::Fenced => Answer::Fenced,
+        Error::Limit { .. } => Answer::Limited,
         Error::Unavailable { source, .. } => Answer::Unavailable(source.to_string()),
         error => Answer::Wrong(format!("{error:?}")),
     }

@@ -100,6 +100,8 @@ pub(super) enum Answer {
     Fenced,
     /// The database could not be asked, or did not answer.
     Unavailable(String),
+    /// A limit was reached, and nothing was done.
+    Limited,
     Count(usize),
     /// An answer that no fault explains.
     Wrong(String),
