@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+pub(crate) mod bouncer;
 pub(crate) mod proxy;
 pub(crate) mod room;
 pub(crate) mod server;
