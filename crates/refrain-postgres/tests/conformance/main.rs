@@ -27,6 +27,7 @@ use refrain_postgres::{Builder, Postgres, SCHEMA};
 
 use facts::kit::{DAY, execute, interrupted};
 use facts::{FEW, House, Shared, Survives};
+use kit::bouncer::Bouncer;
 use kit::proxy::Proxy;
 use kit::server::{Server, address, runtime};
 
@@ -38,6 +39,8 @@ struct OnPostgres {
     /// The one in use is the last.
     schemas: RefCell<Vec<String>>,
     proxy: Proxy,
+    /// Behind the proxy, where `REFRAIN_POSTGRES_POOLER` is set.
+    pooler: Option<Bouncer>,
     /// Another node's store, with a network that holds.
     other: OnceCell<Store>,
     running: RefCell<Vec<Permit>>,
@@ -53,6 +56,7 @@ impl OnPostgres {
             .schema(self.schema())
             .patience(PATIENCE)
             .connections(4)
+            .pooler(self.pooler.is_some())
             .max_response_bytes(64 * 1024)
             .ttl(DAY)
     }
@@ -80,9 +84,12 @@ impl House for OnPostgres {
         let schema = new_schema();
         let builder = Postgres::builder().schema(&schema).ttl(DAY);
         runtime().block_on(builder.migrate(&server.address())).unwrap();
+        let is_pooled = std::env::var_os("REFRAIN_POSTGRES_POOLER").is_some();
+        let pooler = is_pooled.then(|| Bouncer::start("refrain")).flatten();
         Self {
             schemas: RefCell::new(vec![schema]),
-            proxy: Proxy::to(server.port),
+            proxy: Proxy::to(pooler.as_ref().map_or(server.port, |pooler| pooler.port)),
+            pooler,
             other: OnceCell::new(),
             running: RefCell::default(),
         }
