@@ -40,8 +40,8 @@ async fn without_a_connection_servers_are_unavailable_until_there_is_one() {
     assert_exact(&home, Database::shared().port, &servers, &placed).await;
 }
 
-/// The servers' idle connections took what their leases needed, and all of them were unavailable for
-/// as long as the limit was there.
+/// The servers' idle connections took what their leases needed, and all of them were unavailable
+/// for as long as the limit was there.
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_keep_their_leases_where_they_have_fewer_connections_than_they_want() {
     let home = home("rationed");
