@@ -97,7 +97,7 @@ async fn promoting_a_synchronous_standby_loses_no_acknowledged_record() {
         answers = place_at_all(&servers, "terminated") => answers,
         () = terminate_waiting(pair.primary.port) => unreachable!("it goes on and on"),
     };
-    answers.iter().for_each(|answer| assert_is_for_now(answer));
+    answers.iter().for_each(assert_is_for_now);
     pair.primary.crash();
     pair.primary.promote_standby();
     load.until_placed(200).await;
