@@ -1,7 +1,7 @@
 //! Through pgbouncer in transaction mode, where it is installed.
 
 use crate::kit::bouncer::{Bouncer, POOL};
-use crate::kit::room::{DAY, Room};
+use crate::kit::room::{DAY, Room, until};
 use crate::kit::server::{address, runtime};
 
 #[test]
