@@ -108,7 +108,9 @@ impl Backend for Postgres {
 
     fn stats(&self) -> Stats {
         let mut stats = Stats::default();
-        stats.last_trouble = self.0.last_trouble.lock().expect("nobody panics here").clone();
+        let of_statements = self.0.queue.last_trouble().map(|trouble| trouble.to_string());
+        let of_sweeper = || self.0.last_trouble.lock().expect("nobody panics here").clone();
+        stats.last_trouble = of_statements.or_else(of_sweeper);
         stats
     }
 

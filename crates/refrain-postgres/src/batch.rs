@@ -1,6 +1,7 @@
 //! One round of statements for a batch of jobs, and what it says about each of them.
 
 use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -76,6 +77,7 @@ impl Round<'_> {
                 answers.add_body(row.try_get(0)?, row.try_get(1)?);
             }
         }
+        answers.expire_without_bodies(self.ring.now());
         Ok(())
     }
 
@@ -164,6 +166,13 @@ impl Answers {
     fn add_body(&mut self, attempt: Uuid, payload: Vec<u8>) {
         if let Some(seen) = self.seen.values_mut().find(|seen| seen.attempt == attempt) {
             seen.payload = Some(payload.into());
+        }
+    }
+
+    /// A record that expired after its key was read may have lost its body meanwhile.
+    fn expire_without_bodies(&mut self, now: SystemTime) {
+        for seen in self.seen.values_mut().filter(|seen| seen.payload.is_none()) {
+            seen.expired |= seen.expires_at.is_some_and(|at| at <= now);
         }
     }
 

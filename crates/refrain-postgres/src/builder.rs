@@ -30,6 +30,8 @@ const MAX_LEASE: Duration = Duration::from_secs(60 * 60);
 /// The time after which a server that does not even acknowledge packets is taken for gone, where the
 /// address does not say.
 const SILENCE: Duration = Duration::from_secs(10);
+const MIN_PATIENCE: Duration = Duration::from_millis(10);
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
 const MAX_CONNECTIONS: usize = 1_000;
 
 /// A store in a PostgreSQL database.
@@ -205,7 +207,7 @@ impl Builder {
     pub async fn connect(self, address: &str) -> Result<Store, Error> {
         self.check()?;
         let connector = self.connector(address)?;
-        let limits = self.limits;
+        let (limits, linger) = (self.limits, self.patience + LINGER);
         let (reply, answer) = oneshot::channel();
         let (closing, mut closed) = watch::channel(false);
         let run = move || {
@@ -222,7 +224,7 @@ impl Builder {
                 }
                 // The last operations end after the store has closed, in their own time.
                 let _ = closed.wait_for(|state| *state).await;
-                tokio::time::sleep(LINGER).await;
+                tokio::time::sleep(linger).await;
             });
         };
         std::thread::Builder::new()
@@ -282,7 +284,8 @@ impl Builder {
         tokio::spawn(
             async move { renewed.session.renew(&renewed.pool, &renewed.statements).await },
         );
-        tokio::spawn(async move { deadlines.keep().await });
+        let late = Arc::clone(&fleet.queue);
+        tokio::spawn(async move { deadlines.keep(|| late.late()).await });
         let swept = Arc::clone(&fleet);
         tokio::spawn(async move { swept.sweep_forever().await });
         Ok(fleet)
@@ -320,6 +323,9 @@ impl Builder {
         if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
             return refuse("lease", "from 300 milliseconds to an hour");
         }
+        if !(MIN_PATIENCE..=MAX_PATIENCE).contains(&self.patience) {
+            return refuse("patience", "from 10 milliseconds to a minute");
+        }
         if !(Duration::from_millis(1)..=MAX_TTL).contains(&self.ttl) {
             return refuse("ttl", "from a millisecond to a year");
         }
@@ -330,9 +336,9 @@ impl Builder {
     }
 }
 
-/// The time for which the backend's thread outlives the store, so that verdicts which are on their
-/// way arrive.
-const LINGER: Duration = Duration::from_secs(10);
+/// The time for which the backend's thread outlives the store and the patience of its callers, so
+/// that verdicts which are on their way arrive.
+const LINGER: Duration = Duration::from_secs(5);
 
 fn browsers_tls() -> rustls::ClientConfig {
     let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());

@@ -41,20 +41,21 @@ impl Claiming {
 }
 
 impl Reply for Claiming {
-    fn tell_late(&mut self) {
+    fn tell(&mut self, trouble: Trouble) {
         if let Some((hold, promise)) = self.caller.take() {
             // The next request here asks the database, which knows whose the key is.
             drop(hold);
-            promise.fulfil(Err(unavailable(Trouble::Slow)));
+            promise.fulfil(Err(unavailable(trouble)));
         }
     }
 
-    fn settle(&mut self, outcome: Result<Outcome, Trouble>) {
+    fn settle(&mut self, outcome: Result<Outcome, Trouble>, is_sent: bool) {
         let request = &self.request;
         let Some((hold, promise)) = self.caller.take() else {
             return match outcome {
-                Ok(Outcome::Won) | Err(_) => request.undo(Undo::Release),
-                Ok(_) => {}
+                Ok(Outcome::Won) => request.undo(Undo::Release),
+                Err(_) if is_sent => request.undo(Undo::Release),
+                Ok(_) | Err(_) => {}
             };
         };
         match outcome {
@@ -69,7 +70,9 @@ impl Reply for Claiming {
             }
             Err(trouble) => {
                 drop(hold);
-                request.undo(Undo::Release);
+                if is_sent {
+                    request.undo(Undo::Release);
+                }
                 promise.fulfil(Err(unavailable(trouble)));
             }
         }
@@ -113,7 +116,7 @@ impl Request {
             return promise.fulfil(answer.and_then(|found| self.answer(hold, &wanted, found)));
         }
         drop(hold);
-        promise.fulfil(Err(unavailable(Trouble::Slow)));
+        promise.fulfil(Err(unavailable(self.fleet.queue.late())));
         match found.await {
             Ok(Found::Won) => self.undo(Undo::Release),
             Ok(Found::Interrupted(_)) => self.undo(Undo::GiveUp),

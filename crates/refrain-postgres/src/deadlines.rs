@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::job::{Reply, SharedReply};
+use crate::trouble::Trouble;
 
 pub(crate) struct Deadlines {
     /// The time from a job's start to its deadline, the same for all, so that they come in order.
@@ -41,15 +42,15 @@ impl Deadlines {
         waiting.push_back(Waiting { deadline, reply: Arc::downgrade(reply) });
     }
 
-    /// Tells all in their time, for ever.
-    pub(crate) async fn keep(&self) {
+    /// Tells all in their time, for ever, with the trouble that there is then.
+    pub(crate) async fn keep(&self, late: impl Fn() -> Trouble) {
         loop {
             let next = self.waiting().front().map(|first| first.deadline);
             // What is added meanwhile is due later.
             tokio::time::sleep_until(next.unwrap_or_else(|| self.next())).await;
             for Waiting { reply, .. } in self.take_due() {
                 if let Some(reply) = reply.upgrade() {
-                    reply.lock().expect("nobody panics here").tell_late();
+                    reply.lock().expect("nobody panics here").tell(late());
                 }
             }
         }

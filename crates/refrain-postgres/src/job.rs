@@ -63,6 +63,14 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// The bytes that it adds to a statement, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Complete(completion) => completion.payload.len(),
+            Self::Claim(_) | Self::Find(_) => 0,
+        }
+    }
+
     pub(crate) fn address(&self) -> Uuid {
         match self {
             Self::Claim(wanted) => wanted.address,
@@ -88,11 +96,12 @@ pub(crate) enum Outcome {
 
 /// The party that waits for a job.
 pub(crate) trait Reply: Send {
-    /// Tells the caller, at its deadline, that the outcome is not known yet.
-    fn tell_late(&mut self);
+    /// Tells the caller, if that is still to be done, that the outcome is not known yet, and why.
+    fn tell(&mut self, trouble: Trouble);
 
-    /// Acts on the outcome, whether or not the caller still waits. Called once.
-    fn settle(&mut self, outcome: Result<Outcome, Trouble>);
+    /// Acts on the outcome, whether or not the caller still waits. Called once. What was never sent
+    /// has had no effect.
+    fn settle(&mut self, outcome: Result<Outcome, Trouble>, is_sent: bool);
 }
 
 pub(crate) type SharedReply = Arc<Mutex<dyn Reply>>;
@@ -102,11 +111,13 @@ pub(crate) struct Job {
     /// The time from which on the work is not begun any more, unless it is a completion.
     pub(crate) until: Option<Instant>,
     pub(crate) reply: SharedReply,
+    /// Set once the database may have been told.
+    pub(crate) is_sent: bool,
 }
 
 impl Job {
     pub(crate) fn new(work: Work, until: Option<Instant>, reply: impl Reply + 'static) -> Self {
-        Self { work, until, reply: Arc::new(Mutex::new(reply)) }
+        Self { work, until, reply: Arc::new(Mutex::new(reply)), is_sent: false }
     }
 
     /// Returns whether nobody wants the job done any more.
@@ -118,9 +129,9 @@ impl Job {
 
 /// A task that waits for the outcome itself.
 impl Reply for Option<oneshot::Sender<Result<Outcome, Trouble>>> {
-    fn tell_late(&mut self) {}
+    fn tell(&mut self, _trouble: Trouble) {}
 
-    fn settle(&mut self, outcome: Result<Outcome, Trouble>) {
+    fn settle(&mut self, outcome: Result<Outcome, Trouble>, _is_sent: bool) {
         if let Some(sender) = self.take() {
             // The task may have gone.
             let _ = sender.send(outcome);

@@ -39,6 +39,7 @@ mod queue;
 mod ring;
 mod schema;
 mod session;
+mod share;
 #[cfg(feature = "sqlx")]
 pub mod sqlx;
 mod statements;

@@ -20,6 +20,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// a statement.
 const ASK_AFTER: Duration = Duration::from_secs(15);
 
+/// The time that an answer has left once the server says that it works on nothing.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
+
 /// The settings of every connection to a server.
 ///
 /// A plan that was made while a table was empty reads all of it for ever, so sequential scans and
@@ -91,9 +94,17 @@ impl Link {
         self.is_busy.store(true, Ordering::Relaxed);
         let mut answer = std::pin::pin!(answer);
         let outcome = loop {
-            match tokio::time::timeout(ask_after, &mut answer).await {
+            if let Ok(outcome) = tokio::time::timeout(ask_after, &mut answer).await {
+                break outcome;
+            }
+            tokio::select! {
+                biased;
+                outcome = &mut answer => break outcome,
+                is_worked_on = self.is_worked_on() => if is_worked_on { continue },
+            }
+            // The answer may have come since the question was asked.
+            match tokio::time::timeout(LAST_CHANCE, &mut answer).await {
                 Ok(outcome) => break outcome,
-                Err(_) if self.is_worked_on().await => {}
                 Err(_) => return Err(Trouble::Slow),
             }
         };

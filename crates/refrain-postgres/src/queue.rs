@@ -12,7 +12,6 @@
 //! comes first does the reverse. What most of the latest keys were decides.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use crate::job::{Job, Outcome, Reply, Work};
 use crate::pool::Pool;
 use crate::ring::Ring;
 use crate::session::Session;
+use crate::share::Share;
 use crate::statements::Statements;
 use crate::trouble::Trouble;
 
@@ -33,8 +33,9 @@ use crate::trouble::Trouble;
 const SINGLES: usize = 16;
 /// Connections that batches of one kind share.
 const LANES: usize = 2;
-/// Operations in a batch.
+/// Operations in a batch, and bytes of their responses: a message of the protocol has a limit.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Pauses between the tries of one batch.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -47,6 +48,8 @@ pub(crate) struct Queue {
     deadlines: Arc<Deadlines>,
     known: Share,
     state: Mutex<State>,
+    /// The latest trouble of a statement, since one has succeeded.
+    last_trouble: Mutex<Option<Arc<Trouble>>>,
 }
 
 #[derive(Default)]
@@ -79,8 +82,8 @@ impl Queue {
         ring: Arc<Ring>,
         deadlines: Arc<Deadlines>,
     ) -> Self {
-        let (known, state) = (Share::default(), Mutex::default());
-        Self { runtime, pool, session, statements, ring, deadlines, known, state }
+        let (known, state, last_trouble) = Default::default();
+        Self { runtime, pool, session, statements, ring, deadlines, known, state, last_trouble }
     }
 
     /// Does the work, and waits for its outcome.
@@ -102,7 +105,18 @@ impl Queue {
         self.submit(job);
     }
 
+    /// Returns the reason why an outcome is late.
+    pub(crate) fn late(&self) -> Trouble {
+        self.last_trouble().map_or(Trouble::Slow, Trouble::SlowAfter)
+    }
+
+    /// Returns the latest trouble, if no statement has succeeded since.
+    pub(crate) fn last_trouble(&self) -> Option<Arc<Trouble>> {
+        self.last_trouble.lock().expect("nobody panics here").clone()
+    }
+
     fn submit(self: &Arc<Self>, job: Job) {
+        self.drop_over();
         let mut state = self.state();
         state.in_flight += 1;
         let kind = match job.work {
@@ -116,11 +130,32 @@ impl Queue {
         if state.in_flight <= SINGLES && state.reads.jobs.is_empty() && state.writes.jobs.is_empty()
         {
             drop(state);
-            let queue = Arc::clone(self);
-            self.runtime.spawn(async move { queue.do_at_once(kind, job).await });
-            return;
+            return self.spawn(kind, job);
         }
         self.enqueue(state, kind, [job]);
+    }
+
+    /// Does a job by itself.
+    fn spawn(self: &Arc<Self>, kind: Kind, job: Job) {
+        let queue = Arc::clone(self);
+        self.runtime.spawn(async move { queue.do_at_once(kind, job).await });
+    }
+
+    /// Gives up what has waited for a lane for too long, or the queue would grow for as long as the
+    /// database is away.
+    fn drop_over(&self) {
+        let mut over = Vec::new();
+        {
+            let State { reads, writes, .. } = &mut *self.state();
+            for waiting in [reads, writes] {
+                while waiting.jobs.front().is_some_and(Job::is_over) {
+                    over.extend(waiting.jobs.pop_front());
+                }
+            }
+        }
+        for job in over {
+            self.reply(&job, Err(self.late()));
+        }
     }
 
     fn enqueue(
@@ -159,8 +194,7 @@ impl Queue {
                     waiting.lanes -= 1;
                     return;
                 }
-                let size = waiting.jobs.len().min(BATCH);
-                waiting.jobs.drain(..size).collect()
+                waiting.take_batch()
             };
             let left = self.do_all(kind, batch).await;
             if !left.is_empty() {
@@ -175,60 +209,101 @@ impl Queue {
 
     /// Sends the jobs until each has its reply, and returns the claims whose keys a read has not
     /// found.
-    async fn do_all(&self, kind: Kind, mut jobs: Vec<Job>) -> Vec<Job> {
+    async fn do_all(self: &Arc<Self>, kind: Kind, mut jobs: Vec<Job>) -> Vec<Job> {
         let (mut pause, longest) = PAUSES;
-        let mut unknown = Vec::new();
         loop {
-            // A claim that was sent before may have taken effect all the same.
             for job in jobs.extract_if(.., |job| job.is_over()) {
-                self.reply(&job, Err(Trouble::Slow));
+                self.reply(&job, Err(self.late()));
             }
             if jobs.is_empty() {
-                return unknown;
+                return jobs;
             }
-            match self.round(kind, &jobs).await {
-                Ok(answers) if kind == Kind::Read => {
-                    unknown.extend(self.settle_known(jobs, &answers));
-                    return unknown;
-                }
+            let is_first = pause == PAUSES.0;
+            match self.round(kind, &mut jobs).await {
+                Ok(answers) if kind == Kind::Read => return self.settle_known(jobs, &answers),
                 Ok(answers) => jobs = self.settle(jobs, &answers),
-                Err(trouble) if trouble.is_transient() => {
-                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                    pause = (pause * 2).min(longest);
-                    if kind == Kind::Write {
-                        jobs = self.settle_claims_by_reading(jobs).await;
-                    }
+                Err(trouble) if !trouble.is_transient() => {
+                    return self.blame(kind, jobs, trouble).await;
                 }
-                Err(trouble) if jobs.len() == 1 => {
-                    let job = jobs.pop().expect("there is one");
-                    self.reply(&job, Err(trouble));
+                // The others need not wait for a row that one of them waits for.
+                Err(trouble) if !is_first && trouble.may_be_of_one() && jobs.len() > 1 => {
+                    jobs.drain(..).for_each(|job| self.spawn(kind, job));
+                    return jobs;
                 }
-                // One of them is to blame, and answers for itself alone.
-                Err(_) => {
-                    for job in jobs.drain(..) {
-                        unknown.extend(Box::pin(self.do_all(kind, vec![job])).await);
-                    }
-                }
+                Err(_) if kind == Kind::Write => jobs = self.settle_claims_by_reading(jobs).await,
+                Err(_) => {}
+            }
+            if jobs.is_empty() {
+                return jobs;
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Finds out which of the jobs has a statement refused for good.
+    async fn blame(self: &Arc<Self>, kind: Kind, mut jobs: Vec<Job>, trouble: Trouble) -> Vec<Job> {
+        if jobs.len() > 1 {
+            let mut unknown = Vec::new();
+            for job in jobs {
+                unknown.extend(Box::pin(self.do_all(kind, vec![job])).await);
+            }
+            return unknown;
+        }
+        if let Some(job) = jobs.pop() {
+            match job.work {
+                // Its effects have happened, so it is tried until it is recorded, as when a
+                // password or a right comes back.
+                Work::Complete(_) => self.insist(job, trouble),
+                Work::Claim(_) | Work::Find(_) => self.reply(&job, Err(trouble)),
             }
         }
+        jobs
+    }
+
+    /// Tells the caller of a completion what the trouble is, and tries again after the longest pause.
+    fn insist(self: &Arc<Self>, job: Job, trouble: Trouble) {
+        job.reply.lock().expect("nobody panics here").tell(trouble);
+        let queue = Arc::clone(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(PAUSES.1).await;
+            queue.do_at_once(Kind::Write, job).await;
+        });
     }
 
     /// Replies to the claims whose keys are known: a database that cannot be written to, being full
     /// or a standby, can still be read.
     async fn settle_claims_by_reading(&self, jobs: Vec<Job>) -> Vec<Job> {
         let is_claim = |job: &Job| matches!(job.work, Work::Claim(_));
-        let (claims, mut others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_claim);
+        let (mut claims, mut others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_claim);
         if claims.is_empty() {
             return others;
         }
-        others.extend(match self.round(Kind::Read, &claims).await {
+        others.extend(match self.round(Kind::Read, &mut claims).await {
             Ok(answers) => self.settle_known(claims, &answers),
             Err(_) => claims,
         });
         others
     }
 
-    async fn round(&self, kind: Kind, jobs: &[Job]) -> Result<Answers, Trouble> {
+    /// Sends the jobs once.
+    async fn round(&self, kind: Kind, jobs: &mut [Job]) -> Result<Answers, Trouble> {
+        let answers = self.round_through_a_link(kind, jobs).await;
+        let mut last_trouble = self.last_trouble.lock().expect("nobody panics here");
+        match answers {
+            Ok(answers) => {
+                *last_trouble = None;
+                Ok(answers)
+            }
+            Err(trouble) => {
+                let trouble = Arc::new(trouble);
+                *last_trouble = Some(Arc::clone(&trouble));
+                Err(Trouble::Shared(trouble))
+            }
+        }
+    }
+
+    async fn round_through_a_link(&self, kind: Kind, jobs: &mut [Job]) -> Result<Answers, Trouble> {
         let mut link = self.pool.take().await?;
         let round = Round {
             link: &link,
@@ -238,7 +313,10 @@ impl Queue {
         };
         let sent = match kind {
             Kind::Read => round.read(jobs).await,
-            Kind::Write => round.write(jobs).await,
+            Kind::Write => {
+                jobs.iter_mut().for_each(|job| job.is_sent = true);
+                round.write(jobs).await
+            }
         };
         if let Err(trouble) = &sent
             && trouble.wants_new_link()
@@ -279,7 +357,7 @@ impl Queue {
             Ok(Outcome::Known(_)) => self.known.count(true),
             _ => {}
         }
-        job.reply.lock().expect("nobody panics here").settle(outcome);
+        job.reply.lock().expect("nobody panics here").settle(outcome, job.is_sent);
     }
 }
 
@@ -292,24 +370,15 @@ impl State {
     }
 }
 
-/// The share of claims, among the latest, whose keys were known: in parts of [`WHOLE`](Self::WHOLE).
-#[derive(Default)]
-struct Share(AtomicU32);
-
-impl Share {
-    const WHOLE: u32 = 1 << 16;
-    /// The weight of the latest claim.
-    const PART: u32 = 32;
-
-    /// Counts a claim. Of two threads that count at once one may go uncounted, which does no harm.
-    fn count(&self, is_known: bool) {
-        let share = self.0.load(Ordering::Relaxed);
-        let rest = share - share / Self::PART;
-        let part = if is_known { Self::WHOLE / Self::PART } else { 0 };
-        self.0.store(rest + part, Ordering::Relaxed);
-    }
-
-    fn is_large(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > Self::WHOLE / 2
+impl Waiting {
+    /// Takes as many jobs as one statement may have.
+    fn take_batch(&mut self) -> Vec<Job> {
+        let mut bytes = 0;
+        let fits = |job: &&Job| {
+            bytes += job.work.bytes();
+            bytes <= BATCH_BYTES
+        };
+        let size = self.jobs.iter().take(BATCH).take_while(fits).count().max(1);
+        self.jobs.drain(..size.min(self.jobs.len())).collect()
     }
 }

@@ -29,6 +29,10 @@ impl Ring {
         self.slot_ms
     }
 
+    pub(crate) fn now(&self) -> SystemTime {
+        self.session.now()
+    }
+
     /// The slot of time in which a record that is completed now expires.
     pub(crate) fn guess(&self, ttl_ms: i64) -> i64 {
         self.session.now_ms().saturating_add(ttl_ms) / self.slot_ms

@@ -1,5 +1,7 @@
 //! Refusals of the database, by the reaction that each calls for.
 
+use std::sync::Arc;
+
 use tokio_postgres::error::SqlState;
 
 /// The database did not do what it was asked.
@@ -9,6 +11,10 @@ pub(crate) enum Trouble {
     Database(#[from] tokio_postgres::Error),
     #[error("the database took too long")]
     Slow,
+    #[error("the database took too long; it last said: {0}")]
+    SlowAfter(Arc<Self>),
+    #[error(transparent)]
+    Shared(Arc<Self>),
     #[error("the store is closed")]
     Closed,
     /// The rows contradict each other.
@@ -57,7 +63,8 @@ impl Trouble {
     /// Returns whether the same statement may succeed later, or may have taken effect already.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Slow | Self::Restless => true,
+            Self::Shared(shared) => shared.is_transient(),
+            Self::Slow | Self::SlowAfter(_) | Self::Restless => true,
             Self::Closed | Self::Damaged(_) | Self::Outdated | Self::Transaction(_) => false,
             Self::Database(error) => match error.code() {
                 // The connection broke.
@@ -85,7 +92,22 @@ impl Trouble {
         self.has_code(&SqlState::UNDEFINED_TABLE)
     }
 
+    /// Returns whether one row of a batch may be the reason, such as a row that is locked.
+    pub(crate) fn may_be_of_one(&self) -> bool {
+        [
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::QUERY_CANCELED,
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::OUT_OF_MEMORY,
+        ]
+        .iter()
+        .any(|code| self.has_code(code))
+    }
+
     fn has_code(&self, code: &SqlState) -> bool {
+        if let Self::Shared(shared) = self {
+            return shared.has_code(code);
+        }
         matches!(self, Self::Database(error) if error.code() == Some(code))
     }
 
@@ -94,10 +116,12 @@ impl Trouble {
     pub(crate) fn wants_new_link(&self) -> bool {
         match self {
             Self::Slow => true,
+            Self::Shared(shared) => shared.wants_new_link(),
             Self::Database(error) => error.code().is_none_or(|code| {
                 *code == SqlState::READ_ONLY_SQL_TRANSACTION || code.code().starts_with("57P")
             }),
-            Self::Closed
+            Self::SlowAfter(_)
+            | Self::Closed
             | Self::Damaged(_)
             | Self::Outdated
             | Self::Restless
@@ -113,6 +137,7 @@ fn is_transient(code: &SqlState) -> bool {
         || [
             "57014", // cancelled, as by statement_timeout
             "40001", // serialization failure
+            "40003", // nobody knows whether it was completed
             "40P01", // deadlock
             "55P03", // lock_timeout
             "25006", // read-only: an old primary

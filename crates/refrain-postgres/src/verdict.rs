@@ -190,7 +190,7 @@ impl Claim {
     fn late(&self) -> Error {
         unavailable(match self.is_open.load(Ordering::Relaxed) {
             true => Trouble::Transaction(TransactionError::Open),
-            false => Trouble::Slow,
+            false => self.fleet.queue.late(),
         })
     }
 }
@@ -220,13 +220,13 @@ impl Completing {
 }
 
 impl Reply for Completing {
-    fn tell_late(&mut self) {
+    fn tell(&mut self, trouble: Trouble) {
         if let Some(promise) = self.promise.take() {
-            promise.fulfil(Err(unavailable(Trouble::Slow)));
+            promise.fulfil(Err(unavailable(trouble)));
         }
     }
 
-    fn settle(&mut self, outcome: Result<Outcome, Trouble>) {
+    fn settle(&mut self, outcome: Result<Outcome, Trouble>, _is_sent: bool) {
         let Some((claim, completion, hold)) = self.completed.take() else { return };
         let outcome = hold.answer_with(claim.done(outcome, completion));
         if let Some(promise) = self.promise.take() {

@@ -7,4 +7,5 @@
 mod kit;
 
 mod answers;
+mod late;
 mod waiting;

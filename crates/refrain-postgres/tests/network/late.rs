@@ -1,0 +1,57 @@
+//! A claim that its caller has given up, and that comes to its end afterwards.
+
+use std::time::Duration;
+
+use refrain::{Error, Outcome};
+
+use crate::kit::room::{Room, address, client, execute, operation, response, until};
+use crate::kit::server::runtime;
+
+fn signal(pid: i32, what: &str) {
+    let done = std::process::Command::new("kill").args([what, &pid.to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+fn p17_a_late_claim_takes_nothing_from_its_own_node() {
+    let room = Room::new();
+    let builder = room.builder().node("first").lease(Duration::from_secs(60));
+    let store = runtime().block_on(builder.connect(&address())).unwrap();
+    let other = room.open("second");
+    let operation = operation("a");
+    let permit = execute(&store, &operation);
+    let address: String = room.ask("SELECT address::text FROM SCHEMA.key");
+    permit.release().wait().unwrap();
+
+    // The claim waits for an insertion that is rolled back later, at a server that then stands still.
+    let locker = client();
+    let insertion = room.sql(&format!(
+        "BEGIN; INSERT INTO SCHEMA.key \
+         (address, attempt, session, sweep, state, fingerprint, request_id) \
+         VALUES ('{address}', gen_random_uuid(), 1, 0, 0, '', 'x')"
+    ));
+    runtime().block_on(locker.batch_execute(&insertion)).unwrap();
+    room.run("UPDATE SCHEMA.session SET lease_until = clock_timestamp() WHERE node = 'first'");
+    let begun = store.begin(&operation);
+    let waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND query LIKE '%INSERT INTO \"SCHEMA\".key%'";
+    until("the claim waits", || room.ask(&format!("SELECT count(*) > 0 {waiting}")));
+    let pid: i32 = room.ask(&format!("SELECT pid {waiting}"));
+    signal(pid, "-STOP");
+    let late = begun.wait();
+    assert!(matches!(late, Err(Error::Unavailable { .. })), "{late:?}");
+    runtime().block_on(locker.batch_execute("ROLLBACK")).unwrap();
+
+    // The next request here runs, and the late one comes to its end.
+    let permit = execute(&store, &operation);
+    signal(pid, "-CONT");
+    let is_idle = format!("SELECT state = 'idle' FROM pg_stat_activity WHERE pid = {pid}");
+    until("the late claim has ended", || room.ask(&is_idle));
+    // Whatever it has this node send comes before this.
+    execute(&store, &crate::kit::room::operation("b")).release().wait().unwrap();
+    let mut second = other.begin(&operation);
+    second.give_up();
+    let second = second.wait();
+    assert!(matches!(second, Ok(Outcome::InFlight { .. })), "{second:?}");
+    permit.complete(&response("done")).wait().unwrap();
+}
