@@ -91,3 +91,27 @@ fn full() -> String {
         .collect();
     holds.join(" + ")
 }
+
+/// The record was thrown away, and its key kept for as long as the process lived.
+#[test]
+fn a_record_that_lacked_a_right_is_written_once_the_right_is_back() {
+    let node = role("bodyless");
+    let room = Room::new();
+    let grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO bodyless";
+    room.run(&format!("GRANT USAGE ON schema SCHEMA TO bodyless; {grant}"));
+    let store = runtime().block_on(room.builder().connect(&node)).unwrap();
+    let permit = execute(&store, &operation("paid"));
+    for slot in 0..12 {
+        room.run(&format!("REVOKE INSERT ON SCHEMA.body_{slot:02} FROM bodyless"));
+    }
+    let told = permit.complete(&response("paid")).wait().unwrap_err();
+    let refrain::Error::Unavailable { source, .. } = &told else { panic!("not told: {told:?}") };
+    assert!(source.to_string().contains("permission denied"), "{source}");
+    assert!(store.stats().last_trouble.unwrap().contains("permission denied"));
+
+    room.run(grant);
+    until("the record is there", || {
+        store.get(crate::kit::room::scope(), operation("paid").key()).wait().unwrap().is_some()
+    });
+    assert_eq!(replayed(&store, &operation("paid")), "paid");
+}
