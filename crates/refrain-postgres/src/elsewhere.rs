@@ -66,6 +66,11 @@ impl Elsewhere {
         };
         // One request of this process has the key in hand, so the key is watched once.
         self.watched().insert(seen.address, watched);
+        // The poller answers all that it finds when the store closes, and then returns.
+        if *fleet.closing.borrow() {
+            self.watched().remove(&seen.address);
+            return ticket;
+        }
         self.wake.notify_one();
         if !self.is_polling.swap(true, Ordering::AcqRel) {
             let (elsewhere, fleet) = (Arc::clone(self), Arc::clone(fleet));
