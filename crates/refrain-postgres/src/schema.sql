@@ -19,7 +19,8 @@ CREATE TABLE refrain.meta (
 
 -- One row a process. Its lease is renewed here, and not for each key.
 CREATE TABLE refrain.session (
-    id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- Drawn by the client: a sequence may give a number again after a failover.
+    id int8 PRIMARY KEY,
     node text NOT NULL,
     lease_until timestamptz NOT NULL,
     dead boolean NOT NULL DEFAULT false

@@ -5,12 +5,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::link::{Link, Parameters};
 use crate::pool::Pool;
 use crate::statements::Statements;
 use crate::trouble::Trouble;
 
+/// The numbers that are tried for a new session. Even the second is never needed in practice.
+const OPENINGS: usize = 3;
 /// The pause after a renewal that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -155,10 +158,24 @@ async fn open(
     link: &Link,
     statements: &Statements,
 ) -> Result<State, Trouble> {
-    let sent = Instant::now();
-    let rows = link.query(&statements.open_session, &[&node, &millis(lease)]).await?;
-    let row = rows.first().ok_or(Trouble::Outdated)?;
-    Ok(State { id: row.try_get(0)?, steady_since: Some(sent), told: (row.try_get(1)?, sent) })
+    for _ in 0..OPENINGS {
+        let sent = Instant::now();
+        let given: Parameters<'_> = &[&new_id(), &node, &millis(lease)];
+        let rows = link.query(&statements.open_session, given).await?;
+        if let Some(row) = rows.first() {
+            let told = (row.try_get(1)?, sent);
+            return Ok(State { id: row.try_get(0)?, steady_since: Some(sent), told });
+        }
+    }
+    Err(Trouble::Outdated)
+}
+
+/// Draws the number of a session. An asynchronous failover may lose the row of a session whose node
+/// lives on, so no other node may be given the same number.
+fn new_id() -> i64 {
+    // The half without a time, after the two bits of the variant.
+    let (_, random) = Uuid::now_v7().as_u64_pair();
+    i64::try_from(random & (u64::MAX >> 2)).expect("62 bits")
 }
 
 pub(crate) fn millis(duration: Duration) -> i64 {

@@ -5,16 +5,17 @@ use tokio_postgres::types::Type;
 use super::{NOW_MS, Sql, Texts, VERSION};
 
 impl Texts<'_> {
+    /// Opens a session, unless its number is taken or the schema no longer serves this version.
     pub(super) fn open_session(&self) -> Sql {
         let schema = self.schema;
         Sql {
             text: format!(
-                "INSERT INTO {schema}.session (node, lease_until) \
-                 SELECT $1, statement_timestamp() + $2 * interval '1 millisecond' \
+                "INSERT INTO {schema}.session (id, node, lease_until) \
+                 SELECT $1, $2, statement_timestamp() + $3 * interval '1 millisecond' \
                  FROM {schema}.meta m WHERE m.oldest_reader <= {VERSION} \
-                 RETURNING id, {NOW_MS}"
+                 ON CONFLICT (id) DO NOTHING RETURNING id, {NOW_MS}"
             ),
-            types: vec![Type::TEXT, Type::INT8],
+            types: vec![Type::INT8, Type::TEXT, Type::INT8],
         }
     }
 

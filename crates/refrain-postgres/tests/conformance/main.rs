@@ -125,8 +125,7 @@ impl Survives for OnPostgres {
         for table in ["meta", "key"].map(String::from).into_iter().chain(bodies) {
             copy += &format!("INSERT INTO {new}.{table} SELECT * FROM {old}.{table};");
         }
-        // No session is there: those of the old schema are dead. Their numbers are not used again.
-        copy += &format!("ALTER SEQUENCE {new}.session_id_seq RESTART 1000;");
+        // No session is there: those of the old schema are dead.
         Server::shared().run(&copy);
         self.schemas.borrow_mut().push(new);
     }

@@ -49,8 +49,8 @@ impl Stage {
     fn orphan(&self, operation: &Operation) {
         let request_id = operation.given_request_id().unwrap().as_str();
         self.room.run(&format!(
-            "WITH gone AS (INSERT INTO SCHEMA.session (node, lease_until) \
-             VALUES ('gone', now() - interval '1 hour') RETURNING id) \
+            "WITH gone AS (INSERT INTO SCHEMA.session (id, node, lease_until) \
+             VALUES ((SELECT -count(*) FROM SCHEMA.session), 'gone', now() - interval '1 hour') RETURNING id) \
              UPDATE SCHEMA.key SET session = gone.id FROM gone WHERE request_id = '{request_id}'"
         ));
     }

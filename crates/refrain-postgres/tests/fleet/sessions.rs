@@ -7,7 +7,7 @@ use http::Response;
 use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
 use refrain_postgres::Postgres;
 
-use crate::kit::server::Server as Database;
+use crate::kit::server::{Server as Database, connect};
 use crate::server::Home;
 
 /// Longer than the test, so that no renewal comes to help.
@@ -53,6 +53,31 @@ async fn p17_no_key_is_claimed_under_a_session_that_is_over() {
         assert!(matches!(elsewhere, Outcome::InFlight { .. }), "{statement}: {elsewhere:?}");
         permit.complete(&Response::new(Bytes::from("done"))).await.unwrap();
     }
+}
+
+/// A node whose session was lost in a failover was given the number of another node's, and each took
+/// the claims of the other for its own.
+#[tokio::test]
+async fn a_number_is_not_given_again_after_its_session_is_lost() {
+    let home = Home::new();
+    let schema = home.schema();
+    let database = Database::shared();
+    let [_first, _second] = two_nodes(&schema).await;
+    // What an older copy of the database knows.
+    database.run(&format!("CREATE TABLE {schema}.lost AS SELECT id FROM {schema}.session"));
+    database.run(&format!("DELETE FROM {schema}.session"));
+    let sequences = format!(
+        "SELECT format('ALTER SEQUENCE %s RESTART', oid::regclass) FROM pg_class \
+         WHERE relkind = 'S' AND relnamespace = '{schema}'::regnamespace"
+    );
+    let client = connect(database.port).await.unwrap();
+    for row in client.query(&sequences, &[]).await.unwrap() {
+        database.run(row.get(0));
+    }
+    let builder = Postgres::builder().schema(&schema).lease(LEASE);
+    let _third = builder.connect(&database.address()).await.unwrap();
+    let again = format!("SELECT FROM {schema}.session JOIN {schema}.lost USING (id)");
+    assert!(client.query(&again, &[]).await.unwrap().is_empty());
 }
 
 /// As where the connection broke during a claim, and the server made it after all.
