@@ -190,14 +190,11 @@ impl Fleet {
                 let holder = request_id(&seen.request_id).map_err(unavailable)?;
                 return Err(Error::in_flight(holder));
             }
-            let attempt = seen.attempt;
-            if let Ok(slot) = usize::try_from(seen.slot)
-                && let Some(sql) = self.statements.forget_body.get(slot)
-            {
-                self.query(sql, &[&attempt]).await.map_err(unavailable)?;
-            }
-            let given: Parameters<'_> = &[&address, &attempt];
-            let gone = self.query(&self.statements.forget, given).await.map_err(unavailable)?;
+            let slot = usize::try_from(seen.slot).ok();
+            let sql = slot.and_then(|slot| self.statements.forget_with_body.get(slot));
+            let sql = sql.unwrap_or(&self.statements.forget);
+            let given: Parameters<'_> = &[&address, &seen.attempt];
+            let gone = self.query(sql, given).await.map_err(unavailable)?;
             if !gone.is_empty() {
                 return Ok(());
             }

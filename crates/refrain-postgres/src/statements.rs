@@ -60,7 +60,8 @@ pub(crate) struct Statements {
     pub(crate) take: Sql,
     pub(crate) judge: Sql,
     pub(crate) forget: Sql,
-    pub(crate) forget_body: Vec<Sql>,
+    /// One for each slot.
+    pub(crate) forget_with_body: Vec<Sql>,
     pub(crate) interrupted: Sql,
     pub(crate) open_session: Sql,
     pub(crate) renew: Sql,
@@ -162,7 +163,7 @@ impl Statements {
             take: texts.take(),
             judge: texts.judge(),
             forget: texts.forget(),
-            forget_body: slots().map(|slot| texts.forget_body(slot)).collect(),
+            forget_with_body: slots().map(|slot| texts.forget_with_body(slot)).collect(),
             interrupted: texts.interrupted(),
             open_session: texts.open_session(),
             renew: texts.renew(),

@@ -134,11 +134,16 @@ impl Texts<'_> {
         }
     }
 
-    pub(super) fn forget_body(&self, slot: i64) -> Sql {
+    /// The same for a key whose body is in a slot: both go, or neither.
+    pub(super) fn forget_with_body(&self, slot: i64) -> Sql {
         let schema = self.schema;
+        let Sql { text, types } = self.forget();
         Sql {
-            text: format!("DELETE FROM {schema}.body_{slot:02} WHERE attempt = $1"),
-            types: vec![Type::UUID],
+            text: format!(
+                "WITH gone AS ({text}), body AS (DELETE FROM {schema}.body_{slot:02} b USING gone \
+                 WHERE b.attempt = gone.attempt) SELECT attempt FROM gone"
+            ),
+            types,
         }
     }
 

@@ -7,7 +7,7 @@ use refrain::{Error, Outcome, Store};
 use tokio_postgres::Client;
 
 use crate::kit::proxy::Proxy;
-use crate::kit::room::{Room, client, execute, operation, response, until};
+use crate::kit::room::{Room, client, execute, operation, replayed, response, until};
 use crate::kit::server::{Server, address, runtime};
 
 /// Longer than any of these tests holds an answer back.
@@ -136,6 +136,26 @@ fn a_claim_that_was_given_up_is_undone_though_it_takes_effect_late() {
     runtime().block_on(locker.batch_execute("COMMIT")).unwrap();
     until("the claim takes effect", || row(&room) != before);
     execute(&room.open("other"), &asked).release().wait().unwrap();
+}
+
+/// Its body was gone, and requests for its key failed until the end of its TTL.
+#[test]
+fn a_record_that_could_not_be_forgotten_is_replayed() {
+    let room = Room::new();
+    let store = room.open("this");
+    let asked = operation("kept");
+    execute(&store, &asked).complete(&response("kept")).wait().unwrap();
+    room.run(
+        "CREATE FUNCTION SCHEMA.refuse() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE 'not now'; END $$; \
+         CREATE TRIGGER refuse BEFORE DELETE ON SCHEMA.key \
+         FOR EACH ROW EXECUTE FUNCTION SCHEMA.refuse()",
+    );
+    store.forget(asked.scope(), asked.key()).wait().unwrap_err();
+    assert_eq!(replayed(&room.open("other"), &asked), "kept");
+    room.run("DROP TRIGGER refuse ON SCHEMA.key");
+    store.forget(asked.scope(), asked.key()).wait().unwrap();
+    execute(&store, &asked).release().wait().unwrap();
 }
 
 /// It waited for as long as the network was silent.
