@@ -158,6 +158,29 @@ fn a_record_that_could_not_be_forgotten_is_replayed() {
     execute(&store, &asked).release().wait().unwrap();
 }
 
+/// It waited for ever.
+#[test]
+fn a_request_that_finds_its_key_elsewhere_after_the_close_is_answered() {
+    let room = Room::new();
+    let network = Proxy::to(Server::shared().port);
+    let store = behind(&network, &room, LONG);
+    let other = room.open("other");
+    let (first, second) = (operation("first"), operation("second"));
+    let (held, _held) = (execute(&other, &first), execute(&other, &second));
+    // Once one request has waited, the keys of all are looked at by one task.
+    let waiting = store.begin(&first);
+    until("somebody waits", || room.ask("SELECT count(*) > 0 FROM SCHEMA.key WHERE waited"));
+    held.complete(&response("first")).wait().unwrap();
+    assert!(matches!(waiting.wait().unwrap(), Outcome::Replay(_)));
+
+    network.stall_answers();
+    let asking = store.begin(&second);
+    store.close(Duration::ZERO).unwrap();
+    network.mend();
+    let answer = asking.wait_timeout(LONG);
+    assert!(answer.is_err(), "{answer:?}");
+}
+
 /// It waited for as long as the network was silent.
 #[test]
 fn a_request_fails_in_time_though_the_network_is_silent() {
