@@ -80,7 +80,9 @@ impl Fleet {
     }
 
     /// Truncates a body table if none of the records that may be in it is live. That is looked at
-    /// with the table locked, so no commit comes in between.
+    /// again with the table locked, so no commit comes in between. A table that is in use is not
+    /// locked at all: commits and replays would wait for the lock, and it cancels the queries of
+    /// standbys.
     async fn truncate(&self, slot: i64) -> Result<(), Trouble> {
         let mut link = self.pool.take().await?;
         let schema = &self.schema;
@@ -97,6 +99,9 @@ impl Fleet {
              ((extract(epoch FROM clock_timestamp()) * 1000)::int8 + {retention_ms}) / {slot_ms} + 1) \
              AS live WHERE live % {SLOTS} = {slot})"
         );
+        if link.query_text(&is_free).await?.is_empty() {
+            return Ok(());
+        }
         let truncated = async {
             link.batch_execute(&begin).await?;
             if !link.query_text(&is_free).await?.is_empty() {
@@ -105,8 +110,10 @@ impl Fleet {
             link.batch_execute("COMMIT").await
         };
         if let Err(trouble) = truncated.await {
-            // Whatever the transaction has come to, it ends with its connection.
-            link.discard();
+            // The transaction ends here, or else with its connection.
+            if trouble.wants_new_link() || link.batch_execute("ROLLBACK").await.is_err() {
+                link.discard();
+            }
             // A table that commits are writing to is truncated another time.
             if !trouble.is_transient() {
                 return Err(trouble);

@@ -114,6 +114,60 @@ fn a_transaction_on_a_table_that_has_passed_holds_up_nobody() {
     assert!(!is_full(&room, passed));
 }
 
+/// All connections of the store that were idle were closed, round after round.
+#[test]
+fn a_table_that_cannot_be_locked_costs_no_connection() {
+    let room = Room::with_ttl(DAY);
+    let address = format!("{}&application_name={}", crate::kit::room::address(), room.schema);
+    let store = runtime().block_on(room.builder().connect(&address)).unwrap();
+    hold_duty(&room);
+    fill_all(&room);
+    let long = client();
+    let tables: Vec<String> = (0..12).map(|slot| format!("SCHEMA.body_{slot:02}")).collect();
+    let lock = format!("BEGIN; LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "));
+    runtime().block_on(long.batch_execute(&room.sql(&lock))).unwrap();
+    record(&store, "first");
+    let connections = || {
+        room.ask::<Vec<i32>>(
+            "SELECT array_agg(pid ORDER BY pid) FROM pg_stat_activity \
+             WHERE application_name = 'SCHEMA'",
+        )
+    };
+    let before = connections();
+    store.reap().unwrap();
+    assert_eq!(connections(), before);
+}
+
+/// A table that is in use was locked for a moment, and commits waited.
+#[test]
+fn a_table_whose_records_are_live_is_never_locked() {
+    let room = Room::with_ttl(DAY);
+    let store = room.open("this");
+    hold_duty(&room);
+    let live: Vec<i32> = room.ask(LIVE);
+    // Not at the edge of a slot.
+    let slot = live[live.len() / 2];
+    room.run(&format!(
+        "INSERT INTO SCHEMA.body_{slot:02} VALUES (gen_random_uuid(), gen_random_uuid(), '', '', '')"
+    ));
+    let long = client();
+    let read = room.sql(&format!("BEGIN; SELECT FROM SCHEMA.body_{slot:02}"));
+    runtime().block_on(long.batch_execute(&read)).unwrap();
+    let sweep = {
+        let store = store.clone();
+        std::thread::Builder::new().spawn(move || (0..20).try_for_each(|_| store.reap())).unwrap()
+    };
+    while !sweep.is_finished() {
+        let is_awaited: bool = room.ask(
+            "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' \
+             AND relation IN (SELECT oid FROM pg_class \
+             WHERE relnamespace = 'SCHEMA'::regnamespace)",
+        );
+        assert!(!is_awaited);
+    }
+    sweep.join().unwrap().unwrap();
+}
+
 /// A commit that is on its way has its table, and the record is there after it.
 #[test]
 fn a_commit_that_is_on_its_way_keeps_its_table() {
