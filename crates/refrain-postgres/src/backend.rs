@@ -43,7 +43,7 @@ pub(crate) struct Fleet {
     pub(crate) schema: String,
     pub(crate) retention_ms: i64,
     pub(crate) ring: Arc<Ring>,
-    /// The error of the sweeper's latest round, if it had one.
+    /// The error of the latest round in which this node swept, if it had one.
     pub(crate) last_trouble: Mutex<Option<String>>,
     pub(crate) rules: Rules,
     /// The longest time that the database may take to answer one call.

@@ -1,21 +1,31 @@
 //! Expiry: body tables are truncated whole, and key rows are swept in bounded batches, by one node
 //! at a time and never in the way of commits.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
 use crate::backend::Fleet;
+use crate::link::Parameters;
 use crate::ring::SLOTS;
 use crate::session::millis;
 use crate::trouble::Trouble;
 
+/// The name of the duty.
+const SWEEP: &str = "sweep";
 /// Key rows in one deletion.
 const BATCH: usize = 500;
 /// The longest wait for a body table's lock, which commits would have to wait behind.
 const LOCK_WITHIN: &str = "50ms";
 /// The pauses between two rounds, whatever the TTL.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The outcome of a round.
+enum Round {
+    Swept,
+    /// Another node has the duty.
+    Elsewhere,
+}
 
 impl Fleet {
     /// Sweeps round after round until the store closes.
@@ -29,23 +39,39 @@ impl Fleet {
                 () = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())) => {}
                 _ = closing.wait_for(|closing| *closing) => return,
             }
-            let outcome = self.sweep_if_free(pause).await;
-            *self.last_trouble.lock().expect("nobody panics here") =
-                outcome.err().map(|trouble| trouble.to_string());
+            let trouble = match self.sweep_if_free(pause).await {
+                Ok(Round::Elsewhere) => continue,
+                Ok(Round::Swept) => None,
+                Err(trouble) => Some(trouble.to_string()),
+            };
+            *self.last_trouble.lock().expect("nobody panics here") = trouble;
         }
     }
 
-    async fn sweep_if_free(&self, pause: Duration) -> Result<(), Trouble> {
-        let duty = self.query(&self.statements.take_duty, &[&"sweep", &millis(pause)]).await?;
-        if duty.is_empty() {
-            return Ok(());
+    /// Sweeps unless another node does. The duty is held for a pause at a time, batch by batch.
+    async fn sweep_if_free(&self, pause: Duration) -> Result<Round, Trouble> {
+        let pause = millis(pause);
+        let duty = self.query(&self.statements.take_duty, &[&SWEEP, &pause]).await?;
+        let Some(row) = duty.first() else { return Ok(Round::Elsewhere) };
+        let mut held_until: SystemTime = row.try_get(0)?;
+        while self.sweep_batch().await? == BATCH {
+            let given: Parameters<'_> = &[&SWEEP, &pause, &held_until];
+            let duty = self.query(&self.statements.keep_duty, given).await?;
+            let Some(row) = duty.first() else { return Ok(Round::Swept) };
+            held_until = row.try_get(0)?;
         }
-        self.sweep_once().await
+        self.sweep_the_rest().await?;
+        Ok(Round::Swept)
     }
 
     /// Does all that is due.
     pub(crate) async fn sweep_once(&self) -> Result<(), Trouble> {
         while self.sweep_batch().await? == BATCH {}
+        self.sweep_the_rest().await
+    }
+
+    /// Does what comes after the key rows.
+    async fn sweep_the_rest(&self) -> Result<(), Trouble> {
         self.query(&self.statements.clear_sessions, &[]).await?;
         for slot in 0..SLOTS {
             if self.is_full(slot).await? {

@@ -85,9 +85,22 @@ impl Texts<'_> {
                 "INSERT INTO {schema}.duty AS d (name, held_until) \
                  VALUES ($1, statement_timestamp() + $2 * interval '1 millisecond') \
                  ON CONFLICT (name) DO UPDATE SET held_until = excluded.held_until \
-                 WHERE d.held_until <= statement_timestamp() RETURNING {NOW_MS}"
+                 WHERE d.held_until <= statement_timestamp() RETURNING held_until"
             ),
             types: vec![Type::TEXT, Type::INT8],
+        }
+    }
+
+    /// Keeps it for another while, unless another node has taken it in between.
+    pub(super) fn keep_duty(&self) -> Sql {
+        let schema = self.schema;
+        Sql {
+            text: format!(
+                "UPDATE {schema}.duty \
+                 SET held_until = statement_timestamp() + $2 * interval '1 millisecond' \
+                 WHERE name = $1 AND held_until = $3 RETURNING held_until"
+            ),
+            types: vec![Type::TEXT, Type::INT8, Type::TIMESTAMPTZ],
         }
     }
 

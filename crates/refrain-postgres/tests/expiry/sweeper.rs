@@ -136,10 +136,8 @@ fn a_row_that_is_claimed_again_before_its_deletion_survives() {
     assert_eq!(replayed(&store, &operation("anew")), "anew");
 }
 
-/// Rounds are told by the row of the duty: when each began, by whom, and until when it was held.
-#[test]
-fn one_node_sweeps_at_a_time() {
-    let room = Room::with_ttl(TTL);
+/// Notes what becomes of the row of the duty: when it was taken, by whom, and until when.
+fn note_rounds(room: &Room) {
     room.run(
         "CREATE TABLE SCHEMA.round (at timestamptz, held_until timestamptz, node text); \
          CREATE FUNCTION SCHEMA.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
@@ -148,6 +146,12 @@ fn one_node_sweeps_at_a_time() {
          CREATE TRIGGER note AFTER INSERT OR UPDATE ON SCHEMA.duty \
          FOR EACH ROW EXECUTE FUNCTION SCHEMA.note()",
     );
+}
+
+#[test]
+fn one_node_sweeps_at_a_time() {
+    let room = Room::with_ttl(TTL);
+    note_rounds(&room);
     let nodes: Vec<_> = (0..4)
         .map(|n| {
             let address = format!("{}&application_name=node_{n}", crate::kit::room::address());
@@ -161,6 +165,55 @@ fn one_node_sweeps_at_a_time() {
          FROM SCHEMA.round) r WHERE at < held",
     );
     assert_eq!(overlapping, 0);
+}
+
+/// Another node swept at the same time where a sweep took longer than a pause.
+#[test]
+fn a_long_sweep_renews_its_duty_between_its_batches() {
+    let room = Room::with_ttl(TTL);
+    note_rounds(&room);
+    fill(&room, MANY);
+    let store = room.open("this");
+    until("all of it is swept", || keys(&room) == 0);
+    let (renewed, later): (bool, bool) = (
+        room.ask("SELECT count(*) >= 3 FROM SCHEMA.round"),
+        room.ask(
+            "SELECT bool_and(held > before) FROM (SELECT held_until AS held, \
+             lag(held_until) OVER (ORDER BY at) AS before FROM SCHEMA.round) r \
+             WHERE before IS NOT NULL",
+        ),
+    );
+    assert!(renewed && later);
+    store.close(Duration::from_secs(1)).unwrap();
+}
+
+/// It was gone after the next round, though another node had that one.
+#[test]
+fn the_trouble_of_a_sweep_is_told_until_the_node_sweeps_again() {
+    let room = Room::with_ttl(TTL);
+    fill(&room, 10);
+    room.run(
+        "CREATE FUNCTION SCHEMA.refuse() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE 'not now'; END $$; \
+         CREATE TRIGGER refuse BEFORE DELETE ON SCHEMA.key \
+         FOR EACH ROW EXECUTE FUNCTION SCHEMA.refuse()",
+    );
+    let store = room.open("this");
+    let trouble = || store.stats().last_trouble;
+    until("a sweep fails", || trouble().is_some_and(|told| told.contains("not now")));
+    // From now on another node has the duty.
+    room.run("UPDATE SCHEMA.duty SET held_until = statement_timestamp() + interval '1 hour'");
+    let asked = "SELECT idx_scan FROM pg_stat_user_tables \
+                 WHERE schemaname = 'SCHEMA' AND relname = 'duty'";
+    let before: i64 = room.ask(asked);
+    until("the sweeper has asked for its turn", || room.ask::<i64>(asked) >= before + 3);
+    assert!(trouble().is_some());
+    room.run(
+        "DROP TRIGGER refuse ON SCHEMA.key; \
+         UPDATE SCHEMA.duty SET held_until = statement_timestamp()",
+    );
+    until("a sweep succeeds", || trouble().is_none());
+    assert_eq!(keys(&room), 0);
 }
 
 #[test]
