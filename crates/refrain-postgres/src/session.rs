@@ -68,7 +68,7 @@ impl Session {
         time(self.now_ms())
     }
 
-    /// Renews the lease, a third of it apart, until the pool is closed.
+    /// Renews the lease, a third of it apart, for as long as the backend's thread runs.
     pub(crate) async fn renew(&self, pool: &Arc<Pool>, statements: &Statements) {
         let mut link: Option<Link> = None;
         let mut pause = self.lease / 3;
@@ -80,11 +80,16 @@ impl Session {
             let renewed = self.renew_once(&mut link, pool, statements).await;
             pause = match renewed {
                 Ok(()) => self.lease / 3,
-                Err(Trouble::Closed) => return,
-                Err(_) => {
-                    link = None;
+                Err(trouble) => {
+                    if trouble.wants_new_link() {
+                        link = None;
+                    }
                     self.state().steady_since = None;
-                    RETRY_AFTER.min(self.lease / 3)
+                    match trouble {
+                        // Nothing but another program will help.
+                        Trouble::Outdated => self.lease / 3,
+                        _ => RETRY_AFTER.min(self.lease / 3),
+                    }
                 }
             };
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use refrain::{Outcome, Store};
 use refrain_postgres::Error;
+use tokio::time::Instant;
 
-use crate::kit::room::{Room, address, execute, operation, replayed, response, until};
+use crate::kit::room::{Room, address, client, execute, operation, replayed, response, until};
 use crate::kit::server::{Server, runtime};
 use crate::{connect, migrate};
 
@@ -122,7 +123,8 @@ fn a_schema_that_no_longer_serves_this_version_is_refused() {
 fn a_node_that_runs_takes_no_new_keys_once_the_schema_no_longer_serves_it() {
     let room = Room::new();
     let lease = Duration::from_millis(600);
-    let store = runtime().block_on(room.builder().lease(lease).connect(&address())).unwrap();
+    let address = format!("{}&application_name={}", address(), room.schema);
+    let store = runtime().block_on(room.builder().lease(lease).connect(&address)).unwrap();
     let permit = execute(&store, &operation("running"));
     Server::shared().run(&room.sql("UPDATE SCHEMA.meta SET version = 2, oldest_reader = 2"));
     let mut tried = 0;
@@ -136,6 +138,19 @@ fn a_node_that_runs_takes_no_new_keys_once_the_schema_no_longer_serves_it() {
             Err(refrain::Error::Unavailable { .. }) => true,
             other => panic!("neither given nor refused: {other:?}"),
         }
+    });
+    // Its session opened a new connection with every try to renew it.
+    let client = client();
+    let connections = room.sql(
+        "SELECT coalesce(array_agg(pid ORDER BY pid), '{}') FROM pg_stat_activity \
+         WHERE application_name = 'SCHEMA'",
+    );
+    let connected =
+        || -> Vec<i32> { runtime().block_on(client.query_one(&connections, &[])).unwrap().get(0) };
+    let (before, since) = (connected(), Instant::now());
+    until("the session is renewed several times", || {
+        assert_eq!(connected(), before);
+        since.elapsed() > 2 * lease
     });
     // A run that began before may still record, because nobody has taken its key over.
     permit.complete(&response("running")).wait().unwrap();
