@@ -78,7 +78,7 @@ async fn transfer(
         let update = "UPDATE accounts SET balance = balance + $2 WHERE id = $1";
         match transaction.execute(update, &[&account, &change]).await {
             Ok(1) => {}
-            // Dropped, the transaction is rolled back: the refusal is all there is to record.
+            // Dropped, the transaction is rolled back, and nothing has happened.
             Ok(_) => return Err(refusal("no_account", "there is no such account")),
             Err(error) if is_too_poor(&error) => {
                 return Err(refusal("no_money", "there is not so much in the account"));
@@ -112,7 +112,8 @@ fn is_too_poor(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&tokio_postgres::error::SqlState::CHECK_VIOLATION)
 }
 
-/// Refused for good, and recorded.
+/// A refusal, which the layer does not keep by default: the next request is judged anew. To replay
+/// it, set `KeepPolicy::Deterministic`.
 fn refusal(code: &'static str, message: &'static str) -> Envelope {
     Envelope::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
 }
