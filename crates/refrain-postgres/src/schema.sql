@@ -1,5 +1,8 @@
--- refrain, version 1. Apply it once, as the role that owns the schema; the nodes' role needs USAGE on the
--- schema, and SELECT, INSERT, UPDATE, DELETE and TRUNCATE on its tables.
+-- refrain, version 1. Apply it once, as the role that owns the schema, in one transaction:
+--     psql -1 -v ON_ERROR_STOP=1 -f schema.sql
+-- Leave CREATE SCHEMA out if the schema is there. The nodes' role, here `app`, needs these rights:
+--     GRANT USAGE ON SCHEMA refrain TO app;
+--     GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA refrain TO app;
 
 CREATE SCHEMA refrain;
 
@@ -17,7 +20,8 @@ CREATE TABLE refrain.meta (
     slot_ms int8 NOT NULL
 );
 
--- One row a process. Its lease is renewed here, and not for each key.
+-- One row a process. Its lease is renewed here, and not for each key. The row stays for a day after the
+-- lease has lapsed.
 CREATE TABLE refrain.session (
     -- Drawn by the client: a sequence may give a number again after a failover.
     id int8 PRIMARY KEY,
