@@ -51,10 +51,12 @@ impl Postgres {
     /// Sets up a store in a database that holds none, in the schema `refrain` and with a retention
     /// of 24 hours. One that is there stays.
     ///
+    /// The role owns the schema, or may create it.
+    ///
     /// # Errors
     ///
     /// [`Error::Version`] if the schema that is there does not serve this version of the crate;
-    /// [`Error::Database`].
+    /// [`Error::Database`] if the server cannot be reached, or the role lacks a right.
     pub async fn migrate(address: &str) -> Result<(), Error> {
         Self::builder().migrate(address).await
     }
@@ -108,36 +110,48 @@ impl Builder {
         self
     }
 
-    /// Sets the name that operators see this process under; its process id by default.
+    /// Sets the name of this process for operators, in `node` of the table `session`: its process
+    /// id by default. Several processes may have the same name.
     pub fn node(mut self, name: impl Into<String>) -> Self {
         self.node = name.into();
         self
     }
 
-    /// Sets the most connections that commits share: 20 by default, at least 4. The lease has one
-    /// more, and so have waits for other nodes.
+    /// Sets the most connections that statements share: 20 by default, from 4 to 1000.
+    ///
+    /// They are opened as needed. The lease has one more, and so have waits for other nodes, except
+    /// through a [`pooler`](Self::pooler). A statement without an answer for 15 s has a further one
+    /// for a moment, which asks the server about it.
     pub fn connections(mut self, max: usize) -> Self {
         self.connections = max;
         self
     }
 
-    /// Sets the time after which a node that does not answer has lost its claims: 10 s by default.
-    /// A node renews its lease every third of it.
+    /// Sets the length of the lease: 10 s by default, from 300 ms to an hour.
+    ///
+    /// A process renews its lease every third of it, however long its handlers run. Once it has not
+    /// renewed for the whole length, its claims may be taken over. Until then the keys of a process
+    /// that has died are in flight.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Sets the time for which a record is replayed after it was completed: 24 hours by default. At
-    /// most the retention that the schema was set up with; [`migrate`](Self::migrate) takes it from
-    /// here.
+    /// Sets the time for which a record is replayed after it was completed: 24 hours by default,
+    /// from a millisecond to 366 days.
+    ///
+    /// [`migrate`](Self::migrate) sets a new schema up with this as its retention.
+    /// [`connect`](Self::connect) refuses a TTL above the retention of the schema.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
     /// Sets the time that the database may take to answer a call before the call fails with
-    /// [`refrain::Error::Unavailable`]: 5 s by default.
+    /// [`refrain::Error::Unavailable`]: 5 s by default, from 10 ms to a minute.
+    ///
+    /// A claim that is late is undone. A verdict that is late goes on until its outcome is known,
+    /// and the key is in flight until then.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -156,25 +170,30 @@ impl Builder {
         self
     }
 
-    /// Says that connections lead to a pooler in transaction mode, such as pgbouncer; false by
-    /// default. Statements are then planned each time instead of being prepared.
+    /// Sets whether connections lead to a pooler in transaction mode, such as pgbouncer: false by
+    /// default.
+    ///
+    /// Statements are then planned each time instead of being prepared, and the settings of the
+    /// pooler's connections stay as they are.
     pub fn pooler(mut self, is_between: bool) -> Self {
         self.prepares = !is_between;
         self
     }
 
-    /// Sets how TLS is spoken, where the address asks for it (`sslmode=require`). By default the
-    /// server's certificate must be signed by an authority that browsers know.
+    /// Sets the configuration of TLS, which is spoken if the server offers it, unless the address
+    /// says `sslmode=disable`. By default the server's certificate must be signed by an authority
+    /// that browsers know.
     pub fn tls(mut self, tls: rustls::ClientConfig) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Serves statements on this runtime, where they otherwise have a thread of their own. That
+    /// Sets the runtime that serves statements, which otherwise have a thread of their own. This
     /// spares each of them two changes of threads, which is felt where few requests are in flight.
     ///
-    /// The runtime must outlive the store, and have threads for statements whatever the program
-    /// does: one whose only thread blocks in [`Ticket::wait`](refrain::Ticket::wait) stands still.
+    /// The lease keeps its thread, so a busy runtime does not delay its renewal. The runtime must
+    /// outlive the store, and have a free thread for statements: one whose only thread blocks in
+    /// [`Ticket::wait`](refrain::Ticket::wait) stands still.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self
@@ -184,7 +203,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// See [`Postgres::migrate`]; [`Error::Setting`] and [`Error::Address`].
+    /// [`Error::Setting`] and [`Error::Address`]; see [`Postgres::migrate`] for the others.
     pub async fn migrate(self, address: &str) -> Result<(), Error> {
         self.check()?;
         let connector = self.connector(address)?;
@@ -198,12 +217,15 @@ impl Builder {
     /// Opens the store in a database.
     ///
     /// The store has a thread and connections of its own, so it works on threads without a runtime,
-    /// and its handles may move between runtimes.
+    /// and its handles may move between runtimes. After the store has closed, the thread goes on
+    /// for some seconds, so that verdicts which are on their way arrive.
     ///
     /// # Errors
     ///
-    /// [`Error::Address`], [`Error::Setting`]; [`Error::Missing`] and [`Error::Version`];
-    /// [`Error::Unsafe`] if a setting of the server breaks a promise; [`Error::Database`].
+    /// [`Error::Address`]; [`Error::Setting`]; [`Error::Missing`] and [`Error::Version`];
+    /// [`Error::Unsafe`] if a setting of the server breaks a promise; [`Error::Database`] if the
+    /// server cannot be reached, does not take writes, or the role lacks a right on `meta` or
+    /// `session`.
     pub async fn connect(self, address: &str) -> Result<Store, Error> {
         self.check()?;
         let connector = self.connector(address)?;

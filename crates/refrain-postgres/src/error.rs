@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 /// Why a store could not be opened or set up. What goes wrong afterwards is a [`refrain::Error`].
+///
+/// `Display` describes one level; the database's own message is in
+/// [`source`](std::error::Error::source).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -57,7 +60,8 @@ pub enum Error {
         consequence: &'static str,
     },
 
-    /// The server cannot be reached, or refuses.
+    /// The server cannot be reached, or refuses: a right is missing, or it takes no writes. Its
+    /// message is the source.
     #[error("the database cannot be used")]
     Database(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }

@@ -36,14 +36,14 @@ use crate::transaction::{Draft, Found, Given, Theirs, elsewhere};
 ///     .await?;
 /// permit.complete_in(&mut transaction, &response).await?;
 /// transaction.commit().await?;
-/// // Asks whether it was.
+/// // Asks the database whether it committed.
 /// permit.complete(&response).await?;
 /// # Ok(())
 /// # }
 /// ```
 pub trait CompleteIn {
-    /// Writes the response as the operation's, in this transaction, with the words and the errors
-    /// of [`CompleteIn::complete_in`](crate::CompleteIn::complete_in).
+    /// Writes the response as the operation's, in this transaction. All that is said of
+    /// [`CompleteIn::complete_in`](crate::CompleteIn::complete_in) holds here.
     fn complete_in(
         &mut self,
         transaction: &mut Transaction<'_, Postgres>,

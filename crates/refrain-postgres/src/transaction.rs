@@ -150,6 +150,9 @@ impl Theirs for &Transaction<'_> {
 
 /// Completes an operation inside a transaction of the caller's, on the same database.
 ///
+/// Leave the claims of such operations volatile: if the process dies, its transaction has committed
+/// the record or is rolled back, so there is no run whose outcome an operator has to find out.
+///
 /// ```no_run
 /// use bytes::Bytes;
 /// use http::Response;
@@ -162,14 +165,14 @@ impl Theirs for &Transaction<'_> {
 /// transaction.execute("UPDATE account SET balance = balance - 5 WHERE id = 1", &[]).await?;
 /// permit.complete_in(&transaction, &response).await?;
 /// transaction.commit().await?;
-/// // Asks whether it was.
+/// // Asks the database whether it committed.
 /// permit.complete(&response).await?;
 /// # Ok(())
 /// # }
 /// ```
 pub trait CompleteIn {
     /// Writes the response as the operation's, in this transaction: on commit the operation is
-    /// done, and on rollback its key is as it was.
+    /// done, and on rollback its key is as it was before.
     ///
     /// The permit still wants its verdict, after the transaction has ended. The verdict asks the
     /// database: where the transaction has committed, the operation is done, whatever the verdict,
