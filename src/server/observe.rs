@@ -5,7 +5,7 @@ use std::future::Future;
 
 use tokio::task::JoinHandle;
 
-use crate::{Key, RequestId};
+use crate::{Error, Key, RequestId};
 
 use super::dialect::Reason;
 
@@ -21,6 +21,17 @@ pub(super) fn mistaken(mistake: &Reason) {
     #[cfg(feature = "tracing")]
     tracing::error!("{mistake}");
     let _ = mistake;
+}
+
+/// Logs the reason why the store did not do what it was asked, which no client is told.
+pub(super) fn troubled(error: &Error) {
+    #[cfg(feature = "tracing")]
+    {
+        let sources = std::iter::successors(std::error::Error::source(error), |it| it.source());
+        let whole = sources.fold(error.to_string(), |whole, source| format!("{whole}: {source}"));
+        tracing::error!("{whole}");
+    }
+    let _ = error;
 }
 
 /// Spawns a task in the span of the request at hand.

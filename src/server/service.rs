@@ -153,7 +153,7 @@ where
             }
             Ok(Outcome::Conflict { original }) => Reason::Conflict { original },
             Ok(Outcome::InFlight { holder }) => Reason::InProgress { holder },
-            Err(error) => Reason::from(&error),
+            Err(error) => reason(&error),
         };
         Ok(Reply::Refused(reason))
     }
@@ -175,7 +175,7 @@ where
     async fn rerun(self, attempt: Attempt, request: Request<Body>) -> Result<Reply, S::Error> {
         match attempt.retry().await {
             Ok(permit) => self.execute(permit, request).await,
-            Err(error) => Ok(Reply::Refused(Reason::from(&error))),
+            Err(error) => Ok(Reply::Refused(reason(&error))),
         }
     }
 
@@ -206,7 +206,7 @@ where
                 .await
                 .map(|_| Reply::Refused(Reason::ResultUnavailable { original })),
         };
-        Ok(recorded.unwrap_or(Reply::Refused(Reason::OutcomeUnknown)))
+        Ok(recorded.unwrap_or_else(|error| unknown(&error)))
     }
 
     /// Runs the handler in a task of its own, which goes on if the client hangs up.
@@ -236,11 +236,26 @@ where
                 // Another node has taken the key over, and its outcome is the one that counts.
                 Err(Error::Fenced) => Reply::Refused(Reason::InProgress { holder: id }),
                 // To send the response would promise a replay that may never come.
-                Err(_) => Reply::Refused(Reason::OutcomeUnknown),
+                Err(error) => unknown(&error),
             })
         }))
         .await
     }
+}
+
+/// Returns the reason why a key was not granted. What the store suffers from is for the operator.
+fn reason(error: &Error) -> Reason {
+    let reason = Reason::from(error);
+    if matches!(reason, Reason::Unavailable) {
+        observe::troubled(error);
+    }
+    reason
+}
+
+/// Refuses a request that ran, and whose outcome could not be recorded.
+fn unknown(error: &Error) -> Reply {
+    observe::troubled(error);
+    Reply::Refused(Reason::OutcomeUnknown)
 }
 
 /// Waits for a task. Tasks are never aborted, so one ends early only by a panic or with its
