@@ -73,6 +73,7 @@ pub(crate) struct Statements {
     pub(crate) keep_duty: Sql,
     pub(crate) sweepable: Sql,
     pub(crate) sweep: Sql,
+    pub(crate) bury_lapsed: Sql,
     pub(crate) clear_sessions: Sql,
 }
 
@@ -179,6 +180,7 @@ impl Statements {
             keep_duty: texts.keep_duty(),
             sweepable: texts.sweepable(),
             sweep: texts.sweep(),
+            bury_lapsed: texts.bury_lapsed(),
             clear_sessions: texts.clear_sessions(),
         }
     }

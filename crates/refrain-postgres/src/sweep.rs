@@ -72,6 +72,9 @@ impl Fleet {
 
     /// Does what comes after the key rows.
     async fn sweep_the_rest(&self) -> Result<(), Trouble> {
+        if self.session.may_judge() {
+            self.query(&self.statements.bury_lapsed, &[&self.session.id()]).await?;
+        }
         self.query(&self.statements.clear_sessions, &[]).await?;
         for slot in 0..SLOTS {
             if self.is_full(slot).await? {

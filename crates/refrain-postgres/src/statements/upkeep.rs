@@ -141,13 +141,28 @@ impl Texts<'_> {
         }
     }
 
-    /// Deletes sessions that have been dead for a day. A claim without its session is a dead one's.
+    /// Marks the sessions dead whose leases lapsed a day ago, and which nobody has asked about. As
+    /// with one, the node that says so has a lease itself.
+    pub(super) fn bury_lapsed(&self) -> Sql {
+        let (schema, alive) = (self.schema, self.alive(1));
+        Sql {
+            text: format!(
+                "UPDATE {schema}.session SET dead = true \
+                 WHERE NOT dead AND lease_until <= statement_timestamp() - interval '1 day' \
+                 AND {alive}"
+            ),
+            types: vec![Type::INT8],
+        }
+    }
+
+    /// Deletes dead sessions whose leases lapsed a day ago. A claim without its session is a dead
+    /// one's.
     pub(super) fn clear_sessions(&self) -> Sql {
         let schema = self.schema;
         Sql {
             text: format!(
                 "DELETE FROM {schema}.session \
-                 WHERE lease_until <= statement_timestamp() - interval '1 day'"
+                 WHERE dead AND lease_until <= statement_timestamp() - interval '1 day'"
             ),
             types: vec![],
         }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::kit::room::{DAY, Room, execute, operation, replayed, response, until};
+use crate::kit::room::{DAY, Room, address, execute, operation, replayed, response, until};
+use crate::kit::server::runtime;
 use crate::{TTL, hold_duty, is_free, keys, pass_time, record};
 
 /// More than two batches.
@@ -83,6 +84,39 @@ fn a_run_of_a_living_node_is_never_swept() {
     volatile.complete(&response("volatile")).wait().unwrap();
     durable.complete(&response("durable")).wait().unwrap();
     assert_eq!(replayed(&store, &operation("volatile")), "volatile");
+}
+
+/// After an outage of a day, the first node that came back deleted the sessions of all others.
+#[test]
+fn a_session_goes_a_day_after_its_lease_once_a_node_may_say_that_it_is_dead() {
+    let room = Room::with_ttl(DAY);
+    // It may not say so before it has had a lease of its own for an hour.
+    let new = runtime()
+        .block_on(room.builder().lease(Duration::from_secs(60 * 60)).connect(&address()))
+        .unwrap();
+    hold_duty(&room);
+    room.run(
+        "INSERT INTO SCHEMA.session (id, node, lease_until, dead) \
+         SELECT -row_number() OVER (), name, statement_timestamp() - since, dead \
+         FROM (VALUES ('dead', interval '25 hours', true), ('silent', '25 hours', false), \
+         ('dead_today', '23 hours', true), ('silent_today', '23 hours', false)) \
+         AS s(name, since, dead)",
+    );
+    let left = || {
+        room.ask::<String>(
+            "SELECT coalesce(string_agg(node, ' ' ORDER BY node), '') FROM SCHEMA.session \
+             WHERE id < 0",
+        )
+    };
+    new.reap().unwrap();
+    assert_eq!(left(), "dead_today silent silent_today");
+    let steady = runtime()
+        .block_on(room.builder().lease(Duration::from_millis(300)).connect(&address()))
+        .unwrap();
+    until("the silent one is gone", || {
+        steady.reap().unwrap();
+        left() == "dead_today silent_today"
+    });
 }
 
 /// The sweep reads rows, the key is claimed again, and the sweep deletes: shown against a published
