@@ -224,8 +224,8 @@ impl Builder {
     ///
     /// [`Error::Address`]; [`Error::Setting`]; [`Error::Missing`] and [`Error::Version`];
     /// [`Error::Unsafe`] if a setting of the server breaks a promise; [`Error::Database`] if the
-    /// server cannot be reached, does not take writes, or the role lacks a right on `meta` or
-    /// `session`.
+    /// server cannot be reached, does not take writes, or the role may not read `meta` or add to
+    /// `session`. Other rights are first needed by requests.
     pub async fn connect(self, address: &str) -> Result<Store, Error> {
         self.check()?;
         let connector = self.connector(address)?;
