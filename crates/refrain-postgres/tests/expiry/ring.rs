@@ -154,7 +154,7 @@ fn a_table_whose_records_are_live_is_never_locked() {
     let read = room.sql(&format!("BEGIN; SELECT FROM SCHEMA.body_{slot:02}"));
     runtime().block_on(long.batch_execute(&read)).unwrap();
     let sweep = {
-        let store = store.clone();
+        let store = store;
         std::thread::Builder::new().spawn(move || (0..20).try_for_each(|_| store.reap())).unwrap()
     };
     while !sweep.is_finished() {
