@@ -12,9 +12,10 @@ use refrain::{Error, Record, Result, codec};
 use uuid::Uuid;
 
 use crate::backend::{Fleet, Undo, attempt, fingerprint, request_id, unavailable};
-use crate::job::{Completion, Wanted};
+use crate::job::Completion;
 use crate::link::Parameters;
 use crate::session::millis;
+use crate::statements::Seen;
 use crate::trouble::Trouble;
 use crate::verdict::{Completing, Ending, answer_or_free, resolve};
 
@@ -56,12 +57,12 @@ impl Claim {
         }
     }
 
-    /// The claim of a run that was interrupted, taken under the attempt that was wanted.
+    /// The claim of a run that was interrupted, taken under this attempt.
     pub(crate) fn interrupted(
         fleet: &Arc<Fleet>,
         hold: Hold,
-        wanted: &Wanted,
-        seen: crate::statements::Seen,
+        under: Uuid,
+        seen: Seen,
     ) -> Result<Self, Trouble> {
         let (Some(first), Some(ttl_ms)) = (seen.first, seen.ttl_ms) else {
             return Err(Trouble::Damaged("an interrupted run has no beginning"));
@@ -78,8 +79,8 @@ impl Claim {
         Ok(Self {
             fleet: Arc::clone(fleet),
             hold: Some(hold),
-            address: wanted.address,
-            attempt: wanted.attempt,
+            address: seen.address,
+            attempt: under,
             ttl: Duration::from_millis(u64::try_from(ttl_ms).unwrap_or_default()),
             past,
             has_draft: false,

@@ -8,7 +8,7 @@ use refrain::backend::{Answer, Asked, Granted, Hold, Promise, Ticket};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::backend::{Fleet, Undo, request_id, unavailable};
+use crate::backend::{Fleet, Known, Undo, request_id, unavailable};
 use crate::claim::Claim;
 use crate::job::{Outcome, Reply, Wanted, Work};
 use crate::link::Parameters;
@@ -53,8 +53,8 @@ impl Reply for Claiming {
         let request = &self.request;
         let Some((hold, promise)) = self.caller.take() else {
             return match outcome {
-                Ok(Outcome::Won) => request.undo(Undo::Release),
-                Err(_) if is_sent => request.undo(Undo::Release),
+                Ok(Outcome::Won) => request.undo(),
+                Err(_) if is_sent => request.undo(),
                 Ok(_) | Err(_) => {}
             };
         };
@@ -71,7 +71,7 @@ impl Reply for Claiming {
             Err(trouble) => {
                 drop(hold);
                 if is_sent {
-                    request.undo(Undo::Release);
+                    request.undo();
                 }
                 promise.fulfil(Err(unavailable(trouble)));
             }
@@ -101,8 +101,13 @@ impl Request {
     }
 
     /// Undoes a claim that may be there all the same. Nothing runs under it.
-    fn undo(&self, undo: Undo) {
-        self.fleet.undo(undo, self.address, self.attempt);
+    fn undo(&self) {
+        self.fleet.undo(Undo::Release, self.address, self.attempt);
+    }
+
+    /// Leaves an interrupted run that was taken under this attempt to the next request.
+    fn give_up(&self, attempt: Uuid) {
+        self.fleet.undo(Undo::GiveUp, self.address, attempt);
     }
 
     /// Goes on where the first statement has not decided, and answers before the deadline. A claim
@@ -113,23 +118,23 @@ impl Request {
         let mut found = std::pin::pin!(self.found(&wanted, outcome));
         if let Ok(found) = tokio::time::timeout_at(self.until, &mut found).await {
             let answer = found.map_err(unavailable);
-            return promise.fulfil(answer.and_then(|found| self.answer(hold, &wanted, found)));
+            return promise.fulfil(answer.and_then(|found| self.answer(hold, found)));
         }
         drop(hold);
         promise.fulfil(Err(unavailable(self.fleet.queue.late())));
         match found.await {
-            Ok(Found::Won) => self.undo(Undo::Release),
-            Ok(Found::Interrupted(_)) => self.undo(Undo::GiveUp),
+            Ok(Found::Won) => self.undo(),
+            Ok(Found::Interrupted(_, attempt)) => self.give_up(attempt),
             Ok(Found::Recorded(_) | Found::Elsewhere(_)) | Err(_) => {}
         }
     }
 
-    fn answer(&self, hold: Hold, wanted: &Wanted, found: Found) -> Result<Answer> {
+    fn answer(&self, hold: Hold, found: Found) -> Result<Answer> {
         match found {
             Found::Won => Ok(self.granted(hold)),
             Found::Recorded(seen) => self.recorded(hold, &seen),
-            Found::Interrupted(seen) => {
-                let claim = Claim::interrupted(&self.fleet, hold, wanted, *seen);
+            Found::Interrupted(seen, attempt) => {
+                let claim = Claim::interrupted(&self.fleet, hold, attempt, *seen);
                 Ok(Answer::Interrupted(Box::new(claim.map_err(unavailable)?)))
             }
             Found::Elsewhere(seen) => {
@@ -154,7 +159,9 @@ impl Request {
                     Verdict::Again => {}
                     Verdict::Won => return Ok(Found::Won),
                     Verdict::Recorded => return Ok(Found::Recorded(seen)),
-                    Verdict::Interrupted => return Ok(Found::Interrupted(seen)),
+                    Verdict::Interrupted(attempt) => {
+                        return Ok(Found::Interrupted(seen, attempt));
+                    }
                     Verdict::Elsewhere => return Ok(Found::Elsewhere(seen)),
                 },
                 Outcome::Unknown | Outcome::Done(_) | Outcome::Fenced => {}
@@ -166,10 +173,10 @@ impl Request {
                 pause = (pause * 2).min(longest);
             }
             let again = self.fleet.queue.run(Work::Claim(wanted.clone()), Some(self.until));
-            outcome = again.await.inspect_err(|_| self.undo(Undo::Release))?;
+            outcome = again.await.inspect_err(|_| self.undo())?;
         }
         // A statement whose answer was lost may have taken the key.
-        self.undo(Undo::Release);
+        self.undo();
         Err(Trouble::Restless)
     }
 
@@ -190,14 +197,8 @@ impl Request {
                 return Ok(Verdict::Again);
             }
             state::DURABLE | state::INTERRUPTED if !seen.expired => {
-                let given: Parameters<'_> =
-                    &[&wanted.address, &seen.attempt, &wanted.attempt, &session];
-                let taken = fleet.until_known(&fleet.statements.judge, given).await;
-                let taken = taken.inspect_err(|_| self.undo(Undo::GiveUp))?;
-                return Ok(match taken.rows.is_empty() {
-                    true => Verdict::Again,
-                    false => Verdict::Interrupted,
-                });
+                let attempt = self.take_interrupted(seen.attempt).await?;
+                return Ok(attempt.map_or(Verdict::Again, Verdict::Interrupted));
             }
             _ => {}
         }
@@ -205,8 +206,23 @@ impl Request {
         let sweep = fleet.ring.sweep(wanted.ttl_ms);
         let given = [&wanted.parameters(&sweep, &session)[..], &[&seen.attempt]].concat();
         let taken = fleet.until_known(&fleet.statements.take, &given).await;
-        let taken = taken.inspect_err(|_| self.undo(Undo::Release))?;
+        let taken = taken.inspect_err(|_| self.undo())?;
         Ok(if taken.rows.is_empty() { Verdict::Again } else { Verdict::Won })
+    }
+
+    /// Takes an interrupted run in order to judge it, under an attempt of its own: were it that of
+    /// the claim, the run could pass for one that this request has begun.
+    async fn take_interrupted(&self, old: Uuid) -> Result<Option<Uuid>, Trouble> {
+        let (attempt, session) = (Uuid::now_v7(), self.fleet.session.id());
+        let given: Parameters<'_> = &[&self.address, &old, &attempt, &session];
+        let sql = &self.fleet.statements.judge;
+        let taken = self.fleet.until_known(sql, given).await;
+        let Known { rows, is_repeated } = taken.inspect_err(|_| self.give_up(attempt))?;
+        if rows.is_empty() && is_repeated {
+            // An earlier try may have taken it, before this node's session was over.
+            self.give_up(attempt);
+        }
+        Ok((!rows.is_empty()).then_some(attempt))
     }
 }
 
@@ -215,8 +231,8 @@ enum Found {
     /// The attempt has it.
     Won,
     Recorded(Box<Seen>),
-    /// An interrupted run that the attempt has in hand.
-    Interrupted(Box<Seen>),
+    /// An interrupted run, and the attempt that has it in hand.
+    Interrupted(Box<Seen>, Uuid),
     Elsewhere(Box<Seen>),
 }
 
@@ -225,6 +241,6 @@ enum Verdict {
     Again,
     Won,
     Recorded,
-    Interrupted,
+    Interrupted(Uuid),
     Elsewhere,
 }

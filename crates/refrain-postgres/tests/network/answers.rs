@@ -29,6 +29,11 @@ fn lock(room: &Room) -> Client {
 
 /// Lets the statement that waits for the row take effect, and loses its answer.
 fn lose_its_answer(room: &Room, network: &Proxy, locker: &Client) {
+    lose_its_answer_and(room, network, locker, "");
+}
+
+/// The same, and runs a statement before it can be repeated.
+fn lose_its_answer_and(room: &Room, network: &Proxy, locker: &Client, then: &str) {
     until("a statement waits for the row", || {
         room.ask(
             "SELECT count(*) > 0 FROM pg_stat_activity \
@@ -39,6 +44,7 @@ fn lose_its_answer(room: &Room, network: &Proxy, locker: &Client) {
     let before: String = row(room);
     runtime().block_on(locker.batch_execute("COMMIT")).unwrap();
     until("the statement takes effect", || row(room) != before);
+    room.run(then);
     network.cut();
     network.mend();
 }
@@ -88,6 +94,29 @@ fn an_interrupted_run_is_interrupted_though_the_answer_that_took_it_is_lost() {
     let locker = lock(&room);
     let asking = thread(move || store.begin(&asked).wait());
     lose_its_answer(&room, &network, &locker);
+    match asking.join().unwrap().unwrap() {
+        Outcome::Interrupted(attempt) => assert_eq!(attempt.checkpoints(), ["far"]),
+        other => panic!("it was interrupted: {other:?}"),
+    }
+}
+
+/// The statement that takes a run does nothing for a node whose lease is over, though it has taken the
+/// run before. The run began anew, or its row was deleted with the claim.
+#[test]
+fn an_interrupted_run_stays_one_though_the_lease_ends_before_the_answer_is_known() {
+    let room = Room::new();
+    let asked = operation("lapsed").durable();
+    let mut permit = execute(&room.open("first"), &asked);
+    permit.checkpoint("far").wait().unwrap();
+    drop(permit);
+    until("the run is given up", || room.ask("SELECT bool_and(state = 2) FROM SCHEMA.key"));
+    let network = Proxy::to(Server::shared().port);
+    let builder = room.builder().node("behind").patience(LONG).lease(3 * LONG);
+    let store = runtime().block_on(builder.connect(&address(network.port))).unwrap();
+    let locker = lock(&room);
+    let asking = thread(move || store.begin(&asked).wait());
+    let lapse = "UPDATE SCHEMA.session SET lease_until = clock_timestamp() WHERE node = 'behind'";
+    lose_its_answer_and(&room, &network, &locker, lapse);
     match asking.join().unwrap().unwrap() {
         Outcome::Interrupted(attempt) => assert_eq!(attempt.checkpoints(), ["far"]),
         other => panic!("it was interrupted: {other:?}"),
