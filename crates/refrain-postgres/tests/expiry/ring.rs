@@ -153,10 +153,8 @@ fn a_table_whose_records_are_live_is_never_locked() {
     let long = client();
     let read = room.sql(&format!("BEGIN; SELECT FROM SCHEMA.body_{slot:02}"));
     runtime().block_on(long.batch_execute(&read)).unwrap();
-    let sweep = {
-        let store = store;
-        std::thread::Builder::new().spawn(move || (0..20).try_for_each(|_| store.reap())).unwrap()
-    };
+    let sweep = move || (0..20).try_for_each(|_| store.reap());
+    let sweep = std::thread::Builder::new().spawn(sweep).unwrap();
     while !sweep.is_finished() {
         let is_awaited: bool = room.ask(
             "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' \
