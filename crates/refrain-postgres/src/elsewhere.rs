@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use refrain::backend::{Promise, Ticket};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -21,6 +22,10 @@ use crate::trouble::Trouble;
 
 /// The first pause between two looks at a key, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// The pause after a connection for notifications did not come about.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The pause between two looks at whether it has broken.
+const IS_CLOSED_EVERY: Duration = Duration::from_secs(1);
 /// Keys that are looked at in one statement.
 const BATCH: usize = 256;
 
@@ -97,8 +102,8 @@ impl Elsewhere {
         self.watched.lock().expect("nobody panics here")
     }
 
-    async fn poll(self: Arc<Self>, fleet: &Fleet) {
-        let mut listener: Option<Link> = None;
+    async fn poll(self: Arc<Self>, fleet: &Arc<Fleet>) {
+        let mut listening: Option<JoinHandle<()>> = None;
         let mut closing = fleet.closing.subscribe();
         loop {
             let Some(due) = self.next_due() else {
@@ -110,8 +115,9 @@ impl Elsewhere {
             };
             // A pooler passes no notifications on, and its connection would listen for ever.
             let is_direct = fleet.pool.connector().is_direct();
-            if is_direct && listener.as_ref().is_none_or(Link::is_closed) {
-                listener = self.listen(fleet).await.ok();
+            if is_direct && listening.as_ref().is_none_or(JoinHandle::is_finished) {
+                let listen = Arc::clone(&self).listen(Arc::clone(fleet));
+                listening = Some(fleet.runtime.spawn(listen));
             }
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
@@ -130,7 +136,27 @@ impl Elsewhere {
         watched.values().map(|watched| watched.due).min()
     }
 
-    async fn listen(&self, fleet: &Fleet) -> Result<Link, Trouble> {
+    /// Listens until the connection breaks or the store closes. It is a task of its own, because the
+    /// keys are looked at while it connects, and it lasts for a while also where it cannot.
+    async fn listen(self: Arc<Self>, fleet: Arc<Fleet>) {
+        let mut closing = fleet.closing.subscribe();
+        let listening = async {
+            match self.listener(&fleet).await {
+                Ok(link) => {
+                    while !link.is_closed() {
+                        tokio::time::sleep(IS_CLOSED_EVERY).await;
+                    }
+                }
+                Err(_) => tokio::time::sleep(LISTEN_AGAIN_AFTER).await,
+            }
+        };
+        tokio::select! {
+            () = listening => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+    }
+
+    async fn listener(&self, fleet: &Fleet) -> Result<Link, Trouble> {
         let (wake, notified) = (Arc::clone(&self.wake), Arc::clone(&fleet.elsewhere));
         let link = fleet
             .pool
