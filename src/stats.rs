@@ -6,8 +6,8 @@ use serde::Serialize;
 
 /// Counters and sizes of a store, from [`Store::stats`](crate::Store::stats).
 ///
-/// Counters start at zero when the store is opened. Logs and segments belong to the embedded
-/// engine; over another backend they are zero.
+/// Counters start at zero when the store is opened. Another backend than the embedded engine sets
+/// what it has: over PostgreSQL that is `in_flight` and `last_trouble`, and the rest stays zero.
 ///
 /// ```
 /// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
