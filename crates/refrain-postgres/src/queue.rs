@@ -48,8 +48,8 @@ pub(crate) struct Queue {
     deadlines: Arc<Deadlines>,
     known: Share,
     state: Mutex<State>,
-    /// The latest trouble of a statement, since one has succeeded.
-    last_trouble: Mutex<Option<Arc<Trouble>>>,
+    /// The latest trouble of a kind of statement, since one of that kind has succeeded.
+    last_trouble: Mutex<Option<(Kind, Arc<Trouble>)>>,
 }
 
 #[derive(Default)]
@@ -110,9 +110,10 @@ impl Queue {
         self.last_trouble().map_or(Trouble::Slow, Trouble::SlowAfter)
     }
 
-    /// Returns the latest trouble, if no statement has succeeded since.
+    /// Returns the latest trouble, if no statement of its kind has succeeded since.
     pub(crate) fn last_trouble(&self) -> Option<Arc<Trouble>> {
-        self.last_trouble.lock().expect("nobody panics here").clone()
+        let last_trouble = self.last_trouble.lock().expect("nobody panics here");
+        last_trouble.as_ref().map(|(_, trouble)| Arc::clone(trouble))
     }
 
     fn submit(self: &Arc<Self>, job: Job) {
@@ -292,12 +293,13 @@ impl Queue {
         let mut last_trouble = self.last_trouble.lock().expect("nobody panics here");
         match answers {
             Ok(answers) => {
-                *last_trouble = None;
+                // A database that cannot be written to can be read all the same.
+                last_trouble.take_if(|(of, _)| *of == kind);
                 Ok(answers)
             }
             Err(trouble) => {
                 let trouble = Arc::new(trouble);
-                *last_trouble = Some(Arc::clone(&trouble));
+                *last_trouble = Some((kind, Arc::clone(&trouble)));
                 Err(Trouble::Shared(trouble))
             }
         }

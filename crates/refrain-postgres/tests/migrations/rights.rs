@@ -115,3 +115,25 @@ fn a_record_that_lacked_a_right_is_written_once_the_right_is_back() {
     });
     assert_eq!(replayed(&store, &operation("paid")), "paid");
 }
+
+/// The reads that such a database still answers hid the reason.
+#[test]
+fn a_late_call_and_the_stats_name_what_the_database_said() {
+    let node = role("readonly");
+    let room = Room::new();
+    room.run(
+        "GRANT USAGE ON schema SCHEMA TO readonly; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO readonly",
+    );
+    let store = runtime().block_on(room.builder().connect(&node)).unwrap();
+    execute(&store, &operation("before")).complete(&response("before")).wait().unwrap();
+    room.run(
+        "ALTER ROLE readonly SET default_transaction_read_only = on; \
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'readonly'",
+    );
+    let told = store.begin(&operation("during")).wait().unwrap_err();
+    let refrain::Error::Unavailable { source, .. } = &told else { panic!("not told: {told:?}") };
+    assert!(source.to_string().contains("read-only"), "{source}");
+    assert!(store.stats().last_trouble.unwrap().contains("read-only"));
+    assert_eq!(replayed(&store, &operation("before")), "before");
+}
