@@ -10,7 +10,23 @@ use super::server::{runtime, wait};
 /// Passes bytes on to a server, until it is cut.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    state: watch::Sender<State>,
+    weather: watch::Sender<Weather>,
+}
+
+/// What connections see of the network. A break is counted, so that one which is mended at once is not
+/// missed.
+#[derive(Clone, Copy)]
+struct Weather {
+    state: State,
+    cuts: u32,
+    silences: u32,
+}
+
+impl Weather {
+    /// Returns whether a connection that was made in the weather `then` is over.
+    fn ends(self, then: Self) -> bool {
+        self.cuts != then.cuts || self.silences != then.silences
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,45 +49,50 @@ impl Proxy {
     pub(crate) fn in_turn(servers: Vec<u16>) -> Self {
         let listener = wait(TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (state, watched) = watch::channel(State::Open);
+        let fair = Weather { state: State::Open, cuts: 0, silences: 0 };
+        let (weather, watched) = watch::channel(fair);
         runtime().spawn(async move {
             for server in servers.into_iter().cycle() {
                 let Ok((client, _)) = listener.accept().await else { return };
                 tokio::spawn(pass_on(client, server, watched.clone()));
             }
         });
-        Self { port, state }
+        Self { port, weather }
     }
 
     /// Breaks every connection, and refuses new ones.
     pub(crate) fn cut(&self) {
-        self.state.send_replace(State::Cut);
+        self.weather
+            .send_modify(|now| *now = Weather { state: State::Cut, cuts: now.cuts + 1, ..*now });
     }
 
     /// Leaves every connection as it is and passes nothing on, also on new ones. Nothing comes of
     /// either later.
     pub(crate) fn fall_silent(&self) {
-        self.state.send_replace(State::Silent);
+        let silenced = |now: &mut Weather| {
+            *now = Weather { state: State::Silent, silences: now.silences + 1, ..*now };
+        };
+        self.weather.send_modify(silenced);
     }
 
     /// Keeps what comes, in both directions, until it is mended or cut.
     pub(crate) fn stall(&self) {
-        self.state.send_replace(State::Stalled);
+        self.weather.send_modify(|now| now.state = State::Stalled);
     }
 
     /// Keeps what the servers say, until it is mended or cut.
     pub(crate) fn stall_answers(&self) {
-        self.state.send_replace(State::Deaf);
+        self.weather.send_modify(|now| now.state = State::Deaf);
     }
 
     pub(crate) fn mend(&self) {
-        self.state.send_replace(State::Open);
+        self.weather.send_modify(|now| now.state = State::Open);
     }
 }
 
-async fn pass_on(mut client: TcpStream, server: u16, mut state: watch::Receiver<State>) {
-    let at_first = *state.borrow();
-    match at_first {
+async fn pass_on(mut client: TcpStream, server: u16, mut weather: watch::Receiver<Weather>) {
+    let then = *weather.borrow();
+    match then.state {
         State::Cut => return,
         State::Silent => std::future::pending().await,
         State::Open | State::Deaf | State::Stalled => {}
@@ -82,32 +103,34 @@ async fn pass_on(mut client: TcpStream, server: u16, mut state: watch::Receiver<
     }
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    let up = copy(from_client, to_server, state.clone(), &[State::Stalled]);
-    let down = copy(from_server, to_client, state.clone(), &[State::Deaf, State::Stalled]);
+    let up = copy(from_client, to_server, weather.clone(), then, &[State::Stalled]);
+    let down = copy(from_server, to_client, weather.clone(), then, &[State::Deaf, State::Stalled]);
     let is_silent = tokio::select! {
         _ = async { tokio::join!(up, down) } => false,
-        left = state.wait_for(|state| [State::Silent, State::Cut].contains(state)) => {
-            left.is_ok_and(|state| *state == State::Silent)
-        }
+        now = weather.wait_for(|now| now.ends(then)) => now.is_ok_and(|now| now.cuts == then.cuts),
     };
     if is_silent {
         std::future::pending::<()>().await;
     }
 }
 
-/// Copies until one end closes, and closes the other one. In some states it stands still.
+/// Copies until one end closes, and closes the other one. In some states it stands still, and once
+/// the connection is over for good.
 async fn copy(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    mut state: watch::Receiver<State>,
+    mut weather: watch::Receiver<Weather>,
+    then: Weather,
     still: &[State],
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        let state = state.wait_for(|state| !still.contains(state)).await;
-        let is_flowing = state.is_ok_and(|state| *state != State::Cut);
-        if read == 0 || !is_flowing || to.write_all(&buffer[..read]).await.is_err() {
+        let moves = |now: &Weather| now.ends(then) || !still.contains(&now.state);
+        if weather.wait_for(moves).await.is_ok_and(|now| now.ends(then)) {
+            return std::future::pending().await;
+        }
+        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
     }
