@@ -201,23 +201,18 @@ fn claim_expired(stage: &Stage, name: &str) {
 }
 
 fn wait_for_another(stage: &Stage, name: &str) {
-    let asked = operation(name);
-    let running = execute(&stage.other, &asked);
-    let begun = stage.node.begin(&asked);
-    let waiting = std::thread::scope(|threads| {
-        let waiting = threads.spawn(|| begun.wait().unwrap());
-        stage.until_waited(&asked);
-        record(running, name);
-        waiting.join().unwrap()
-    });
-    let Outcome::Replay(replay) = waiting else { panic!("not replayed: {waiting:?}") };
-    assert_eq!(body(replay.response().unwrap()), name);
+    run_and_wait(stage, name, (&stage.other, &stage.node));
 }
 
 fn be_waited_for(stage: &Stage, name: &str) {
+    run_and_wait(stage, name, (&stage.node, &stage.other));
+}
+
+/// One store runs the operation, and the other one waits for its record.
+fn run_and_wait(stage: &Stage, name: &str, (runs, waits): (&Store, &Store)) {
     let asked = operation(name);
-    let running = execute(&stage.node, &asked);
-    let begun = stage.other.begin(&asked);
+    let running = execute(runs, &asked);
+    let begun = waits.begin(&asked);
     let waiting = std::thread::scope(|threads| {
         let waiting = threads.spawn(|| begun.wait().unwrap());
         stage.until_waited(&asked);
