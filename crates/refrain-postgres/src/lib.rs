@@ -33,6 +33,7 @@ mod deadlines;
 mod elsewhere;
 mod error;
 mod job;
+mod lanes;
 mod link;
 mod pool;
 mod queue;

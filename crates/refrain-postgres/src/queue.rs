@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!  few in flight:   each at once, a plain prepared statement on a connection of its own
-//!  many in flight:  queue ──► up to 256 at a time ──► one of two lanes
+//!  many in flight:  queue ──► up to 256 at a time ──► one of three lanes
 //! ```
 //!
-//! A batch of one costs more than a plain statement, and lanes queue behind each other's sync, so
-//! batches begin where there are enough operations to fill them.
+//! A batch of a few costs more than plain statements do, and every commit waits for those before it,
+//! so batches begin where there are enough operations to fill them, and go on through moments in
+//! which there are not.
 //!
 //! A claim finds out in one statement that a key is new, and in two that it is not; a read that
 //! comes first does the reverse. What most of the latest keys were decides.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::batch::{Answers, Round};
 use crate::deadlines::Deadlines;
 use crate::job::{Job, Outcome, Reply, Work};
+use crate::lanes::{BATCH, Lanes};
 use crate::pool::Pool;
 use crate::ring::Ring;
 use crate::session::Session;
@@ -30,12 +31,10 @@ use crate::statements::Statements;
 use crate::trouble::Trouble;
 
 /// Operations in flight up to which each has a connection of its own.
-const SINGLES: usize = 16;
-/// Connections that batches of one kind share.
-const LANES: usize = 2;
-/// Operations in a batch, and bytes of their responses: a message of the protocol has a limit.
-const BATCH: usize = 256;
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+const SINGLES: usize = 4;
+/// How long more than these are remembered, and how long a batch may keep fewer jobs than it has
+/// from a lane of their own.
+const MOMENT: Duration = Duration::from_millis(100);
 /// Pauses between the tries of one batch.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -55,15 +54,10 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     in_flight: usize,
-    reads: Waiting,
-    writes: Waiting,
-}
-
-/// The jobs that wait for the lanes of one kind.
-#[derive(Default)]
-struct Waiting {
-    jobs: VecDeque<Job>,
-    lanes: usize,
+    /// Set while there are more than a few in flight, and for a moment after it.
+    crowded_until: Option<Instant>,
+    reads: Lanes,
+    writes: Lanes,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -123,17 +117,14 @@ impl Queue {
         let kind = match job.work {
             Work::Find(_) => Kind::Read,
             // Replays pass by writes that pile up.
-            Work::Claim(_) if self.known.is_large() || state.writes.jobs.len() > BATCH => {
-                Kind::Read
-            }
+            Work::Claim(_) if self.known.is_large() || state.writes.waiting() > BATCH => Kind::Read,
             Work::Claim(_) | Work::Complete(_) => Kind::Write,
         };
-        if state.in_flight <= SINGLES && state.reads.jobs.is_empty() && state.writes.jobs.is_empty()
-        {
-            drop(state);
-            return self.spawn(kind, job);
+        if state.is_crowded() {
+            return self.enqueue(state, kind, [job]);
         }
-        self.enqueue(state, kind, [job]);
+        drop(state);
+        self.spawn(kind, job);
     }
 
     /// Does a job by itself.
@@ -148,10 +139,8 @@ impl Queue {
         let mut over = Vec::new();
         {
             let State { reads, writes, .. } = &mut *self.state();
-            for waiting in [reads, writes] {
-                while waiting.jobs.front().is_some_and(Job::is_over) {
-                    over.extend(waiting.jobs.pop_front());
-                }
+            for lanes in [reads, writes] {
+                over.extend(std::iter::from_fn(|| lanes.pop_over()));
             }
         }
         for job in over {
@@ -165,10 +154,9 @@ impl Queue {
         kind: Kind,
         jobs: impl IntoIterator<Item = Job>,
     ) {
-        let waiting = state.of(kind);
-        waiting.jobs.extend(jobs);
-        if waiting.lanes < LANES && !waiting.jobs.is_empty() {
-            waiting.lanes += 1;
+        let lanes = state.of(kind);
+        lanes.push(jobs);
+        if lanes.open() {
             drop(state);
             let queue = Arc::clone(self);
             self.runtime.spawn(async move { queue.lane(kind).await });
@@ -185,21 +173,29 @@ impl Queue {
         }
     }
 
-    /// Takes batch after batch until nothing waits.
+    /// Takes batch after batch for as long as there is enough to do.
     async fn lane(self: Arc<Self>, kind: Kind) {
-        loop {
-            let batch = {
-                let mut state = self.state();
-                let waiting = state.of(kind);
-                if waiting.jobs.is_empty() {
-                    waiting.lanes -= 1;
-                    return;
-                }
-                waiting.take_batch()
-            };
-            let left = self.do_all(kind, batch).await;
+        let next_batch = || self.state().of(kind).next_batch();
+        while let Some(batch) = next_batch() {
+            let left = self.carry(kind, batch).await;
             if !left.is_empty() {
                 self.enqueue(self.state(), Kind::Write, left);
+            }
+        }
+    }
+
+    /// Does the jobs of a batch. Those that wait meanwhile have a lane of their own once there are as
+    /// many of them, or if it takes long.
+    async fn carry(self: &Arc<Self>, kind: Kind, batch: Vec<Job>) -> Vec<Job> {
+        let size = batch.len();
+        let mut work = std::pin::pin!(self.do_all(kind, batch));
+        let brief = tokio::time::timeout(MOMENT, &mut work).await;
+        self.state().of(kind).count_out(size);
+        match brief {
+            Ok(left) => left,
+            Err(_) => {
+                self.enqueue(self.state(), kind, []);
+                work.await
             }
         }
     }
@@ -364,23 +360,18 @@ impl Queue {
 }
 
 impl State {
-    fn of(&mut self, kind: Kind) -> &mut Waiting {
+    fn of(&mut self, kind: Kind) -> &mut Lanes {
         match kind {
             Kind::Read => &mut self.reads,
             Kind::Write => &mut self.writes,
         }
     }
-}
 
-impl Waiting {
-    /// Takes as many jobs as one statement may have.
-    fn take_batch(&mut self) -> Vec<Job> {
-        let mut bytes = 0;
-        let fits = |job: &&Job| {
-            bytes += job.work.bytes();
-            bytes <= BATCH_BYTES
-        };
-        let size = self.jobs.iter().take(BATCH).take_while(fits).count().max(1);
-        self.jobs.drain(..size.min(self.jobs.len())).collect()
+    /// Returns whether there are enough in flight for batches, or were a moment ago.
+    fn is_crowded(&mut self) -> bool {
+        if self.in_flight > SINGLES {
+            self.crowded_until = Some(Instant::now() + MOMENT);
+        }
+        self.crowded_until.is_some_and(|until| Instant::now() < until)
     }
 }
