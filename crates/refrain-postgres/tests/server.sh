@@ -28,6 +28,12 @@ control() {
     "$bin/pg_ctl" -s -D "$dir/$server" -l "$dir/$server.log" "$@"
 }
 
+# With all its processes: one that has work goes on for a while without the others.
+crash() {
+    # shellcheck disable=SC2046 # one word a process
+    kill -KILL "$1" $(pgrep -P "$1")
+}
+
 # After a crash the old server's processes may still be on their way out.
 start() {
     tries=100
@@ -56,7 +62,7 @@ start data "$port"
 echo "done"
 while read -r order arguments; do
     case $order in
-        crash) kill -KILL "$(head -n 1 "$dir/data/postmaster.pid")" ;;
+        crash) crash "$(head -n 1 "$dir/data/postmaster.pid")" ;;
         start) start data "$port" ;;
         standby) start_standby ${arguments} ;;
         promote) control standby promote ;;

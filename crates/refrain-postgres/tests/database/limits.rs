@@ -19,7 +19,7 @@ fn limit(role: &str, connections: i64) {
 }
 
 fn terminate(role: &str) {
-    let of_role = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename =";
+    let of_role = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename =";
     Database::shared().run(&format!("{of_role} '{role}'"));
 }
 

@@ -19,9 +19,10 @@ fn home(role: &str) -> Home {
 
 /// Sets the timeout once the servers are there, since a schema takes its time.
 fn make_hasty(role: &str) {
-    Database::shared().run(&format!(
-        "ALTER ROLE {role} SET statement_timeout = '200ms'; \
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+    let database = Database::shared();
+    database.run(&format!("ALTER ROLE {role} SET statement_timeout = '200ms'"));
+    database.run(&format!(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '{role}'"
     ));
 }
 

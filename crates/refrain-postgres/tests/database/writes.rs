@@ -29,9 +29,9 @@ async fn a_read_only_database_replays_and_runs_nothing() {
     let before = place_one(&servers).await;
     let mut load = Load::on(&servers, 16);
     load.until_placed(100).await;
+    database.run("ALTER ROLE reader SET default_transaction_read_only = on");
     database.run(
-        "ALTER ROLE reader SET default_transaction_read_only = on; \
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'",
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'reader'",
     );
     for answer in place_at_all(&servers, "during").await {
         assert_unavailable(&answer);

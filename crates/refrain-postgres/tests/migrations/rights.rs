@@ -127,9 +127,9 @@ fn a_late_call_and_the_stats_name_what_the_database_said() {
     );
     let store = runtime().block_on(room.builder().connect(&node)).unwrap();
     execute(&store, &operation("before")).complete(&response("before")).wait().unwrap();
+    room.run("ALTER ROLE readonly SET default_transaction_read_only = on");
     room.run(
-        "ALTER ROLE readonly SET default_transaction_read_only = on; \
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'readonly'",
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'readonly'",
     );
     let told = store.begin(&operation("during")).wait().unwrap_err();
     let refrain::Error::Unavailable { source, .. } = &told else { panic!("not told: {told:?}") };
