@@ -9,7 +9,6 @@ use refrain::backend::{Answer, Asked, Backend, Completion, Cursor, Hold, Past, R
 use refrain::{Error, Fingerprint, Key, Record, RequestId, Result, Scope, Stats, codec};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -27,6 +26,9 @@ use crate::trouble::Trouble;
 
 /// The tries to forget a key that others take and free at the same time.
 const TRIES: usize = 8;
+/// How long a statement may be on its way once its connection has broken, and a little more: a socket
+/// is given up after [`SILENCE`](crate::builder::SILENCE).
+const STRAY: Duration = Duration::from_secs(15);
 /// Pauses between the tries of one statement.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -128,26 +130,37 @@ impl Backend for Postgres {
 
 impl Fleet {
     /// Undoes a claim that may have been made, and that nobody runs under, until it is known to be
-    /// undone: the session would keep the key for as long as it lives.
-    pub(crate) fn undo(
+    /// undone: the session would keep the key for as long as it lives. One that is not there may
+    /// still be on its way, so it is looked for twice.
+    pub(crate) fn undo(self: &Arc<Self>, undo: Undo, address: Uuid, attempt: Uuid) {
+        let fleet = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if !fleet.undo_now(undo, address, attempt).await {
+                tokio::time::sleep(STRAY).await;
+                fleet.undo_now(undo, address, attempt).await;
+            }
+        });
+    }
+
+    /// Undoes a claim if it is there, and returns whether it was.
+    pub(crate) async fn undo_now(
         self: &Arc<Self>,
         undo: Undo,
         address: Uuid,
         attempt: Uuid,
-    ) -> JoinHandle<()> {
-        let fleet = Arc::clone(self);
-        self.runtime.spawn(async move {
-            let sql = match undo {
-                Undo::Release => &fleet.statements.release,
-                Undo::GiveUp => &fleet.statements.give_up,
-            };
-            let undone = fleet.until_known(sql, &[&address, &attempt]).await;
-            if let Ok(known) = undone
-                && known.rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false))
-            {
-                fleet.elsewhere.tell(&fleet, address);
-            }
-        })
+    ) -> bool {
+        let sql = match undo {
+            Undo::Release => &self.statements.release,
+            Undo::GiveUp => &self.statements.give_up,
+        };
+        let undone = self.until_known(sql, &[&address, &attempt]).await;
+        let Some(row) = undone.ok().and_then(|known| known.rows.into_iter().next()) else {
+            return false;
+        };
+        if row.try_get(0).unwrap_or(false) {
+            self.elsewhere.tell(self, address);
+        }
+        true
     }
 
     pub(crate) async fn find(&self, address: Uuid) -> Result<Option<Seen>, Trouble> {
@@ -298,6 +311,7 @@ impl Fleet {
 }
 
 /// The remains of a claim that is undone.
+#[derive(Clone, Copy)]
 pub(crate) enum Undo {
     /// Nothing: the key is free.
     Release,

@@ -29,7 +29,7 @@ const MIN_LEASE: Duration = Duration::from_millis(300);
 const MAX_LEASE: Duration = Duration::from_secs(60 * 60);
 /// The time after which a server that does not even acknowledge packets is taken for gone, where the
 /// address does not say.
-const SILENCE: Duration = Duration::from_secs(10);
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 const MIN_PATIENCE: Duration = Duration::from_millis(10);
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
 const MAX_CONNECTIONS: usize = 1_000;
@@ -264,53 +264,57 @@ impl Builder {
     ) -> Result<Arc<Fleet>, Error> {
         let link = connector.connect().await?;
         refuse_unsafe(&link).await?;
-        let Meta { store, retention_ms, slot_ms } = schema::read(&link, &self.schema).await?;
-        if millis(self.ttl) > retention_ms {
-            let allowed = format!("at most the schema's retention of {retention_ms} ms");
+        let meta = schema::read(&link, &self.schema).await?;
+        if millis(self.ttl) > meta.retention_ms {
+            let allowed = format!("at most the schema's retention of {} ms", meta.retention_ms);
             return Err(Error::Setting { name: "ttl", allowed });
         }
-        let quoted = schema::quoted(&self.schema);
-        let statements = Arc::new(Statements::new(&quoted, slot_ms));
-        let session =
-            Arc::new(Session::open(self.node.clone(), self.lease, &link, &statements).await?);
+        let statements = Statements::new(&schema::quoted(&self.schema), meta.slot_ms);
+        let session = Session::open(self.node.clone(), self.lease, &link, &statements).await?;
         drop(link);
-        let pool = Arc::new(Pool::new(connector, self.connections));
-        let runtime = self.runtime.unwrap_or_else(Handle::current);
-        let ring = Arc::new(Ring::new(Arc::clone(&session), slot_ms, millis(self.ttl)));
         let deadlines = Arc::new(Deadlines::new(self.patience));
-        let queue = Arc::new(Queue::new(
-            runtime.clone(),
-            Arc::clone(&pool),
+        let queue = self.queue(connector, meta.slot_ms, session, statements, &deadlines);
+        let fleet = Arc::new(self.fleet(queue, &meta, closing));
+        keep_up(&fleet, deadlines);
+        Ok(fleet)
+    }
+
+    fn queue(
+        &self,
+        connector: Arc<Connector>,
+        slot_ms: i64,
+        session: Session,
+        statements: Statements,
+        deadlines: &Arc<Deadlines>,
+    ) -> Queue {
+        let session = Arc::new(session);
+        Queue::new(
+            self.runtime.clone().unwrap_or_else(Handle::current),
+            Arc::new(Pool::new(connector, self.connections)),
             Arc::clone(&session),
-            Arc::clone(&statements),
-            Arc::clone(&ring),
-            Arc::clone(&deadlines),
-        ));
-        let fleet = Arc::new(Fleet {
-            runtime,
-            pool,
-            session,
-            statements,
-            queue,
-            addresses: Addresses::new(store),
+            Arc::new(statements),
+            Arc::new(Ring::new(session, slot_ms, millis(self.ttl))),
+            Arc::clone(deadlines),
+        )
+    }
+
+    fn fleet(self, queue: Queue, meta: &Meta, closing: watch::Sender<bool>) -> Fleet {
+        Fleet {
+            runtime: queue.runtime.clone(),
+            pool: Arc::clone(&queue.pool),
+            session: Arc::clone(&queue.session),
+            statements: Arc::clone(&queue.statements),
+            ring: Arc::clone(&queue.ring),
+            queue: Arc::new(queue),
+            addresses: Addresses::new(meta.store),
             elsewhere: Arc::new(Elsewhere::new(&self.schema)),
-            schema: quoted,
-            retention_ms,
-            ring,
+            schema: schema::quoted(&self.schema),
+            retention_ms: meta.retention_ms,
             last_trouble: Mutex::default(),
             rules: Rules { ttl: self.ttl, max_response_bytes: self.max_response_bytes },
             patience: self.patience,
             closing,
-        });
-        let renewed = Arc::clone(&fleet);
-        tokio::spawn(
-            async move { renewed.session.renew(&renewed.pool, &renewed.statements).await },
-        );
-        let late = Arc::clone(&fleet.queue);
-        tokio::spawn(async move { deadlines.keep(|| late.late()).await });
-        let swept = Arc::clone(&fleet);
-        tokio::spawn(async move { swept.sweep_forever().await });
-        Ok(fleet)
+        }
     }
 
     fn connector(&self, address: &str) -> Result<Arc<Connector>, Error> {
@@ -356,6 +360,16 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// Begins what goes on for as long as the backend's thread does.
+fn keep_up(fleet: &Arc<Fleet>, deadlines: Arc<Deadlines>) {
+    let renewed = Arc::clone(fleet);
+    tokio::spawn(async move { renewed.session.renew(&renewed.pool, &renewed.statements).await });
+    let queue = Arc::clone(&fleet.queue);
+    tokio::spawn(async move { deadlines.keep(|| queue.late()).await });
+    let swept = Arc::clone(fleet);
+    tokio::spawn(async move { swept.sweep_forever().await });
 }
 
 /// The time for which the backend's thread outlives the store and the patience of its callers, so

@@ -230,10 +230,10 @@ impl Drop for Claim {
             return;
         }
         let undo = if is_durable { Undo::GiveUp } else { Undo::Release };
-        let undone = self.fleet.undo(undo, self.address, self.attempt);
+        let (fleet, address, attempt) = (Arc::clone(&self.fleet), self.address, self.attempt);
         self.fleet.runtime.spawn(async move {
             // The next in line asks the database, whatever came of this.
-            let _ = undone.await;
+            fleet.undo_now(undo, address, attempt).await;
             hold.free();
         });
     }

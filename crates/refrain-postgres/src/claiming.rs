@@ -49,7 +49,7 @@ impl Reply for Claiming {
         }
     }
 
-    fn settle(&mut self, outcome: Result<Outcome, Trouble>, is_sent: bool) {
+    fn end(&mut self, outcome: Result<Outcome, Trouble>, is_sent: bool) {
         let request = &self.request;
         let Some((hold, promise)) = self.caller.take() else {
             return match outcome {
@@ -156,13 +156,13 @@ impl Request {
             match outcome {
                 Outcome::Won => return Ok(Found::Won),
                 Outcome::Known(seen) => match self.judge(wanted, &seen).await? {
-                    Verdict::Again => {}
-                    Verdict::Won => return Ok(Found::Won),
-                    Verdict::Recorded => return Ok(Found::Recorded(seen)),
-                    Verdict::Interrupted(attempt) => {
+                    Judgement::Again => {}
+                    Judgement::Won => return Ok(Found::Won),
+                    Judgement::Recorded => return Ok(Found::Recorded(seen)),
+                    Judgement::Interrupted(attempt) => {
                         return Ok(Found::Interrupted(seen, attempt));
                     }
-                    Verdict::Elsewhere => return Ok(Found::Elsewhere(seen)),
+                    Judgement::Elsewhere => return Ok(Found::Elsewhere(seen)),
                 },
                 Outcome::Unknown | Outcome::Done(_) | Outcome::Fenced => {}
             }
@@ -181,24 +181,24 @@ impl Request {
     }
 
     /// Decides about a key that was there before.
-    async fn judge(&self, wanted: &Wanted, seen: &Seen) -> Result<Verdict, Trouble> {
+    async fn judge(&self, wanted: &Wanted, seen: &Seen) -> Result<Judgement, Trouble> {
         let fleet = &self.fleet;
         let session = fleet.session.id();
         // A claim that this node made, and gave up before it was answered: the key would not be in
         // this request's hand otherwise.
         let is_left = seen.dead || seen.session == session;
         match seen.state {
-            state::DONE if !seen.expired => return Ok(Verdict::Recorded),
+            state::DONE if !seen.expired => return Ok(Judgement::Recorded),
             state::CLAIMED | state::DURABLE if !is_left => {
                 if !seen.lapsed || !fleet.session.may_judge() {
-                    return Ok(Verdict::Elsewhere);
+                    return Ok(Judgement::Elsewhere);
                 }
                 fleet.until_known(&fleet.statements.bury, &[&seen.session, &session]).await?;
-                return Ok(Verdict::Again);
+                return Ok(Judgement::Again);
             }
             state::DURABLE | state::INTERRUPTED if !seen.expired => {
                 let attempt = self.take_interrupted(seen.attempt).await?;
-                return Ok(attempt.map_or(Verdict::Again, Verdict::Interrupted));
+                return Ok(attempt.map_or(Judgement::Again, Judgement::Interrupted));
             }
             _ => {}
         }
@@ -207,7 +207,7 @@ impl Request {
         let given = [&wanted.parameters(&sweep, &session)[..], &[&seen.attempt]].concat();
         let taken = fleet.until_known(&fleet.statements.take, &given).await;
         let taken = taken.inspect_err(|_| self.undo())?;
-        Ok(if taken.rows.is_empty() { Verdict::Again } else { Verdict::Won })
+        Ok(if taken.rows.is_empty() { Judgement::Again } else { Judgement::Won })
     }
 
     /// Takes an interrupted run in order to judge it, under an attempt of its own: were it that of
@@ -236,7 +236,7 @@ enum Found {
     Elsewhere(Box<Seen>),
 }
 
-enum Verdict {
+enum Judgement {
     /// The key has changed in between.
     Again,
     Won,

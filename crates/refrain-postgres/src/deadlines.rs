@@ -33,7 +33,7 @@ impl Deadlines {
         Instant::now() + self.patience
     }
 
-    /// Has the reply told once the deadline is over, if it has not been settled by then.
+    /// Has the reply told once the deadline is over, if there is no outcome by then.
     pub(crate) fn watch(&self, deadline: Instant, reply: &SharedReply) {
         let mut waiting = self.waiting();
         while waiting.front().is_some_and(|first| first.reply.strong_count() == 0) {

@@ -101,7 +101,7 @@ pub(crate) trait Reply: Send {
 
     /// Acts on the outcome, whether or not the caller still waits. Called once. What was never sent
     /// has had no effect.
-    fn settle(&mut self, outcome: Result<Outcome, Trouble>, is_sent: bool);
+    fn end(&mut self, outcome: Result<Outcome, Trouble>, is_sent: bool);
 }
 
 pub(crate) type SharedReply = Arc<Mutex<dyn Reply>>;
@@ -131,7 +131,7 @@ impl Job {
 impl Reply for Option<oneshot::Sender<Result<Outcome, Trouble>>> {
     fn tell(&mut self, _trouble: Trouble) {}
 
-    fn settle(&mut self, outcome: Result<Outcome, Trouble>, _is_sent: bool) {
+    fn end(&mut self, outcome: Result<Outcome, Trouble>, _is_sent: bool) {
         if let Some(sender) = self.take() {
             // The task may have gone.
             let _ = sender.send(outcome);

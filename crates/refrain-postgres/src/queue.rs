@@ -39,11 +39,11 @@ const MOMENT: Duration = Duration::from_millis(100);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 pub(crate) struct Queue {
-    runtime: Handle,
-    pool: Arc<Pool>,
-    session: Arc<Session>,
-    statements: Arc<Statements>,
-    ring: Arc<Ring>,
+    pub(crate) runtime: Handle,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) statements: Arc<Statements>,
+    pub(crate) ring: Arc<Ring>,
     deadlines: Arc<Deadlines>,
     known: Share,
     state: Mutex<State>,
@@ -217,8 +217,8 @@ impl Queue {
             }
             let is_first = pause == PAUSES.0;
             match self.round(kind, &mut jobs).await {
-                Ok(answers) if kind == Kind::Read => return self.settle_known(jobs, &answers),
-                Ok(answers) => jobs = self.settle(jobs, &answers),
+                Ok(answers) if kind == Kind::Read => return self.reply_where_found(jobs, &answers),
+                Ok(answers) => jobs = self.reply_where_known(jobs, &answers),
                 Err(trouble) if !trouble.is_transient() => {
                     return self.blame(kind, jobs, trouble).await;
                 }
@@ -227,7 +227,7 @@ impl Queue {
                     jobs.drain(..).for_each(|job| self.spawn(kind, job));
                     return jobs;
                 }
-                Err(_) if kind == Kind::Write => jobs = self.settle_claims_by_reading(jobs).await,
+                Err(_) if kind == Kind::Write => jobs = self.reply_by_reading(jobs).await,
                 Err(_) => {}
             }
             if jobs.is_empty() {
@@ -270,14 +270,14 @@ impl Queue {
 
     /// Replies to the claims whose keys are known: a database that cannot be written to, being full
     /// or a standby, can still be read.
-    async fn settle_claims_by_reading(&self, jobs: Vec<Job>) -> Vec<Job> {
+    async fn reply_by_reading(&self, jobs: Vec<Job>) -> Vec<Job> {
         let is_claim = |job: &Job| matches!(job.work, Work::Claim(_));
         let (mut claims, mut others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_claim);
         if claims.is_empty() {
             return others;
         }
         others.extend(match self.round(Kind::Read, &mut claims).await {
-            Ok(answers) => self.settle_known(claims, &answers),
+            Ok(answers) => self.reply_where_found(claims, &answers),
             Err(_) => claims,
         });
         others
@@ -325,7 +325,7 @@ impl Queue {
     }
 
     /// Replies to the jobs whose outcome is known, and returns the others.
-    fn settle(&self, jobs: Vec<Job>, answers: &Answers) -> Vec<Job> {
+    fn reply_where_known(&self, jobs: Vec<Job>, answers: &Answers) -> Vec<Job> {
         let mut again = Vec::new();
         for job in jobs {
             match answers.outcome(&job.work) {
@@ -337,7 +337,7 @@ impl Queue {
     }
 
     /// Replies to all but the claims whose keys were not found, and returns those.
-    fn settle_known(&self, jobs: Vec<Job>, answers: &Answers) -> Vec<Job> {
+    fn reply_where_found(&self, jobs: Vec<Job>, answers: &Answers) -> Vec<Job> {
         let mut unknown = Vec::new();
         for job in jobs {
             match (answers.outcome(&job.work), &job.work) {
@@ -355,7 +355,7 @@ impl Queue {
             Ok(Outcome::Known(_)) => self.known.count(true),
             _ => {}
         }
-        job.reply.lock().expect("nobody panics here").settle(outcome, job.is_sent);
+        job.reply.lock().expect("nobody panics here").end(outcome, job.is_sent);
     }
 }
 

@@ -226,7 +226,7 @@ impl Reply for Completing {
         }
     }
 
-    fn settle(&mut self, outcome: Result<Outcome, Trouble>, _is_sent: bool) {
+    fn end(&mut self, outcome: Result<Outcome, Trouble>, _is_sent: bool) {
         let Some((claim, completion, hold)) = self.completed.take() else { return };
         let outcome = hold.answer_with(claim.done(outcome, completion));
         if let Some(promise) = self.promise.take() {
@@ -254,22 +254,22 @@ fn free_or_answer(ended: Result<Option<Record>>, hold: Hold) -> Result<()> {
     }
 }
 
-/// Waits for an outcome and settles the hold by it. If that takes longer than the caller has
+/// Waits for an outcome and acts on it with the hold. If that takes longer than the caller has
 /// patience, the caller is told so, and the hold waits on alone.
 pub(crate) async fn resolve<T, U>(
     outcome: impl Future<Output = Result<T>>,
     promise: Promise<U>,
     hold: Hold,
     claim: &Claim,
-    settle: impl FnOnce(Result<T>, Hold) -> Result<U>,
+    act: impl FnOnce(Result<T>, Hold) -> Result<U>,
 ) {
     let mut outcome = std::pin::pin!(outcome);
     match tokio::time::timeout(claim.fleet.patience, &mut outcome).await {
-        Ok(known) => promise.fulfil(settle(known, hold)),
+        Ok(known) => promise.fulfil(act(known, hold)),
         Err(_) => {
             promise.fulfil(Err(claim.late()));
             // Nobody is told any more; the key is freed, or kept.
-            let _ = settle(outcome.await, hold);
+            let _ = act(outcome.await, hold);
         }
     }
 }

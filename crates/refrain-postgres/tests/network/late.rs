@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use refrain::{Error, Outcome};
 
+use crate::kit::proxy::Proxy;
 use crate::kit::room::{Room, address, client, execute, operation, response, until};
-use crate::kit::server::runtime;
+use crate::kit::server::{self, Server, runtime};
 
 fn signal(pid: i32, what: &str) {
     let done = std::process::Command::new("kill").args([what, &pid.to_string()]).status().unwrap();
@@ -54,4 +55,35 @@ fn p17_a_late_claim_takes_nothing_from_its_own_node() {
     let second = second.wait();
     assert!(matches!(second, Ok(Outcome::InFlight { .. })), "{second:?}");
     permit.complete(&response("done")).wait().unwrap();
+}
+
+/// The claim lies in the server's socket when the connection breaks.
+#[test]
+fn p17_a_claim_that_arrives_after_its_undoing_is_undone_again() {
+    let room = Room::new();
+    let network = Proxy::to(Server::shared().port);
+    let builder = room.builder().node("first").lease(Duration::from_secs(60));
+    let builder = builder.patience(Duration::from_millis(300));
+    let store = runtime().block_on(builder.connect(&server::address(network.port))).unwrap();
+    execute(&store, &operation("warm")).complete(&response("warm")).wait().unwrap();
+
+    let of_store = "FROM pg_stat_activity WHERE query LIKE '%\"SCHEMA\"%' \
+                    AND pid <> pg_backend_pid()";
+    let pids: Vec<i32> = room.ask(&format!("SELECT array_agg(pid) {of_store}"));
+    for pid in &pids {
+        signal(*pid, "-STOP");
+    }
+    let told = store.begin(&operation("a")).wait();
+    assert!(matches!(told, Err(Error::Unavailable { .. })), "{told:?}");
+    network.cut();
+    network.mend();
+    until("it is undone", || {
+        room.ask(&format!("SELECT count(*) > 0 {of_store} AND query LIKE 'DELETE FROM%'"))
+    });
+    for pid in &pids {
+        signal(*pid, "-CONT");
+    }
+    let claims = "SELECT count(*) FROM SCHEMA.key WHERE state = 0";
+    until("the claim arrives", || room.ask::<i64>(claims) == 1);
+    until("it is undone again", || room.ask::<i64>(claims) == 0);
 }
