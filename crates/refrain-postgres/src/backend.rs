@@ -176,7 +176,7 @@ impl Fleet {
         until: Option<Instant>,
     ) -> Result<Option<Seen>, Trouble> {
         match self.queue.run(Work::Find(address), until).await? {
-            Outcome::Known(seen) => Ok(Some(*seen)),
+            Outcome::Known(seen) => Ok(Some(Arc::unwrap_or_clone(seen))),
             _ => Ok(None),
         }
     }

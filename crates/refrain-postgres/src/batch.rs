@@ -1,6 +1,7 @@
 //! One round of statements for a batch of jobs, and what it says about each of them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_postgres::Row;
@@ -69,7 +70,7 @@ impl Round<'_> {
         let rows = self.link.query_prepared(&self.statements.find[slot], &[&addresses]).await?;
         for row in &rows {
             let seen = Seen::read(row)?;
-            answers.seen.insert(seen.address, seen);
+            answers.seen.insert(seen.address, Arc::new(seen));
         }
         for (slot, attempts) in answers.without_bodies(slot) {
             let Some(sql) = self.statements.bodies.get(slot) else { continue };
@@ -136,7 +137,7 @@ impl Round<'_> {
 pub(crate) struct Answers {
     won: HashSet<Uuid>,
     done: HashMap<Uuid, Done>,
-    seen: HashMap<Uuid, Seen>,
+    seen: HashMap<Uuid, Arc<Seen>>,
 }
 
 impl Answers {
@@ -165,13 +166,14 @@ impl Answers {
 
     fn add_body(&mut self, attempt: Uuid, payload: Vec<u8>) {
         if let Some(seen) = self.seen.values_mut().find(|seen| seen.attempt == attempt) {
-            seen.payload = Some(payload.into());
+            Arc::make_mut(seen).payload = Some(payload.into());
         }
     }
 
     /// A record that expired after its key was read may have lost its body meanwhile.
     fn expire_without_bodies(&mut self, now: SystemTime) {
         for seen in self.seen.values_mut().filter(|seen| seen.payload.is_none()) {
+            let seen = Arc::make_mut(seen);
             seen.expired |= seen.expires_at.is_some_and(|at| at <= now);
         }
     }
@@ -198,7 +200,7 @@ impl Answers {
 
     fn of_key(&self, address: Uuid) -> Outcome {
         match self.seen.get(&address) {
-            Some(row) => Outcome::Known(Box::new(row.clone())),
+            Some(row) => Outcome::Known(Arc::clone(row)),
             None => Outcome::Unknown,
         }
     }
@@ -219,7 +221,8 @@ impl Answers {
         if let Some(done) = self.done.get(&attempt) {
             return Some(Outcome::Done(*done));
         }
-        match self.seen.get(&completion.address).filter(|row| row.attempt == attempt) {
+        let row = self.seen.get(&completion.address).filter(|row| row.attempt == attempt);
+        match row.map(|row| &**row) {
             Some(Seen { state: state::DONE, expires_at: Some(at), waited, .. }) => {
                 Some(Outcome::Done(Done { attempt, expires_at: *at, waited: *waited }))
             }

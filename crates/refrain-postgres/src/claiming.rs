@@ -134,7 +134,8 @@ impl Request {
             Found::Won => Ok(self.granted(hold)),
             Found::Recorded(seen) => self.recorded(hold, &seen),
             Found::Interrupted(seen, attempt) => {
-                let claim = Claim::interrupted(&self.fleet, hold, attempt, *seen);
+                let claim =
+                    Claim::interrupted(&self.fleet, hold, attempt, Arc::unwrap_or_clone(seen));
                 Ok(Answer::Interrupted(Box::new(claim.map_err(unavailable)?)))
             }
             Found::Elsewhere(seen) => {
@@ -230,10 +231,10 @@ impl Request {
 enum Found {
     /// The attempt has it.
     Won,
-    Recorded(Box<Seen>),
+    Recorded(Arc<Seen>),
     /// An interrupted run, and the attempt that has it in hand.
-    Interrupted(Box<Seen>, Uuid),
-    Elsewhere(Box<Seen>),
+    Interrupted(Arc<Seen>, Uuid),
+    Elsewhere(Arc<Seen>),
 }
 
 enum Judgement {

@@ -86,7 +86,7 @@ pub(crate) enum Outcome {
     /// The attempt has its key.
     Won,
     /// The key is there, and was before.
-    Known(Box<Seen>),
+    Known(Arc<Seen>),
     /// The key is not there. It was, if it could not be claimed: ask again.
     Unknown,
     Done(Done),

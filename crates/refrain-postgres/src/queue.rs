@@ -110,14 +110,24 @@ impl Queue {
         last_trouble.as_ref().map(|(_, trouble)| Arc::clone(trouble))
     }
 
+    fn writes_fail(&self) -> bool {
+        let last_trouble = self.last_trouble.lock().expect("nobody panics here");
+        matches!(&*last_trouble, Some((Kind::Write, _)))
+    }
+
     fn submit(self: &Arc<Self>, job: Job) {
         self.drop_over();
+        let writes_fail = self.writes_fail();
         let mut state = self.state();
         state.in_flight += 1;
         let kind = match job.work {
             Work::Find(_) => Kind::Read,
-            // Replays pass by writes that pile up.
-            Work::Claim(_) if self.known.is_large() || state.writes.waiting() > BATCH => Kind::Read,
+            // Replays pass by writes that pile up, and by those that fail.
+            Work::Claim(_)
+                if writes_fail || self.known.is_large() || state.writes.waiting() > BATCH =>
+            {
+                Kind::Read
+            }
             Work::Claim(_) | Work::Complete(_) => Kind::Write,
         };
         if state.is_crowded() {

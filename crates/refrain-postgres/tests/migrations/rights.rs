@@ -127,6 +127,9 @@ fn a_late_call_and_the_stats_name_what_the_database_said() {
     );
     let store = runtime().block_on(room.builder().connect(&node)).unwrap();
     execute(&store, &operation("before")).complete(&response("before")).wait().unwrap();
+    for n in 0..40 {
+        execute(&store, &operation(&format!("first-{n}"))).release().wait().unwrap();
+    }
     room.run("ALTER ROLE readonly SET default_transaction_read_only = on");
     room.run(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'readonly'",
@@ -136,4 +139,14 @@ fn a_late_call_and_the_stats_name_what_the_database_said() {
     assert!(source.to_string().contains("read-only"), "{source}");
     assert!(store.stats().last_trouble.unwrap().contains("read-only"));
     assert_eq!(replayed(&store, &operation("before")), "before");
+    // Nor do replays wait for others, which are tried until their time is over.
+    std::thread::scope(|scope| {
+        for n in 0..20 {
+            let other = store.begin(&operation(&format!("other-{n}")));
+            scope.spawn(|| assert!(other.wait().is_err()));
+            until("it is on its way", || store.stats().in_flight == n + 1);
+        }
+        assert_eq!(replayed(&store, &operation("before")), "before");
+        assert_eq!(store.stats().in_flight, 20);
+    });
 }
