@@ -6,8 +6,8 @@
 //!  a batch takes long:     it no longer counts
 //! ```
 //!
-//! A statement costs nearly as much for a few operations as for many, and a lane that leaves at once
-//! with the first few makes all others wait for one more commit.
+//! A statement costs nearly as much for a few operations as for many, and if a lane leaves at once with
+//! the first few, all others wait for one more commit.
 
 use std::collections::VecDeque;
 
@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) struct Lanes {
     waiting: VecDeque<Job>,
     open: usize,
-    /// Batches that are on their way, and have not been for long, and the jobs in them.
+    /// Batches that are on their way and have not taken long yet, and the jobs in them.
     batches: usize,
     carried: usize,
 }
@@ -67,7 +67,7 @@ impl Lanes {
         Some(self.waiting.drain(..size).collect())
     }
 
-    /// Counts out a batch of so many jobs, which is done or takes long.
+    /// Counts a batch of so many jobs no longer: it is done, or takes long.
     pub(crate) fn count_out(&mut self, size: usize) {
         self.batches -= 1;
         self.carried -= size;

@@ -222,9 +222,9 @@ impl Group {
                 for node in 0..NODES {
                     let number = self.calls.fetch_add(1, Ordering::Relaxed);
                     let sent = self.peers[node].send(number, &Ask::InFlight, None);
-                    let sent = sent.ok_or_else(|| format!("node {node} has ended by itself"))?;
+                    let sent = sent.ok_or_else(|| self.peers[node].ended())?;
                     let told = sent.reply().await?;
-                    let told = told.ok_or_else(|| format!("node {node} has ended by itself"))?;
+                    let told = told.ok_or_else(|| self.peers[node].ended())?;
                     left.push(told.answer);
                 }
                 if left.iter().all(|count| *count == Answer::Count(0)) {

@@ -122,6 +122,13 @@ impl Peer {
         Some(Sent { life: process.life, at, reply })
     }
 
+    /// The failure that the process has ended by itself.
+    pub(super) fn ended(&self) -> String {
+        let mut state = self.state.lock();
+        let status = state.process.as_mut().map(|process| process.child.wait());
+        format!("node {} has ended by itself: {status:?}", self.index)
+    }
+
     pub(super) fn kill(&self) {
         let process = self.state.lock().process.take();
         if let Some(process) = process {
