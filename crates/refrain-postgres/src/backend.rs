@@ -112,7 +112,8 @@ impl Backend for Postgres {
         let mut stats = Stats::default();
         let of_statements = self.0.queue.last_trouble().map(|trouble| trouble.to_string());
         let of_sweeper = || self.0.last_trouble.lock().expect("nobody panics here").clone();
-        stats.last_trouble = of_statements.or_else(of_sweeper);
+        let of_session = || self.0.session.trouble();
+        stats.last_trouble = of_statements.or_else(of_session).or_else(of_sweeper);
         stats
     }
 
@@ -153,7 +154,7 @@ impl Fleet {
             Undo::Release => &self.statements.release,
             Undo::GiveUp => &self.statements.give_up,
         };
-        let undone = self.until_known(sql, &[&address, &attempt]).await;
+        let undone = self.until_done(Part::Aside, sql, &[&address, &attempt], |_| {}).await;
         let Some(row) = undone.ok().and_then(|known| known.rows.into_iter().next()) else {
             return false;
         };
@@ -256,30 +257,62 @@ impl Fleet {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Known, Trouble> {
-        self.until_known_through(sql, given, |_| {}).await
+        self.repeat(Part::Whole, sql, given, Trouble::is_transient).await
     }
 
-    /// As [`until_known`](Self::until_known), and shows each transient trouble to `note`.
-    pub(crate) async fn until_known_through(
+    /// As [`until_known`](Self::until_known). None if another transaction has the row, and no try has
+    /// taken effect.
+    pub(crate) async fn until_known_if_free(
         &self,
         sql: &Sql,
         given: Parameters<'_>,
-        note: impl Fn(&Trouble),
+    ) -> Result<Option<Known>, Trouble> {
+        let mut may_be_done = false;
+        let goes_on = |trouble: &Trouble| {
+            may_be_done |= !trouble.is_locked();
+            trouble.is_transient() && may_be_done
+        };
+        match self.repeat(Part::Aside, sql, given, goes_on).await {
+            Err(trouble) if trouble.is_locked() => Ok(None),
+            known => known.map(Some),
+        }
+    }
+
+    /// Runs a statement until it has done its work, also where a right or a password is missing for
+    /// a while: the key would be kept for as long as this node lives. Shows each trouble to `note`.
+    pub(crate) async fn until_done(
+        &self,
+        part: Part,
+        sql: &Sql,
+        given: Parameters<'_>,
+        mut note: impl FnMut(&Trouble),
+    ) -> Result<Known, Trouble> {
+        let goes_on = |trouble: &Trouble| {
+            note(trouble);
+            !matches!(trouble, Trouble::Closed)
+        };
+        self.repeat(part, sql, given, goes_on).await
+    }
+
+    /// Runs a statement again for as long as its trouble says so.
+    async fn repeat(
+        &self,
+        part: Part,
+        sql: &Sql,
+        given: Parameters<'_>,
+        mut goes_on: impl FnMut(&Trouble) -> bool,
     ) -> Result<Known, Trouble> {
         let (mut pause, longest) = PAUSES;
         let mut is_repeated = false;
         loop {
-            let outcome = match self.query_once(sql, given).await {
+            let outcome = match self.query_once(part, sql, given).await {
                 // An earlier try may have done it.
                 Ok(rows) if is_repeated && !sql.is_read() => self.confirm().await.map(|()| rows),
                 outcome => outcome,
             };
             match outcome {
                 Ok(rows) => return Ok(Known { rows, is_repeated }),
-                Err(trouble) if trouble.is_transient() => {
-                    note(&trouble);
-                    is_repeated = true;
-                }
+                Err(trouble) if goes_on(&trouble) => is_repeated = true,
                 Err(trouble) => return Err(trouble),
             }
             tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
@@ -290,16 +323,20 @@ impl Fleet {
     /// Returns once a change that an earlier try has made is as durable as any.
     async fn confirm(&self) -> Result<(), Trouble> {
         let session = self.session.id();
-        let rows = self.query_once(&self.statements.confirm, &[&session]).await?;
+        let rows = self.query_once(Part::Whole, &self.statements.confirm, &[&session]).await?;
         if rows.is_empty() { Err(Trouble::Restless) } else { Ok(()) }
     }
 
     async fn query_once(
         &self,
+        part: Part,
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
-        let mut link = self.pool.take().await?;
+        let mut link = match part {
+            Part::Whole => self.pool.take().await?,
+            Part::Aside => self.pool.take_aside().await?,
+        };
         let outcome = link.query_prepared(sql, given).await;
         if let Err(trouble) = &outcome
             && trouble.wants_new_link()
@@ -308,6 +345,15 @@ impl Fleet {
         }
         outcome
     }
+}
+
+/// The part of the connections that a statement may have.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Whole,
+    /// For statements about rows that transactions may keep for long: those of dead nodes, and of
+    /// claims that were dropped.
+    Aside,
 }
 
 /// The remains of a claim that is undone.

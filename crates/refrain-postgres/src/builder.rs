@@ -269,7 +269,7 @@ impl Builder {
             let allowed = format!("at most the schema's retention of {} ms", meta.retention_ms);
             return Err(Error::Setting { name: "ttl", allowed });
         }
-        let statements = Statements::new(&schema::quoted(&self.schema), meta.slot_ms);
+        let statements = Statements::new(&schema::quoted(&self.schema), meta.slot_ms, meta.store);
         let session = Session::open(self.node.clone(), self.lease, &link, &statements).await?;
         drop(link);
         let deadlines = Arc::new(Deadlines::new(self.patience));

@@ -1,8 +1,8 @@
 //! A key that this node has: the verdicts on it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub(crate) struct Claim {
     pub(crate) has_draft: bool,
     /// Set if that transaction was open when the database was last asked.
     pub(crate) is_open: AtomicBool,
+    /// What the database last said instead of an outcome.
+    pub(crate) last_trouble: Mutex<Option<String>>,
 }
 
 impl Claim {
@@ -54,6 +56,7 @@ impl Claim {
             ttl: asked.ttl,
             has_draft: false,
             is_open: AtomicBool::new(false),
+            last_trouble: Mutex::default(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Claim {
             past,
             has_draft: false,
             is_open: AtomicBool::new(false),
+            last_trouble: Mutex::default(),
         })
     }
 

@@ -198,32 +198,38 @@ impl Request {
                 return Ok(Judgement::Again);
             }
             state::DURABLE | state::INTERRUPTED if !seen.expired => {
-                let attempt = self.take_interrupted(seen.attempt).await?;
-                return Ok(attempt.map_or(Judgement::Again, Judgement::Interrupted));
+                return self.take_interrupted(seen.attempt).await;
             }
             _ => {}
         }
         // The key's last use is over.
         let sweep = fleet.ring.sweep(wanted.ttl_ms);
         let given = [&wanted.parameters(&sweep, &session)[..], &[&seen.attempt]].concat();
-        let taken = fleet.until_known(&fleet.statements.take, &given).await;
-        let taken = taken.inspect_err(|_| self.undo())?;
-        Ok(if taken.rows.is_empty() { Judgement::Again } else { Judgement::Won })
+        let taken = fleet.until_known_if_free(&fleet.statements.take, &given).await;
+        Ok(match taken.inspect_err(|_| self.undo())? {
+            None => Judgement::Elsewhere,
+            Some(taken) if taken.rows.is_empty() => Judgement::Again,
+            Some(_) => Judgement::Won,
+        })
     }
 
     /// Takes an interrupted run in order to judge it, under an attempt of its own: were it that of
     /// the claim, the run could pass for one that this request has begun.
-    async fn take_interrupted(&self, old: Uuid) -> Result<Option<Uuid>, Trouble> {
+    async fn take_interrupted(&self, old: Uuid) -> Result<Judgement, Trouble> {
         let (attempt, session) = (Uuid::now_v7(), self.fleet.session.id());
         let given: Parameters<'_> = &[&self.address, &old, &attempt, &session];
         let sql = &self.fleet.statements.judge;
-        let taken = self.fleet.until_known(sql, given).await;
-        let Known { rows, is_repeated } = taken.inspect_err(|_| self.give_up(attempt))?;
-        if rows.is_empty() && is_repeated {
+        let taken = self.fleet.until_known_if_free(sql, given).await;
+        let taken = taken.inspect_err(|_| self.give_up(attempt))?;
+        let Some(Known { rows, is_repeated }) = taken else { return Ok(Judgement::Elsewhere) };
+        if !rows.is_empty() {
+            return Ok(Judgement::Interrupted(attempt));
+        }
+        if is_repeated {
             // An earlier try may have taken it, before this node's session was over.
             self.give_up(attempt);
         }
-        Ok((!rows.is_empty()).then_some(attempt))
+        Ok(Judgement::Again)
     }
 }
 

@@ -60,7 +60,9 @@ impl Elsewhere {
     /// Returns a ticket that is ready once the key is no longer as it was seen.
     pub(crate) fn watch(self: &Arc<Self>, fleet: &Arc<Fleet>, seen: &Seen) -> Ticket<()> {
         let (ticket, promise) = Ticket::new();
-        let (first, _) = PAUSES;
+        // If the holder is dead, a transaction that it left open has the row.
+        let (first, longest) = PAUSES;
+        let first = if seen.dead { longest } else { first };
         let watched = Watched {
             attempt: seen.attempt,
             state: seen.state,
@@ -91,7 +93,7 @@ impl Elsewhere {
         fleet.runtime.clone().spawn(async move {
             let payload = address.to_string();
             let told = async {
-                let link = fleet.pool.take().await?;
+                let link = fleet.pool.take_aside().await?;
                 link.query(&fleet.statements.notify, &[&channel, &payload]).await
             };
             let _: Result<_, Trouble> = told.await;

@@ -35,8 +35,8 @@ const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET idle_in_transaction_session_timeout = '10s'";
 
 /// The process that serves this connection, and whether one is at work.
-const OWN_SIDE: &str =
-    "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+const OWN_SIDE: &str = "SELECT pid, backend_start, pg_postmaster_start_time() FROM pg_stat_activity \
+     WHERE pid = pg_backend_pid()";
 const IS_ACTIVE: &str = "SELECT 1 FROM pg_stat_activity \
     WHERE pid = $1 AND backend_start = $2 AND state = 'active'";
 
@@ -57,6 +57,8 @@ pub(crate) struct Link {
 struct ServerSide {
     pid: i32,
     since: SystemTime,
+    /// The time at which the server itself was started.
+    up_since: SystemTime,
 }
 
 impl Link {
@@ -114,7 +116,7 @@ impl Link {
 
     /// Returns whether the server still works on the statement, or nothing can be found out.
     async fn is_worked_on(&self) -> bool {
-        let Some(ServerSide { pid, since }) = &self.server else { return false };
+        let Some(ServerSide { pid, since, .. }) = &self.server else { return false };
         let asked = async {
             let other = self.connector.client(|_| {}).await?;
             other.query_typed(IS_ACTIVE, &[(pid, Type::INT4), (since, Type::TIMESTAMPTZ)]).await
@@ -179,6 +181,11 @@ impl Link {
         self.client.is_closed()
     }
 
+    /// The time at which the server was started, if there is no pooler between.
+    pub(crate) fn up_since(&self) -> Option<SystemTime> {
+        self.server.as_ref().map(|server| server.up_since)
+    }
+
     /// Returns whether the link can be given to another task. One that still waits for an answer
     /// could keep that task waiting too, as across a network that is cut.
     pub(crate) fn is_free(&self) -> bool {
@@ -226,7 +233,11 @@ impl Connector {
         if self.is_direct() {
             client.batch_execute(SESSION).await?;
             if let Some(row) = client.query_typed(OWN_SIDE, &[]).await?.first() {
-                server = Some(ServerSide { pid: row.try_get(0)?, since: row.try_get(1)? });
+                server = Some(ServerSide {
+                    pid: row.try_get(0)?,
+                    since: row.try_get(1)?,
+                    up_since: row.try_get(2)?,
+                });
             }
         }
         Ok(Link {

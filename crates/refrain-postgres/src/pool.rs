@@ -13,18 +13,25 @@ pub(crate) struct Pool {
     /// Used last, taken first.
     idle: Mutex<Vec<Link>>,
     room: Arc<Semaphore>,
+    /// The part of the room for statements that could wait for long.
+    aside: Arc<Semaphore>,
 }
 
 /// A link on loan. Dropped, it goes back to the pool if it still works.
 pub(crate) struct Loan {
     pool: Arc<Pool>,
-    /// With its place among those that may be open.
-    link: Option<(Link, OwnedSemaphorePermit)>,
+    /// With its places among those that may be open.
+    link: Option<(Link, Room)>,
 }
+
+/// The second where the link is one of those for statements that could wait for long.
+type Room = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 impl Pool {
     pub(crate) fn new(connector: Arc<Connector>, max: usize) -> Self {
-        Self { connector, idle: Mutex::default(), room: Arc::new(Semaphore::new(max)) }
+        let (room, aside) = (Semaphore::new(max), Semaphore::new(max / 2));
+        let (room, aside) = (Arc::new(room), Arc::new(aside));
+        Self { connector, idle: Mutex::default(), room, aside }
     }
 
     pub(crate) fn connector(&self) -> &Arc<Connector> {
@@ -32,6 +39,19 @@ impl Pool {
     }
 
     pub(crate) async fn take(self: &Arc<Self>) -> Result<Loan, Trouble> {
+        self.take_with(None).await
+    }
+
+    /// Takes one of the half that statements may have which could wait for long: the others go on.
+    pub(crate) async fn take_aside(self: &Arc<Self>) -> Result<Loan, Trouble> {
+        let aside = Arc::clone(&self.aside).acquire_owned().await.map_err(|_| Trouble::Closed)?;
+        self.take_with(Some(aside)).await
+    }
+
+    async fn take_with(
+        self: &Arc<Self>,
+        aside: Option<OwnedSemaphorePermit>,
+    ) -> Result<Loan, Trouble> {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| Trouble::Closed)?;
         let idle = || self.idle().pop();
         let open = std::iter::from_fn(idle).find(|link| !link.is_closed());
@@ -39,7 +59,7 @@ impl Pool {
             Some(link) => link,
             None => self.connector.connect().await?,
         };
-        Ok(Loan { pool: Arc::clone(self), link: Some((link, room)) })
+        Ok(Loan { pool: Arc::clone(self), link: Some((link, (room, aside))) })
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Link>> {

@@ -101,7 +101,8 @@ impl Queue {
 
     /// Returns the reason why an outcome is late.
     pub(crate) fn late(&self) -> Trouble {
-        self.last_trouble().map_or(Trouble::Slow, Trouble::SlowAfter)
+        let last_trouble = self.last_trouble();
+        last_trouble.map_or(Trouble::Slow, |trouble| Trouble::SlowAfter(trouble.to_string()))
     }
 
     /// Returns the latest trouble, if no statement of its kind has succeeded since.

@@ -26,13 +26,15 @@ pub(crate) struct Session {
     wake: Notify,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct State {
     id: i64,
     /// The first of the renewals that have succeeded without a break.
     steady_since: Option<Instant>,
     /// The database's time, and when it was that here.
     told: (i64, Instant),
+    /// The reason why the latest renewal failed, if it did.
+    trouble: Option<String>,
 }
 
 impl Session {
@@ -77,8 +79,11 @@ impl Session {
                 () = tokio::time::sleep(pause) => {}
                 () = self.wake.notified() => {}
             }
-            let renewed = self.renew_once(&mut link, pool, statements).await;
-            pause = match renewed {
+            let mut renewed = self.renew_once(&mut link, pool, statements).await;
+            if renewed.is_err() && link.as_ref().is_some_and(Link::is_closed) {
+                renewed = self.renew_on_another(&mut link, pool, statements).await;
+            }
+            pause = match &renewed {
                 Ok(()) => self.lease / 3,
                 Err(trouble) => {
                     if trouble.wants_new_link() {
@@ -92,7 +97,30 @@ impl Session {
                     }
                 }
             };
+            self.state().trouble = renewed.err().map(|trouble| trouble.to_string());
         }
+    }
+
+    /// Renews the lease on another connection. Where the same server has closed the old one, as it
+    /// does with those that are idle for long, the others could renew theirs meanwhile.
+    async fn renew_on_another(
+        &self,
+        link: &mut Option<Link>,
+        pool: &Arc<Pool>,
+        statements: &Statements,
+    ) -> Result<(), Trouble> {
+        let old = link.take().and_then(|link| link.up_since());
+        self.renew_once(link, pool, statements).await?;
+        let new = link.as_ref().and_then(Link::up_since);
+        if old.is_none() || new != old {
+            self.state().steady_since = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Returns the reason why the lease was not renewed, if the latest renewal failed.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
     }
 
     /// Has the lease renewed at once, or a new session opened.
@@ -169,7 +197,12 @@ async fn open(
         let rows = link.query(&statements.open_session, given).await?;
         if let Some(row) = rows.first() {
             let told = (row.try_get(1)?, sent);
-            return Ok(State { id: row.try_get(0)?, steady_since: Some(sent), told });
+            return Ok(State {
+                id: row.try_get(0)?,
+                steady_since: Some(sent),
+                told,
+                trouble: None,
+            });
         }
     }
     Err(Trouble::Outdated)

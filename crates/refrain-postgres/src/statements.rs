@@ -9,6 +9,7 @@ mod upkeep;
 mod verdicts;
 
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 pub(crate) use rows::{Done, Line, Seen};
 
@@ -135,8 +136,8 @@ const COMPLETE_MANY: &[Type] = &[
 ];
 
 impl Statements {
-    pub(crate) fn new(schema: &str, slot_ms: i64) -> Self {
-        let texts = Texts { schema, slot_ms };
+    pub(crate) fn new(schema: &str, slot_ms: i64, store: Uuid) -> Self {
+        let texts = Texts { schema, slot_ms, store };
         let slots = || 0..SLOTS;
         Self {
             claim: Sql { text: texts.claim_one(), types: CLAIM_ONE.to_vec() },
@@ -189,6 +190,7 @@ impl Statements {
 struct Texts<'a> {
     schema: &'a str,
     slot_ms: i64,
+    store: Uuid,
 }
 
 impl Texts<'_> {

@@ -103,7 +103,7 @@ impl Fleet {
     }
 
     async fn is_full(&self, slot: i64) -> Result<bool, Trouble> {
-        let link = self.pool.take().await?;
+        let link = self.pool.take_aside().await?;
         let text = format!("SELECT 1 FROM {}.body_{slot:02} LIMIT 1", self.schema);
         Ok(!link.query_text(&text).await?.is_empty())
     }
@@ -113,7 +113,7 @@ impl Fleet {
     /// locked at all: commits and replays would wait for the lock, and it cancels the queries of
     /// standbys.
     async fn truncate(&self, slot: i64) -> Result<(), Trouble> {
-        let mut link = self.pool.take().await?;
+        let mut link = self.pool.take_aside().await?;
         let schema = &self.schema;
         let slot_ms = self.ring.slot_ms();
         let retention_ms = self.retention_ms;
@@ -128,7 +128,15 @@ impl Fleet {
              ((extract(epoch FROM clock_timestamp()) * 1000)::int8 + {retention_ms}) / {slot_ms} + 1) \
              AS live WHERE live % {SLOTS} = {slot})"
         );
-        if link.query_text(&is_free).await?.is_empty() {
+        // A clock that was set back has left live records in slots of time to come.
+        let has_live = format!(
+            "SELECT 1 WHERE EXISTS (SELECT 1 FROM {schema}.body_{slot:02} b \
+             JOIN {schema}.key k ON k.address = b.address AND k.attempt = b.attempt \
+             WHERE k.slot = {slot} AND k.expires_at > statement_timestamp())"
+        );
+        if link.query_text(&is_free).await?.is_empty()
+            || !link.query_text(&has_live).await?.is_empty()
+        {
             return Ok(());
         }
         let truncated = async {

@@ -12,7 +12,7 @@ pub(crate) enum Trouble {
     #[error("the database took too long")]
     Slow,
     #[error("the database took too long; it last said: {0}")]
-    SlowAfter(Arc<Self>),
+    SlowAfter(String),
     #[error(transparent)]
     Shared(Arc<Self>),
     #[error("the store is closed")]
@@ -20,8 +20,10 @@ pub(crate) enum Trouble {
     /// The rows contradict each other.
     #[error("the store's tables are damaged: {0}")]
     Damaged(&'static str),
-    /// A migration has left this version behind.
-    #[error("the schema serves later versions of this crate only")]
+    /// A migration has left this version behind, or the schema was set up again.
+    #[error(
+        "the schema is no longer this node's: it is another store's, or serves later versions only"
+    )]
     Outdated,
     #[error("the key keeps changing")]
     Restless,

@@ -10,7 +10,7 @@ use refrain::backend::{Completion, Hold, Promise, Ticket};
 use refrain::{Error, Record, Result};
 use uuid::Uuid;
 
-use crate::backend::{Known, record, unavailable};
+use crate::backend::{Known, Part, record, unavailable};
 use crate::claim::Claim;
 use crate::job::{Outcome, Reply, Work};
 use crate::link::Parameters;
@@ -97,13 +97,18 @@ impl Claim {
         let statements = &self.fleet.statements;
         match ending {
             Ending::Release => {
-                self.fleet.until_known(&statements.release, &[&address, &attempt]).await
+                let given: Parameters<'_> = &[&address, &attempt];
+                self.fleet
+                    .until_done(Part::Whole, &statements.release, given, |it| self.note(it))
+                    .await
             }
             Ending::Interrupt => {
                 let ttl = millis(self.ttl);
                 let (scope, key) = (&self.past.scope.as_bytes()[..], self.past.key.as_str());
                 let given: Parameters<'_> = &[&address, &attempt, &ttl, &scope, &key];
-                self.fleet.until_known(&statements.interrupt, given).await
+                self.fleet
+                    .until_done(Part::Whole, &statements.interrupt, given, |it| self.note(it))
+                    .await
             }
         }
     }
@@ -146,8 +151,11 @@ impl Claim {
     /// Asks what became of the caller's transaction, once it has ended: it has the row until then.
     async fn settled(&self) -> Result<Ended> {
         let sql = &self.fleet.statements.find_settled;
-        let note = |trouble: &Trouble| self.is_open.store(trouble.is_locked(), Ordering::Relaxed);
-        let known = self.fleet.until_known_through(sql, &[&self.address], note).await;
+        let note = |trouble: &Trouble| {
+            self.note(trouble);
+            self.is_open.store(trouble.is_locked(), Ordering::Relaxed);
+        };
+        let known = self.fleet.until_done(Part::Whole, sql, &[&self.address], note).await;
         self.is_open.store(false, Ordering::Relaxed);
         let known = known.map_err(unavailable)?;
         let Some(row) = known.rows.first() else { return Ok(Ended::Fenced) };
@@ -186,12 +194,17 @@ impl Claim {
         }
     }
 
+    fn note(&self, trouble: &Trouble) {
+        *self.last_trouble.lock().expect("nobody panics here") = Some(trouble.to_string());
+    }
+
     /// Why a verdict has no outcome yet.
     fn late(&self) -> Error {
-        unavailable(match self.is_open.load(Ordering::Relaxed) {
-            true => Trouble::Transaction(TransactionError::Open),
-            false => self.fleet.queue.late(),
-        })
+        if self.is_open.load(Ordering::Relaxed) {
+            return unavailable(Trouble::Transaction(TransactionError::Open));
+        }
+        let last_trouble = self.last_trouble.lock().expect("nobody panics here").take();
+        unavailable(last_trouble.map_or_else(|| self.fleet.queue.late(), Trouble::SlowAfter))
     }
 }
 

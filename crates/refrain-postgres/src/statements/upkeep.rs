@@ -5,29 +5,35 @@ use tokio_postgres::types::Type;
 use super::{NOW_MS, Sql, Texts, VERSION};
 
 impl Texts<'_> {
-    /// Opens a session, unless its number is taken or the schema no longer serves this version.
+    /// The tables of `m` are still those that this node has opened, and serve this version.
+    fn same(&self) -> String {
+        let Self { store, slot_ms, .. } = self;
+        format!("m.store = '{store}' AND m.slot_ms = {slot_ms} AND m.oldest_reader <= {VERSION}")
+    }
+
+    /// Opens a session, unless its number is taken or the schema no longer serves this node.
     pub(super) fn open_session(&self) -> Sql {
-        let schema = self.schema;
+        let (schema, same) = (self.schema, self.same());
         Sql {
             text: format!(
                 "INSERT INTO {schema}.session (id, node, lease_until) \
                  SELECT $1, $2, statement_timestamp() + $3 * interval '1 millisecond' \
-                 FROM {schema}.meta m WHERE m.oldest_reader <= {VERSION} \
+                 FROM {schema}.meta m WHERE {same} \
                  ON CONFLICT (id) DO NOTHING RETURNING id, {NOW_MS}"
             ),
             types: vec![Type::INT8, Type::TEXT, Type::INT8],
         }
     }
 
-    /// Renews the lease, unless the schema no longer serves this version.
+    /// Renews the lease, unless the schema no longer serves this node.
     pub(super) fn renew(&self) -> Sql {
-        let schema = self.schema;
+        let (schema, same) = (self.schema, self.same());
         Sql {
             text: format!(
                 "UPDATE {schema}.session s \
                  SET lease_until = statement_timestamp() + $2 * interval '1 millisecond' \
                  FROM {schema}.meta m WHERE s.id = $1 AND NOT s.dead \
-                 AND m.oldest_reader <= {VERSION} RETURNING s.id, {NOW_MS}"
+                 AND {same} RETURNING s.id, {NOW_MS}"
             ),
             types: vec![Type::INT8, Type::INT8],
         }
@@ -77,7 +83,8 @@ impl Texts<'_> {
         }
     }
 
-    /// Takes a piece of background work for a while, if no other node has it.
+    /// Takes a piece of background work for a while, if no other node has it. One that seems to have
+    /// it for much longer took it while the database's clock was ahead.
     pub(super) fn take_duty(&self) -> Sql {
         let schema = self.schema;
         Sql {
@@ -85,7 +92,9 @@ impl Texts<'_> {
                 "INSERT INTO {schema}.duty AS d (name, held_until) \
                  VALUES ($1, statement_timestamp() + $2 * interval '1 millisecond') \
                  ON CONFLICT (name) DO UPDATE SET held_until = excluded.held_until \
-                 WHERE d.held_until <= statement_timestamp() RETURNING held_until"
+                 WHERE d.held_until NOT BETWEEN statement_timestamp() \
+                 AND statement_timestamp() + interval '10 minutes' \
+                 RETURNING held_until"
             ),
             types: vec![Type::TEXT, Type::INT8],
         }
@@ -115,7 +124,7 @@ impl Texts<'_> {
     }
 
     pub(super) fn sweepable(&self) -> Sql {
-        let Self { schema, slot_ms } = self;
+        let Self { schema, slot_ms, .. } = self;
         let over = self.over();
         Sql {
             text: format!(

@@ -67,7 +67,7 @@ impl Texts<'_> {
 
     /// Begins the next attempt of a run that is being judged.
     pub(super) fn retry(&self) -> Sql {
-        let Self { schema, slot_ms } = self;
+        let Self { schema, slot_ms, .. } = self;
         Sql {
             text: format!(
                 "UPDATE {schema}.key SET attempt = $3, run = run + 1, request_id = $4, \

@@ -56,5 +56,7 @@ fn bodies(room: &Room) -> i64 {
 
 /// Keeps the stores' own sweepers away, so that only `reap` sweeps.
 fn hold_duty(room: &Room) {
-    room.run("INSERT INTO SCHEMA.duty VALUES ('sweep', statement_timestamp() + interval '1 hour')");
+    room.run(
+        "INSERT INTO SCHEMA.duty VALUES ('sweep', statement_timestamp() + interval '5 minutes')",
+    );
 }

@@ -187,3 +187,27 @@ fn a_commit_that_is_on_its_way_keeps_its_table() {
         assert_eq!(is_full(&room, slot), live.contains(&slot), "{slot}");
     }
 }
+
+/// A clock that was ahead for a while left records in slots of time that no node of now would name.
+#[test]
+fn a_table_with_live_records_stays_whatever_the_clock_says_of_its_slot() {
+    let room = Room::with_ttl(DAY);
+    let store = room.open("this");
+    hold_duty(&room);
+    record(&store, "ahead");
+    let live: Vec<i32> = room.ask(LIVE);
+    let slot = (0..12).find(|slot| !live.contains(slot)).unwrap();
+    let own: i16 = room.ask("SELECT slot FROM SCHEMA.key");
+    room.run(&format!(
+        "INSERT INTO SCHEMA.body_{slot:02} SELECT * FROM SCHEMA.body_{own:02}; \
+         DELETE FROM SCHEMA.body_{own:02}; \
+         UPDATE SCHEMA.key SET slot = {slot}, expires_at = expires_at + interval '7 hours'"
+    ));
+    store.reap().unwrap();
+    assert!(is_full(&room, slot));
+    assert_eq!(replayed(&store, &operation("ahead")), "ahead");
+
+    room.run("UPDATE SCHEMA.key SET expires_at = statement_timestamp()");
+    store.reap().unwrap();
+    assert!(!is_full(&room, slot));
+}

@@ -1,5 +1,7 @@
 //! Roles that may do only so much.
 
+use std::time::Duration;
+
 use refrain_postgres::Error;
 
 use crate::kit::room::{DAY, Room, address, execute, operation, replayed, response, until};
@@ -148,5 +150,49 @@ fn a_late_call_and_the_stats_name_what_the_database_said() {
         }
         assert_eq!(replayed(&store, &operation("before")), "before");
         assert_eq!(store.stats().in_flight, 20);
+    });
+}
+
+/// The key was kept on all nodes for as long as the process lived, and nothing ran.
+#[test]
+fn a_key_that_could_not_be_released_is_free_once_the_right_is_back() {
+    let node = role("keeper");
+    let room = Room::new();
+    room.run(
+        "GRANT USAGE ON schema SCHEMA TO keeper; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO keeper",
+    );
+    let store = runtime().block_on(room.builder().connect(&node)).unwrap();
+    let released = execute(&store, &operation("released"));
+    let dropped = execute(&store, &operation("dropped"));
+    room.run("REVOKE DELETE ON SCHEMA.key FROM keeper");
+    let told = released.release().wait().unwrap_err();
+    let refrain::Error::Unavailable { source, .. } = &told else { panic!("not told: {told:?}") };
+    assert!(source.to_string().contains("permission denied"), "{source}");
+    drop(dropped);
+    room.run("GRANT DELETE ON SCHEMA.key TO keeper");
+    let keys = || room.ask::<i64>("SELECT count(*) FROM SCHEMA.key");
+    until("both keys are free", || keys() == 0);
+}
+
+/// A node whose server closes idle connections judged nobody.
+#[test]
+fn a_dead_nodes_key_is_taken_over_though_idle_connections_are_closed() {
+    let node = role("idle");
+    let room = Room::new();
+    room.run(
+        "ALTER ROLE idle SET idle_session_timeout = '100ms'; GRANT USAGE ON schema SCHEMA TO idle; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO idle",
+    );
+    let dead = room.builder().node("dead").lease(Duration::from_secs(3600));
+    let dead = runtime().block_on(dead.connect(&address())).unwrap();
+    let _permit = execute(&dead, &operation("a"));
+    let builder = room.builder().lease(Duration::from_millis(900));
+    let store = runtime().block_on(builder.connect(&node)).unwrap();
+    room.run("UPDATE SCHEMA.session SET lease_until = clock_timestamp() WHERE node = 'dead'");
+    until("the key is taken over", || {
+        let mut begun = store.begin(&operation("a"));
+        begun.give_up();
+        matches!(begun.wait(), Ok(refrain::Outcome::Execute(_)))
     });
 }

@@ -155,3 +155,25 @@ fn a_node_that_runs_takes_no_new_keys_once_the_schema_no_longer_serves_it() {
     // A run that began before may still record, because nobody has taken its key over.
     permit.complete(&response("running")).wait().unwrap();
 }
+
+/// A node of before, whose addresses are others, ran every key that a node of after had run.
+#[test]
+fn a_node_runs_nothing_in_a_schema_that_was_set_up_again() {
+    let room = Room::new();
+    let old = runtime()
+        .block_on(room.builder().lease(Duration::from_millis(600)).connect(&address()))
+        .unwrap();
+    execute(&old, &operation("a")).complete(&response("before")).wait().unwrap();
+    room.run("DROP schema SCHEMA CASCADE");
+    runtime().block_on(room.builder().migrate(&address())).unwrap();
+    let new = room.open("new");
+    execute(&new, &operation("a")).complete(&response("after")).wait().unwrap();
+    until("the node of before knows", || {
+        old.stats().last_trouble.is_some_and(|trouble| trouble.contains("no longer this node's"))
+    });
+    for name in ["a", "b"] {
+        let told = old.begin(&operation(name)).wait();
+        assert!(matches!(told, Err(refrain::Error::Unavailable { .. })), "{told:?}");
+    }
+    assert_eq!(replayed(&new, &operation("a")), "after");
+}

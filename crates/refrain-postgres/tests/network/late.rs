@@ -5,7 +5,7 @@ use std::time::Duration;
 use refrain::{Error, Outcome};
 
 use crate::kit::proxy::Proxy;
-use crate::kit::room::{Room, address, client, execute, operation, response, until};
+use crate::kit::room::{Room, address, client, execute, operation, replayed, response, until};
 use crate::kit::server::{self, Server, runtime};
 
 fn signal(pid: i32, what: &str) {
@@ -86,4 +86,47 @@ fn p17_a_claim_that_arrives_after_its_undoing_is_undone_again() {
     let claims = "SELECT count(*) FROM SCHEMA.key WHERE state = 0";
     until("the claim arrives", || room.ask::<i64>(claims) == 1);
     until("it is undone again", || room.ask::<i64>(claims) == 0);
+}
+
+/// Take-overs that waited for it took all of a node's connections.
+#[test]
+fn a_transaction_that_a_dead_node_left_open_keeps_nothing_but_its_own_keys() {
+    let room = Room::new();
+    let dead = room.builder().node("dead").lease(Duration::from_secs(3600));
+    let dead = runtime().block_on(dead.connect(&address())).unwrap();
+    let names: Vec<String> = (0..20).map(|n| format!("held-{n}")).collect();
+    let _held: Vec<_> = names.iter().map(|name| execute(&dead, &operation(name))).collect();
+    let store = runtime()
+        .block_on(room.builder().lease(Duration::from_millis(300)).connect(&address()))
+        .unwrap();
+    execute(&store, &operation("known")).complete(&response("known")).wait().unwrap();
+    let left_open = client();
+    let lock = room.sql("BEGIN; SELECT FROM SCHEMA.key WHERE state = 0 FOR UPDATE");
+    runtime().block_on(left_open.batch_execute(&lock)).unwrap();
+    let _spare = execute(&dead, &operation("spare"));
+    room.run("UPDATE SCHEMA.session SET lease_until = clock_timestamp() WHERE node = 'dead'");
+
+    until("this node may judge others", || {
+        let mut begun = store.begin(&operation("spare"));
+        begun.give_up();
+        matches!(begun.wait(), Ok(Outcome::Execute(_)))
+    });
+
+    std::thread::scope(|scope| {
+        for name in &names {
+            let mut begun = store.begin(&operation(name));
+            begun.give_up();
+            scope.spawn(move || {
+                let begun = begun.wait();
+                assert!(!matches!(begun, Ok(Outcome::Execute(_))), "{begun:?}");
+            });
+        }
+        let waiting = "SELECT count(*) >= 4 FROM pg_stat_activity \
+                       WHERE wait_event_type = 'Lock' AND query LIKE '%\"SCHEMA\".key%'";
+        until("as many wait as may", || room.ask(waiting));
+        for n in 0..10 {
+            execute(&store, &operation(&format!("new-{n}"))).release().wait().unwrap();
+            assert_eq!(replayed(&store, &operation("known")), "known");
+        }
+    });
 }
