@@ -22,7 +22,7 @@ pub(crate) enum Trouble {
     Damaged(&'static str),
     /// A migration has left this version behind, or the schema was set up again.
     #[error(
-        "the schema is no longer this node's: it is another store's, or serves later versions only"
+        "the schema is no longer this node's: another store's, or for later versions only"
     )]
     Outdated,
     #[error("the key keeps changing")]
