@@ -21,9 +21,7 @@ pub(crate) enum Trouble {
     #[error("the store's tables are damaged: {0}")]
     Damaged(&'static str),
     /// A migration has left this version behind, or the schema was set up again.
-    #[error(
-        "the schema is no longer this node's: another store's, or for later versions only"
-    )]
+    #[error("the schema is no longer this node's: another store's, or for later versions only")]
     Outdated,
     #[error("the key keeps changing")]
     Restless,
