@@ -17,7 +17,7 @@ use crate::claiming::Claiming;
 use crate::elsewhere::Elsewhere;
 use crate::job::{Outcome, Work};
 use crate::link::Parameters;
-use crate::pool::Pool;
+use crate::pool::{Loan, Pool};
 use crate::queue::Queue;
 use crate::ring::Ring;
 use crate::session::Session;
@@ -26,8 +26,8 @@ use crate::trouble::Trouble;
 
 /// The tries to forget a key that others take and free at the same time.
 const TRIES: usize = 8;
-/// How long a statement may be on its way once its connection has broken, and a little more: a socket
-/// is given up after [`SILENCE`](crate::builder::SILENCE).
+/// How long a statement may be on its way once its connection has broken, and a little more: a
+/// socket is given up after [`SILENCE`](crate::builder::SILENCE).
 const STRAY: Duration = Duration::from_secs(15);
 /// Pauses between the tries of one statement.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -257,24 +257,28 @@ impl Fleet {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Known, Trouble> {
-        self.repeat(Part::Whole, sql, given, Trouble::is_transient).await
+        self.repeat(Part::Whole, sql, given, false, Trouble::is_transient).await
     }
 
-    /// As [`until_known`](Self::until_known). None if another transaction has the row, and no try has
-    /// taken effect.
+    /// As [`until_known`](Self::until_known), for a row that a transaction may keep for long. None if
+    /// one has it, or if there was no connection by the deadline; no try has taken effect then.
     pub(crate) async fn until_known_if_free(
         &self,
         sql: &Sql,
         given: Parameters<'_>,
+        until: Instant,
     ) -> Result<Option<Known>, Trouble> {
-        let mut may_be_done = false;
-        let goes_on = |trouble: &Trouble| {
-            may_be_done |= !trouble.is_locked();
-            trouble.is_transient() && may_be_done
-        };
-        match self.repeat(Part::Aside, sql, given, goes_on).await {
+        // Requests for such keys come again and again, so none of them may wait here for ever.
+        let link = tokio::time::timeout_at(until, self.pool.take_aside()).await;
+        let Ok(link) = link else { return Ok(None) };
+        match query_through(link?, sql, given).await {
+            Ok(rows) => Ok(Some(Known { rows, is_repeated: false })),
             Err(trouble) if trouble.is_locked() => Ok(None),
-            known => known.map(Some),
+            Err(trouble) if !trouble.is_transient() => Err(trouble),
+            Err(_) => {
+                let again = self.repeat(Part::Whole, sql, given, true, Trouble::is_transient);
+                again.await.map(Some)
+            }
         }
     }
 
@@ -291,7 +295,7 @@ impl Fleet {
             note(trouble);
             !matches!(trouble, Trouble::Closed)
         };
-        self.repeat(part, sql, given, goes_on).await
+        self.repeat(part, sql, given, false, goes_on).await
     }
 
     /// Runs a statement again for as long as its trouble says so.
@@ -300,10 +304,10 @@ impl Fleet {
         part: Part,
         sql: &Sql,
         given: Parameters<'_>,
+        mut is_repeated: bool,
         mut goes_on: impl FnMut(&Trouble) -> bool,
     ) -> Result<Known, Trouble> {
         let (mut pause, longest) = PAUSES;
-        let mut is_repeated = false;
         loop {
             let outcome = match self.query_once(part, sql, given).await {
                 // An earlier try may have done it.
@@ -333,26 +337,33 @@ impl Fleet {
         sql: &Sql,
         given: Parameters<'_>,
     ) -> Result<Vec<tokio_postgres::Row>, Trouble> {
-        let mut link = match part {
+        let link = match part {
             Part::Whole => self.pool.take().await?,
             Part::Aside => self.pool.take_aside().await?,
         };
-        let outcome = link.query_prepared(sql, given).await;
-        if let Err(trouble) = &outcome
-            && trouble.wants_new_link()
-        {
-            link.discard();
-        }
-        outcome
+        query_through(link, sql, given).await
     }
+}
+
+async fn query_through(
+    mut link: Loan,
+    sql: &Sql,
+    given: Parameters<'_>,
+) -> Result<Vec<tokio_postgres::Row>, Trouble> {
+    let outcome = link.query_prepared(sql, given).await;
+    if let Err(trouble) = &outcome
+        && trouble.wants_new_link()
+    {
+        link.discard();
+    }
+    outcome
 }
 
 /// The part of the connections that a statement may have.
 #[derive(Clone, Copy)]
 pub(crate) enum Part {
     Whole,
-    /// For statements about rows that transactions may keep for long: those of dead nodes, and of
-    /// claims that were dropped.
+    /// For rows that a transaction may keep for long.
     Aside,
 }
 

@@ -205,7 +205,7 @@ impl Request {
         // The key's last use is over.
         let sweep = fleet.ring.sweep(wanted.ttl_ms);
         let given = [&wanted.parameters(&sweep, &session)[..], &[&seen.attempt]].concat();
-        let taken = fleet.until_known_if_free(&fleet.statements.take, &given).await;
+        let taken = fleet.until_known_if_free(&fleet.statements.take, &given, self.until).await;
         Ok(match taken.inspect_err(|_| self.undo())? {
             None => Judgement::Elsewhere,
             Some(taken) if taken.rows.is_empty() => Judgement::Again,
@@ -219,7 +219,7 @@ impl Request {
         let (attempt, session) = (Uuid::now_v7(), self.fleet.session.id());
         let given: Parameters<'_> = &[&self.address, &old, &attempt, &session];
         let sql = &self.fleet.statements.judge;
-        let taken = self.fleet.until_known_if_free(sql, given).await;
+        let taken = self.fleet.until_known_if_free(sql, given, self.until).await;
         let taken = taken.inspect_err(|_| self.give_up(attempt))?;
         let Some(Known { rows, is_repeated }) = taken else { return Ok(Judgement::Elsewhere) };
         if !rows.is_empty() {

@@ -93,7 +93,7 @@ impl Elsewhere {
         fleet.runtime.clone().spawn(async move {
             let payload = address.to_string();
             let told = async {
-                let link = fleet.pool.take_aside().await?;
+                let link = fleet.pool.take().await?;
                 link.query(&fleet.statements.notify, &[&channel, &payload]).await
             };
             let _: Result<_, Trouble> = told.await;

@@ -6,8 +6,8 @@
 //!  a batch takes long:     it no longer counts
 //! ```
 //!
-//! A statement costs nearly as much for a few operations as for many, and if a lane leaves at once with
-//! the first few, all others wait for one more commit.
+//! A statement costs nearly as much for a few operations as for many, and if a lane leaves at once
+//! with the first few, all others wait for one more commit.
 
 use std::collections::VecDeque;
 

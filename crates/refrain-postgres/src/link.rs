@@ -35,8 +35,8 @@ const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET idle_in_transaction_session_timeout = '10s'";
 
 /// The process that serves this connection, and whether one is at work.
-const OWN_SIDE: &str = "SELECT pid, backend_start, pg_postmaster_start_time() FROM pg_stat_activity \
-     WHERE pid = pg_backend_pid()";
+const OWN_SIDE: &str = "SELECT pid, backend_start, pg_postmaster_start_time() \
+     FROM pg_stat_activity WHERE pid = pg_backend_pid()";
 const IS_ACTIVE: &str = "SELECT 1 FROM pg_stat_activity \
     WHERE pid = $1 AND backend_start = $2 AND state = 'active'";
 

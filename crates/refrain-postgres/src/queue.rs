@@ -5,8 +5,8 @@
 //!  many in flight:  queue ──► up to 256 at a time ──► one of three lanes
 //! ```
 //!
-//! A batch of a few costs more than plain statements do, and every commit waits for those before it,
-//! so batches begin where there are enough operations to fill them, and go on through moments in
+//! A batch of a few costs more than plain statements do, and every commit waits for those before
+//! it, so batches begin where there are enough operations to fill them, and go on through moments in
 //! which there are not.
 //!
 //! A claim finds out in one statement that a key is new, and in two that it is not; a read that
@@ -195,8 +195,8 @@ impl Queue {
         }
     }
 
-    /// Does the jobs of a batch. Those that wait meanwhile have a lane of their own once there are as
-    /// many of them, or if it takes long.
+    /// Does the jobs of a batch. Those that wait meanwhile have a lane of their own once there are
+    /// as many of them, or if it takes long.
     async fn carry(self: &Arc<Self>, kind: Kind, batch: Vec<Job>) -> Vec<Job> {
         let size = batch.len();
         let mut work = std::pin::pin!(self.do_all(kind, batch));

@@ -83,8 +83,8 @@ impl Texts<'_> {
         }
     }
 
-    /// Takes a piece of background work for a while, if no other node has it. One that seems to have
-    /// it for much longer took it while the database's clock was ahead.
+    /// Takes a piece of background work for a while, if no other node has it. One that seems to
+    /// have it for much longer took it while the database's clock was ahead.
     pub(super) fn take_duty(&self) -> Sql {
         let schema = self.schema;
         Sql {

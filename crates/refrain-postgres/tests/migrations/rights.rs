@@ -13,6 +13,14 @@ fn role(name: &str) -> String {
     address().replace("refrain@", &format!("{name}@"))
 }
 
+/// Gives a role what a node needs, but for the right to empty tables.
+fn admit(room: &Room, role: &str) {
+    room.run(&format!(
+        "GRANT USAGE ON schema SCHEMA TO {role}; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO {role}"
+    ));
+}
+
 fn denied(error: &Error) {
     let Error::Database(source) = error else { panic!("not denied: {error:?}") };
     let reason = source.to_string();
@@ -71,10 +79,7 @@ fn a_node_needs_no_more_rights_than_are_named() {
 fn a_sweeper_without_rights_says_so() {
     let node = role("sweepless");
     let room = Room::with_ttl(std::time::Duration::from_secs(1));
-    room.run(
-        "GRANT USAGE ON schema SCHEMA TO sweepless; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO sweepless",
-    );
+    admit(&room, "sweepless");
     for slot in 0..12 {
         room.run(&format!(
             "INSERT INTO SCHEMA.body_{slot:02} VALUES (gen_random_uuid(), gen_random_uuid(), '', '', '')"
@@ -123,10 +128,7 @@ fn a_record_that_lacked_a_right_is_written_once_the_right_is_back() {
 fn a_late_call_and_the_stats_name_what_the_database_said() {
     let node = role("readonly");
     let room = Room::new();
-    room.run(
-        "GRANT USAGE ON schema SCHEMA TO readonly; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO readonly",
-    );
+    admit(&room, "readonly");
     let builder = room.builder().patience(Duration::from_secs(6));
     let store = runtime().block_on(builder.connect(&node)).unwrap();
     execute(&store, &operation("before")).complete(&response("before")).wait().unwrap();
@@ -159,10 +161,7 @@ fn a_late_call_and_the_stats_name_what_the_database_said() {
 fn a_key_that_could_not_be_released_is_free_once_the_right_is_back() {
     let node = role("keeper");
     let room = Room::new();
-    room.run(
-        "GRANT USAGE ON schema SCHEMA TO keeper; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO keeper",
-    );
+    admit(&room, "keeper");
     let store = runtime().block_on(room.builder().connect(&node)).unwrap();
     let released = execute(&store, &operation("released"));
     let dropped = execute(&store, &operation("dropped"));
@@ -181,10 +180,8 @@ fn a_key_that_could_not_be_released_is_free_once_the_right_is_back() {
 fn a_dead_nodes_key_is_taken_over_though_idle_connections_are_closed() {
     let node = role("idle");
     let room = Room::new();
-    room.run(
-        "ALTER ROLE idle SET idle_session_timeout = '100ms'; GRANT USAGE ON schema SCHEMA TO idle; \
-         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN schema SCHEMA TO idle",
-    );
+    admit(&room, "idle");
+    room.run("ALTER ROLE idle SET idle_session_timeout = '100ms'");
     let dead = room.builder().node("dead").lease(Duration::from_secs(3600));
     let dead = runtime().block_on(dead.connect(&address())).unwrap();
     let _permit = execute(&dead, &operation("a"));
