@@ -81,12 +81,24 @@ pub(crate) struct Statements {
 const NOW_MS: &str = "(extract(epoch FROM statement_timestamp()) * 1000)::int8";
 const IN_TTL: &str = "statement_timestamp() + u.ttl * interval '1 millisecond'";
 
-const CLAIM_COLUMNS: &str =
-    "u(address, attempt, state, ttl, sweep, scope, key, fingerprint, request_id)";
+/// One claim, as a row of nine parameters.
+const CLAIM_ROW: &str = "(VALUES ($1::uuid, $2::uuid, $3::int2, $4::int8, $5::int8, $6::bytea, \
+    $7::text, $8::bytea, $9::text)) \
+    AS u(address, attempt, state, ttl, sweep, scope, key, fingerprint, request_id)";
 /// The claims that were made, in the shape of [`Line`].
 const WON: &str = "SELECT attempt, NULL::timestamptz, NULL::boolean FROM won";
 /// The completions that took effect, in the same shape.
 const DONE: &str = "SELECT attempt, expires_at, waited FROM done";
+
+/// The rows of parameters that are columns, from parameter `first` on.
+///
+/// `FROM unnest($1, $2)` says the same, and first puts each column into a store of its own, so large
+/// that its memory is returned to the system and taken from it again with every statement.
+fn rows(first: usize, columns: &[&str]) -> String {
+    let column = |(at, name)| format!("unnest(${}) AS {name}", first + at);
+    let columns: Vec<String> = columns.iter().enumerate().map(column).collect();
+    format!("(SELECT {}) AS u", columns.join(", "))
+}
 
 const CLAIM_ONE: &[Type] = &[
     Type::UUID,

@@ -2,8 +2,12 @@
 
 use tokio_postgres::types::Type;
 
-use super::{CLAIM_COLUMNS, DONE, IN_TTL, Sql, Texts, WON};
+use super::{CLAIM_ROW, DONE, IN_TTL, Sql, Texts, WON, rows};
 use crate::ring::SLOTS;
+
+const CLAIM_COLUMNS: &[&str] =
+    &["address", "attempt", "state", "ttl", "sweep", "scope", "key", "fingerprint", "request_id"];
+const COMPLETION_COLUMNS: &[&str] = &["address", "attempt", "ttl", "scope", "key", "payload"];
 
 impl Texts<'_> {
     /// Claims the rows of `u(address, attempt, state, ttl, sweep, scope, key, fingerprint,
@@ -25,14 +29,11 @@ impl Texts<'_> {
     }
 
     pub(super) fn claim_one(&self) -> String {
-        self.claim(&format!(
-            "(VALUES ($1::uuid, $2::uuid, $3::int2, $4::int8, $5::int8, $6::bytea, $7::text, \
-             $8::bytea, $9::text)) AS {CLAIM_COLUMNS}"
-        ))
+        self.claim(CLAIM_ROW)
     }
 
     fn claim_rows(&self) -> String {
-        self.claim(&format!("unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) AS {CLAIM_COLUMNS}"))
+        self.claim(&rows(1, CLAIM_COLUMNS))
     }
 
     pub(super) fn claims(&self) -> String {
@@ -72,22 +73,13 @@ impl Texts<'_> {
     }
 
     pub(super) fn completions(&self, slot: i64) -> String {
-        let (done, kept) = self.completed(
-            "unnest($1, $2, $3, $4, $5, $6) AS u(address, attempt, ttl, scope, key, payload)",
-            slot,
-            7,
-        );
+        let (done, kept) = self.completed(&rows(1, COMPLETION_COLUMNS), slot, 7);
         format!("WITH done AS ({done}), kept AS ({kept}) {DONE}")
     }
 
     pub(super) fn both(&self, slot: i64) -> String {
         let won = self.claim_rows();
-        let (done, kept) = self.completed(
-            "unnest($11, $12, $13, $14, $15, $16) \
-             AS u(address, attempt, ttl, scope, key, payload)",
-            slot,
-            17,
-        );
+        let (done, kept) = self.completed(&rows(11, COMPLETION_COLUMNS), slot, 17);
         format!("WITH won AS ({won}), done AS ({done}), kept AS ({kept}) {WON} UNION ALL {DONE}")
     }
 

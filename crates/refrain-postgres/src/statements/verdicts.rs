@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::{CLAIM_COLUMNS, CLAIM_ONE, IN_TTL, NOW_MS, Sql, Texts};
+use super::{CLAIM_ONE, CLAIM_ROW, IN_TTL, NOW_MS, Sql, Texts};
 
 impl Texts<'_> {
     pub(super) fn find_settled(&self) -> Sql {
@@ -93,8 +93,7 @@ impl Texts<'_> {
                  ttl_ms = CASE WHEN u.state = 1 THEN u.ttl END, \
                  scope = u.scope, key = u.key, checkpoints = NULL, \
                  fingerprint = u.fingerprint, request_id = u.request_id \
-                 FROM (VALUES ($1::uuid, $2::uuid, $3::int2, $4::int8, $5::int8, $6::bytea, \
-                 $7::text, $8::bytea, $9::text)) AS {CLAIM_COLUMNS} \
+                 FROM {CLAIM_ROW} \
                  WHERE k.address = u.address AND k.attempt = $11 AND {alive} AND ( \
                  k.state = 3 AND k.expires_at <= statement_timestamp() \
                  OR k.state = 0 AND (k.session = $10 OR {dead}) \
