@@ -196,9 +196,9 @@ impl Fleet {
         for _ in 0..TRIES {
             let Some(seen) = self.find(address).await.map_err(unavailable)? else { return Ok(()) };
             if seen.state < state::INTERRUPTED && !seen.dead {
-                if seen.lapsed && self.session.may_judge() {
-                    let given: Parameters<'_> = &[&seen.session, &self.session.id()];
-                    self.query(&self.statements.bury, given).await.map_err(unavailable)?;
+                if let Some(judge) = self.session.judge().filter(|_| seen.lapsed) {
+                    let given = judge.over(&seen.session);
+                    self.query(&self.statements.bury, &given).await.map_err(unavailable)?;
                     continue;
                 }
                 let holder = request_id(&seen.request_id).map_err(unavailable)?;

@@ -191,10 +191,10 @@ impl Request {
         match seen.state {
             state::DONE if !seen.expired => return Ok(Judgement::Recorded),
             state::CLAIMED | state::DURABLE if !is_left => {
-                if !seen.lapsed || !fleet.session.may_judge() {
+                let Some(judge) = fleet.session.judge().filter(|_| seen.lapsed) else {
                     return Ok(Judgement::Elsewhere);
-                }
-                fleet.until_known(&fleet.statements.bury, &[&seen.session, &session]).await?;
+                };
+                fleet.until_known(&fleet.statements.bury, &judge.over(&seen.session)).await?;
                 return Ok(Judgement::Again);
             }
             state::DURABLE | state::INTERRUPTED if !seen.expired => {

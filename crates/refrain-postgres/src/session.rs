@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::link::{Link, Parameters};
@@ -37,6 +38,25 @@ struct State {
     trouble: Option<String>,
 }
 
+impl State {
+    fn is_steady(&self, lease: Duration) -> bool {
+        self.steady_since.is_some_and(|since| since.elapsed() >= lease)
+    }
+}
+
+/// A node that may say that another's lease is over.
+pub(crate) struct Judge {
+    pub(crate) id: i64,
+    pub(crate) lease_until_ms: i64,
+}
+
+impl Judge {
+    /// The parameters of the statement that says so.
+    pub(crate) fn over<'a>(&'a self, session: &'a i64) -> [&'a (dyn ToSql + Sync); 3] {
+        [session, &self.id, &self.lease_until_ms]
+    }
+}
+
 impl Session {
     /// Opens a session of this node.
     pub(crate) async fn open(
@@ -57,7 +77,15 @@ impl Session {
     /// Returns whether this node may say that another's lease is over. After an outage all leases look
     /// lapsed, so a node that could not renew its own judges nobody for one lease.
     pub(crate) fn may_judge(&self) -> bool {
-        self.state().steady_since.is_some_and(|since| since.elapsed() >= self.lease)
+        self.state().is_steady(self.lease)
+    }
+
+    /// This node's session and the end of its lease, as the latest renewal has said, by which it may
+    /// say that another's lease is over.
+    pub(crate) fn judge(&self) -> Option<Judge> {
+        let state = self.state();
+        let lease_until_ms = state.told.0.saturating_add(millis(self.lease));
+        state.is_steady(self.lease).then_some(Judge { id: state.id, lease_until_ms })
     }
 
     /// The database's time, within a round trip.

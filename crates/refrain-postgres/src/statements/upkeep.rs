@@ -39,16 +39,18 @@ impl Texts<'_> {
         }
     }
 
-    /// Marks a session dead whose lease has lapsed, unless that of the node which says so has too.
+    /// Marks a session dead whose lease has lapsed, unless that of the node which says so has too, or
+    /// has been renewed since the renewal that the node knows of: it may have stood still before.
     pub(super) fn bury(&self) -> Sql {
         let (schema, alive) = (self.schema, self.alive(2));
         Sql {
             text: format!(
                 "UPDATE {schema}.session SET dead = true \
                  WHERE id = $1 AND NOT dead AND lease_until <= statement_timestamp() \
-                 AND {alive}"
+                 AND {alive} AND EXISTS (SELECT 1 FROM {schema}.session own WHERE own.id = $2 \
+                 AND (extract(epoch FROM own.lease_until) * 1000)::int8 = $3)"
             ),
-            types: vec![Type::INT8, Type::INT8],
+            types: vec![Type::INT8, Type::INT8, Type::INT8],
         }
     }
 

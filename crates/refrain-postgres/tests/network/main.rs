@@ -7,5 +7,6 @@
 mod kit;
 
 mod answers;
+mod judges;
 mod late;
 mod waiting;
