@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use crate::attempt::Attempt;
 use crate::backend::{Answer, Asked, Claim, Rules};
-use crate::error::{Error, Result};
+use crate::error::{Error, Limit, Result};
 use crate::face::Face;
 use crate::key::{Address, RequestId};
 use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
 use crate::permit::Permit;
 use crate::record::Record;
-use crate::table::{Acquired, Hold, Waited, Waiter};
+use crate::table::{Acquired, Hold, Look, Waited, Waiter};
 use crate::ticket::{Ticket, block_on, block_on_timeout};
 
 /// The most records that a backend may find for one request and that are over when it finds them:
@@ -69,6 +69,12 @@ enum State {
     Ready(Result<Outcome>),
     Waiting(Waiter),
     Asking(Ticket<Answer>),
+    /// The request is over a limit, and is answered all the same if its key is done.
+    Looking {
+        found: Ticket<Option<Record>>,
+        refused: Error,
+        look: Look,
+    },
     /// A request on another node has the key, and the backend says when to ask again.
     Elsewhere {
         holder: RequestId,
@@ -133,7 +139,22 @@ impl Begin {
         match acquired {
             Ok(Acquired::Held(hold)) => self.ask(hold),
             Ok(Acquired::Waiting(waiter)) => State::Waiting(waiter),
-            Err(error) => State::Ready(Err(error)),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// Refuses the request, unless only a limit keeps it out: a replay runs nothing, so no load of
+    /// new keys stands in its way.
+    fn refuse(&self, error: Error) -> State {
+        let Error::Limit { limit: Limit::InFlight | Limit::InFlightPerScope, .. } = error else {
+            return State::Ready(Err(error));
+        };
+        match self.face.table.look(self.address.scope) {
+            Ok(look) => {
+                let found = self.face.backend.find(self.address.scope, &self.address.key);
+                State::Looking { found, refused: error, look }
+            }
+            Err(_) => State::Ready(Err(error)),
         }
     }
 
@@ -262,6 +283,19 @@ impl Future for Begin {
                         return Poll::Pending;
                     }
                 },
+                State::Looking { refused, .. } if given_up => State::Ready(Err(refused)),
+                State::Looking { mut found, refused, look } => {
+                    match Pin::new(&mut found).poll(cx) {
+                        Poll::Ready(Ok(Some(record))) if !self.is_over(&record) => {
+                            State::Ready(Ok(self.replay(record)))
+                        }
+                        Poll::Ready(_) => State::Ready(Err(refused)),
+                        Poll::Pending => {
+                            self.state = State::Looking { found, refused, look };
+                            return Poll::Pending;
+                        }
+                    }
+                }
                 State::Elsewhere { holder, .. } if given_up => {
                     State::Ready(Ok(Outcome::InFlight { holder }))
                 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 /// Counters and sizes of a store, from [`Store::stats`](crate::Store::stats).
 ///
 /// Counters start at zero when the store is opened. Another backend than the embedded engine sets
-/// what it has: over PostgreSQL that is `in_flight` and `last_trouble`, and the rest stays zero.
+/// what it has: over PostgreSQL that is `in_flight`, `retained`
+/// and `last_trouble`, and the rest stays zero.
 ///
 /// ```
 /// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
@@ -28,6 +29,9 @@ use serde::Serialize;
 pub struct Stats {
     /// Operations in flight, waiting ones included.
     pub in_flight: usize,
+    /// Keys that stay held for as long as the process lives, because their outcome is unknown and
+    /// could not be recorded. They are not in flight.
+    pub retained: usize,
     /// Durable claims without a verdict: held by a permit, or interrupted.
     pub open_claims: usize,
     /// Batches committed: writes and syncs.

@@ -195,7 +195,8 @@ impl Store {
     /// Returns the store's figures. Cheap.
     pub fn stats(&self) -> Stats {
         let Face { backend, table, .. } = self.face();
-        Stats { in_flight: table.in_flight(), ..backend.stats() }
+        let (in_flight, retained) = (table.in_flight(), table.retained());
+        Stats { in_flight, retained, ..backend.stats() }
     }
 
     /// Takes no more work, waits up to `timeout` for operations in flight to end, commits what they

@@ -12,7 +12,7 @@
 //! - After [`Table::stop`] no waiter is queued and none joins.
 //! - Wakers run outside the mutexes. A shard's mutex may take a slot's, never the reverse.
 
-use std::collections::{HashMap, VecDeque, hash_map};
+use std::collections::{VecDeque, hash_map};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -20,22 +20,26 @@ use std::time::Duration;
 use crate::address_map::AddressMap;
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, Key, RequestId, Scope, random_bytes};
-use crate::observe;
 use crate::record::Record;
-use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, OnceLock};
 use crate::ticket::Slot;
 
 mod hold;
+mod place;
 mod waiter;
 
 pub use hold::Hold;
+use place::{Kind, Place, Shares};
 pub(crate) use waiter::{Waited, Waiter};
 
 /// Few under chosen schedules, because threads never meet in an empty shard.
 const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
 
 /// Limits on the operations in flight.
+///
+/// Operations that found their key free and those that wait for one are counted apart, so that a
+/// busy key keeps no other out. A scope never takes more than it leaves for others, unless it may
+/// have all: its share shrinks as the store fills.
 ///
 /// ```
 /// use refrain::backend::Limits;
@@ -45,9 +49,9 @@ const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Operations in flight in the whole store, waiting ones included; 4096 by default.
+    /// Operations in flight in the whole store, and as many that wait; 4096 by default.
     pub in_flight: usize,
-    /// Operations in flight in one scope, waiting ones included; 1024 by default.
+    /// Operations in flight in one scope, and as many that wait; 1024 by default.
     pub per_scope: usize,
     /// Operations waiting for one key; 1024 by default.
     pub waiters: usize,
@@ -68,11 +72,8 @@ pub(crate) struct Table {
     /// Clients do not know it, so they cannot aim at one shard.
     seed: [u8; 16],
     shards: Box<[Mutex<AddressMap<InFlight>>]>,
-    scopes: Box<[Mutex<HashMap<Scope, usize>>]>,
-    in_flight: AtomicUsize,
-    /// Keys retained for the rest of the process. They count towards the limit.
-    retained: AtomicUsize,
-    limits: Limits,
+    shares: Shares,
+    max_waiters: usize,
     stopped: OnceLock<Error>,
     idle: Mutex<()>,
     idled: Condvar,
@@ -119,10 +120,8 @@ impl Table {
         Arc::new(Self {
             seed,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            scopes: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            in_flight: AtomicUsize::new(0),
-            retained: AtomicUsize::new(0),
-            limits,
+            shares: Shares::new(limits),
+            max_waiters: limits.waiters,
             stopped: OnceLock::new(),
             idle: Mutex::new(()),
             idled: Condvar::new(),
@@ -140,25 +139,32 @@ impl Table {
         address: &Address,
         request_id: &RequestId,
     ) -> Result<Acquired> {
-        let place = Place::take(self, address.scope)?;
         let mut shard = self.shard(address).lock();
         self.check()?;
         match shard.entry(address.clone()) {
             hash_map::Entry::Vacant(vacant) => {
+                let place = Place::take(self, address.scope, Kind::Running)?;
                 vacant.insert(InFlight { holder: request_id.clone(), waiters: VecDeque::new() });
                 Ok(Acquired::Held(Hold::new(address.clone(), Some(place))))
             }
             hash_map::Entry::Occupied(mut occupied) => {
                 let waiters = &mut occupied.get_mut().waiters;
-                if waiters.len() >= self.limits.waiters {
-                    return Err(Error::limit(Limit::WaitersPerKey, self.limits.waiters));
+                if waiters.len() >= self.max_waiters {
+                    return Err(Error::limit(Limit::WaitersPerKey, self.max_waiters));
                 }
+                let place = Place::take(self, address.scope, Kind::Waiting)?;
                 let slot = Arc::new(Slot::new());
                 waiters
                     .push_back(Queued { request_id: request_id.clone(), slot: Arc::clone(&slot) });
                 Ok(Acquired::Waiting(Waiter::new(address.clone(), place, slot)))
             }
         }
+    }
+
+    /// Takes a share of those that wait for a request over the limits, which only looks for its
+    /// record.
+    pub(crate) fn look(self: &Arc<Self>, scope: Scope) -> Result<Look> {
+        Place::take(self, scope, Kind::Waiting).map(Look)
     }
 
     /// Admits nothing more, and ends every wait with `error`. Keys that are held stay held.
@@ -188,7 +194,12 @@ impl Table {
 
     /// Returns the number of operations that have not ended, waiting ones included.
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
+        self.shares.in_flight()
+    }
+
+    /// Returns the number of keys that stay held because their outcome is unknown.
+    pub(crate) fn retained(&self) -> usize {
+        self.shares.total(Kind::Retained)
     }
 
     /// Blocks this thread until nothing is in flight or `timeout` is over, stops the table with
@@ -212,6 +223,13 @@ impl Table {
         !self.idled.wait_while_for(&mut guard, busy, timeout).timed_out()
     }
 
+    /// Wakes those who wait until nothing is in flight.
+    fn wake_idle(&self) {
+        // Under the mutex, so that a thread about to wait has either seen zero or is waiting.
+        drop(self.idle.lock());
+        self.idled.notify_all();
+    }
+
     fn shard(&self, address: &Address) -> &Mutex<AddressMap<InFlight>> {
         // The low half is the filters'.
         let [.., shard] = address.hash.to_le_bytes();
@@ -233,62 +251,9 @@ impl Table {
     }
 }
 
-/// One operation's share of the limits.
+/// The share of a request that only looks for its record.
 #[derive(Debug)]
-struct Place {
-    table: Arc<Table>,
-    scope: Scope,
-    /// Set if its key stays in flight for good, and goes on counting for its scope.
-    is_retained: bool,
-}
-
-impl Place {
-    fn take(table: &Arc<Table>, scope: Scope) -> Result<Self> {
-        let max = table.limits.in_flight;
-        let room = max.saturating_sub(table.retained.load(Ordering::Acquire));
-        table
-            .in_flight
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < room).then_some(n + 1))
-            .map(|n| observe::in_flight(n + 1))
-            .map_err(|_| Error::limit(Limit::InFlight, max))?;
-        // From here on, dropping the place gives the share back.
-        let place = Self { table: Arc::clone(table), scope, is_retained: false };
-        let mut scopes = place.shard().lock();
-        let count = scopes.entry(scope).or_insert(0);
-        *count += 1;
-        let over = *count > table.limits.per_scope;
-        drop(scopes);
-        if over {
-            return Err(Error::limit(Limit::InFlightPerScope, table.limits.per_scope));
-        }
-        Ok(place)
-    }
-
-    fn shard(&self) -> &Mutex<HashMap<Scope, usize>> {
-        &self.table.scopes[usize::from(self.scope.as_bytes()[0]) % SHARDS]
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let shard = self.shard();
-        if !self.is_retained
-            && let hash_map::Entry::Occupied(mut count) = shard.lock().entry(self.scope)
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        let before = self.table.in_flight.fetch_sub(1, Ordering::AcqRel);
-        observe::in_flight(before - 1);
-        if before == 1 {
-            // Under the mutex, so that a thread about to wait has either seen zero or is waiting.
-            drop(self.table.idle.lock());
-            self.table.idled.notify_all();
-        }
-    }
-}
+pub(crate) struct Look(#[expect(dead_code, reason = "counted until it is dropped")] Place);
 
 /// Wakers collected under a mutex and run outside it.
 #[derive(Default)]

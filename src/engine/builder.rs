@@ -23,9 +23,8 @@ const LOG_BYTES: std::ops::RangeInclusive<u64> = 256 * 1024..=4 * 1024 * 1024 * 
 /// Defaults, which are smaller where the logs are small.
 const DEFAULT_OPEN_CLAIMS: usize = 4096;
 const DEFAULT_RESPONSE_BYTES: usize = 1024 * 1024;
-/// The fraction of a log that durable claims may take, at 1 KiB each, and that one response may.
+/// The fraction of a log that one response may take.
 const LOG_SHARE: u64 = 8;
-const CLAIM_BYTES: usize = 1024;
 const MAX_TTL: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 impl Store {
@@ -120,21 +119,22 @@ impl Builder {
         self
     }
 
-    /// Limits the operations in flight in the store, waiting ones included: 4096 by default, at
-    /// least 1.
+    /// Limits the operations in flight in the store, and those that wait for a key to as many: 4096
+    /// by default, at least 1.
     ///
     /// Each operation reserves up to 8 KiB of a log. Beyond the limit, [`Store::begin`] answers
-    /// [`Error::Limit`].
+    /// [`Error::Limit`], unless the key is done: replays go on.
     pub fn max_in_flight(mut self, max: usize) -> Self {
         self.limits.in_flight = max;
         self
     }
 
-    /// Limits the operations in flight in one scope, waiting ones included: 1024 by default, at
-    /// least 1.
+    /// Limits the operations in flight in one scope, and those that wait for a key to as many: 1024
+    /// by default, at least 1.
     ///
-    /// The limit keeps one client from taking all places of the store. Beyond it, [`Store::begin`]
-    /// answers [`Error::Limit`].
+    /// Below [`max_in_flight`](Self::max_in_flight), a scope also has at most as many places as are
+    /// free, so that a few busy clients leave room for the next one. Beyond the limit,
+    /// [`Store::begin`] answers [`Error::Limit`], unless the key is done.
     pub fn max_in_flight_per_scope(mut self, max: usize) -> Self {
         self.limits.per_scope = max;
         self
@@ -151,6 +151,9 @@ impl Builder {
     /// Limits the durable claims without a verdict, interrupted ones included: 4096 by default, and
     /// at most one for each 8 KiB of a log.
     ///
+    /// Beyond the limit no new key is admitted, durable or not: the outcome of each operation may
+    /// turn out unknown, and is a claim then. Those in flight at that time have their place.
+    ///
     /// Every new log begins with a copy of them, which is why their number depends on
     /// [`log_bytes`](Self::log_bytes).
     pub fn max_open_claims(mut self, max: usize) -> Self {
@@ -159,7 +162,8 @@ impl Builder {
     }
 
     /// Limits the durable claims of one scope without a verdict, interrupted ones included: 1024 by
-    /// default. An interrupted claim counts until it is judged or has expired.
+    /// default, and at most as many as are free in the store. An interrupted claim counts until it
+    /// is judged or has expired.
     pub fn max_open_claims_per_scope(mut self, max: usize) -> Self {
         self.settings.max_open_claims_per_scope = max;
         self
@@ -303,7 +307,7 @@ impl Builder {
             );
             return refuse("max_response_bytes", allowed);
         }
-        let max_claims = share / CLAIM_BYTES;
+        let max_claims = self.settings.max_carried_claims();
         let claims = self.max_open_claims.unwrap_or(DEFAULT_OPEN_CLAIMS.min(max_claims));
         if claims > max_claims {
             return refuse(

@@ -23,6 +23,7 @@ use crate::engine::core::Engine;
 use crate::engine::entry::{self, Encoded, Entry};
 use crate::engine::ledger::{OpenClaim, Reservation};
 use crate::error::{Error, Result};
+use crate::key::Scope;
 use crate::record::Record;
 use crate::table::Hold;
 use crate::ticket::Ticket;
@@ -54,12 +55,20 @@ impl Desk {
         if asked.durable {
             return self.claim_durably(asked, hold);
         }
-        Ticket::ready(self.engine.ledger.space.reserve(0).map(|room| {
+        Ticket::ready(self.reserve(hold.scope()).map(|room| {
             let past = Past::first(&asked, &hold);
             let (desk, room, ttl) = (Arc::clone(self), Some(room), asked.ttl);
             let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
             Answer::Claimed(Granted::new(Box::new(claim)))
         }))
+    }
+
+    /// Reserves room for the verdict of an operation, whatever it will be: its outcome may be
+    /// unknown, and then the verdict is a durable claim.
+    fn reserve(&self, scope: Scope) -> Result<Reservation> {
+        let ledger = &self.engine.ledger;
+        ledger.claims.lock().expect_room(scope)?;
+        ledger.space.reserve(0)
     }
 
     /// Claims a free key by a commit, and answers once the claim is durable.
@@ -194,7 +203,7 @@ impl backend::Claim for Claim {
             return Ticket::ready(Ok(()));
         }
         let ledger = &self.desk.engine.ledger;
-        if let Err(error) = ledger.claims.lock().admit(self.past.scope) {
+        if let Err(error) = ledger.claims.lock().admit_unknown(self.past.scope) {
             self.hold.retain();
             return Ticket::ready(Err(error));
         }

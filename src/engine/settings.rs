@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
+/// The most bytes of a claim in a log.
+const CLAIM_BYTES: usize = 1024;
+
 /// The settings that the engine reads; limits on operations in flight are the table's.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -26,6 +29,12 @@ impl Settings {
     /// Returns the age at which the active log is frozen, full or not.
     pub(crate) fn rotation_age(&self) -> Duration {
         (self.ttl / 24).max(Duration::from_secs(60))
+    }
+
+    /// Returns the most claims that a new log can begin with: those that are open, and those of
+    /// operations that were in flight when the limit was reached.
+    pub(crate) fn max_carried_claims(&self) -> usize {
+        usize::try_from(self.log_bytes / 8).unwrap_or(usize::MAX) / CLAIM_BYTES
     }
 
     /// Returns the most bytes of all checkpoints together, well below a log.

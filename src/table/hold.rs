@@ -7,7 +7,6 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, RequestId, Scope};
 use crate::record::Record;
-use crate::sync::atomic::Ordering;
 use crate::table::Handover;
 
 /// A key held in this process: no other request here is let near it.
@@ -125,11 +124,9 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Some(mut place) = self.place.take() else { return };
+        let Some(place) = self.place.take() else { return };
         if self.is_retained {
-            place.is_retained = true;
-            place.table.retained.fetch_add(1, Ordering::AcqRel);
-            return;
+            return place.retain();
         }
         let table = Arc::clone(&place.table);
         // Before the next one wakes, so that the two are not counted together. A thread that waits

@@ -66,18 +66,46 @@ fn p8_giving_up_while_the_key_is_answered_ends_in_one_or_the_other() {
 }
 
 #[test]
-fn p14_keys_that_stay_locked_count_for_the_limit() {
-    let table = Table::new(Limits { in_flight: 1, ..ROOMY });
-    held(&table, "first").retain();
-    assert_eq!(table.in_flight(), 0);
-    let other = table.acquire(&address("s", "other"), &request("other"));
-    assert!(matches!(other, Err(Error::Limit { limit: Limit::InFlight, .. })));
-    // The limit of the scope applies first, so that no other scope is kept out.
-    let table = Table::new(Limits { in_flight: 2, per_scope: 1, ..ROOMY });
-    held(&table, "first").retain();
-    let same = table.acquire(&address("s", "other"), &request("other"));
-    assert!(matches!(same, Err(Error::Limit { limit: Limit::InFlightPerScope, .. })));
-    assert!(table.acquire(&address("t", "k"), &request("other")).is_ok());
+fn p14_keys_whose_outcome_is_unknown_are_not_in_flight_and_are_bounded() {
+    let table = Table::new(Limits { in_flight: 3, per_scope: 2, ..ROOMY });
+    let hold = |scope, key| table.acquire(&address(scope, key), &request("r"));
+    let retain = |scope, key| match hold(scope, key).unwrap() {
+        Acquired::Held(hold) => hold.retain(),
+        Acquired::Waiting(_) => panic!("the key is held by another"),
+    };
+    retain("s", "first");
+    assert_eq!((table.in_flight(), table.retained()), (0, 1));
+    let both = (hold("s", "other").unwrap(), hold("s", "another").unwrap());
+    drop(both);
+    retain("s", "second");
+    let third = hold("s", "third");
+    assert!(matches!(third, Err(Error::Limit { limit: Limit::InFlightPerScope, .. })));
+    retain("t", "first");
+    let any = hold("u", "k");
+    assert!(matches!(any, Err(Error::Limit { limit: Limit::InFlight, .. })));
+}
+
+#[test]
+fn p14_those_who_wait_for_a_key_keep_no_other_key_out() {
+    let table = Table::new(Limits { in_flight: 4, per_scope: 2, waiters: 100 });
+    let _first = held(&table, "first");
+    let _waiters = (waiter(&table, "second"), waiter(&table, "third"));
+    let fourth = table.acquire(&address("s", "k"), &request("fourth"));
+    assert!(matches!(fourth, Err(Error::Limit { limit: Limit::InFlightPerScope, .. })));
+    assert!(table.acquire(&address("s", "other"), &request("other")).is_ok());
+}
+
+#[test]
+fn p14_however_many_scopes_are_busy_the_next_one_finds_room() {
+    let table = Table::new(Limits { in_flight: 4096, per_scope: 1024, waiters: 0 });
+    let fill = |scope: &str| {
+        let take = |n| table.acquire(&address(scope, &format!("k{n}")), &request("r")).ok();
+        (0..).map_while(take).collect::<Vec<_>>()
+    };
+    let busy: Vec<_> = (0..8).map(|n| fill(&format!("busy-{n}"))).collect();
+    let shares: Vec<usize> = busy.iter().map(Vec::len).collect();
+    assert_eq!(shares, [1024, 1024, 1024, 512, 256, 128, 64, 32]);
+    assert!(!fill("another").is_empty());
 }
 
 #[test]
@@ -127,15 +155,16 @@ fn p14_every_limit_refuses_at_once_and_gives_its_share_back() {
         Err(Error::Limit { limit, .. }) => limit,
         other => panic!("{other:?}"),
     };
-    assert_eq!(limit(ask("s", "other")), Limit::InFlightPerScope);
+    let other = table.acquire(&address("s", "other"), &request("other")).unwrap();
+    assert_eq!(limit(ask("s", "another")), Limit::InFlightPerScope);
     let third = table.acquire(&address("t", "k"), &request("third")).unwrap();
     assert_eq!(limit(ask("u", "k")), Limit::InFlight);
     drop(third);
     drop(second);
     let second = waiter(&table, "second");
-    drop((first, second));
+    drop((first, second, other));
     assert_eq!(table.in_flight(), 0);
-    assert!(table.scopes.iter().all(|shard| shard.lock().is_empty()));
+    assert!(table.shares.is_empty());
 }
 
 #[test]

@@ -131,6 +131,7 @@ pub(crate) struct Claims {
     pending_bytes: usize,
     max_open: usize,
     max_open_per_scope: usize,
+    max_carried: usize,
     max_checkpoint_bytes: usize,
 }
 
@@ -145,6 +146,7 @@ impl Claims {
             pending_bytes: 0,
             max_open: settings.max_open_claims,
             max_open_per_scope: settings.max_open_claims_per_scope,
+            max_carried: settings.max_carried_claims(),
             max_checkpoint_bytes: settings.max_checkpoint_bytes(),
         }
     }
@@ -200,22 +202,52 @@ impl Claims {
         }
     }
 
+    /// Checks that one more key of a scope may be claimed, in memory or durably. As with operations
+    /// in flight, a scope has at most as many claims as are free for others, unless it may have all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if the store or the scope has as many as it may.
+    pub(crate) fn expect_room(&self, scope: Scope) -> Result<()> {
+        let free = self.max_open.saturating_sub(self.open.len() + self.pending);
+        if free == 0 {
+            return Err(Error::limit(Limit::OpenClaims, self.max_open));
+        }
+        let own = self.scopes.get(&scope).copied().unwrap_or_default();
+        let is_shared = self.max_open_per_scope < self.max_open;
+        let max = if is_shared { free.min(self.max_open_per_scope) } else { self.max_open };
+        if own < max { Ok(()) } else { Err(Error::limit(Limit::OpenClaimsPerScope, max)) }
+    }
+
     /// Admits one more claim of a scope. It counts from now on: nothing takes an admission back,
     /// since only the failure of the store can keep the claim from becoming durable.
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] if the store or the scope has as many as it may.
+    /// Those of [`expect_room`](Self::expect_room).
     pub(crate) fn admit(&mut self, scope: Scope) -> Result<()> {
-        if self.open.len() + self.pending >= self.max_open {
-            return Err(Error::limit(Limit::OpenClaims, self.max_open));
+        self.expect_room(scope)?;
+        self.count_in(scope);
+        Ok(())
+    }
+
+    /// Admits the claim of an operation that has run, and whose outcome is unknown. There was room
+    /// when it began, and others may have taken it since: a new log has more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if a new log cannot begin with one more.
+    pub(crate) fn admit_unknown(&mut self, scope: Scope) -> Result<()> {
+        if self.open.len() + self.pending >= self.max_carried.max(self.max_open) {
+            return Err(Error::limit(Limit::OpenClaims, self.max_carried));
         }
-        if self.scopes.get(&scope).is_some_and(|open| *open >= self.max_open_per_scope) {
-            return Err(Error::limit(Limit::OpenClaimsPerScope, self.max_open_per_scope));
-        }
+        self.count_in(scope);
+        Ok(())
+    }
+
+    fn count_in(&mut self, scope: Scope) {
         self.pending += 1;
         *self.scopes.entry(scope).or_insert(0) += 1;
-        Ok(())
     }
 
     /// Admits a checkpoint of this size. It counts from now on.

@@ -1,9 +1,7 @@
 //! P14: the limits of durable claims, in a house that sets them.
 
-use std::time::Duration;
-
 use refrain::error::Limit;
-use refrain::{Error, Operation, Outcome, Scope};
+use refrain::{Operation, Scope};
 
 use super::Bounded;
 use super::kit::*;
@@ -32,12 +30,20 @@ pub(crate) fn p14_open_claims_of_one_scope_are_bounded(house: &impl Bounded) {
     drop(execute(&store, &other));
 }
 
-pub(crate) fn p14_what_cannot_be_given_up_as_unknown_stays_claimed(house: &impl Bounded) {
+pub(crate) fn p14_an_operation_is_not_begun_if_its_unknown_outcome_could_not_be_kept(
+    house: &impl Bounded,
+) {
     let store = house.open_for_claims(1, 1);
-    let _held = execute(&store, &durable("durable"));
-    let permit = execute(&store, &operation("a"));
-    let refused = permit.interrupt().wait();
-    assert!(matches!(refused, Err(Error::Limit { limit: Limit::OpenClaims, .. })), "{refused:?}");
-    let outcome = store.begin(&operation("a")).wait_timeout(Duration::ZERO);
-    assert!(matches!(outcome, Ok(Outcome::InFlight { .. })), "{outcome:?}");
+    execute(&store, &operation("done")).complete(&response("done")).wait().unwrap();
+    let begun_before = execute(&store, &operation("a"));
+    execute(&store, &operation("b")).interrupt().wait().unwrap();
+    let refused = store.begin(&operation("c")).wait();
+    assert_eq!(limit_of(refused), Limit::OpenClaims);
+    // There is a place for those that had begun.
+    begun_before.interrupt().wait().unwrap();
+    assert_eq!(replayed(&store, "done"), Some("done".into()));
+    for name in ["a", "b"] {
+        interrupted(&store, &operation(name)).release().wait().unwrap();
+    }
+    drop(execute(&store, &operation("c")));
 }

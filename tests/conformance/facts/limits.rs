@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, Response};
 use refrain::backend::{Limits, Past};
 use refrain::error::Limit;
-use refrain::{Error, Outcome, Record, Store};
+use refrain::{Error, Fingerprint, Operation, Outcome, Record, Scope, Store};
 
 use super::House;
 use super::kit::*;
@@ -23,14 +23,22 @@ pub(crate) fn p14_operations_in_flight_are_bounded(house: &impl House) {
     assert_eq!(limit_of(waiting), Limit::WaitersPerKey);
     let _second = execute(&store, &operation("b"));
     assert_eq!(limit_of(store.begin(&operation("c")).wait()), Limit::InFlightPerScope);
-    let elsewhere = |name: &str| {
-        let scope = refrain::Scope::new("elsewhere");
-        refrain::Operation::new(scope, key(name), refrain::Fingerprint::of(["x"]))
-    };
-    let _third = execute(&store, &elsewhere("a"));
-    assert_eq!(limit_of(store.begin(&elsewhere("b")).wait()), Limit::InFlight);
+    let of = |scope: &str| Operation::new(Scope::new(scope), key("a"), Fingerprint::of(["x"]));
+    let _third = execute(&store, &of("elsewhere"));
+    assert_eq!(limit_of(store.begin(&of("late")).wait()), Limit::InFlight);
     first.complete(&response("a")).wait().unwrap();
-    drop(execute(&store, &elsewhere("b")));
+    drop(execute(&store, &of("late")));
+}
+
+pub(crate) fn p14_a_replay_is_answered_however_much_is_in_flight(house: &impl House) {
+    let store = house.open_within(Limits { in_flight: 2, per_scope: 1, waiters: 0 });
+    execute(&store, &operation("done")).complete(&response("done")).wait().unwrap();
+    let _running = execute(&store, &operation("a"));
+    assert_eq!(limit_of(store.begin(&operation("b")).wait()), Limit::InFlightPerScope);
+    assert_eq!(replayed(&store, "done"), Some("done".into()));
+    let other = Operation::new(scope(), key("done"), Fingerprint::of(["another request"]));
+    let conflict = store.begin(&other).wait();
+    assert!(matches!(conflict, Ok(Outcome::Conflict { .. })), "{conflict:?}");
 }
 
 pub(crate) fn p14_checkpoints_are_bounded(house: &impl House) {

@@ -172,6 +172,7 @@ macro_rules! suite {
             }
             limits {
                 p14_operations_in_flight_are_bounded
+                p14_a_replay_is_answered_however_much_is_in_flight
                 p14_checkpoints_are_bounded
                 p14_a_response_over_the_limits_is_recorded_as_done_without_it
                 p14_the_longest_response_is_replayed
@@ -209,7 +210,7 @@ macro_rules! suite {
             bounds {
                 p14_open_claims_are_bounded_and_a_refusal_leaves_nothing
                 p14_open_claims_of_one_scope_are_bounded
-                p14_what_cannot_be_given_up_as_unknown_stays_claimed
+                p14_an_operation_is_not_begun_if_its_unknown_outcome_could_not_be_kept
             }
         }
         crate::facts::tests! { $house, $shared:
