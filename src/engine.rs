@@ -263,6 +263,7 @@ fn stats_of(engine: &Engine) -> Stats {
     let Engine { ledger, counters, .. } = engine;
     let snapshot = ledger.snapshot();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let trouble = engine.expect_back().err().or_else(|| counters.last_trouble.lock().clone());
     Stats {
         open_claims: ledger.claims.lock().len(),
         batches: count(&counters.batches),
@@ -279,7 +280,7 @@ fn stats_of(engine: &Engine) -> Stats {
         bodies_left_out: count(&counters.bodies_left_out),
         next_log_ready: ledger.has_next(),
         clock_jump: ledger.timeline.jump(),
-        last_trouble: counters.last_trouble.lock().as_ref().map(ToString::to_string),
+        last_trouble: trouble.map(|error| error.to_string()),
         failed: engine.has_failed(),
         ..Stats::default()
     }

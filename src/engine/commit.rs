@@ -11,12 +11,12 @@ use bytes::Bytes;
 use crate::clock::Moment;
 use crate::engine::core::Engine;
 use crate::engine::entry::Encoded;
-use crate::engine::ledger::{OpenClaim, Reservation};
+use crate::engine::ledger::{Claims, OpenClaim, Reservation};
 use crate::engine::log::{Change, Location, Log, check_of};
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::record::{Completion, Record};
-use crate::sync::Sender;
+use crate::sync::{Mutex, Sender};
 use crate::table::Hold;
 use crate::ticket::Promise;
 
@@ -191,6 +191,43 @@ impl Pending {
                 promise.fulfil(Ok(()));
             }
             Some(Effect::Checkpoint { promise, .. }) => promise.fulfil(Ok(())),
+            None => {}
+        }
+    }
+
+    /// Refuses the entry, of which nothing was written. Its key is free, unless the operation ran
+    /// and nothing on the disk says so.
+    pub(crate) fn refuse(mut self, claims: &Mutex<Claims>, error: &Error) {
+        match self.effect.take() {
+            Some(Effect::Complete { hold, promise, .. }) => {
+                let is_claimed = claims.lock().get(hold.address()).is_some();
+                if is_claimed {
+                    hold.free()
+                } else {
+                    hold.retain()
+                }
+                promise.fulfil(Err(error.clone()));
+            }
+            Some(Effect::Claim { hold, claim, granting, .. }) => {
+                if claim.attempt == 1 {
+                    claims.lock().take_back(hold.scope());
+                }
+                hold.free();
+                granting(Err(error.clone()));
+            }
+            Some(Effect::Interrupt { hold, promise, .. }) => {
+                claims.lock().take_back(hold.scope());
+                hold.retain();
+                promise.fulfil(Err(error.clone()));
+            }
+            Some(Effect::Release { hold, promise } | Effect::Forget { hold, promise, .. }) => {
+                hold.free();
+                promise.fulfil(Err(error.clone()));
+            }
+            Some(Effect::Checkpoint { data, promise, .. }) => {
+                claims.lock().take_back_checkpoint(data.len());
+                promise.fulfil(Err(error.clone()));
+            }
             None => {}
         }
     }

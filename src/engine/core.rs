@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::engine::ledger::{Frozen, Ledger};
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +24,8 @@ pub(crate) struct Engine {
     pub(crate) counters: Counters,
     failure: OnceLock<Arc<Error>>,
     closing: AtomicBool,
+    /// Set once the store was not found at its path, until it is again.
+    is_away: AtomicBool,
 }
 
 /// Counts of events since the store was opened.
@@ -46,6 +49,7 @@ impl Engine {
             counters: Counters::default(),
             failure: OnceLock::new(),
             closing: AtomicBool::new(false),
+            is_away: AtomicBool::new(false),
         }
     }
 
@@ -76,6 +80,33 @@ impl Engine {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Notes that the store is not at its path, so that nothing new is begun there.
+    pub(crate) fn note_away(&self) {
+        self.is_away.store(true, Ordering::Release);
+    }
+
+    /// Looks for the store at its path, if it was not there before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] if it is still away, and [`Error::Stopped`] if it was replaced.
+    pub(crate) fn expect_back(&self) -> Result<()> {
+        if !self.is_away.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.ledger.expect_ownership(&self.ledger.snapshot().logs[0]) {
+            Ok(()) => {
+                self.is_away.store(false, Ordering::Release);
+                Ok(())
+            }
+            Err(Trouble::Transient(error)) => Err(error),
+            Err(Trouble::Fatal(error)) => {
+                self.fail(error);
+                Err(self.stopped())
+            }
+        }
+    }
+
     /// Returns the error of every call on a stopped store, with the failure as its source.
     pub(crate) fn stopped(&self) -> Error {
         Error::Stopped { source: self.failure.get().map(Arc::clone) }
@@ -85,9 +116,13 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] if it has failed or is being closed.
+    /// [`Error::Stopped`] if it has failed or is being closed, and [`Error::Foreign`] while it is
+    /// not at its path.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.has_failed() || self.is_closing() { Err(self.stopped()) } else { Ok(()) }
+        if self.has_failed() || self.is_closing() {
+            return Err(self.stopped());
+        }
+        self.expect_back()
     }
 
     /// Stops the store if the thread that holds the guard panics.

@@ -160,6 +160,13 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Those of the operating system. A name that leads elsewhere or nowhere is `Ok(false)`.
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool>;
 
+    /// Returns whether what the store had at its path is replaced for good, where
+    /// [`still_owns`](Self::still_owns) says `false`: by another store, or by other files in its own
+    /// directory. Otherwise the path leads elsewhere for now, as through a link that was switched.
+    fn is_replaced(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
     /// Returns the path of a file in the directory, for messages.
     fn path_of(&self, name: &str) -> PathBuf {
         self.path().join(name)

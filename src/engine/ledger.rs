@@ -206,6 +206,24 @@ impl Ledger {
         Ok(())
     }
 
+    /// Checks that the directory, the lock file and the active log are still in place: an operator
+    /// may have moved the store, and started another there.
+    ///
+    /// # Errors
+    ///
+    /// A transient one while the path leads elsewhere, and no other store is there.
+    pub(crate) fn expect_ownership(&self, active: &Log) -> Result<(), Trouble> {
+        let path = self.disk.path();
+        let failed = |error| Trouble::Fatal(Error::io("look up", path, error));
+        if self.disk.still_owns(&active.name, &*active.file).map_err(failed)? {
+            return Ok(());
+        }
+        if self.disk.is_replaced().map_err(failed)? {
+            return Err(Trouble::Fatal(Error::foreign(path, "it was replaced while open")));
+        }
+        Err(Trouble::Transient(Error::foreign(path, "it was moved away while open")))
+    }
+
     /// Checks that a name still leads to the file that is open.
     fn expect_in_place(&self, name: &str, file: &dyn DiskFile) -> Result<()> {
         let path = self.disk.path_of(name);

@@ -19,7 +19,7 @@ use crate::engine::commit::{Command, Committed, Pending, Queue};
 use crate::engine::core::{Engine, Message};
 use crate::engine::log::{BatchBuilder, Frame, Tail};
 use crate::engine::settler::{Settlement, Settler};
-use crate::error::{Error, Result};
+use crate::engine::trouble::Trouble;
 use crate::observe::{self, Stopwatch};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
@@ -93,7 +93,8 @@ impl Writer {
             match next {
                 Next::GoOn => {}
                 Next::Rotate => {
-                    if let Err(error) = self.rotate() {
+                    // The reaper asks again.
+                    if let Err(Trouble::Fatal(error)) = self.rotate() {
                         self.engine.fail(error);
                     }
                     self.settler.take(Settlement::Rotated);
@@ -141,7 +142,7 @@ impl Writer {
     }
 
     /// Makes the collected entries durable and hands them on to be settled. A failure stops the
-    /// store.
+    /// store, unless nothing was written.
     fn commit(&mut self) {
         if self.pending.is_empty() {
             return;
@@ -149,7 +150,12 @@ impl Writer {
         if !self.engine.has_failed() {
             match self.make_room().and_then(|()| self.append()) {
                 Ok(committed) => return self.settler.take(Settlement::Batch(committed)),
-                Err(error) => self.engine.fail(error),
+                Err(Trouble::Transient(error)) => {
+                    self.engine.note_away();
+                    let claims = &self.engine.ledger.claims;
+                    return self.pending.drain(..).for_each(|entry| entry.refuse(claims, &error));
+                }
+                Err(Trouble::Fatal(error)) => self.engine.fail(error),
             }
         }
         let stopped = self.engine.stopped();
@@ -158,7 +164,7 @@ impl Writer {
 
     /// Rotates if the batch does not fit. Where no next log is prepared, leaves out as many
     /// response bodies as it takes for the batch to fit.
-    fn make_room(&mut self) -> Result<()> {
+    fn make_room(&mut self) -> Result<(), Trouble> {
         let entries = self.pending.iter().map(|pending| Frame::HEAD + pending.encoded.bytes.len());
         let mut bytes = (BatchBuilder::HEAD + entries.sum::<usize>()) as u64;
         if bytes > self.tail.room() {
@@ -185,42 +191,30 @@ impl Writer {
     }
 
     /// Makes the prepared log the active one, if there is one.
-    fn rotate(&mut self) -> Result<()> {
+    fn rotate(&mut self) -> Result<(), Trouble> {
         if self.engine.has_failed() {
             return Ok(());
         }
-        self.expect_ownership()?;
-        if let Some(frozen) = self.engine.ledger.rotate(&mut self.tail, &mut self.batch)? {
+        let ledger = &self.engine.ledger;
+        ledger.expect_ownership(&self.tail.log)?;
+        let frozen = ledger.rotate(&mut self.tail, &mut self.batch).map_err(Trouble::Fatal)?;
+        if let Some(frozen) = frozen {
             // In order, after the batches of that log that are still being settled.
             self.settler.take(Settlement::Frozen(frozen));
         }
         Ok(())
     }
 
-    /// Checks that the directory, the lock file and the active log are still in place: an operator
-    /// may have moved the store, and started another there.
-    fn expect_ownership(&self) -> Result<()> {
-        let Engine { ledger, .. } = &*self.engine;
-        let log = &self.tail.log;
-        match ledger.disk.still_owns(&log.name, &*log.file) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(Error::foreign(ledger.disk.path(), "it was moved or replaced while open"))
-            }
-            Err(error) => Err(Error::io("look up", ledger.disk.path(), error)),
-        }
-    }
-
     /// Appends the collected entries as one batch, and returns it once it is durable.
-    fn append(&mut self) -> Result<Committed> {
-        self.expect_ownership()?;
+    fn append(&mut self) -> Result<Committed, Trouble> {
         let ledger = &self.engine.ledger;
+        ledger.expect_ownership(&self.tail.log)?;
         self.batch.clear();
         let places: Vec<u64> =
             self.pending.iter().map(|pending| self.batch.push(&pending.encoded)).collect();
         let anchor = ledger.timeline.anchor();
         let took = Stopwatch::start();
-        let offset = self.tail.append(&mut self.batch, anchor)?;
+        let offset = self.tail.append(&mut self.batch, anchor).map_err(Trouble::Fatal)?;
         observe::committed(places.len(), took);
         ledger.measure(&self.tail);
         let counters = &self.engine.counters;

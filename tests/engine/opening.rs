@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use refrain::{Error, Outcome, Store};
 
@@ -198,6 +199,47 @@ fn p13_a_store_that_is_moved_away_while_open_stops() {
     // A store that failed is not opened again by the same process.
     let moved = home.builder().open(home.directory.path().join("moved"));
     assert!(matches!(moved, Err(Error::Locked { .. })));
+}
+
+/// A link that a deployment switched stopped the process that was still draining.
+#[test]
+fn p13_a_store_whose_path_leads_elsewhere_for_a_while_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let [old, new, link] = ["old", "new", "current"].map(|name| directory.path().join(name));
+    fs::create_dir_all(old.join("store")).unwrap();
+    fs::create_dir_all(new.join("store")).unwrap();
+    let switch_to = |target: &Path| {
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(target, &link).unwrap();
+    };
+    switch_to(&old);
+    let store = Store::open(link.join("store")).unwrap();
+    run(&store, "a");
+    let (volatile, running) = (execute(&store, &operation("b")), execute(&store, &durable("c")));
+    let later = execute(&store, &operation("d"));
+
+    switch_to(&new);
+    for verdict in [volatile.complete(&response("b")), running.complete(&response("c"))] {
+        let failed = verdict.wait();
+        assert!(matches!(failed, Err(Error::Foreign { .. })), "{failed:?}");
+    }
+    let refused = store.begin(&operation("e")).wait();
+    assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
+    let stats = store.stats();
+    assert!(stats.last_trouble.unwrap().contains("moved away"));
+    assert!(!stats.failed);
+
+    switch_to(&old);
+    assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
+    later.complete(&response("d")).wait().unwrap();
+    run(&store, "e");
+    assert_eq!(store.stats().last_trouble, None);
+    // Nobody knows that the first ran but this process, and the log says so of the second.
+    let held = store.begin(&operation("b")).wait_timeout(Duration::ZERO);
+    assert!(matches!(held, Ok(Outcome::InFlight { .. })), "{held:?}");
+    let interrupted = store.begin(&durable("c")).wait();
+    assert!(matches!(interrupted, Ok(Outcome::Interrupted(_))), "{interrupted:?}");
+    assert_eq!(store.stats().retained, 1);
 }
 
 #[test]

@@ -159,6 +159,17 @@ impl Disk for RealDisk {
         };
         Ok(directory && lock && self.leads_to(name, file.identity())?)
     }
+
+    fn is_replaced(&self) -> io::Result<bool> {
+        let is_found = |path: &Path| match identity_at(CWD, path, AtFlags::empty()) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(io::Error::from(error)),
+        };
+        let is_own = is_found(&self.path)? == Some(self.identity);
+        let Some((lock, _)) = self.lock.get() else { return Ok(is_own) };
+        Ok(is_own || is_found(&self.path.join(lock))?.is_some())
+    }
 }
 
 impl DiskFile for RealFile {

@@ -219,8 +219,8 @@ impl Claims {
         if own < max { Ok(()) } else { Err(Error::limit(Limit::OpenClaimsPerScope, max)) }
     }
 
-    /// Admits one more claim of a scope. It counts from now on: nothing takes an admission back,
-    /// since only the failure of the store can keep the claim from becoming durable.
+    /// Admits one more claim of a scope. It counts from now on, until it is durable or the
+    /// admission is taken back.
     ///
     /// # Errors
     ///
@@ -243,6 +243,17 @@ impl Claims {
         }
         self.count_in(scope);
         Ok(())
+    }
+
+    /// Takes back the admission of a claim that was not written.
+    pub(crate) fn take_back(&mut self, scope: Scope) {
+        self.pending -= 1;
+        self.count_out(scope);
+    }
+
+    /// Takes back the admission of a checkpoint that was not written.
+    pub(crate) fn take_back_checkpoint(&mut self, bytes: usize) {
+        self.pending_bytes -= bytes;
     }
 
     fn count_in(&mut self, scope: Scope) {
