@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = server.bind("127.0.0.1:8080")?;
     println!("listening on http://127.0.0.1:8080");
     server.run().await?;
-    store.close(WAIT)?;
+    store.close(WAIT).await?;
     Ok(())
 }
 

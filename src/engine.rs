@@ -23,7 +23,7 @@ use crate::record::Record;
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::thread::JoinHandle;
+use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, Sender, unbounded};
 use crate::table::{Hold, Limits, Table};
 use crate::ticket::Ticket;
@@ -64,6 +64,13 @@ struct Embedded {
 struct Threads {
     writer: JoinHandle<()>,
     reaper: JoinHandle<()>,
+}
+
+/// The end of an open store.
+struct Closing {
+    desk: Arc<Desk>,
+    to_reaper: Sender<Message>,
+    threads: Threads,
 }
 
 /// Opens the store on a disk, and starts its threads.
@@ -192,8 +199,27 @@ impl Backend for Embedded {
     fn close(&self) -> Ticket<()> {
         let engine = &self.desk.engine;
         engine.start_closing();
-        let stopped = self.stop_threads();
-        Ticket::ready(if engine.has_failed() { Err(engine.stopped()) } else { stopped })
+        let threads = self.threads.lock().take();
+        if engine.is_forked() {
+            // They stayed in the process that opened the store, and so did its locks.
+            std::mem::forget(threads);
+            return Ticket::ready(Err(Error::Forked));
+        }
+        let Some(threads) = threads else {
+            return Ticket::ready(if engine.has_failed() { Err(engine.stopped()) } else { Ok(()) });
+        };
+        let (desk, to_reaper) = (Arc::clone(&self.desk), self.reaper.clone());
+        let closing = Closing { desk, to_reaper, threads };
+        if !core::is_own_thread() {
+            return Ticket::ready(closing.end());
+        }
+        // A waker that one of the threads runs has dropped the last handle.
+        let (ticket, promise) = Ticket::new();
+        let end = move || promise.fulfil(closing.end());
+        match thread::Builder::new().name("refrain-close".into()).spawn(end) {
+            Ok(_) => ticket,
+            Err(error) => Ticket::ready(Err(Error::unavailable(error))),
+        }
     }
 }
 
@@ -215,25 +241,30 @@ impl Embedded {
         self.desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
         Ok(ticket)
     }
+}
 
+impl Closing {
     /// Ends the threads after the commits that are queued, and unlocks the directory if no permit
     /// is out.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the directory cannot be unlocked.
-    fn stop_threads(&self) -> Result<()> {
-        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
+    /// [`Error::Stopped`] with its source if the store has failed, and [`Error::Io`] if the
+    /// directory cannot be unlocked.
+    fn end(self) -> Result<()> {
         let engine = &self.desk.engine;
         self.desk.queue.stop();
         // If the reaper is gone, it needs no message.
-        let _ = self.reaper.send(Message::Stop);
-        // A panic in a thread has stopped the store, which is reported by the caller.
-        let _ = threads.writer.join();
-        let _ = threads.reaper.join();
+        let _ = self.to_reaper.send(Message::Stop);
+        // A panic in a thread has stopped the store.
+        let _ = self.threads.writer.join();
+        let _ = self.threads.reaper.join();
+        if engine.has_failed() {
+            return Err(engine.stopped());
+        }
         // A permit that is still out may act: the directory stays locked until that permit is gone.
         // No request gets a new one, so the count is final.
-        if !engine.has_failed() && engine.table.in_flight() == 0 {
+        if engine.table.in_flight() == 0 {
             let disk = &engine.ledger.disk;
             disk.unlock().map_err(|error| Error::io("unlock", disk.path(), error))?;
         }

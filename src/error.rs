@@ -5,7 +5,7 @@
 //! | [`Full`](Error::Full), [`Limit`](Error::Limit), [`InFlight`](Error::InFlight), [`Unavailable`](Error::Unavailable) | retry later |
 //! | [`Stopped`](Error::Stopped) | restart the process |
 //! | [`Locked`](Error::Locked), [`Missing`](Error::Missing), [`Foreign`](Error::Foreign), [`Newer`](Error::Newer), [`Corrupt`](Error::Corrupt), [`Io`](Error::Io) | an operator looks at the directory |
-//! | [`Volatile`](Error::Volatile), [`Ended`](Error::Ended), [`Ttl`](Error::Ttl), [`Setting`](Error::Setting) | correct the program |
+//! | [`Volatile`](Error::Volatile), [`Ended`](Error::Ended), [`Ttl`](Error::Ttl), [`Setting`](Error::Setting), [`Forked`](Error::Forked) | correct the program |
 //! | [`Fenced`](Error::Fenced) | use the outcome of the other node |
 
 use std::io;
@@ -112,6 +112,11 @@ pub enum Error {
         /// The failed write or sync; `None` if the store was closed.
         source: Option<Arc<Error>>,
     },
+
+    /// The store was opened by the process that this one was forked from, and serves only that one.
+    /// Nothing was run or recorded. Open the store after the fork.
+    #[error("store was opened before this process was forked")]
+    Forked,
 
     /// The key is in flight, so its record cannot be removed now.
     #[error("key is in flight for request {request_id}")]

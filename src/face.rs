@@ -7,7 +7,9 @@ use crate::backend::{Backend, Rules};
 use crate::codec::MAX_BODY_BYTES;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread;
 use crate::table::Table;
+use crate::ticket::Ticket;
 
 /// The longest time that a backend may take to close, once nothing is in flight.
 const BACKEND_WITHIN: Duration = Duration::from_secs(60);
@@ -37,10 +39,22 @@ impl Face {
         if self.is_closing.load(Ordering::Acquire) { Err(Error::stopped()) } else { Ok(()) }
     }
 
-    /// Refuses new requests, waits up to `timeout` for those in flight, closes the backend, and
-    /// returns the number of operations that have not ended.
-    pub(crate) fn close(&self, timeout: Duration) -> Result<usize> {
+    /// Refuses new requests from now on, waits up to `timeout` for those in flight, closes the
+    /// backend, and answers with the number of operations that have not ended.
+    ///
+    /// A thread of its own waits, so that the operations can end on the caller's.
+    pub(crate) fn close(self: &Arc<Self>, timeout: Duration) -> Ticket<usize> {
         self.is_closing.store(true, Ordering::Release);
+        let (ticket, promise) = Ticket::new();
+        let face = Arc::clone(self);
+        let closing = move || promise.fulfil(face.close_within(timeout));
+        match thread::Builder::new().name("refrain-close".into()).spawn(closing) {
+            Ok(_) => ticket,
+            Err(error) => Ticket::ready(Err(Error::unavailable(error))),
+        }
+    }
+
+    fn close_within(&self, timeout: Duration) -> Result<usize> {
         let left = self.table.close(timeout, &Error::stopped());
         match self.backend.close().wait_timeout(BACKEND_WITHIN) {
             Ok(closed) => closed.map(|()| left),

@@ -199,19 +199,21 @@ impl Store {
         Stats { in_flight, retained, ..backend.stats() }
     }
 
-    /// Takes no more work, waits up to `timeout` for operations in flight to end, commits what they
-    /// left, and lets go of the directory. An operation that was let in just before the others had
-    /// ended is waited for as long again.
+    /// Takes no more work from now on, waits up to `timeout` for operations in flight to end,
+    /// commits what they left, and lets go of the directory. An operation that was let in just
+    /// before the others had ended is waited for as long again.
     ///
-    /// Returns the number of operations that had not ended; their later calls are answered with
-    /// [`Error::Stopped`], and the directory stays locked until the last of their permits is
-    /// dropped. Dropping the last handle does the same without waiting.
+    /// The ticket holds the number of operations that had not ended; their later calls are answered
+    /// with [`Error::Stopped`], and the directory stays locked until the last of their permits is
+    /// dropped. A thread of its own waits: a task awaits the ticket, and operations of the same
+    /// runtime go on. Dropping the ticket changes nothing, and dropping the last handle of the store
+    /// does the same without waiting for operations.
     ///
     /// # Errors
     ///
     /// [`Error::Stopped`] with its source if the store had failed.
-    pub fn close(&self, timeout: Duration) -> Result<usize> {
-        self.face().close(timeout)
+    pub fn close(&self, timeout: Duration) -> Ticket<usize> {
+        self.0.0.close(timeout)
     }
 }
 

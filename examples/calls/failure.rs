@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use refrain::Error;
-use tokio::task::JoinError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -28,8 +27,6 @@ pub(crate) enum Failure {
     Announce(#[source] io::Error),
     #[error("cannot serve")]
     Serve(#[source] io::Error),
-    #[error("cannot wait for the idempotency store to close")]
-    Closing(#[source] JoinError),
     #[error("cannot close the idempotency store")]
     Close(#[source] Error),
 }

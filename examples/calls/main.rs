@@ -147,10 +147,9 @@ fn announce(address: SocketAddr) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Waits for the handlers that still run, on a thread of its own, because they need the runtime's.
+/// Waits for the handlers that still run.
 async fn close(store: Store) -> Result<(), Failure> {
-    let closing = tokio::task::spawn_blocking(move || store.close(CLOSE_WITHIN));
-    match closing.await.map_err(Failure::Closing)?.map_err(Failure::Close)? {
+    match store.close(CLOSE_WITHIN).await.map_err(Failure::Close)? {
         0 => Ok(()),
         stragglers => {
             failure::warn(&format!("{stragglers} requests were cut off"));

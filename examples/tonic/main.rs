@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     writeln!(std::io::stdout(), "listening on http://127.0.0.1:50051")?;
     let stop = async { tokio::signal::ctrl_c().await.expect("the signal can be awaited") };
     server.serve_with_shutdown(([127, 0, 0, 1], 50051).into(), stop).await?;
-    tokio::task::spawn_blocking(move || store.close(CLOSE_WITHIN)).await??;
+    store.close(CLOSE_WITHIN).await?;
     Ok(())
 }
 

@@ -87,6 +87,11 @@ impl Desk {
         ticket
     }
 
+    /// Checks that the writer is in this process: what is queued elsewhere stays there.
+    fn expect_writer(&self) -> Result<()> {
+        if self.engine.is_forked() { Err(Error::Forked) } else { Ok(()) }
+    }
+
     /// Returns the claim of a run that was interrupted, with a new hold on its key.
     pub(crate) fn interrupted(self: &Arc<Self>, claim: OpenClaim, hold: Hold) -> Claim {
         Claim::over(Arc::clone(self), hold, claim, None)
@@ -95,6 +100,7 @@ impl Desk {
     /// Commits a claim; its batch gives a first attempt its sequence.
     fn commit_claim(&self, claim: OpenClaim, hold: Hold, granting: Granting) {
         let rooms = || -> Result<_> {
+            self.expect_writer()?;
             let ledger = &self.engine.ledger;
             let rooms = (ledger.space.reserve(0)?, ledger.space.reserve(0)?);
             if claim.attempt == 1 {
@@ -136,10 +142,10 @@ impl Claim {
         encoded: Encoded,
         effect: impl FnOnce(Hold) -> (Ticket<T>, Effect),
     ) -> Ticket<T> {
-        let room = match self.room {
+        let room = self.desk.expect_writer().and_then(|()| match self.room {
             Some(room) => Ok(room),
             None => self.desk.engine.ledger.space.reserve(0),
-        };
+        });
         match room {
             Ok(room) => {
                 let (ticket, effect) = effect(self.hold);
@@ -158,8 +164,9 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`Error::Volatile`], [`Error::Full`] or [`Error::Limit`].
+    /// [`Error::Volatile`], [`Error::Full`], [`Error::Limit`] or [`Error::Forked`].
     fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
+        self.desk.expect_writer()?;
         let ledger = &self.desk.engine.ledger;
         let room = ledger.space.reserve(bytes as u64)?;
         ledger.claims.lock().admit_checkpoint(bytes)?;

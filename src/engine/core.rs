@@ -5,6 +5,7 @@
 //! - A failure is recorded once, and is final.
 //! - A thread that panics stops the store, through its [`PanicGuard`].
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::engine::ledger::{Frozen, Ledger};
@@ -12,9 +13,16 @@ use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, OnceLock, thread};
+use crate::sync::{Mutex, OnceLock, thread, thread_local};
 use crate::table::Table;
 use crate::ticket::Promise;
+
+thread_local!(static IS_OWN: Cell<bool> = Cell::new(false));
+
+/// Returns true on the threads of a store, which must not wait for their own end.
+pub(crate) fn is_own_thread() -> bool {
+    IS_OWN.with(Cell::get)
+}
 
 /// The shared state of an open store.
 #[derive(Debug)]
@@ -24,6 +32,8 @@ pub(crate) struct Engine {
     pub(crate) counters: Counters,
     failure: OnceLock<Arc<Error>>,
     closing: AtomicBool,
+    /// The process that has opened the store, whose threads serve it.
+    process: u32,
     /// Set once the store was not found at its path, until it is again.
     is_away: AtomicBool,
 }
@@ -49,6 +59,7 @@ impl Engine {
             counters: Counters::default(),
             failure: OnceLock::new(),
             closing: AtomicBool::new(false),
+            process: std::process::id(),
             is_away: AtomicBool::new(false),
         }
     }
@@ -68,6 +79,11 @@ impl Engine {
     /// Returns true once the store has failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.get().is_some()
+    }
+
+    /// Returns true in a process that was forked from the one that opened the store.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
     }
 
     /// Lets the threads end once their work is done.
@@ -116,17 +132,21 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] if it has failed or is being closed, and [`Error::Foreign`] while it is
-    /// not at its path.
+    /// [`Error::Stopped`] if it has failed or is being closed, [`Error::Forked`] in a child of its
+    /// process, and [`Error::Foreign`] while it is not at its path.
     pub(crate) fn check(&self) -> Result<()> {
         if self.has_failed() || self.is_closing() {
             return Err(self.stopped());
+        }
+        if self.is_forked() {
+            return Err(Error::Forked);
         }
         self.expect_back()
     }
 
     /// Stops the store if the thread that holds the guard panics.
     pub(crate) fn guard(self: &Arc<Self>, thread: &'static str) -> PanicGuard {
+        IS_OWN.with(|is_own| is_own.set(true));
         PanicGuard { engine: Arc::clone(self), thread }
     }
 }
@@ -183,5 +203,34 @@ impl Drop for PanicGuard {
             let path = self.engine.ledger.disk.path();
             self.engine.fail(Error::corrupt(path, format!("the {} thread panicked", self.thread)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimulatedClock;
+    use crate::engine::disk::{Disk, MemoryDisk};
+    use crate::engine::ledger::{Opened, Settings, open};
+    use crate::table::Limits;
+
+    #[test]
+    fn a_process_that_was_forked_from_the_stores_is_told_so() {
+        let settings = Settings {
+            clock: Arc::new(SimulatedClock::new()),
+            ttl: std::time::Duration::from_secs(60),
+            log_bytes: 256 * 1024,
+            max_open_claims: 16,
+            max_open_claims_per_scope: 16,
+            trusted_downtime: std::time::Duration::from_secs(60),
+            zero_recycled: false,
+        };
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+        let Opened { ledger, .. } = open(disk, settings).unwrap();
+        let mut engine = Engine::new(ledger, Table::new(Limits::default()));
+        engine.check().unwrap();
+        // As the child sees it.
+        engine.process += 1;
+        assert!(matches!(engine.check(), Err(Error::Forked)));
     }
 }

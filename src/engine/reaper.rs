@@ -263,7 +263,7 @@ mod tests {
                 };
                 permit.complete(&Response::new(Bytes::new())).wait().unwrap();
             }
-            store.close(HOUR).unwrap();
+            store.close(HOUR).wait().unwrap();
             clock.advance(2 * HOUR);
             let settings = Settings {
                 clock: Arc::new(clock),

@@ -39,6 +39,9 @@ pub(crate) use handles::Handles;
 pub(crate) use meta::{SegmentMeta, segment_name};
 use row::{Head, Row, RowKey};
 
+/// The rows that are verified between two pauses.
+const ROWS_AT_A_TIME: u64 = 4096;
+
 /// A segment: its filter is in memory, and its redb database is opened when it is needed.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -205,16 +208,17 @@ impl Segment {
             return Err(self.damaged("it is not the segment that was opened"));
         }
         guarded(path, || verify_pages(path, file))?;
-        self.verify_rows()
+        self.verify_rows(|| Ok(()))
     }
 
-    /// Reads every row in order, and checks that no row is missing.
+    /// Reads every row in order, and checks that no row is missing. `pace` runs in between, and may
+    /// stop the work.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] for the first row that does not verify or does not follow, and
     /// [`Error::Io`].
-    fn verify_rows(&self) -> Result<()> {
+    fn verify_rows(&self, mut pace: impl FnMut() -> Result<()>) -> Result<()> {
         guarded(&self.path, || {
             let handle = RecordTable::open(&self.path, &self.file)?;
             let storage = |error| failed(&self.path, error);
@@ -227,6 +231,9 @@ impl Segment {
                     return Err(self.damaged("a row is missing"));
                 }
                 records += u64::from(row.key.part == 0 && row.key != RowKey::SENTINEL);
+                if records % ROWS_AT_A_TIME == 0 {
+                    pace()?;
+                }
                 expected = row.successor.key();
             }
             if expected.is_none() && records == self.meta.records {

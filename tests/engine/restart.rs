@@ -1,7 +1,12 @@
 //! P2 and P3: what was acknowledged is there after a restart, byte for byte.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+
 use refrain::record::Trailers;
-use refrain::{Error, Outcome};
+use refrain::{Error, Outcome, Store};
 
 use crate::kit::*;
 
@@ -88,7 +93,7 @@ fn p2_rotation_under_load_keeps_every_record() {
         }
     };
     keep_every_record(&store);
-    assert_eq!(store.close(DAY).unwrap(), 0);
+    assert_eq!(store.close(DAY).wait().unwrap(), 0);
     keep_every_record(&home.open());
 }
 
@@ -112,4 +117,39 @@ fn a_forgotten_key_runs_again_and_stays_forgotten() {
     seal(&store, &home);
     seal(&store, &home);
     assert_eq!(replayed(&store, "a"), None, "both are gone");
+}
+
+/// Drops the last handle of a store on the thread that wakes it.
+struct LastHandle(Mutex<Option<Store>>);
+
+impl Wake for LastHandle {
+    fn wake(self: Arc<Self>) {
+        let store = self.0.lock().unwrap().take();
+        drop(store);
+    }
+}
+
+/// A thread of the store waited for its own end.
+#[test]
+fn a_store_whose_last_handle_is_dropped_by_a_waker_lets_go_of_its_directory() {
+    // One entry is settled by the writer, and many by the settler.
+    for entries in [1, 64] {
+        let home = Home::new();
+        let store = home.open();
+        let names: Vec<String> = (0..entries).map(|n| format!("key-{n}")).collect();
+        let permits: Vec<_> = names.iter().map(|name| execute(&store, &operation(name))).collect();
+        let complete = |permit: refrain::Permit| permit.complete(&response("done"));
+        let mut tickets: Vec<_> = permits.into_iter().map(complete).collect();
+        let last_handle = Arc::new(LastHandle(Mutex::new(Some(store))));
+        let waker = Waker::from(Arc::clone(&last_handle));
+        for ticket in &mut tickets {
+            let _ = Pin::new(ticket).poll(&mut Context::from_waker(&waker));
+        }
+        // Unless all were there before they were polled.
+        last_handle.wake();
+        let store = home.builder().lock_wait(DAY).open(home.path()).unwrap();
+        for name in &names {
+            assert_eq!(replayed(&store, name).as_deref(), Some("done"));
+        }
+    }
 }

@@ -47,7 +47,7 @@ fn p8_closing_ends_every_wait() {
         let waiters = waiters(&line);
         let closing = line.store.clone();
         let closing = thread::spawn(move || {
-            closing.close(HOUR).unwrap();
+            closing.close(HOUR).wait().unwrap();
         });
         line.complete(running, 1);
         join(waiters);
@@ -67,7 +67,7 @@ fn p8_closing_waits_for_those_in_flight_and_no_longer() {
         let waiters = waiters(&line);
         let holder = line.clone();
         let holder = thread::spawn(move || assert!(holder.complete(running, 1)));
-        assert_eq!(line.store.close(Duration::MAX).unwrap(), 0);
+        assert_eq!(line.store.close(Duration::MAX).wait().unwrap(), 0);
         join([holder]);
         join(waiters);
         conclude(&machine, line);

@@ -112,7 +112,7 @@ fn p10_whoever_waits_for_the_reaper_is_answered_however_the_store_ends() {
             let outcome = reaping.reap();
             assert!(matches!(outcome, Ok(()) | Err(Error::Stopped { .. })), "{outcome:?}");
         });
-        let closing = thread::spawn(move || drop(closing.close(HOUR)));
+        let closing = thread::spawn(move || drop(closing.close(HOUR).wait()));
         let failing = Arc::clone(&machine.medium);
         let failing = thread::spawn(move || failing.fail());
         join([reaping, closing, failing]);

@@ -225,7 +225,7 @@ async fn p15_a_panic_answers_internal_error_and_frees_the_key() {
 #[tokio::test]
 async fn a_store_that_cannot_answer_refuses_before_the_handler_runs() {
     let app = App::new(answers(200));
-    app.store.close(Duration::ZERO).unwrap();
+    app.store.close(Duration::ZERO).wait().unwrap();
     let refused = app.ask("a").await;
     assert_eq!(refused.refusal(), (503, "idempotency_unavailable".into()));
     assert_eq!((refused.header("retry-after"), app.runs()), (Some("1"), 0));

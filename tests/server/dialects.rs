@@ -151,7 +151,7 @@ async fn every_dialect_says_whether_to_retry_with_the_same_key() {
             assert_eq!(refused.headers.contains_key("retry-after"), retry, "{refused:?}");
             assert!(!refused.body.is_empty() && refused.headers.contains_key("x-request-id"));
         }
-        app.store.close(Duration::ZERO).unwrap();
+        app.store.close(Duration::ZERO).wait().unwrap();
         let refused = app.ask(&quote("a")).await;
         assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, Some("1")));
     }

@@ -146,6 +146,6 @@ async fn p10_a_waiter_that_was_promoted_before_the_store_stopped_runs_nothing() 
     };
     let waiting = store.begin(&operation("2"));
     first.release().await.unwrap();
-    assert_eq!(store.close(std::time::Duration::ZERO).unwrap(), 1);
+    assert_eq!(store.close(std::time::Duration::ZERO).wait().unwrap(), 1);
     assert!(matches!(waiting.await, Err(refrain::Error::Stopped { .. })));
 }

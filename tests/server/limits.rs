@@ -45,7 +45,7 @@ async fn p2_a_response_that_could_not_be_recorded_is_not_sent() {
     let store = Store::builder().open_in_memory().unwrap();
     let closing = store.clone();
     let handler = post(move || async move {
-        closing.close(Duration::ZERO).unwrap();
+        closing.close(Duration::ZERO).wait().unwrap();
         "done"
     });
     let app = Router::new().route("/", handler).layer(IdempotencyLayer::new(store));
@@ -62,7 +62,7 @@ async fn a_wait_ends_when_the_store_closes() {
     while app.store.stats().in_flight < 2 {
         tokio::task::yield_now().await;
     }
-    app.store.close(Duration::ZERO).unwrap();
+    app.store.close(Duration::ZERO).wait().unwrap();
     let refused = Answer::read(asking.await.unwrap().unwrap()).await.unwrap();
     assert_eq!(refused.refusal(), (503, "idempotency_unavailable".into()));
     assert_eq!(app.runs(), 0);

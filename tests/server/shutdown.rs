@@ -52,7 +52,7 @@ fn p15_a_handler_that_its_runtime_kills_leaves_its_key_claimed() {
     let outcome = store.begin(&operation()).wait_timeout(Duration::ZERO).unwrap();
     assert!(matches!(outcome, Outcome::InFlight { .. }), "{outcome:?}");
     // It does not hold up the closing, since there is nothing to wait for.
-    assert_eq!(store.close(Duration::from_secs(60)).unwrap(), 0);
+    assert_eq!(store.close(Duration::from_secs(60)).wait().unwrap(), 0);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn p7_a_durable_handler_that_its_runtime_kills_leaves_its_key_interrupted() {
 #[test]
 fn closing_reports_the_handlers_that_did_not_end_in_time_and_frees_no_key() {
     let Stuck { store, runtime } = Stuck::new(|layer| layer);
-    assert_eq!(store.close(Duration::ZERO).unwrap(), 1);
+    assert_eq!(store.close(Duration::ZERO).wait().unwrap(), 1);
     assert!(matches!(store.begin(&operation()).wait(), Err(Error::Stopped { .. })));
     drop(runtime);
 }
@@ -90,14 +90,28 @@ fn closing_waits_for_a_handler_whose_client_is_gone() {
         client.abort();
         assert!(client.await.unwrap_err().is_cancelled());
     });
-    let handle = store.clone();
-    let closing = std::thread::Builder::new().name("closing".into());
-    let closing = closing.spawn(move || handle.close(Duration::from_secs(60))).unwrap();
-    let (scope, key) = (Scope::from_api_key("x"), "x".parse().unwrap());
-    while store.get(scope, &key).wait().is_ok() {
-        std::thread::yield_now();
-    }
+    let closing = store.close(Duration::from_secs(60));
+    let refused = store.get(Scope::from_api_key("x"), &"x".parse().unwrap()).wait();
+    assert!(matches!(refused, Err(Error::Stopped { .. })), "{refused:?}");
     leave.add_permits(1);
-    assert_eq!(closing.join().unwrap().unwrap(), 0);
+    assert_eq!(closing.wait().unwrap(), 0);
     assert_eq!(store.stats().entries, 1);
+}
+
+/// Closing blocked the only thread that the handler could end on.
+#[tokio::test]
+async fn p15_a_store_that_is_closed_by_a_task_lets_the_other_tasks_end() {
+    let store = Store::builder().open_in_memory().unwrap();
+    let Ok(Outcome::Execute(permit)) = store.begin(&operation()).await else {
+        panic!("the key is new")
+    };
+    let (leave, left) = tokio::sync::oneshot::channel();
+    let handler = tokio::spawn(async move {
+        left.await.unwrap();
+        permit.complete(&http::Response::new("done".into())).await
+    });
+    let closing = tokio::spawn(store.close(Duration::from_secs(60)));
+    leave.send(()).unwrap();
+    assert_eq!(closing.await.unwrap().unwrap(), 0);
+    handler.await.unwrap().unwrap();
 }

@@ -44,7 +44,7 @@ impl Server {
         let panics = || async { panic!("the carrier") as &'static str };
         let closing = store.clone();
         let closes = move || async move {
-            closing.close(Duration::ZERO).unwrap();
+            closing.close(Duration::ZERO).wait().unwrap();
             "placed\n".into_response()
         };
         let seen_by_none = layer.clone().authorize_replay(|_, _| async { false });

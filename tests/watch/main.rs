@@ -124,7 +124,7 @@ async fn p16_metrics_and_traces_tell_what_happened_and_no_secret() {
         assert!(snapshot.contains(name), "{name}: {snapshot}");
     }
     // What the store suffers from is told to the operator alone.
-    store.close(Duration::ZERO).unwrap();
+    store.close(Duration::ZERO).wait().unwrap();
     assert_eq!(send(request("late", "{}")).await.unwrap().status(), 503);
     assert!(lines.text().contains("store is stopped"), "{}", lines.text());
     for secret in [KEY, TOKEN] {

@@ -30,6 +30,8 @@ const MAX_SMALL_LOGS: usize = 3;
 /// Beyond the limit at which new keys are refused, this many more logs may wait before new ones
 /// stop being prepared. Admitted operations still complete in them.
 const MAX_BEHIND: u64 = 2;
+/// The entries whose addresses are read between two pauses.
+const ENTRIES_AT_A_TIME: usize = 8192;
 /// The most bytes that are sealed while a store opens.
 const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -139,7 +141,7 @@ impl Ledger {
     pub(crate) fn seal(
         &self,
         frozen: &[Frozen],
-        pace: impl FnMut() -> Result<()>,
+        mut pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
         let now = self.timeline.now();
         let logs = &frozen[..due(frozen, &self.settings, now)];
@@ -154,7 +156,7 @@ impl Ledger {
             latest_expiry: 0,
             records: 0,
         };
-        let sorted = sorted(logs).map_err(Trouble::Transient)?;
+        let sorted = sorted(logs, &mut pace).map_err(Trouble::Transient)?;
         // After a jump of the clock, entries that it has expired are kept as long as segments are.
         let from = if now < self.deletion_allowed() { Moment::default() } else { now };
         let entries = sorted.into_iter().filter_map(|place| place.read(logs, from).transpose());
@@ -267,7 +269,7 @@ struct Place {
 }
 
 /// Returns the latest entry of each address in these logs, in the order of the addresses.
-fn sorted(logs: &[Frozen]) -> Result<Vec<Place>> {
+fn sorted(logs: &[Frozen], mut pace: impl FnMut() -> Result<()>) -> Result<Vec<Place>> {
     let mut newest = HashMap::new();
     for (log, frozen) in logs.iter().enumerate() {
         newest.extend(frozen.log.locations().map(|(hash, location)| (hash, (log, location))));
@@ -278,6 +280,9 @@ fn sorted(logs: &[Frozen]) -> Result<Vec<Place>> {
         logs.iter().map(|frozen| Addresses::of(&frozen.log, frozen.end)).collect();
     let mut places = Vec::with_capacity(newest.len());
     for (hash, (log, location)) in newest {
+        if places.len() % ENTRIES_AT_A_TIME == 0 {
+            pace()?;
+        }
         let (scope, key) = addresses[log].read(location)?;
         places.push(Place { scope, key, hash, log, location });
     }

@@ -58,7 +58,7 @@ pub(crate) fn build(
     disk: &dyn Disk,
     meta: SegmentMeta,
     entries: impl Iterator<Item = Result<Sealed>>,
-    pace: impl FnMut() -> Result<()>,
+    mut pace: impl FnMut() -> Result<()>,
 ) -> Result<Option<Segment>> {
     let mut entries = entries.peekable();
     if entries.peek().is_none() {
@@ -70,11 +70,11 @@ pub(crate) fn build(
     let failed = |error| Error::io("create", &path, error);
     remove_leftover(disk, &temporary).map_err(failed)?;
     let file = disk.create(&temporary).map_err(failed)?;
-    let written = guarded(&path, || write(&path, Arc::clone(&file), meta, entries, pace));
+    let written = guarded(&path, || write(&path, Arc::clone(&file), meta, entries, &mut pace));
     let kept = written.and_then(|meta| {
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
         let loaded = guarded(&path, || Segment::load(name.clone(), path.clone(), file, meta.uuid))?;
-        loaded.verify_rows()?;
+        loaded.verify_rows(pace)?;
         disk.rename(&temporary, &name).map_err(|error| Error::io("rename", &path, error))?;
         Ok(Segment { path: disk.path_of(&name), ..loaded })
     });

@@ -12,7 +12,7 @@ pub(crate) fn a_closed_store_answers_that_it_is_stopped(house: &impl House) {
     let store = house.open();
     let permit = execute(&store, &operation("a"));
     let waiting = store.begin(&operation("a"));
-    assert_eq!(store.close(Duration::ZERO).unwrap(), 2);
+    assert_eq!(store.close(Duration::ZERO).wait().unwrap(), 2);
     assert!(matches!(waiting.wait(), Err(Error::Stopped { source: None, .. })));
     assert!(matches!(permit.complete(&response("a")).wait(), Err(Error::Stopped { .. })));
     assert!(matches!(store.begin(&operation("b")).wait(), Err(Error::Stopped { .. })));
@@ -33,7 +33,7 @@ pub(crate) fn closing_lets_a_running_operation_complete(house: &impl House) {
 /// left.
 pub(crate) fn close_and_complete(store: &Store, permit: Permit) -> usize {
     thread::scope(|threads| {
-        let closing = threads.spawn(|| store.close(DAY));
+        let closing = threads.spawn(|| store.close(DAY).wait());
         while store.begin(&operation("probe")).wait().is_ok() {
             thread::yield_now();
         }

@@ -88,7 +88,7 @@ pub(crate) fn p7_an_operation_can_be_given_up_as_unknown_without_a_durable_claim
     for _ in 0..2 {
         assert!(matches!(store.begin(&volatile).wait(), Ok(Outcome::Interrupted(_))));
     }
-    store.close(Duration::ZERO).unwrap();
+    store.close(Duration::ZERO).wait().unwrap();
     let store = house.open();
     let Ok(Outcome::Interrupted(attempt)) = store.begin(&volatile).wait() else {
         panic!("it is not interrupted")
@@ -113,7 +113,7 @@ pub(crate) fn p2_a_completed_operation_is_replayed_after_a_restart(house: &impl 
 pub(crate) fn what_was_not_recorded_before_closing_is_not_there(house: &impl Survives) {
     let store = house.open();
     let permit = execute(&store, &operation("a"));
-    assert_eq!(store.close(Duration::ZERO).unwrap(), 1);
+    assert_eq!(store.close(Duration::ZERO).wait().unwrap(), 1);
     assert!(matches!(permit.complete(&response("a")).wait(), Err(Error::Stopped { .. })));
     drop(store);
     assert_eq!(replayed(&house.open(), "a"), None, "it was not acknowledged");

@@ -455,7 +455,7 @@ impl History {
     /// a claim in memory never was.
     fn restart(&mut self, cleanly: bool) -> Result<()> {
         if cleanly {
-            let stragglers = self.opened().close(Duration::ZERO)?;
+            let stragglers = self.opened().close(Duration::ZERO).wait()?;
             assert_eq!(stragglers, self.held.len());
             self.end_process();
         } else {

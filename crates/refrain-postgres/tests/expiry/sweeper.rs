@@ -218,7 +218,7 @@ fn a_long_sweep_renews_its_duty_between_its_batches() {
         ),
     );
     assert!(renewed && later);
-    store.close(Duration::from_secs(1)).unwrap();
+    store.close(Duration::from_secs(1)).wait().unwrap();
 }
 
 /// It was gone after the next round, though another node had that one.
@@ -266,7 +266,7 @@ fn a_node_whose_turn_it_is_not_sweeps_nothing() {
     assert_eq!(keys(&room), 10);
     room.run("UPDATE SCHEMA.duty SET held_until = statement_timestamp()");
     until("its turn has come", || keys(&room) == 0);
-    store.close(Duration::from_secs(1)).unwrap();
+    store.close(Duration::from_secs(1)).wait().unwrap();
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn a_request_that_finds_its_key_elsewhere_after_the_close_is_answered() {
 
     network.stall_answers();
     let asking = store.begin(&second);
-    store.close(Duration::ZERO).unwrap();
+    store.close(Duration::ZERO).wait().unwrap();
     network.mend();
     let answer = asking.wait_timeout(LONG);
     assert!(answer.is_err(), "{answer:?}");

@@ -75,7 +75,7 @@ fn run(voice: &Voice, script: &Script) -> Turn {
         work(&store, voice, script, tick)?;
         advance(&clock, &mut now);
     }
-    store.close(Duration::ZERO).map(drop).map_err(halt)
+    store.close(Duration::ZERO).wait().map(drop).map_err(halt)
 }
 
 fn advance(clock: &SimulatedClock, now: &mut u64) {

@@ -87,7 +87,7 @@ impl Home {
             other => return Err(format!("key {unused} was never used and is {other:?}")),
         }
         store.verify().map_err(|error| format!("the store does not verify: {error:?}"))?;
-        store.close(Duration::ZERO).map_err(|error| format!("closing fails: {error:?}"))?;
+        store.close(Duration::ZERO).wait().map_err(|error| format!("closing fails: {error:?}"))?;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ fn nearly_full(bench: &Bench, most: usize) -> (Arc<Process>, Store, usize) {
     for _ in 0..2 {
         // The prepared log is used up, and smaller ones follow.
         let store = bench.open(2 * LOG_BYTES);
-        store.close(HOUR).unwrap();
+        store.close(HOUR).wait().unwrap();
     }
     let process = bench.machine.start();
     let store = bench.try_open(&process, 2 * LOG_BYTES).unwrap();
@@ -133,7 +133,7 @@ fn p12_smaller_logs_take_the_claims_of_larger_ones() {
     for n in 0..500 {
         drop(execute(&store, &operation(&format!("{n:0>255}")).durable()));
     }
-    store.close(HOUR).unwrap();
+    store.close(HOUR).wait().unwrap();
     for round in 0..3 {
         let store = bench.open(LOG_BYTES);
         assert_eq!(store.stats().open_claims, 500);
@@ -179,7 +179,7 @@ fn p10_after_a_failed_commit_the_store_takes_no_work_and_keeps_the_key_locked() 
         let other = store.begin(&operation("b")).wait();
         assert!(matches!(again, Err(Error::Stopped { source: Some(_), .. })), "{again:?}");
         assert!(matches!(other, Err(Error::Stopped { source: Some(_), .. })), "{other:?}");
-        assert!(matches!(store.close(HOUR), Err(Error::Stopped { source: Some(_), .. })));
+        assert!(matches!(store.close(HOUR).wait(), Err(Error::Stopped { source: Some(_), .. })));
     }
     assert_eq!(failed, 3, "the look at its names, its write, and its sync");
 }
@@ -192,7 +192,7 @@ fn p10_a_disk_that_fails_while_a_store_is_opened_is_not_called_damage() {
     bench.clock.advance(2 * HOUR);
     store.reap().unwrap();
     run(&store, "logged", "B");
-    store.close(HOUR).unwrap();
+    store.close(HOUR).wait().unwrap();
     let image = bench.machine.image();
     let mut failed = 0;
     for at in 0.. {

@@ -92,7 +92,7 @@ fn p1_a_store_that_is_closed_keeps_its_directory_while_a_permit_is_out() {
     let open = || Store::builder().log_bytes(LOG_BYTES).open(&path);
     let store = open().unwrap();
     let running = execute(&store, &operation("k"));
-    assert_eq!(store.close(Duration::ZERO).unwrap(), 1);
+    assert_eq!(store.close(Duration::ZERO).wait().unwrap(), 1);
     drop(store);
     assert!(matches!(open(), Err(Error::Locked { .. })));
     drop(running);
