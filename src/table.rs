@@ -25,43 +25,16 @@ use crate::sync::{Condvar, Mutex, OnceLock};
 use crate::ticket::Slot;
 
 mod hold;
-mod place;
+mod shares;
 mod waiter;
 
 pub use hold::Hold;
-use place::{Kind, Place, Shares};
+pub use shares::Limits;
+use shares::{Kind, Shares};
 pub(crate) use waiter::{Waited, Waiter};
 
 /// Few under chosen schedules, because threads never meet in an empty shard.
 const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
-
-/// Limits on the operations in flight.
-///
-/// Operations that found their key free and those that wait for one are counted apart, so that a
-/// busy key keeps no other out. A scope never takes more than it leaves for others, unless it may
-/// have all: its share shrinks as the store fills.
-///
-/// ```
-/// use refrain::backend::Limits;
-///
-/// let limits = Limits { waiters: 8, ..Limits::default() };
-/// assert_eq!(limits.in_flight, 4096);
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Operations in flight in the whole store, and as many that wait; 4096 by default.
-    pub in_flight: usize,
-    /// Operations in flight in one scope, and as many that wait; 1024 by default.
-    pub per_scope: usize,
-    /// Operations waiting for one key; 1024 by default.
-    pub waiters: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { in_flight: 4096, per_scope: 1024, waiters: 1024 }
-    }
-}
 
 /// The keys in flight in this process, and the requests that wait for them.
 ///
@@ -248,6 +221,41 @@ impl Table {
             }
         }
         shard.remove(address);
+    }
+}
+
+/// One operation's share.
+#[derive(Debug)]
+struct Place {
+    table: Arc<Table>,
+    scope: Scope,
+    kind: Kind,
+    is_retained: bool,
+}
+
+impl Place {
+    /// Takes a share for an operation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if the store or the scope has as many as it may.
+    fn take(table: &Arc<Table>, scope: Scope, kind: Kind) -> Result<Self> {
+        table.shares.take(scope, kind)?;
+        Ok(Self { table: Arc::clone(table), scope, kind, is_retained: false })
+    }
+
+    /// Ends the operation, whose key stays held for as long as the process lives.
+    fn retain(mut self) {
+        self.is_retained = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self { ref table, scope, kind, is_retained } = *self;
+        if table.shares.give_back(scope, kind, is_retained) {
+            table.wake_idle();
+        }
     }
 }
 

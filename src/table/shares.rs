@@ -1,4 +1,4 @@
-//! The shares of the limits that operations in flight have: [`Place`].
+//! The limits on operations in flight, and the shares of them that are taken.
 //!
 //! Each kind of share has a budget of its own, so that requests that wait for a busy key keep no
 //! other key out.
@@ -7,9 +7,7 @@
 //! of a budget: whatever they do, the next scope finds room.
 
 use std::collections::{HashMap, hash_map};
-use std::sync::Arc;
 
-use super::{Limits, Table};
 use crate::error::{Error, Limit, Result};
 use crate::key::Scope;
 use crate::observe;
@@ -19,6 +17,34 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 /// Few under chosen schedules, as in the table.
 const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
 const KINDS: usize = 3;
+
+/// Limits on the operations in flight.
+///
+/// Operations that found their key free and those that wait for one are counted apart, so that a
+/// busy key keeps no other out. A scope never takes more than it leaves for others, unless it may
+/// have all: its share shrinks as the store fills.
+///
+/// ```
+/// use refrain::backend::Limits;
+///
+/// let limits = Limits { waiters: 8, ..Limits::default() };
+/// assert_eq!(limits.in_flight, 4096);
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Operations in flight in the whole store, and as many that wait; 4096 by default.
+    pub in_flight: usize,
+    /// Operations in flight in one scope, and as many that wait; 1024 by default.
+    pub per_scope: usize,
+    /// Operations waiting for one key; 1024 by default.
+    pub waiters: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { in_flight: 4096, per_scope: 1024, waiters: 1024 }
+    }
+}
 
 /// The purpose of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +88,7 @@ impl Shares {
     /// # Errors
     ///
     /// [`Error::Limit`] if the store or the scope has as many as it may.
-    fn take(&self, scope: Scope, kind: Kind) -> Result<()> {
+    pub(super) fn take(&self, scope: Scope, kind: Kind) -> Result<()> {
         let Limits { in_flight: max, per_scope, .. } = self.limits;
         if self.total(Kind::Retained) >= max {
             return Err(Error::limit(Limit::InFlight, max));
@@ -87,6 +113,19 @@ impl Shares {
         }
         observe::in_flight(self.in_flight());
         Ok(())
+    }
+
+    /// Gives a share back, or makes it one of a retained key. Returns whether it was the last of its
+    /// kind.
+    pub(super) fn give_back(&self, scope: Scope, kind: Kind, is_retained: bool) -> bool {
+        if is_retained {
+            self.retain(scope, kind)
+        } else {
+            self.count_out(scope, kind)
+        }
+        let before = self.totals[kind as usize].fetch_sub(1, Ordering::AcqRel);
+        observe::in_flight(self.in_flight());
+        before == 1
     }
 
     /// Counts a share as one of a retained key.
@@ -114,47 +153,5 @@ impl Shares {
 
     fn shard(&self, scope: Scope) -> &Mutex<Scopes> {
         &self.scopes[usize::from(scope.as_bytes()[0]) % SHARDS]
-    }
-}
-
-/// One operation's share.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) table: Arc<Table>,
-    scope: Scope,
-    kind: Kind,
-    is_retained: bool,
-}
-
-impl Place {
-    /// Takes a share for an operation.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Limit`] if the store or the scope has as many as it may.
-    pub(super) fn take(table: &Arc<Table>, scope: Scope, kind: Kind) -> Result<Self> {
-        table.shares.take(scope, kind)?;
-        Ok(Self { table: Arc::clone(table), scope, kind, is_retained: false })
-    }
-
-    /// Ends the operation, whose key stays held for as long as the process lives.
-    pub(super) fn retain(mut self) {
-        self.is_retained = true;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Self { ref table, scope, kind, is_retained } = *self;
-        if is_retained {
-            table.shares.retain(scope, kind);
-        } else {
-            table.shares.count_out(scope, kind);
-        }
-        let before = table.shares.totals[kind as usize].fetch_sub(1, Ordering::AcqRel);
-        observe::in_flight(table.in_flight());
-        if before == 1 {
-            table.wake_idle();
-        }
     }
 }
