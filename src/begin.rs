@@ -70,11 +70,7 @@ enum State {
     Waiting(Waiter),
     Asking(Ticket<Answer>),
     /// The request is over a limit, and is answered all the same if its key is done.
-    Looking {
-        found: Ticket<Option<Record>>,
-        refused: Error,
-        look: Look,
-    },
+    Looking(Box<Looking>),
     /// A request on another node has the key, and the backend says when to ask again.
     Elsewhere {
         holder: RequestId,
@@ -82,6 +78,13 @@ enum State {
         changed: Ticket<()>,
     },
     Done,
+}
+
+/// A request over a limit, which looks for its record.
+struct Looking {
+    found: Ticket<Option<Record>>,
+    refused: Error,
+    _look: Look,
 }
 
 impl Begin {
@@ -152,7 +155,7 @@ impl Begin {
         match self.face.table.look(self.address.scope) {
             Ok(look) => {
                 let found = self.face.backend.find(self.address.scope, &self.address.key);
-                State::Looking { found, refused: error, look }
+                State::Looking(Box::new(Looking { found, refused: error, _look: look }))
             }
             Err(_) => State::Ready(Err(error)),
         }
@@ -283,19 +286,17 @@ impl Future for Begin {
                         return Poll::Pending;
                     }
                 },
-                State::Looking { refused, .. } if given_up => State::Ready(Err(refused)),
-                State::Looking { mut found, refused, look } => {
-                    match Pin::new(&mut found).poll(cx) {
-                        Poll::Ready(Ok(Some(record))) if !self.is_over(&record) => {
-                            State::Ready(Ok(self.replay(record)))
-                        }
-                        Poll::Ready(_) => State::Ready(Err(refused)),
-                        Poll::Pending => {
-                            self.state = State::Looking { found, refused, look };
-                            return Poll::Pending;
-                        }
+                State::Looking(looking) if given_up => State::Ready(Err(looking.refused)),
+                State::Looking(mut looking) => match Pin::new(&mut looking.found).poll(cx) {
+                    Poll::Ready(Ok(Some(record))) if !self.is_over(&record) => {
+                        State::Ready(Ok(self.replay(record)))
                     }
-                }
+                    Poll::Ready(_) => State::Ready(Err(looking.refused)),
+                    Poll::Pending => {
+                        self.state = State::Looking(looking);
+                        return Poll::Pending;
+                    }
+                },
                 State::Elsewhere { holder, .. } if given_up => {
                     State::Ready(Ok(Outcome::InFlight { holder }))
                 }

@@ -28,10 +28,11 @@ pub(crate) fn ended(outcome: &'static str) {
 }
 
 /// Sets the number of operations in flight, waiting ones included.
-pub(crate) fn in_flight(operations: usize) {
+pub(crate) fn in_flight(operations: impl FnOnce() -> usize) {
     #[cfg(feature = "metrics")]
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-    metrics::gauge!("refrain_in_flight_records").set(operations as f64);
+    metrics::gauge!("refrain_in_flight_records").set(operations() as f64);
+    #[cfg(not(feature = "metrics"))]
     let _ = operations;
 }
 

@@ -111,7 +111,7 @@ impl Shares {
             total.fetch_sub(1, Ordering::AcqRel);
             return Err(Error::limit(Limit::InFlightPerScope, per_scope.min(free)));
         }
-        observe::in_flight(self.in_flight());
+        observe::in_flight(|| self.in_flight());
         Ok(())
     }
 
@@ -124,7 +124,7 @@ impl Shares {
             self.count_out(scope, kind)
         }
         let before = self.totals[kind as usize].fetch_sub(1, Ordering::AcqRel);
-        observe::in_flight(self.in_flight());
+        observe::in_flight(|| self.in_flight());
         before == 1
     }
 
