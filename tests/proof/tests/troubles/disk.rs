@@ -116,7 +116,9 @@ fn p10_a_file_system_that_turns_read_only_stops_the_store_and_loses_nothing() {
     let permit = execute(&store, &operation("in-flight"));
     bench.machine.set_limits(Limits { creation: Some(Errno::ROFS), ..Limits::default() });
     bench.clock.advance(2 * HOUR);
-    let Err(Error::Stopped { source: Some(failure) }) = store.reap() else { panic!("it goes on") };
+    let Err(Error::Stopped { source: Some(failure), .. }) = store.reap() else {
+        panic!("it goes on")
+    };
     assert!(failure.to_string().ends_with(" on a read-only file system"), "{failure}");
     let told = permit.complete(&Response::new(Bytes::from("B"))).wait();
     assert!(matches!(told, Err(Error::Stopped { .. })), "{told:?}");
