@@ -27,11 +27,10 @@ pub enum Cause {
     Quota,
     /// A file would be larger than the process, or the file system, allows. Raise the limit of the
     /// process (`ulimit -f`, or `LimitFSIZE=` in a systemd unit), or set a smaller
-    /// [`log_bytes`](crate::Builder::log_bytes). A restart alone changes nothing.
+    /// [`log_bytes`](crate::Builder::log_bytes). A restart alone changes nothing. The source of the
+    /// error says how many bytes the file needs.
     #[non_exhaustive]
     FileSize {
-        /// The size that the file was to have, in bytes, if it is known.
-        needed: Option<u64>,
         /// The limit of the process in bytes, or `None` if it has no limit and the file system
         /// refused.
         max: Option<u64>,
@@ -65,10 +64,7 @@ impl Cause {
         match error.kind() {
             io::ErrorKind::StorageFull => Self::DiskFull,
             io::ErrorKind::QuotaExceeded => Self::Quota,
-            io::ErrorKind::FileTooLarge => {
-                let needed = error.get_ref().and_then(|inner| inner.downcast_ref::<Needed>());
-                Self::FileSize { needed: needed.map(|needed| needed.0), max: max_file_bytes() }
-            }
+            io::ErrorKind::FileTooLarge => Self::FileSize { max: max_file_bytes() },
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             io::ErrorKind::PermissionDenied => Self::Permission,
             _ => Self::Other,
@@ -85,14 +81,14 @@ impl fmt::Display for Circumstance<'_> {
         match self.0 {
             Cause::DiskFull => f.write_str(" on a full disk"),
             Cause::Quota => f.write_str(" within the disk quota"),
-            Cause::FileSize { max: Some(max), .. } => {
+            Cause::FileSize { max: Some(max) } => {
                 write!(f, " within the limit of {max} bytes for a file (RLIMIT_FSIZE)")
             }
             Cause::OpenFiles { max: Some(max) } => {
                 write!(f, " within the limit of {max} open files (RLIMIT_NOFILE)")
             }
             Cause::ReadOnly => f.write_str(" on a read-only file system"),
-            Cause::FileSize { max: None, .. }
+            Cause::FileSize { max: None }
             | Cause::OpenFiles { max: None }
             | Cause::Permission
             | Cause::Other => Ok(()),
@@ -143,7 +139,7 @@ mod tests {
     #[test]
     fn each_answer_of_the_system_that_has_a_remedy_has_a_cause() {
         let open_files = Cause::OpenFiles { max: max_open_files() };
-        let file_size = Cause::FileSize { needed: None, max: max_file_bytes() };
+        let file_size = Cause::FileSize { max: max_file_bytes() };
         for (code, cause) in [
             (Errno::NOSPC, Cause::DiskFull),
             (Errno::DQUOT, Cause::Quota),
@@ -163,7 +159,7 @@ mod tests {
     #[test]
     fn a_file_beyond_the_limit_says_how_large_it_was_to_be() {
         let error = io::Error::new(io::ErrorKind::FileTooLarge, Needed(4096));
-        assert!(matches!(Cause::of(&error), Cause::FileSize { needed: Some(4096), .. }));
+        assert!(matches!(Cause::of(&error), Cause::FileSize { .. }));
         assert_eq!(error.to_string(), "4096 bytes are needed");
     }
 
@@ -177,10 +173,10 @@ mod tests {
             (Cause::DiskFull, "cannot create /s/f on a full disk"),
             (Cause::Quota, "cannot create /s/f within the disk quota"),
             (
-                Cause::FileSize { needed: Some(9), max: Some(8) },
+                Cause::FileSize { max: Some(8) },
                 "cannot create /s/f within the limit of 8 bytes for a file (RLIMIT_FSIZE)",
             ),
-            (Cause::FileSize { needed: None, max: None }, "cannot create /s/f"),
+            (Cause::FileSize { max: None }, "cannot create /s/f"),
             (
                 Cause::OpenFiles { max: Some(12) },
                 "cannot create /s/f within the limit of 12 open files (RLIMIT_NOFILE)",
