@@ -13,7 +13,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::key::RequestId;
+
+mod cause;
+
+pub use cause::Cause;
+use cause::Circumstance;
+pub(crate) use cause::expect_file_size;
 
 /// A result whose error is [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -58,8 +66,8 @@ pub enum Error {
     Foreign {
         /// The file or directory.
         file: PathBuf,
-        /// The property that shows it.
-        reason: &'static str,
+        /// The property that shows it. For a directory these are some names of what it holds.
+        reason: String,
     },
 
     /// A later version of this crate wrote the file. Nothing was written; upgrade.
@@ -135,14 +143,18 @@ pub enum Error {
     #[error("the operation has ended")]
     Ended,
 
-    /// The operating system refused a call. The message has the action, the source its reason.
-    #[error("cannot {action} {}", file.display())]
+    /// The operating system refused a call, or a limit of the process would have made it refuse.
+    /// The message has the action, and the limit if that is the cause; the source has the system's
+    /// answer. Each [`Cause`] has its own remedy.
+    #[error("cannot {action} {}{}", file.display(), Circumstance(cause))]
     #[non_exhaustive]
     Io {
         /// The action: `open`, `append to`, and the like.
         action: &'static str,
         /// The file or directory.
         file: PathBuf,
+        /// The reason, where it has a remedy of its own.
+        cause: Cause,
         /// The system's answer.
         source: Arc<io::Error>,
     },
@@ -219,7 +231,8 @@ impl std::fmt::Display for Limit {
 
 impl Error {
     pub(crate) fn io(action: &'static str, file: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io { action, file: file.into(), source: Arc::new(source) }
+        let cause = Cause::of(&source);
+        Self::Io { action, file: file.into(), cause, source: Arc::new(source) }
     }
 
     /// The error of a store that was closed, for backends.
@@ -241,8 +254,8 @@ impl Error {
         Self::Corrupt { file: file.into(), reason: reason.into() }
     }
 
-    pub(crate) fn foreign(file: impl Into<PathBuf>, reason: &'static str) -> Self {
-        Self::Foreign { file: file.into(), reason }
+    pub(crate) fn foreign(file: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::Foreign { file: file.into(), reason: reason.into() }
     }
 
     /// The error of an operation over a limit, for backends.
@@ -250,24 +263,19 @@ impl Error {
         Self::Limit { limit, max: max as u64 }
     }
 
-    /// Returns true for a shortage that may end: of disk space, memory, or file descriptors.
+    /// Returns true for a shortage that may end: of disk space, memory, file descriptors, or bytes
+    /// that a file may have. A system's limits can be raised while the process runs.
     pub(crate) fn is_transient(&self) -> bool {
-        use rustix::io::Errno;
-        let short = |source: &io::Error| {
-            let code = source.raw_os_error().map(Errno::from_raw_os_error);
-            matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR))
-        };
-        self.is_full() || matches!(self, Self::Io { source, .. } if short(source))
+        let Self::Io { cause, source, .. } = self else { return self.is_full() };
+        let code = source.raw_os_error().map(Errno::from_raw_os_error);
+        let is_of_memory = matches!(code, Some(Errno::NOMEM | Errno::INTR));
+        let is_of_limits = matches!(cause, Cause::OpenFiles { .. } | Cause::FileSize { .. });
+        self.is_full() || is_of_limits || is_of_memory
     }
 
     /// Returns true if the disk or a quota was full.
     pub(crate) fn is_full(&self) -> bool {
-        match self {
-            Self::Full => true,
-            Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
-            _ => false,
-        }
+        let is_full_disk = |cause| matches!(cause, Cause::DiskFull | Cause::Quota);
+        matches!(self, Self::Full) || matches!(self, Self::Io { cause, .. } if is_full_disk(*cause))
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use refrain::Error;
+use refrain::error::Cause;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -49,10 +50,14 @@ impl Failure {
             Self::NoDatabases => {
                 Some("build it with --features postgres, or name a directory as --store")
             }
-            Self::Journal { .. } => Some("name a file that this user may append to"),
-            Self::Listen { .. } => Some("name another address, or port 0 for any port"),
-            Self::Close(_) => Some("start again: what was answered is still there"),
-            _ => None,
+            Self::Journal { source, .. } => system_advice(Cause::of(source))
+                .or(Some("name a file that this user may append to")),
+            Self::Listen { source, .. } => system_advice(Cause::of(source))
+                .or(Some("name another address, or port 0 for any port")),
+            Self::Signals(source) | Self::Announce(source) | Self::Serve(source) => {
+                system_advice(Cause::of(source))
+            }
+            Self::Close(error) => closing_advice(error),
         }
     }
 }
@@ -66,13 +71,58 @@ fn opening_advice(error: &Error) -> Option<&'static str> {
             "restore the file; or move the directory away and start an empty one, which forgets every key",
         ),
         Error::Full => Some("free some disk space"),
-        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+        Error::Io { cause: Cause::DiskFull, .. } => {
             Some("free some disk space: a new store takes two logs of 128 MiB")
         }
-        Error::Io { .. } => {
-            Some("name a directory that this user may write to and whose parent exists")
-        }
+        Error::Io { cause, source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory => {
+                Some("name a directory that this user may write to and whose parent exists")
+            }
+            _ => system_advice(*cause),
+        },
         Error::Setting { name: "ttl", .. } => Some("choose another --ttl"),
+        _ => None,
+    }
+}
+
+/// The remedy for a refusal of the system, whatever it refused.
+fn system_advice(cause: Cause) -> Option<&'static str> {
+    match cause {
+        Cause::DiskFull => Some("free some disk space"),
+        Cause::Quota => Some("free some of this user's disk quota, or raise it"),
+        Cause::FileSize { max: Some(_), .. } => {
+            Some("raise the limit on file sizes: ulimit -f, or LimitFSIZE= in a systemd unit")
+        }
+        Cause::FileSize { .. } => Some("use a file system that has larger files"),
+        Cause::OpenFiles { max: Some(_), .. } => {
+            Some("raise the limit of open files: ulimit -n, or LimitNOFILE= in a systemd unit")
+        }
+        Cause::OpenFiles { .. } => Some("raise the system's limit of open files: fs.file-max"),
+        Cause::ReadOnly => Some(
+            "mount the file system for writing, after a check if an error has made it read-only; a \
+             systemd unit may need ReadWritePaths=",
+        ),
+        _ => None,
+    }
+}
+
+/// The remedy for a store that has stopped by itself. A new process finds all that was answered, if
+/// it finds the directory.
+fn closing_advice(error: &Error) -> Option<&'static str> {
+    let Error::Stopped { source: Some(failure), .. } = error else { return None };
+    match &**failure {
+        Error::Foreign { .. } => Some(
+            "put the directory back in its place before a start: in an empty one every key runs again",
+        ),
+        Error::Io { cause: Cause::Other, .. } => {
+            Some("check the disk and start again: what was answered is still there")
+        }
+        Error::Io { cause: Cause::ReadOnly, .. } => Some(
+            "check the disk, mount it for writing and start again: what was answered is still there",
+        ),
+        Error::Io { cause, .. } => system_advice(*cause),
         _ => None,
     }
 }

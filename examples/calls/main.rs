@@ -17,6 +17,7 @@ mod carrier;
 mod failure;
 mod manner;
 mod number;
+mod process;
 mod refusal;
 mod storage;
 
@@ -106,6 +107,8 @@ async fn main() -> ExitCode {
 
 /// Serves until a signal, and closes the store.
 async fn serve(options: Options) -> Result<(), Failure> {
+    process::raise_open_files();
+    process::outlive_file_sizes().map_err(Failure::Signals)?;
     let store = options.storage.open().await?;
     let mut layer =
         IdempotencyLayer::new(store.clone()).wait(options.wait).keep(options.store_policy.into());

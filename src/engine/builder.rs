@@ -12,7 +12,7 @@ use crate::codec::MAX_BODY_BYTES;
 use crate::engine::disk::{Disk, MemoryDisk, RealDisk};
 use crate::engine::ledger::{LOCK, MANIFEST, Settings};
 use crate::engine::log::PAGE;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, expect_file_size};
 use crate::store::Store;
 use crate::table::Limits;
 use crate::ticket::poll_until;
@@ -226,10 +226,12 @@ impl Builder {
     /// # Errors
     ///
     /// - [`Error::Locked`] if another process, or another handle, has the store open.
-    /// - [`Error::Foreign`] if the directory holds other files and no store.
+    /// - [`Error::Foreign`] if the directory holds other files and no store. An empty `lost+found`
+    ///   does not count.
     /// - [`Error::Newer`] if a later version of this crate wrote the store.
     /// - [`Error::Corrupt`] if a file is damaged or missing.
-    /// - [`Error::Io`] if the operating system refuses a call.
+    /// - [`Error::Io`] if the operating system refuses a call, and, before anything is touched, if
+    ///   the process may not have files of [`log_bytes`](Self::log_bytes).
     /// - [`Error::Setting`] if an option is out of its range; nothing is touched then.
     ///
     /// After an error no file of the store has been removed.
@@ -237,6 +239,8 @@ impl Builder {
         let path = path.as_ref();
         // Before the directory is made.
         self.check()?;
+        expect_file_size(self.settings.log_bytes)
+            .map_err(|error| Error::io("create logs in", path, error))?;
         let disk = poll_until(self.lock_wait, LOCK_POLL, || RealDisk::open(path).transpose());
         match disk {
             Some(Ok(disk)) => self.open_on(Arc::new(disk)),

@@ -30,7 +30,8 @@
 //! - [`io::ErrorKind::NotFound`]: the name is free;
 //! - [`io::ErrorKind::UnexpectedEof`]: the file is shorter than the requested range;
 //! - [`io::ErrorKind::StorageFull`] and [`io::ErrorKind::QuotaExceeded`]: the disk is full;
-//! - the raw errors `EMFILE`, `ENFILE`, `ENOMEM` and `EINTR`: a shortage that may end.
+//! - [`io::ErrorKind::FileTooLarge`], and the raw errors `EMFILE`, `ENFILE`, `ENOMEM` and `EINTR`: a
+//!   shortage that may end.
 //!
 //! The last two are transient where no listed file can have changed, and the store then tries
 //! again. In all other places, and for any other error of a write, a rename or a sync, it stops and
@@ -54,6 +55,9 @@ mod real;
 pub use memory::MemoryDisk;
 pub(crate) use real::RealDisk;
 
+/// The directory at the root of a file system where `fsck` puts files whose names are lost.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
+
 /// A directory that one store owns.
 ///
 /// The documentation of the module says what the store relies on. No method but
@@ -67,7 +71,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Lists the names in the directory, in any order, without `.` and `..`.
     ///
     /// Names that are not the store's are listed too: a directory that holds other files and no
-    /// store is not taken for an empty one.
+    /// store is not taken for an empty one. An empty `lost+found` is left out, because every new
+    /// file system has one.
     ///
     /// # Errors
     ///
@@ -161,8 +166,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool>;
 
     /// Returns whether what the store had at its path is replaced for good, where
-    /// [`still_owns`](Self::still_owns) says `false`: by another store, or by other files in its own
-    /// directory. Otherwise the path leads elsewhere for now, as through a link that was switched.
+    /// [`still_owns`](Self::still_owns) says `false`: by another store, or by other files or none
+    /// in its own directory. Otherwise the path leads elsewhere for now, as through a link that was switched.
     fn is_replaced(&self) -> io::Result<bool> {
         Ok(true)
     }
@@ -262,11 +267,11 @@ pub(crate) fn remove_leftover(disk: &dyn Disk, name: &str) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::FileTooLarge`] if it is longer, and those of the operating system.
+/// [`io::ErrorKind::InvalidData`] if it is longer, and those of the operating system.
 pub(crate) fn read_all(file: &dyn DiskFile, max: u64) -> io::Result<Vec<u8>> {
     let len = file.len()?;
     if len > max {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too large"));
     }
     let mut bytes = vec![0; usize::try_from(len).expect("the bound fits memory")];
     file.read_at(&mut bytes, 0)?;

@@ -219,7 +219,10 @@ impl Ledger {
             return Ok(());
         }
         if self.disk.is_replaced().map_err(failed)? {
-            return Err(Trouble::Fatal(Error::foreign(path, "it was replaced while open")));
+            return Err(Trouble::Fatal(Error::foreign(
+                path,
+                "it was removed or replaced while open",
+            )));
         }
         Err(Trouble::Transient(Error::foreign(path, "it was moved away while open")))
     }

@@ -10,6 +10,7 @@ mod failures;
 mod flight;
 mod grammar;
 mod ids;
+mod limits;
 mod manners;
 mod replay;
 mod server;

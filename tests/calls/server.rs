@@ -54,7 +54,7 @@ impl Home {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         match &self.database {
             Some(address) => self.command_over(address, arguments),
-            None => self.command_with_store(self.dir.path().join("store"), arguments),
+            None => self.command_with_store(self.store_path(), arguments),
         }
     }
 
@@ -92,6 +92,11 @@ impl Home {
     pub(crate) fn journal(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.journal_path()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The directory of the store, unless it is in a database.
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.dir.path().join("store")
     }
 
     pub(crate) fn journal_path(&self) -> PathBuf {

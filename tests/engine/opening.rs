@@ -95,7 +95,47 @@ fn p13_a_directory_of_somebody_else_is_left_alone() {
         let home = Home::new();
         fs::create_dir(home.path()).unwrap();
         fs::write(home.file(name), "mine").unwrap();
-        assert!(matches!(refused(&home), Error::Foreign { .. }), "{name}");
+        let error = refused(&home);
+        assert!(matches!(error, Error::Foreign { .. }), "{name}");
+        assert!(error.to_string().ends_with(&format!("and no LOCK: {name}")), "{error}");
+    }
+}
+
+/// A new volume, mounted as the store's directory, was taken for somebody's.
+#[test]
+fn p13_a_new_file_system_may_be_the_directory() {
+    let home = Home::new();
+    fs::create_dir_all(home.file("lost+found")).unwrap();
+    run(&home.open(), "a");
+    assert_eq!(replayed(&home.open(), "a").as_deref(), Some("a"));
+    assert!(home.file("lost+found").exists());
+}
+
+#[test]
+fn p13_a_file_called_lost_and_found_is_somebodys() {
+    let home = Home::new();
+    fs::create_dir(home.path()).unwrap();
+    fs::write(home.file("lost+found"), "mine").unwrap();
+    assert!(matches!(refused(&home), Error::Foreign { .. }));
+}
+
+/// A check of the file system puts files there whose names are lost. An empty store in their place
+/// would run all their keys again.
+#[test]
+fn p5_what_is_in_lost_and_found_may_be_the_store() {
+    for kept in ["", "LOCK"] {
+        let home = Home::new();
+        run(&home.open(), "a");
+        let found = home.file("lost+found");
+        fs::create_dir(&found).unwrap();
+        for (number, file) in files(&home.path(), "").into_iter().enumerate() {
+            if file != found && file != home.file(kept) {
+                fs::rename(file, found.join(format!("#{number}"))).unwrap();
+            }
+        }
+        let error = home.builder().open(home.path()).unwrap_err();
+        assert!(matches!(error, Error::Foreign { .. } | Error::Corrupt { .. }), "{error:?}");
+        assert!(error.to_string().contains("lost+found holds"), "{error}");
     }
 }
 

@@ -5,6 +5,8 @@
 //!   make the store write elsewhere.
 //! - No symbolic link is followed to a file, and files are readable by their owner only.
 //! - Two locks are held: on the directory before anything in it is read, and on the lock file.
+//! - No call asks for a file beyond the size that the process may have, which would end it by a
+//!   signal.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +21,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile};
+use super::{Disk, DiskFile, LOST_AND_FOUND};
+use crate::error::expect_file_size;
 
 /// The zeros of one write, for file systems that cannot allocate.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -84,6 +87,24 @@ impl RealDisk {
         Ok(RealFile { file: file.into(), identity })
     }
 
+    /// Returns true if `lost+found` holds anything. One that this user may not read, as root makes
+    /// it on a new volume, counts as empty.
+    fn has_recovered_files(&self) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = match openat(&self.directory, LOST_AND_FOUND, flags, Mode::empty()) {
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(false),
+            // Anything but a directory is somebody's file.
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(true),
+            opened => opened?,
+        };
+        for entry in Dir::read_from(directory)? {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Checks that a name in the directory leads to the file with this identity.
     fn leads_to(&self, name: &str, identity: (u64, u64)) -> io::Result<bool> {
         match identity_at(&self.directory, Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
@@ -104,7 +125,12 @@ impl Disk for RealDisk {
         for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy();
-            if name != "." && name != ".." {
+            let is_listed = match &*name {
+                "." | ".." => false,
+                LOST_AND_FOUND => self.has_recovered_files()?,
+                _ => true,
+            };
+            if is_listed {
                 names.push(name.into_owned());
             }
         }
@@ -167,8 +193,9 @@ impl Disk for RealDisk {
             Err(error) => Err(io::Error::from(error)),
         };
         let is_own = is_found(&self.path)? == Some(self.identity);
-        let Some((lock, _)) = self.lock.get() else { return Ok(is_own) };
-        Ok(is_own || is_found(&self.path.join(lock))?.is_some())
+        let Some((lock, file)) = self.lock.get() else { return Ok(is_own) };
+        let is_removed = !self.leads_to(lock, file.identity)?;
+        Ok(is_own || is_removed || is_found(&self.path.join(lock))?.is_some())
     }
 }
 
@@ -182,10 +209,12 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        expect_file_size(offset + bytes.len() as u64)?;
         self.file.write_all_at(bytes, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        expect_file_size(len)?;
         match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             Ok(()) => self.file.set_len(len),
             // This file system cannot allocate without writing.
@@ -202,6 +231,12 @@ impl DiskFile for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        // A file from before the limit may be cut.
+        if let Err(error) = expect_file_size(len)
+            && len > self.len()?
+        {
+            return Err(error);
+        }
         self.file.set_len(len)
     }
 

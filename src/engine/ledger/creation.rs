@@ -25,8 +25,8 @@ const FIRST_LOG_BYTES: u64 = 2 * PAGE;
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] if a store was here that has lost its `MANIFEST`, and [`Error::Foreign`] if
-/// the directory holds files of others and no `LOCK`.
+/// [`Error::Corrupt`] if a store was here that has lost its `MANIFEST`, or may have lost it to
+/// `lost+found`, and [`Error::Foreign`] if the directory holds files of others and no `LOCK`.
 pub(super) fn expect_unfinished(
     disk: &dyn Disk,
     uuid: Option<[u8; 16]>,
@@ -34,6 +34,10 @@ pub(super) fn expect_unfinished(
 ) -> Result<()> {
     let Some(uuid) = uuid else { return names.expect_none_but_leftovers(disk) };
     let missing = || Error::corrupt(disk.path_of(MANIFEST), "it is missing");
+    if names.has_recovered_files() {
+        let reason = "it is missing, and lost+found holds files that may be the store's";
+        return Err(Error::corrupt(disk.path_of(MANIFEST), reason));
+    }
     if !names.segments.is_empty() || names.logs.iter().any(|generation| *generation != FIRST) {
         return Err(missing());
     }

@@ -1,9 +1,13 @@
 //! The names in a store's directory, sorted by kind.
 
-use crate::engine::disk::Disk;
+use crate::engine::disk::{Disk, LOST_AND_FOUND};
 use crate::error::{Error, Result};
 
 use super::manifest::{LOCK, MANIFEST};
+
+/// The most names of others, and characters of each, in the error that reports them.
+const MAX_NAMED: usize = 3;
+const MAX_NAME_CHARS: usize = 40;
 
 /// The names in the directory, by kind. Names that are not the store's are left alone.
 #[derive(Debug, Default)]
@@ -58,10 +62,20 @@ impl Names {
         if self.manifest || !self.logs.is_empty() || !self.segments.is_empty() {
             return Err(Error::corrupt(disk.path_of(LOCK), "it is missing"));
         }
+        if self.has_recovered_files() {
+            let reason = "its lost+found holds recovered files, and there is no LOCK";
+            return Err(Error::foreign(disk.path(), reason));
+        }
         if !self.others.is_empty() {
-            return Err(Error::foreign(disk.path(), "it holds other files, and no LOCK"));
+            let reason = format!("it holds other files, and no LOCK: {}", named(&self.others));
+            return Err(Error::foreign(disk.path(), reason));
         }
         Ok(())
+    }
+
+    /// Returns true if `fsck` has put files aside that may be the store's.
+    pub(super) fn has_recovered_files(&self) -> bool {
+        self.others.iter().any(|name| name == LOST_AND_FOUND)
     }
 
     /// Removes unfinished files.
@@ -75,5 +89,42 @@ impl Names {
     /// Returns the highest generation in use, or 0.
     pub(super) fn max_generation(&self) -> u64 {
         self.logs.iter().chain(&self.segments).copied().max().unwrap_or_default()
+    }
+}
+
+/// Names the first few of these, each cut to a bounded length and with its control characters
+/// escaped.
+fn named(names: &[String]) -> String {
+    let mut sorted: Vec<_> = names.iter().collect();
+    sorted.sort_unstable();
+    let shown = sorted.iter().take(MAX_NAMED).map(|name| {
+        let mut shown: String = name.chars().take(MAX_NAME_CHARS).collect();
+        if shown.len() < name.len() {
+            shown.push('…');
+        }
+        shown.escape_debug().to_string()
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named_of(names: &[&str]) -> String {
+        named(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_names_of_others_are_bounded_in_number_and_length() {
+        assert_eq!(named_of(&["b", "a"]), "a, b");
+        assert_eq!(named_of(&["d", "c", "b", "a"]), "a, b, c and 1 more");
+        assert_eq!(named_of(&["n".repeat(41).as_str()]), format!("{}…", "n".repeat(40)));
+        assert_eq!(named_of(&["n".repeat(40).as_str()]), "n".repeat(40));
+        assert_eq!(named_of(&["two\nlines\u{1b}[31m"]), "two\\nlines\\u{1b}[31m");
     }
 }

@@ -83,7 +83,9 @@ fn p11_what_is_admitted_while_a_body_takes_the_last_pages_finds_its_own() {
 /// For want of a page, or of a descriptor, for a moment, the background thread stopped the store.
 #[test]
 fn p11_a_shortage_that_passes_stops_nothing_in_flight_and_is_made_up_for() {
-    for shortage in [Errno::NOSPC, Errno::MFILE] {
+    let shortages =
+        [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::FBIG];
+    for shortage in shortages {
         let bench = Bench::new();
         let store = bench.open(LOG_BYTES);
         run(&store, "k", "A");
@@ -103,6 +105,28 @@ fn p11_a_shortage_that_passes_stops_nothing_in_flight_and_is_made_up_for() {
         let store = bench.open(LOG_BYTES);
         assert!(matches!(store.begin(&operation("in-flight")).wait(), Ok(Outcome::Replay(_))));
     }
+}
+
+/// A file system turns read-only after an error of its disk.
+#[test]
+fn p10_a_file_system_that_turns_read_only_stops_the_store_and_loses_nothing() {
+    let bench = Bench::new();
+    let store = bench.open(LOG_BYTES);
+    run(&store, "k", "A");
+    let permit = execute(&store, &operation("in-flight"));
+    bench.machine.set_limits(Limits { creation: Some(Errno::ROFS), ..Limits::default() });
+    bench.clock.advance(2 * HOUR);
+    let Err(Error::Stopped { source: Some(failure), .. }) = store.reap() else {
+        panic!("it goes on")
+    };
+    assert!(failure.to_string().ends_with(" on a read-only file system"), "{failure}");
+    let told = permit.complete(&Response::new(Bytes::from("B"))).wait();
+    assert!(matches!(told, Err(Error::Stopped { .. })), "{told:?}");
+    drop(store);
+    bench.machine.set_limits(Limits::default());
+    let store = bench.open(LOG_BYTES);
+    assert!(matches!(store.begin(&operation("k")).wait(), Ok(Outcome::Replay(_))));
+    drop(execute(&store, &operation("in-flight")));
 }
 
 /// Each short run left a log, until they filled the disk: the reaper never came to seal them.
