@@ -7,6 +7,8 @@
 //! - While the machine stays up, engine time advances with the boot clock, across restarts of the
 //!   process too. A step of the wall clock neither shortens nor stretches a TTL.
 //! - Across a reboot engine time advances by the wall clock, and never goes back.
+//! - Where the clocks cannot tell how much time has passed, the least of it counts, so that a
+//!   record is replayed for longer and never for less.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,7 +25,7 @@ pub(crate) use timeline::{Anchor, Timeline};
 ///
 /// [`SystemClock`] reads the machine's clocks. [`SimulatedClock`] stands still until a test
 /// advances it. A clock of your own must keep two rules: `boot` never goes back within one boot,
-/// and `boot_id` changes with every reboot.
+/// and `boot_id` changes with every reboot or is always [`Reading::UNKNOWN_BOOT`].
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Reads the three clocks at one moment.
     fn read(&self) -> Reading;
@@ -32,12 +34,36 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// A reading of the machine's clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// The id of the machine's boot: another one after each reboot.
+    /// The id of the machine's boot: another one after each reboot, or [`Reading::UNKNOWN_BOOT`].
     pub boot_id: [u8; 16],
     /// The time since that boot, suspension included. It never steps.
     pub boot: Duration,
     /// The time since the Unix epoch. It may step in either direction.
     pub wall: Duration,
+}
+
+impl Reading {
+    /// The boot id of a clock that does not know in which boot it reads.
+    pub const UNKNOWN_BOOT: [u8; 16] = [0; 16];
+
+    /// Returns true if the boot id is known.
+    pub fn knows_boot(&self) -> bool {
+        self.boot_id != Self::UNKNOWN_BOOT
+    }
+
+    /// Returns true if both readings are known to have the same boot id.
+    ///
+    /// ```
+    /// use refrain::clock::{Clock, Reading, SimulatedClock};
+    ///
+    /// let before = SimulatedClock::new().read();
+    /// assert!(before.shares_boot(&before));
+    /// let unknown = Reading { boot_id: Reading::UNKNOWN_BOOT, ..before };
+    /// assert!(!unknown.shares_boot(&unknown));
+    /// ```
+    pub fn shares_boot(&self, other: &Self) -> bool {
+        self.knows_boot() && self.boot_id == other.boot_id
+    }
 }
 
 /// A moment of engine time, in milliseconds since the Unix epoch as the store counts them.
