@@ -16,7 +16,7 @@ pub(crate) struct Settings {
     /// The most durable claims without a verdict, in the store and in one scope.
     pub(crate) max_open_claims: usize,
     pub(crate) max_open_claims_per_scope: usize,
-    /// A longer downtime of the machine is reported as a jump of the clock.
+    /// A longer downtime of the machine is not counted, and reported as a jump of the clock.
     pub(crate) trusted_downtime: Duration,
     /// True if a log's old content is overwritten before its blocks are used again.
     pub(crate) zero_recycled: bool,
@@ -26,6 +26,12 @@ impl Settings {
     /// Returns the age at which the active log is frozen, full or not.
     pub(crate) fn rotation_age(&self) -> Duration {
         (self.ttl / 24).max(Duration::from_secs(60))
+    }
+
+    /// Returns the time after which an idle store writes the time again, so that a reboot does not
+    /// take the idle time for downtime.
+    pub(crate) fn anchor_age(&self) -> Duration {
+        (self.trusted_downtime / 4).max(Duration::from_secs(60 * 60))
     }
 
     /// Returns the most bytes of all checkpoints together, well below a log.
