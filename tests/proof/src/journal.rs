@@ -91,6 +91,14 @@ impl Journal {
         self.0.iter().map(|(name, entries)| (*name, states(entries))).collect()
     }
 
+    /// The states that may be found if the power fails after this many events, of the keys that are
+    /// still live at this time if they have a state at all.
+    pub fn expected_live(&self, events: usize, at: Duration) -> Expected {
+        let mut expected = self.expected(events);
+        expected.retain(|(_, states)| states.iter().flatten().all(|known| known.expires() > at));
+        expected
+    }
+
     /// Notes a request that gives a key this state.
     pub fn note(
         &mut self,
