@@ -116,6 +116,7 @@ pub(crate) fn start(
     let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
     let snapshot = engine.ledger.snapshot();
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
+    observe::doubts(&engine.ledger.timeline);
     let desk = Arc::new(Desk { engine, queue });
     Ok(Store::over(table, Embedded { desk, rules, reaper, threads }))
 }
@@ -311,6 +312,7 @@ fn stats_of(engine: &Engine) -> Stats {
         bodies_left_out: count(&counters.bodies_left_out),
         next_log_ready: ledger.has_next(),
         clock_jump: ledger.timeline.jump(),
+        boot_unknown: !ledger.timeline.knows_boot(),
         last_trouble: trouble.map(|error| error.to_string()),
         failed: engine.has_failed(),
         ..Stats::default()

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::clock::Timeline;
+
 /// Counts the outcome of asking for a key.
 pub(crate) fn begun(outcome: &'static str) {
     #[cfg(feature = "metrics")]
@@ -81,6 +83,32 @@ pub(crate) fn swept(took: Stopwatch) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("refrain_sweep_duration_seconds").record(took.elapsed());
     let _ = took;
+}
+
+/// Sets the difference between the wall clock and engine time, and whether the boot is unknown.
+pub(crate) fn clocks(timeline: &Timeline) {
+    #[cfg(feature = "metrics")]
+    {
+        let jump = timeline.jump().unwrap_or_default();
+        metrics::gauge!("refrain_clock_jump_seconds").set(jump.as_secs_f64());
+        let unknown = if timeline.knows_boot() { 0.0 } else { 1.0 };
+        metrics::gauge!("refrain_boot_unknown").set(unknown);
+    }
+    let _ = timeline;
+}
+
+/// Logs that the wall clock and engine time disagree, and that the boot is unknown, if so.
+pub(crate) fn doubts(timeline: &Timeline) {
+    #[cfg(feature = "tracing")]
+    {
+        if let Some(by) = timeline.jump() {
+            tracing::warn!(?by, "the wall clock has jumped: records may be replayed for longer");
+        }
+        if !timeline.knows_boot() {
+            tracing::warn!("the boot is unknown: after a restart, the clock that says less counts");
+        }
+    }
+    let _ = timeline;
 }
 
 /// Logs a transient failure of background work, which will be tried again.

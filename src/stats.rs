@@ -61,9 +61,16 @@ pub struct Stats {
     /// True if the next log is prepared, so that there is room for further keys. False for long
     /// means that the disk is full or that sealing has fallen behind.
     pub next_log_ready: bool,
-    /// The jump of the wall clock over a reboot, if it is longer than the trusted downtime.
-    /// Deletion is then delayed by one TTL.
+    /// The difference, in either direction, between the time since the previous run of the process
+    /// by the wall clock and the time that the store counted, if it is more than a minute.
+    ///
+    /// The store found the difference when it was opened, and could not explain it. Records from
+    /// before may be replayed for longer by it. `None` again once the clocks agree.
     pub clock_jump: Option<Duration>,
+    /// True if the process cannot see in which boot of the machine it runs, as in some containers
+    /// and sandboxes. From one process to the next, the store then counts by the boot clock or by
+    /// the wall clock, whichever says less.
+    pub boot_unknown: bool,
     /// The error of the latest round of the background thread, if it had one. A transient one, such
     /// as a full disk, disappears after a round without errors.
     pub last_trouble: Option<String>,

@@ -385,12 +385,17 @@ impl Kept {
         SystemTime::UNIX_EPOCH + self.first_sent.wall
     }
 
-    /// The age by the boot clock while the machine stays up, and by the wall clock across a reboot.
+    /// The age by the boot clock while the machine stays up. Across a reboot, or in an unknown boot,
+    /// it is the age by the wall clock, or by the boot clock if that is more.
     fn age(&self, now: &Reading) -> Duration {
         let then = &self.first_sent;
-        let boot = now.boot.checked_sub(then.boot).filter(|_| now.boot_id == then.boot_id);
+        let boot = now.boot.checked_sub(then.boot);
+        if let Some(boot) = boot.filter(|_| now.shares_boot(then)) {
+            return boot;
+        }
         // A wall clock that went backwards proves nothing, so the entry counts as too old.
-        boot.or_else(|| now.wall.checked_sub(then.wall)).unwrap_or(Duration::MAX)
+        let wall = now.wall.checked_sub(then.wall).unwrap_or(Duration::MAX);
+        wall.max(boot.unwrap_or_default())
     }
 
     /// Decodes an entry; `None` if the checkpoints are incomplete.

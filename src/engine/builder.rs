@@ -188,9 +188,13 @@ impl Builder {
 
     /// Sets the longest downtime of the machine that is believed: seven days by default.
     ///
-    /// Across a reboot the wall clock tells the downtime. A longer one is reported as
-    /// [`Stats::clock_jump`](crate::Stats::clock_jump), and delays the deletion of expired records
-    /// by one TTL.
+    /// Across a reboot only the wall clock tells the downtime, and it may be wrong. A longer
+    /// downtime does not count: records from before are replayed for longer, and
+    /// [`Stats::clock_jump`](crate::Stats::clock_jump) reports it. If the wall clock is ahead by
+    /// less than this limit, the error counts, and records expire that much earlier.
+    ///
+    /// The downtime begins with the last write of the store. An open store writes even if it is
+    /// idle, at least once in a quarter of this limit, but not more than once an hour.
     pub fn trusted_downtime(mut self, downtime: Duration) -> Self {
         self.settings.trusted_downtime = downtime;
         self

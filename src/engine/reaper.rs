@@ -98,6 +98,7 @@ impl Reaper {
             snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
         );
         drop(snapshot);
+        observe::clocks(&self.engine.ledger.timeline);
         if let Err(trouble) = outcome {
             let fatal = trouble.is_fatal();
             let error = trouble.into_error();
@@ -142,8 +143,9 @@ impl Reaper {
         self.engine.ledger.prepare(&mut self.retired)
     }
 
-    /// Rotates if the first entry of the active log is old enough. Idle stores rotate too, so that
-    /// their records expire with their file.
+    /// Rotates if the first entry of the active log is old enough, or if nothing was written for
+    /// long. Idle stores rotate too, so that their records expire with their file, and the latest
+    /// batch on disk tells the time.
     ///
     /// # Errors
     ///
@@ -152,7 +154,8 @@ impl Reaper {
         let ledger = &self.engine.ledger;
         let active = Arc::clone(&ledger.snapshot().logs[0]);
         let age = active.first_at().map(|at| ledger.timeline.now().since(at));
-        let old = age.is_some_and(|age| age >= ledger.settings.rotation_age());
+        let old = age.is_some_and(|age| age >= ledger.settings.rotation_age())
+            || ledger.timeline.unwritten() >= ledger.settings.anchor_age();
         drop(active);
         if !old || !ledger.has_next() {
             return Ok(());

@@ -19,7 +19,7 @@ pub(crate) struct Settings {
     /// The most durable claims without a verdict, in the store and in one scope.
     pub(crate) max_open_claims: usize,
     pub(crate) max_open_claims_per_scope: usize,
-    /// A longer downtime of the machine is reported as a jump of the clock.
+    /// A longer downtime of the machine is not counted, and reported as a jump of the clock.
     pub(crate) trusted_downtime: Duration,
     /// True if a log's old content is overwritten before its blocks are used again.
     pub(crate) zero_recycled: bool,
@@ -35,6 +35,12 @@ impl Settings {
     /// operations that were in flight when the limit was reached.
     pub(crate) fn max_carried_claims(&self) -> usize {
         usize::try_from(self.log_bytes / 8).unwrap_or(usize::MAX) / CLAIM_BYTES
+    }
+
+    /// Returns the time after which an idle store writes the time again, so that a reboot does not
+    /// take the idle time for downtime.
+    pub(crate) fn anchor_age(&self) -> Duration {
+        (self.trusted_downtime / 4).max(Duration::from_secs(60 * 60))
     }
 
     /// Returns the most bytes of all checkpoints together, well below a log.

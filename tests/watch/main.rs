@@ -127,6 +127,22 @@ async fn p16_metrics_and_traces_tell_what_happened_and_no_secret() {
     store.close(Duration::ZERO).wait().unwrap();
     assert_eq!(send(request("late", "{}")).await.unwrap().status(), 503);
     assert!(lines.text().contains("store is stopped"), "{}", lines.text());
+    // A clock that is not believed is told too.
+    let home = tempfile::tempdir().unwrap();
+    let open = || {
+        let builder = Store::builder().log_bytes(1024 * 1024).clock(clock.clone());
+        builder.max_response_bytes(1024).open(home.path()).unwrap()
+    };
+    drop(open());
+    clock.reboot(Duration::from_hours(30 * 24));
+    open().reap().unwrap();
+    assert!(lines.text().contains("the wall clock has jumped"), "{}", lines.text());
+    let clocks = lines_of(&snapshotter).join("\n");
+    for expected in
+        ["refrain_clock_jump_seconds Gauge(2591999.0)", "refrain_boot_unknown Gauge(0.0)"]
+    {
+        assert!(clocks.contains(expected), "{expected}: {clocks}");
+    }
     for secret in [KEY, TOKEN] {
         assert!(!text.contains(secret) && !snapshot.contains(secret), "p16: {secret}");
     }

@@ -157,9 +157,7 @@ impl Ledger {
             records: 0,
         };
         let sorted = sorted(logs, &mut pace).map_err(Trouble::Transient)?;
-        // After a jump of the clock, entries that it has expired are kept as long as segments are.
-        let from = if now < self.deletion_allowed() { Moment::default() } else { now };
-        let entries = sorted.into_iter().filter_map(|place| place.read(logs, from).transpose());
+        let entries = sorted.into_iter().filter_map(|place| place.read(logs, now).transpose());
         let segment =
             segment::build(&*self.disk, meta, entries, pace).map_err(Trouble::Transient)?;
         self.adopt(segment, newest.end)?;
@@ -199,9 +197,6 @@ impl Ledger {
     /// The segments are kept, and what has expired is not served.
     pub(crate) fn drop_expired(&self, retired: &mut Vec<Retired>) -> Result<usize, Trouble> {
         let now = self.timeline.now();
-        if now < self.deletion_allowed() {
-            return Ok(0);
-        }
         let snapshot = self.snapshot();
         let expired: Vec<_> =
             snapshot.segments.iter().filter(|segment| segment.latest_expiry() <= now).collect();
@@ -220,15 +215,6 @@ impl Ledger {
             retired.push(Retired::Segment(Arc::clone(segment)));
         }
         Ok(expired.len())
-    }
-
-    /// Returns the moment from which expired files may be deleted: one TTL after the opening if the
-    /// wall clock jumped over a reboot, so that an operator can notice and correct it.
-    fn deletion_allowed(&self) -> Moment {
-        match self.timeline.jump() {
-            Some(_) => self.timeline.started().plus(self.settings.ttl),
-            None => Moment::default(),
-        }
     }
 
     /// Makes all names in the directory durable.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use refrain::{Error, Store};
 
 use crate::chance::Chance;
-use crate::history::{History, open};
+use crate::history::{History, TRUSTED, open};
 use crate::journal::{Expected, Found, Times, find};
 use crate::machine::Machine;
 use crate::model::Known;
@@ -22,11 +22,8 @@ const BOOTS: usize = 3;
 /// The time that a machine is off after most cuts.
 const DOWNTIME: Duration = Duration::from_secs(60);
 /// The times that a machine is off after the other cuts.
-const LONG: [Duration; 2] = [
-    Duration::from_secs(3 * 24 * 60 * 60),
-    // Longer than a store trusts.
-    Duration::from_secs(10 * 24 * 60 * 60),
-];
+const LONG: [Duration; 2] =
+    [Duration::from_secs(3 * 24 * 60 * 60), Duration::from_secs(10 * 24 * 60 * 60)];
 /// Images of each moment at which the power is cut; equal images are left out.
 const IMAGES: usize = 4;
 
@@ -108,12 +105,33 @@ impl Life<'_> {
                 let (found, checked) = check(&image, &times, &expected, chance)
                     .map_err(|what| format!("cut after event {events}: {what}"))?;
                 *images += checked;
+                if chance.one_in(10) {
+                    self.jump(&image, events, chance)
+                        .map_err(|what| format!("cut after event {events}, clock ahead: {what}"))?;
+                    *images += 1;
+                }
                 if events == chosen {
                     after = Some((image, times.clone(), found));
                 }
             }
         }
         after.ok_or_else(|| "no image of the chosen moment".to_owned())
+    }
+}
+
+impl Life<'_> {
+    /// Opens an image that the cut after `events` has left, under a wall clock that is so far ahead
+    /// that it is not believed. Whatever was live at the cut must be live.
+    fn jump(&self, image: &Image, events: usize, chance: &mut Chance) -> Result<(), String> {
+        let cut = self.history.times().at(events);
+        let times = self.history.times().reboot(cut, TRUSTED * 2);
+        let clock = times.clock_at(times.now);
+        let store = open(Machine::new(image, chance.draw()).start(), clock)
+            .map_err(|error| format!("it does not open: {error:?}"))?;
+        let expected = self.history.journal().expected_live(events, cut + DOWNTIME);
+        find(&store, &expected, cut).map_err(|miss| miss.to_string())?;
+        store.reap().map_err(|error| format!("it cannot reap: {error:?}"))?;
+        find(&store, &expected, cut).map(drop).map_err(|miss| format!("once reaped: {miss}"))
     }
 }
 

@@ -91,6 +91,17 @@ impl Journal {
         self.0.iter().map(|(name, entries)| (*name, states(entries))).collect()
     }
 
+    /// The states that may be found if the power fails after this many events, of the keys that have
+    /// a state and are still live at this time. Another key's record may have expired unnoticed since
+    /// the last batch, and be live again.
+    pub fn expected_live(&self, events: usize, at: Duration) -> Expected {
+        let is_live = |known: &Known| known.expires() > at;
+        let mut expected = self.expected(events);
+        expected
+            .retain(|(_, states)| states.iter().all(|known| known.as_ref().is_some_and(is_live)));
+        expected
+    }
+
     /// Notes a request that gives a key this state.
     pub fn note(
         &mut self,
