@@ -202,9 +202,9 @@ impl Pending {
             Some(Effect::Complete { hold, promise, .. }) => {
                 let is_claimed = claims.lock().get(hold.address()).is_some();
                 if is_claimed {
-                    hold.free()
+                    hold.free();
                 } else {
-                    hold.retain()
+                    hold.retain();
                 }
                 promise.fulfil(Err(error.clone()));
             }

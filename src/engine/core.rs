@@ -17,7 +17,7 @@ use crate::sync::{Mutex, OnceLock, thread, thread_local};
 use crate::table::Table;
 use crate::ticket::Promise;
 
-thread_local!(static IS_OWN: Cell<bool> = Cell::new(false));
+thread_local!(static IS_OWN: Cell<bool> = const { Cell::new(false) });
 
 /// Returns true on the threads of a store, which must not wait for their own end.
 pub(crate) fn is_own_thread() -> bool {

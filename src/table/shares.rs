@@ -99,29 +99,37 @@ impl Shares {
             .map_err(|_| Error::limit(Limit::InFlight, max))?;
         // A scope that may have all of them shares with nobody.
         let free = if per_scope < max { max - taken } else { max };
-        let is_taken = {
-            let mut scopes = self.shard(scope).lock();
-            let own = scopes.entry(scope).or_default();
-            let is_taken = own[kind as usize] < per_scope.min(free)
-                && own[Kind::Retained as usize] < per_scope;
-            own[kind as usize] += usize::from(is_taken);
-            is_taken
-        };
-        if !is_taken {
+        let limit = per_scope.min(free);
+        if !self.count_in(scope, kind, limit) {
             total.fetch_sub(1, Ordering::AcqRel);
-            return Err(Error::limit(Limit::InFlightPerScope, per_scope.min(free)));
+            return Err(Error::limit(Limit::InFlightPerScope, limit));
         }
         observe::in_flight(|| self.in_flight());
         Ok(())
+    }
+
+    /// Counts one more share of a scope, and returns whether it may have one.
+    fn count_in(&self, scope: Scope, kind: Kind, limit: usize) -> bool {
+        let mut scopes = self.shard(scope).lock();
+        let counts = scopes.entry(scope).or_default();
+        let max_retained = self.limits.per_scope;
+        if counts[kind as usize] < limit && counts[Kind::Retained as usize] < max_retained {
+            counts[kind as usize] += 1;
+            return true;
+        }
+        if counts == &[0; KINDS] {
+            scopes.remove(&scope);
+        }
+        false
     }
 
     /// Gives a share back, or makes it one of a retained key. Returns whether it was the last of its
     /// kind.
     pub(super) fn give_back(&self, scope: Scope, kind: Kind, is_retained: bool) -> bool {
         if is_retained {
-            self.retain(scope, kind)
+            self.retain(scope, kind);
         } else {
-            self.count_out(scope, kind)
+            self.count_out(scope, kind);
         }
         let before = self.totals[kind as usize].fetch_sub(1, Ordering::AcqRel);
         observe::in_flight(|| self.in_flight());

@@ -96,6 +96,14 @@ fn p14_those_who_wait_for_a_key_keep_no_other_key_out() {
 }
 
 #[test]
+fn p14_a_refused_scope_leaves_nothing() {
+    let table = Table::new(Limits { per_scope: 0, ..ROOMY });
+    let refused = table.acquire(&address("s", "k"), &request("r"));
+    assert!(matches!(refused, Err(Error::Limit { limit: Limit::InFlightPerScope, max: 0 })));
+    assert!(table.shares.is_empty());
+}
+
+#[test]
 fn p14_however_many_scopes_are_busy_the_next_one_finds_room() {
     let table = Table::new(Limits { in_flight: 4096, per_scope: 1024, waiters: 0 });
     let fill = |scope: &str| {
