@@ -67,7 +67,7 @@ impl Desk {
     /// unknown, and then the verdict is a durable claim.
     fn reserve(&self, scope: Scope) -> Result<Reservation> {
         let ledger = &self.engine.ledger;
-        ledger.claims.lock().expect_room(scope)?;
+        ledger.expect_room_for_claim(scope)?;
         ledger.space.reserve(0)
     }
 

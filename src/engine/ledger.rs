@@ -29,9 +29,9 @@ use crate::engine::segment::{Handles, Segment};
 pub(crate) use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
-use crate::key::Address;
+use crate::key::{Address, Scope};
 use crate::record::Record;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock};
 
 mod chain;
@@ -68,6 +68,7 @@ pub(crate) struct Ledger {
     pub(crate) settings: Settings,
     pub(crate) timeline: Timeline,
     pub(crate) claims: Mutex<Claims>,
+    claim_count: Arc<AtomicUsize>,
     pub(crate) space: Arc<Space>,
     snapshot: RwLock<Arc<Snapshot>>,
     handles: Handles,
@@ -107,10 +108,12 @@ impl Ledger {
         frozen: &[Frozen],
     ) -> Self {
         let frozen_bytes: u64 = frozen.iter().map(|frozen| frozen.end.offset).sum();
+        let claims = Claims::new(&settings);
         Self {
             uuid: manifest.uuid,
             timeline,
-            claims: Mutex::new(Claims::new(&settings)),
+            claim_count: claims.count(),
+            claims: Mutex::new(claims),
             space: Arc::new(Space::default()),
             snapshot: RwLock::new(Arc::new(snapshot)),
             handles: Handles::default(),
@@ -237,8 +240,26 @@ impl Ledger {
         }
     }
 
+    /// Checks that there is a place for the claim that an operation becomes if its outcome is unknown.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Claims::expect_room`].
+    pub(crate) fn expect_room_for_claim(&self, scope: Scope) -> Result<()> {
+        if self.has_claims() { self.claims.lock().expect_room(scope) } else { Ok(()) }
+    }
+
+    /// Returns whether there are claims, so that those who have none do not meet at the mutex, which
+    /// is the writer's too.
+    fn has_claims(&self) -> bool {
+        self.claim_count.load(Ordering::Acquire) > 0
+    }
+
     /// Returns the durable claim on an address that has no verdict yet, unless it has expired.
     pub(crate) fn open_claim(&self, address: &Address) -> Option<OpenClaim> {
+        if !self.has_claims() {
+            return None;
+        }
         let claim = self.claims.lock().get(address).cloned()?;
         (claim.expiry() > self.timeline.now()).then_some(claim)
     }

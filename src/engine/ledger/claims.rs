@@ -6,6 +6,7 @@
 //! - A claim or checkpoint counts against the bounds from its admission on, before it is durable.
 
 use std::collections::{HashMap, hash_map};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::engine::log::{PAGE, PAGE_BYTES};
 use crate::engine::settings::Settings;
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, Fingerprint, RequestId, Scope};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// A durable claim without a verdict.
 #[derive(Debug, Clone)]
@@ -129,6 +131,8 @@ pub(crate) struct Claims {
     pending: usize,
     /// Bytes of checkpoints that are admitted and not durable yet.
     pending_bytes: usize,
+    /// The number of open and admitted claims, to be read without the mutex.
+    count: Arc<AtomicUsize>,
     max_open: usize,
     max_open_per_scope: usize,
     max_carried: usize,
@@ -144,11 +148,21 @@ impl Claims {
             checkpoint_bytes: 0,
             pending: 0,
             pending_bytes: 0,
+            count: Arc::default(),
             max_open: settings.max_open_claims,
             max_open_per_scope: settings.max_open_claims_per_scope,
             max_carried: settings.max_carried_claims(),
             max_checkpoint_bytes: settings.max_checkpoint_bytes(),
         }
+    }
+
+    /// Returns the number of open and admitted claims as it goes on changing.
+    pub(crate) fn count(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.count)
+    }
+
+    fn publish_count(&self) {
+        self.count.store(self.open.len() + self.pending, Ordering::Release);
     }
 
     /// Returns the claim on an address, expired or not.
@@ -174,6 +188,7 @@ impl Claims {
         self.checkpoint_bytes += claim.checkpoint_bytes();
         *self.scopes.entry(address.scope).or_insert(0) += 1;
         self.open.insert(address, claim);
+        self.publish_count();
     }
 
     /// Removes the claim on an address, which has its verdict.
@@ -181,6 +196,7 @@ impl Claims {
         let Some(old) = self.open.remove(address) else { return };
         self.checkpoint_bytes -= old.checkpoint_bytes();
         self.count_out(address.scope);
+        self.publish_count();
     }
 
     /// Counts one claim of a scope less.
@@ -249,6 +265,7 @@ impl Claims {
     pub(crate) fn take_back(&mut self, scope: Scope) {
         self.pending -= 1;
         self.count_out(scope);
+        self.publish_count();
     }
 
     /// Takes back the admission of a checkpoint that was not written.
@@ -259,6 +276,7 @@ impl Claims {
     fn count_in(&mut self, scope: Scope) {
         self.pending += 1;
         *self.scopes.entry(scope).or_insert(0) += 1;
+        self.publish_count();
     }
 
     /// Admits a checkpoint of this size. It counts from now on.
