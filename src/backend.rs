@@ -213,7 +213,7 @@ impl Drop for Granted {
 /// leaves its key interrupted if it was durable. If it was volatile, the key is free, unless its
 /// hold
 /// [is retained](Hold::is_retained).
-pub trait Claim: Any + fmt::Debug + Send {
+pub trait Claim: Any + fmt::Debug + Send + Sync {
     /// Returns the facts about the run under this claim, its checkpoints included.
     fn past(&self) -> &Past;
 

@@ -30,7 +30,8 @@ enum Source<T> {
     /// Known from the start, or taken already.
     Ready(Option<Result<T>>),
     Promised(Arc<Slot<Result<T>>>),
-    Polling(Box<Polling<T>>),
+    /// Behind a mutex that nobody ever locks: with it, a ticket may be shared between threads.
+    Polling(Mutex<Box<Polling<T>>>),
 }
 
 type Polling<T> = dyn FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send;
@@ -65,7 +66,7 @@ impl<T> Ticket<T> {
     pub(crate) fn polling(
         poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send + 'static,
     ) -> Self {
-        Self(Source::Polling(Box::new(poll)))
+        Self(Source::Polling(Mutex::new(Box::new(poll))))
     }
 
     /// Converts the value once it is there.
@@ -118,7 +119,7 @@ impl<T> Future for Ticket<T> {
                 Poll::Ready(outcome.take().expect("polled after the outcome was taken"))
             }
             Source::Promised(slot) => slot.poll(cx),
-            Source::Polling(poll) => poll(cx),
+            Source::Polling(poll) => poll.get_mut()(cx),
         }
     }
 }

@@ -231,3 +231,15 @@ fn p9_a_brief_record_that_a_waiter_misses_again_and_again_is_no_error() {
         other => panic!("{other:?}"),
     }
 }
+
+/// Since there are other backends, none of these could be borrowed over an await.
+#[test]
+fn what_a_store_gives_may_be_shared_between_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Store>();
+    is_shared::<refrain::Begin>();
+    is_shared::<Outcome>();
+    is_shared::<refrain::Permit>();
+    is_shared::<refrain::Attempt>();
+    is_shared::<Ticket<()>>();
+}
