@@ -156,6 +156,15 @@ impl Claims {
         }
     }
 
+    /// Allows for more claims than the limit that were found when the store was opened, as with
+    /// smaller logs than before: as many again may be made, or nothing could run before those are
+    /// judged.
+    pub(crate) fn allow_for_found(&mut self) {
+        if self.open.len() > self.max_open {
+            self.max_open += self.open.len();
+        }
+    }
+
     /// Returns the number of open and admitted claims as it goes on changing.
     pub(crate) fn count(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.count)

@@ -164,8 +164,10 @@ impl Listed {
         let logs = std::iter::once(&tail.log).chain(older).map(Arc::clone).collect();
         let snapshot = Snapshot { logs, segments: self.segments };
         let ledger = Ledger::new(disk, settings, timeline, manifest, snapshot, &frozen);
-        for (address, claim) in claims {
-            ledger.claims.lock().insert(address, claim);
+        {
+            let mut open = ledger.claims.lock();
+            claims.into_iter().for_each(|(address, claim)| open.insert(address, claim));
+            open.allow_for_found();
         }
         // Also pins engine time to this boot, so that a second opening continues this one's time.
         ledger.carry(&mut tail, &mut BatchBuilder::new(), ledger.timeline.anchor())?;
