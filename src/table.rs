@@ -240,7 +240,8 @@ impl Place {
     ///
     /// [`Error::Limit`] if the store or the scope has as many as it may.
     fn take(table: &Arc<Table>, scope: Scope, kind: Kind) -> Result<Self> {
-        table.shares.take(scope, kind)?;
+        // A share that was counted for a moment may have hidden the end of the last one.
+        table.shares.take(scope, kind).inspect_err(|_| table.wake_idle())?;
         Ok(Self { table: Arc::clone(table), scope, kind, is_retained: false })
     }
 
