@@ -118,6 +118,16 @@ pub(crate) fn trouble(error: &crate::Error) {
     let _ = error;
 }
 
+/// Logs that the store is not at its path, which it need not be for good.
+pub(crate) fn away(error: &crate::Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "new keys are refused until it is back"
+    );
+    let _ = error;
+}
+
 /// Counts and logs the failure that stops the store for good.
 pub(crate) fn failed(error: &crate::Error) {
     #[cfg(feature = "metrics")]

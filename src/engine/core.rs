@@ -97,8 +97,10 @@ impl Engine {
     }
 
     /// Notes that the store is not at its path, so that nothing new is begun there.
-    pub(crate) fn note_away(&self) {
-        self.is_away.store(true, Ordering::Release);
+    pub(crate) fn note_away(&self, error: &Error) {
+        if !self.is_away.swap(true, Ordering::AcqRel) {
+            observe::away(error);
+        }
     }
 
     /// Looks for the store at its path, if it was not there before.

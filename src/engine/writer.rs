@@ -151,7 +151,7 @@ impl Writer {
             match self.make_room().and_then(|()| self.append()) {
                 Ok(committed) => return self.settler.take(Settlement::Batch(committed)),
                 Err(Trouble::Transient(error)) => {
-                    self.engine.note_away();
+                    self.engine.note_away(&error);
                     let claims = &self.engine.ledger.claims;
                     return self.pending.drain(..).for_each(|entry| entry.refuse(claims, &error));
                 }

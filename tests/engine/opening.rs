@@ -253,13 +253,19 @@ fn p13_a_store_whose_path_leads_elsewhere_for_a_while_goes_on() {
         std::os::unix::fs::symlink(target, &link).unwrap();
     };
     switch_to(&old);
-    let store = Store::open(link.join("store")).unwrap();
+    let store = Store::builder().max_open_claims(3).open(link.join("store")).unwrap();
     run(&store, "a");
+    let mut noted = execute(&store, &durable("noted"));
+    let unknown = execute(&store, &operation("unknown"));
     let (volatile, running) = (execute(&store, &operation("b")), execute(&store, &durable("c")));
     let later = execute(&store, &operation("d"));
 
     switch_to(&new);
     for verdict in [volatile.complete(&response("b")), running.complete(&response("c"))] {
+        let failed = verdict.wait();
+        assert!(matches!(failed, Err(Error::Foreign { .. })), "{failed:?}");
+    }
+    for verdict in [noted.checkpoint("x"), unknown.interrupt()] {
         let failed = verdict.wait();
         assert!(matches!(failed, Err(Error::Foreign { .. })), "{failed:?}");
     }
@@ -272,14 +278,21 @@ fn p13_a_store_whose_path_leads_elsewhere_for_a_while_goes_on() {
     switch_to(&old);
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
     later.complete(&response("d")).wait().unwrap();
+    noted.checkpoint("y").wait().unwrap();
+    noted.complete(&response("noted")).wait().unwrap();
     run(&store, "e");
+    // What was refused has left no claim behind.
+    for name in ["f", "g"] {
+        execute(&store, &durable(name)).release().wait().unwrap();
+    }
+    let _both = [execute(&store, &durable("f")), execute(&store, &durable("g"))];
     assert_eq!(store.stats().last_trouble, None);
     // Nobody knows that the first ran but this process, and the log says so of the second.
     let held = store.begin(&operation("b")).wait_timeout(Duration::ZERO);
     assert!(matches!(held, Ok(Outcome::InFlight { .. })), "{held:?}");
     let interrupted = store.begin(&durable("c")).wait();
     assert!(matches!(interrupted, Ok(Outcome::Interrupted(_))), "{interrupted:?}");
-    assert_eq!(store.stats().retained, 1);
+    assert_eq!(store.stats().retained, 2);
 }
 
 #[test]
