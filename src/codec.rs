@@ -140,6 +140,21 @@ impl<'a> Stored<'a> {
         response.body.len() + headers.map(|(n, v)| n.len() + v.len() + 4).sum::<usize>()
     }
 
+    /// Encodes the payload without its response.
+    pub(crate) fn encode_bare(&self) -> Vec<u8> {
+        let Self { fingerprint, request_id, ttl_ms, .. } = *self;
+        let bare = Self { fingerprint, request_id, ttl_ms, response: None };
+        let mut payload = vec![FORMAT, COMPLETION];
+        bincode::encode_into_std_write(bare, &mut payload, CONFIG)
+            .expect("a vector takes every completion within the limits");
+        payload
+    }
+
+    /// Returns the status of the response, or 0 if it was not kept.
+    pub(crate) fn status(&self) -> u16 {
+        self.response.as_ref().map_or(0, |response| response.status)
+    }
+
     pub(crate) fn ttl(&self) -> Duration {
         Duration::from_millis(self.ttl_ms)
     }

@@ -32,6 +32,7 @@ pub(crate) mod builder;
 pub(crate) mod claim;
 pub(crate) mod commit;
 pub(crate) mod core;
+pub(crate) mod digest;
 pub mod disk;
 pub(crate) mod entry;
 pub(crate) mod ledger;
@@ -233,11 +234,15 @@ impl Embedded {
     fn try_forget(&self, hold: Hold) -> Result<Ticket<()>> {
         let ledger = &self.desk.engine.ledger;
         let address = hold.address();
-        let record = ledger.find(address)?.map(|record| record.expiry());
+        let record = match ledger.find(address) {
+            // Nobody knows when it expires.
+            Err(Error::Corrupt { .. }) => Some(ledger.longest_expiry()),
+            found => found?.map(|record| record.expiry()),
+        };
         let claim = ledger.open_claim(address).map(|claim| claim.expiry());
         let Some(until) = record.max(claim) else { return Ok(Ticket::ready(Ok(()))) };
         let room = ledger.space.reserve(0)?;
-        let encoded = Encoded::new(Some(address), &Entry::Forget(until.0));
+        let encoded = Encoded::new(&ledger.digests, Some(address), &Entry::Forget(until.0));
         let (ticket, promise) = Ticket::new();
         self.desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
         Ok(ticket)

@@ -17,8 +17,9 @@ use http::Response;
 use http::{HeaderName, request};
 
 use crate::clock::SimulatedClock;
+use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, MemoryDisk, read_all};
-use crate::engine::entry::{self, Encoded};
+use crate::engine::entry::{Encoded, Parts};
 use crate::engine::ledger::{self, Opened, Settings};
 use crate::engine::log::{BatchBuilder, Tail};
 use crate::error::{Error, Result};
@@ -77,8 +78,10 @@ pub fn recover_entries(bytes: &[u8]) {
         let head = u16::from_le_bytes(*head);
         let (content, behind) = behind.split_at(behind.len().min(usize::from(head & 0x7fff)));
         rest = behind;
-        batch.push_bytes(&entry::digest(content), content);
-        if batch.len() > opened.tail.room() {
+        let digest = opened.ledger.digests.digest(&[content]);
+        let hash = Parts::of(content).map_or(0, |parts| parts.hash128(&opened.ledger.uuid));
+        batch.push(&Encoded { bytes: content.to_vec(), digest, hash });
+        if batch.span() > opened.tail.room() {
             break;
         }
         if head & 0x8000 != 0 || rest.is_empty() {
@@ -118,7 +121,10 @@ pub fn recover_batches(patches: &[u8]) {
                     assert_eq!(stored, Some(response.body()), "replays are exact");
                 }
                 Ok(None) => assert!(last_word && is_damaged(&batch.range), "damage is no absence"),
-                Err(error) => panic!("recovery verified it: {error:?}"),
+                Err(error) => {
+                    let is_damage = matches!(error, Error::Corrupt { .. });
+                    assert!(is_damage && is_damaged(&batch.range), "{error:?}");
+                }
             }
         }
         last_word &= is_damaged(&batch.head());
@@ -141,29 +147,34 @@ impl Acknowledged {
             let response = Response::new(Bytes::from(name.repeat(100 * (1 + records.len()))));
             let key = name.parse().expect("letters and digits are a key");
             let address = Address::new(&opened.ledger.uuid, Scope::new("fuzz"), key);
-            batch.push(&encode(&address, DAY, response.clone()));
+            batch.push(&encode(&opened.ledger.digests, &address, DAY, response.clone()));
             records.push((address, response));
         }
         let anchor = opened.ledger.timeline.anchor();
         let offset = opened.tail.append(&mut batch, anchor).expect("memory takes it");
-        let range = offset..offset + batch.len();
+        let range = offset..offset + batch.span();
         let in_memory = |at| usize::try_from(at).expect("the log is small");
         Self { range: in_memory(range.start)..in_memory(range.end), records }
     }
 
     fn head(&self) -> Range<usize> {
-        self.range.start..self.range.start + BatchBuilder::HEAD
+        self.range.start..self.range.start + BatchBuilder::OVERHEAD / 2
     }
 }
 
-fn encode(address: &Address, ttl: Duration, response: Response<Bytes>) -> Encoded {
+fn encode(
+    digests: &DigestKey,
+    address: &Address,
+    ttl: Duration,
+    response: Response<Bytes>,
+) -> Encoded {
     let completion = Completion {
         fingerprint: Fingerprint::from_bytes([9; 32]),
         request_id: "req_81".parse().expect("it is one"),
         ttl,
         response: Some(response),
     };
-    Encoded::completion(address, &completion)
+    Encoded::completion(digests, address, &completion)
 }
 
 /// A new store, whose newest log holds its start.

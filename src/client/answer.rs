@@ -116,7 +116,9 @@ fn enveloped(error: &Value) -> Option<Failure> {
         Some("idempotency_result_unavailable") => {
             Failure::ResultUnavailable { original_request_id: id("original_request_id") }
         }
-        Some("idempotency_outcome_unknown") => Failure::OutcomeUnknown,
+        Some("idempotency_outcome_unknown" | "idempotency_record_damaged") => {
+            Failure::OutcomeUnknown
+        }
         _ => return None,
     })
 }
@@ -139,7 +141,8 @@ fn problem(problem: &Value) -> Option<Failure> {
         "The result of this Idempotency-Key was not kept" => {
             Failure::ResultUnavailable { original_request_id: id() }
         }
-        "The outcome of the request is unknown" => Failure::OutcomeUnknown,
+        "The outcome of the request is unknown"
+        | "The record of this Idempotency-Key is damaged" => Failure::OutcomeUnknown,
         _ => return None,
     })
 }

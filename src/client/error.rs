@@ -89,8 +89,9 @@ pub enum Failure {
         /// The request that succeeded, if the server names it.
         original_request_id: Option<RequestId>,
     },
-    /// The server ran the call and could not record the outcome. A retry might run it again.
-    #[error("the server ran the call and could not record its outcome")]
+    /// The server ran the call and has no record of the outcome: it could not be made, or is
+    /// damaged. A retry might run it again.
+    #[error("the server ran the call and has no record of its outcome")]
     OutcomeUnknown,
 
     /// The server refused the call for now.

@@ -20,6 +20,7 @@ use crate::backend::{self, Answer, Asked, Granted, Past};
 use crate::clock::millis;
 use crate::engine::commit::{Claimed, Effect, Granting, Queue};
 use crate::engine::core::Engine;
+use crate::engine::digest::DigestKey;
 use crate::engine::entry::{self, Encoded, Entry};
 use crate::engine::ledger::{OpenClaim, Reservation};
 use crate::error::{Error, Result};
@@ -87,6 +88,24 @@ impl Desk {
         ticket
     }
 
+    /// Returns the key of the store's digests.
+    fn digests(&self) -> &DigestKey {
+        &self.engine.ledger.digests
+    }
+
+    /// Returns the entry of a claim. A first attempt gets its sequence from its batch.
+    fn encode(&self, hold: &Hold, claim: &OpenClaim) -> Encoded {
+        let entry = Entry::Claim(entry::Claim {
+            fingerprint: *claim.fingerprint.as_bytes(),
+            request_id: claim.request_id.as_str(),
+            ttl_ms: millis(claim.ttl),
+            attempt: claim.attempt,
+            first_sequence: (claim.attempt > 1).then_some(claim.first_sequence),
+            claimed_at: None,
+        });
+        Encoded::new(self.digests(), Some(hold.address()), &entry)
+    }
+
     /// Checks that the writer is in this process: what is queued elsewhere stays there.
     fn expect_writer(&self) -> Result<()> {
         if self.engine.is_forked() { Err(Error::Forked) } else { Ok(()) }
@@ -110,7 +129,7 @@ impl Desk {
         };
         match rooms() {
             Ok((claim_room, verdict_room)) => {
-                let encoded = encode(&hold, &claim);
+                let encoded = self.encode(&hold, &claim);
                 let effect = Effect::Claim { hold, claim, verdict_room, granting };
                 self.queue.commit(encoded, claim_room, effect);
             }
@@ -185,7 +204,7 @@ impl backend::Claim for Claim {
 
     fn complete(self: Box<Self>, response: Option<Response<Bytes>>) -> Ticket<Record> {
         let completion = self.past.completion(self.ttl, response);
-        let encoded = Encoded::completion(self.hold.address(), &completion);
+        let encoded = Encoded::completion(self.desk.digests(), self.hold.address(), &completion);
         self.commit(encoded, |hold| {
             let (ticket, promise) = Ticket::new();
             (ticket, Effect::Complete { hold, completion, promise })
@@ -197,7 +216,7 @@ impl backend::Claim for Claim {
             drop(self);
             return Ticket::ready(Ok(()));
         }
-        let encoded = Encoded::new(Some(self.hold.address()), &Entry::Release);
+        let encoded = Encoded::new(self.desk.digests(), Some(self.hold.address()), &Entry::Release);
         self.commit(encoded, |hold| {
             let (ticket, promise) = Ticket::new();
             (ticket, Effect::Release { hold, promise })
@@ -217,7 +236,7 @@ impl backend::Claim for Claim {
         let Past { fingerprint, ref request_id, .. } = self.past;
         let now = ledger.timeline.now();
         let claim = OpenClaim::first(fingerprint, request_id.clone(), self.ttl, now);
-        let encoded = encode(&self.hold, &claim);
+        let encoded = self.desk.encode(&self.hold, &claim);
         self.commit(encoded, |hold| {
             let (ticket, promise) = Ticket::new();
             (ticket, Effect::Interrupt { hold, claim, promise })
@@ -231,7 +250,7 @@ impl backend::Claim for Claim {
         };
         self.past.checkpoints.push(data.clone());
         let address = self.hold.address().clone();
-        let encoded = Encoded::new(Some(&address), &Entry::Checkpoint(&data));
+        let encoded = Encoded::new(self.desk.digests(), Some(&address), &Entry::Checkpoint(&data));
         let (ticket, promise) = Ticket::new();
         self.desk.queue.commit(encoded, room, Effect::Checkpoint { address, data, promise });
         ticket
@@ -270,17 +289,4 @@ impl std::fmt::Debug for Claim {
             .field("attempt", &self.past.attempt)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns the entry of a claim. A first attempt gets its sequence from its batch.
-fn encode(hold: &Hold, claim: &OpenClaim) -> Encoded {
-    let entry = Entry::Claim(entry::Claim {
-        fingerprint: *claim.fingerprint.as_bytes(),
-        request_id: claim.request_id.as_str(),
-        ttl_ms: millis(claim.ttl),
-        attempt: claim.attempt,
-        first_sequence: (claim.attempt > 1).then_some(claim.first_sequence),
-        claimed_at: None,
-    });
-    Encoded::new(Some(hold.address()), &entry)
 }

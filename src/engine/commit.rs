@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::Moment;
 use crate::engine::core::Engine;
+use crate::engine::digest::DigestKey;
 use crate::engine::entry::Encoded;
 use crate::engine::ledger::{Claims, OpenClaim, Reservation};
 use crate::engine::log::{Change, Location, Log, check_of};
@@ -161,12 +162,12 @@ impl Pending {
     }
 
     /// Records the operation without its response, and returns the bytes that this saves.
-    pub(crate) fn leave_body_out(&mut self) -> usize {
+    pub(crate) fn leave_body_out(&mut self, digests: &DigestKey) -> usize {
         let Some(Effect::Complete { hold, completion, .. }) = &mut self.effect else { return 0 };
         if completion.response.take().is_none() {
             return 0;
         }
-        let bare = Encoded::completion(hold.address(), completion);
+        let bare = Encoded::completion(digests, hold.address(), completion);
         std::mem::replace(&mut self.encoded, bare).bytes.len() - self.encoded.bytes.len()
     }
 

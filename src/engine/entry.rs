@@ -5,16 +5,16 @@
 //! |<------------ address ------------>|<------- payload ------------>|
 //! ```
 //!
-//! The digest of an entry is the SHA-256 of all of it. A segment keeps the payload alone, because
-//! its rows carry the address in their key. Decoding never panics and never allocates more than a
+//! The digest of an entry covers all of it. A segment keeps the payload alone, because its rows
+//! carry the address in their key. Decoding never panics and never allocates more than a
 //! bound set by the length of its input; trailing bytes are an error.
 
 use bincode::{BorrowDecode, Decode, Encode};
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use crate::clock::Moment;
 use crate::codec::{CONFIG, FORMAT, MAX_ENTRY_BYTES, Malformed, Stored};
+use crate::engine::digest::{Digest, DigestKey};
 use crate::key::{Address, Key, Scope};
 use crate::record::{Completion, Record};
 
@@ -61,16 +61,18 @@ pub(crate) struct Claim<'a> {
     pub(crate) claimed_at: Option<u64>,
 }
 
-/// An entry's bytes with their digest, made on the caller's thread.
+/// An entry's bytes with what their frame says, made on the caller's thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) digest: [u8; 32],
+    pub(crate) digest: Digest,
+    /// The hash of the address, or 0 if there is none.
+    pub(crate) hash: u128,
 }
 
 impl Encoded {
     /// Encodes an entry under an address; a start entry has none.
-    pub(crate) fn new(address: Option<&Address>, entry: &Entry<'_>) -> Self {
+    pub(crate) fn new(key: &DigestKey, address: Option<&Address>, entry: &Entry<'_>) -> Self {
         let mut bytes = Vec::with_capacity(128 + entry.size_hint());
         match address {
             Some(Address { scope, key, .. }) => {
@@ -83,19 +85,14 @@ impl Encoded {
         bytes.push(FORMAT);
         bincode::encode_into_std_write(entry, &mut bytes, CONFIG)
             .expect("a vector takes every entry within the limits");
-        let digest = digest(&bytes);
-        Self { bytes, digest }
+        let digest = key.digest(&[&bytes]);
+        Self { bytes, digest, hash: address.map_or(0, |address| address.hash) }
     }
 
     /// Encodes the completion of an operation.
-    pub(crate) fn completion(address: &Address, completion: &Completion) -> Self {
-        Self::new(Some(address), &Entry::Completion(Stored::new(completion)))
+    pub(crate) fn completion(key: &DigestKey, address: &Address, completion: &Completion) -> Self {
+        Self::new(key, Some(address), &Entry::Completion(Stored::new(completion)))
     }
-}
-
-/// Returns the digest of an entry, which its batch stores in front of it.
-pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }
 
 /// An entry taken apart, its payload still encoded.
@@ -125,7 +122,12 @@ impl<'a> Parts<'a> {
 
     /// Returns true if the entry is under this address.
     pub(crate) fn is_at(&self, address: &Address) -> bool {
-        self.scope == address.scope.as_bytes() && self.key == address.key.as_bytes()
+        self.is_under(address.scope.as_bytes(), address.key.as_bytes())
+    }
+
+    /// Returns true if the entry is under this scope and key.
+    pub(crate) fn is_under(&self, scope: &[u8; 32], key: &[u8]) -> bool {
+        self.scope == scope && self.key == key
     }
 
     /// Returns the address of the entry; `seed` is the store's uuid.
@@ -182,6 +184,10 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Entry<'_>, Malformed> {
 pub(crate) enum Found {
     Record(Record),
     Forgotten,
+    /// It cannot be read, and has expired at this moment, whatever it was.
+    Damaged {
+        until: Moment,
+    },
 }
 
 impl Found {
@@ -202,7 +208,7 @@ impl Found {
 /// Encodes the entry of a completion, in no particular store.
 pub fn encode_record(scope: Scope, key: &Key, completion: &Completion) -> Vec<u8> {
     let address = Address::new(&[0; 16], scope, key.clone());
-    Encoded::completion(&address, completion).bytes
+    Encoded::completion(&DigestKey::from_bytes([0; 32]), &address, completion).bytes
 }
 
 /// Decodes an entry as a lookup does, or returns `None` if it is malformed or no record.
@@ -212,7 +218,7 @@ pub fn decode_record(bytes: &Bytes) -> Option<Record> {
     let parts = Parts::of(bytes).ok()?;
     match Found::decode(&bytes.slice_ref(parts.payload), Moment(0)).ok()? {
         Found::Record(record) => Some(record),
-        Found::Forgotten => None,
+        Found::Forgotten | Found::Damaged { .. } => None,
     }
 }
 
@@ -237,6 +243,8 @@ mod tests {
     use crate::codec::{self, MAX_BODY_BYTES};
     use crate::key::Fingerprint;
     use crate::record::{Trailers, fits};
+
+    const KEY: DigestKey = DigestKey::from_bytes([0; 32]);
 
     fn address() -> Address {
         Address::new(&[0; 16], Scope::from_bytes([7; 32]), "key-1".parse().unwrap())
@@ -267,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_completion_survives_encoding_exactly() {
-        let encoded = Encoded::completion(&address(), &completion());
+        let encoded = Encoded::completion(&KEY, &address(), &completion());
         assert!(Parts::of(&encoded.bytes).unwrap().is_at(&address()));
         let Ok(Found::Record(record)) = Found::decode(&payload(&encoded), Moment(5)) else {
             panic!("it is a record");
@@ -322,7 +330,7 @@ mod tests {
             (Entry::Checkpoint(b"paid"), "01040470616964".into()),
             (Entry::Forget(1000), "0105fbe803".into()),
         ] {
-            let encoded = Encoded::new(Some(&address()), &entry);
+            let encoded = Encoded::new(&KEY, Some(&address()), &entry);
             let hex: String = encoded.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(hex, format!("{}056b65792d31{golden}", "07".repeat(32)), "{entry:?}");
             assert_eq!(decode(Parts::of(&encoded.bytes).unwrap().payload), Ok(entry));
@@ -340,7 +348,7 @@ mod tests {
 
     #[test]
     fn truncated_and_extended_entries_are_refused() {
-        let encoded = Encoded::completion(&address(), &completion());
+        let encoded = Encoded::completion(&KEY, &address(), &completion());
         let whole = payload(&encoded);
         for length in 0..whole.len() {
             assert!(decode(&whole[..length]).is_err(), "{length} bytes");
@@ -351,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_payload_of_a_completion_is_the_codecs() {
-        let encoded = Encoded::completion(&address(), &completion());
+        let encoded = Encoded::completion(&KEY, &address(), &completion());
         assert_eq!(payload(&encoded), codec::encode(&completion()));
     }
 
@@ -365,7 +373,7 @@ mod tests {
         }
         assert!(fits(&response, MAX_BODY_BYTES));
         let completion = Completion { response: Some(response), ..completion() };
-        let encoded = Encoded::completion(&address(), &completion);
+        let encoded = Encoded::completion(&KEY, &address(), &completion);
         assert!(encoded.bytes.len() <= MAX_ENTRY_BYTES, "{}", encoded.bytes.len());
         let Ok(Found::Record(record)) = Found::decode(&payload(&encoded), Moment(5)) else {
             panic!("it is a record");
@@ -382,7 +390,7 @@ mod tests {
             response: None,
             ..completion()
         };
-        let encoded = Encoded::completion(&address, &completion);
+        let encoded = Encoded::completion(&KEY, &address, &completion);
         assert!(encoded.bytes.len() <= MAX_BARE_ENTRY_BYTES, "{}", encoded.bytes.len());
     }
 }

@@ -19,10 +19,12 @@
 //! - Of the mutexes, `next` is taken before the one in [`Space`]; no others are held together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::clock::{Anchor, Timeline};
+use crate::clock::{Anchor, Moment, Timeline};
+use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile};
-use crate::engine::entry::{Encoded, Entry, Found};
+use crate::engine::entry::{Encoded, End, Entry, Found};
 pub(crate) use crate::engine::log::Frozen;
 use crate::engine::log::{BatchBuilder, Frame, Log, PAGE, Tail};
 use crate::engine::segment::{Handles, Segment};
@@ -31,18 +33,20 @@ use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::{Address, Scope};
 use crate::record::Record;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock};
 
 mod chain;
 mod claims;
 mod creation;
+mod latest;
 mod manifest;
 mod names;
 mod recovery;
 mod retired;
 mod seal;
 mod space;
+mod values;
 
 pub(crate) use claims::{Claims, OpenClaim};
 pub(crate) use manifest::{LOCK, MANIFEST};
@@ -65,6 +69,8 @@ const CARRY_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Ledger {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) uuid: [u8; 16],
+    /// The key of the digests of everything that is written.
+    pub(crate) digests: DigestKey,
     pub(crate) settings: Settings,
     pub(crate) timeline: Timeline,
     pub(crate) claims: Mutex<Claims>,
@@ -73,13 +79,17 @@ pub(crate) struct Ledger {
     snapshot: RwLock<Arc<Snapshot>>,
     handles: Handles,
     manifest: Mutex<Manifest>,
+    /// The longest TTL that any entry can have.
+    longest_ttl: Duration,
     /// Lookups that a segment's filter let through.
     pub(crate) segment_lookups: AtomicU64,
     /// A prepared log, ready to become the active one.
     next: Mutex<Option<Arc<Log>>>,
-    /// New logs take no generation below this, because some belong to logs that could not be
-    /// listed on a full disk.
-    unlisted: AtomicU64,
+    /// The generation of the next log. `MANIFEST` may be behind, because some belong to logs that
+    /// could not be listed on a full disk.
+    next_generation: AtomicU64,
+    /// The attempts to seal that have failed in a row because an entry could not be read.
+    failed_reads: AtomicU32,
     /// Bytes in frozen logs, which wait for sealing.
     frozen_bytes: AtomicU64,
     /// New keys are refused while `frozen_bytes` is more than this many logs' worth.
@@ -111,17 +121,20 @@ impl Ledger {
         let claims = Claims::new(&settings);
         Self {
             uuid: manifest.uuid,
+            digests: manifest.digests,
             timeline,
             claim_count: claims.count(),
             claims: Mutex::new(claims),
             space: Arc::new(Space::default()),
             snapshot: RwLock::new(Arc::new(snapshot)),
             handles: Handles::default(),
+            next_generation: AtomicU64::new(manifest.next_generation),
+            longest_ttl: Duration::from_millis(manifest.longest_ttl),
             manifest: Mutex::new(manifest),
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
-            unlisted: AtomicU64::default(),
             frozen_bytes: AtomicU64::new(frozen_bytes),
+            failed_reads: AtomicU32::new(0),
             max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
             max_logs: frozen.len() + MAX_MORE_LOGS,
             disk,
@@ -158,18 +171,27 @@ impl Ledger {
         }
         for segment in snapshot.segments.iter().filter(|segment| segment.may_hold(address)) {
             self.segment_lookups.fetch_add(1, Ordering::Relaxed);
-            if let Some(found) = segment.find(&self.handles, address)? {
-                return Ok(self.live(found));
+            match segment.find(&self.handles, address)? {
+                Some(Found::Damaged { until }) if until > self.timeline.now() => {
+                    return Err(segment.damaged("the record of this key is damaged"));
+                }
+                Some(found) => return Ok(self.live(found)),
+                None => {}
             }
         }
         Ok(None)
+    }
+
+    /// Returns the moment at which everything has expired that is there now.
+    pub(crate) fn longest_expiry(&self) -> Moment {
+        self.timeline.now().plus(self.longest_ttl)
     }
 
     /// Returns a record that was found, unless it has expired.
     fn live(&self, found: Found) -> Option<Record> {
         match found {
             Found::Record(record) if record.expiry() > self.timeline.now() => Some(record),
-            _ => None,
+            Found::Record(_) | Found::Forgotten | Found::Damaged { .. } => None,
         }
     }
 
@@ -185,11 +207,14 @@ impl Ledger {
         let (next, snapshot) = (self.next.lock().clone(), self.snapshot());
         for log in snapshot.logs.iter().chain(&next) {
             self.expect_in_place(&log.name, &*log.file)?;
-            log.verify(self.uuid)?;
+            log.verify()?;
         }
         for segment in &snapshot.segments {
             self.expect_in_place(&segment.name, &*segment.file)?;
-            segment.verify()?;
+            if let Some(values) = &segment.values {
+                self.expect_in_place(&values.name, &*values.file)?;
+            }
+            segment.verify(self.digests)?;
         }
         Ok(())
     }
@@ -288,7 +313,7 @@ impl Ledger {
         let old = std::mem::replace(tail, Tail::new(log, end.sequence));
         self.frozen_bytes.fetch_add(end.offset, Ordering::AcqRel);
         batch.clear();
-        batch.push(&Encoded::new(None, &Entry::Start(Some(end))));
+        start(&self.digests, batch, Some(end));
         self.carry(tail, batch, self.timeline.anchor())?;
         self.measure(tail);
         Ok(Some(Frozen { log: old.log, end }))
@@ -299,11 +324,12 @@ impl Ledger {
         let claims: Vec<Vec<Encoded>> = {
             let mut claims = self.claims.lock();
             claims.expire(anchor.at);
-            claims.iter().map(|(address, claim)| claim.encode(address)).collect()
+            claims.iter().map(|(address, claim)| claim.encode(&self.digests, address)).collect()
         };
         for entries in claims {
-            let bytes: usize = entries.iter().map(|entry| Frame::HEAD + entry.bytes.len()).sum();
-            if !batch.is_empty() && batch.len() + bytes as u64 > CARRY_BYTES {
+            let bytes: usize =
+                entries.iter().map(|entry| Frame::OVERHEAD + entry.bytes.len()).sum();
+            if !batch.is_empty() && batch.span() + bytes as u64 > CARRY_BYTES {
                 tail.append(batch, anchor)?;
                 batch.clear();
             }
@@ -364,6 +390,14 @@ impl Ledger {
     pub(crate) fn has_next(&self) -> bool {
         self.next.lock().is_some()
     }
+}
+
+/// Adds the first entries of a log: twice the end of the log that it follows, because a store whose
+/// logs do not form a chain cannot be opened.
+fn start(digests: &DigestKey, batch: &mut BatchBuilder, follows: Option<End>) {
+    let encoded = Encoded::new(digests, None, &Entry::Start(follows));
+    batch.push(&encoded);
+    batch.push(&encoded);
 }
 
 /// Returns the bytes of a new log that verdicts may use: all but its header, a page for its start

@@ -1,7 +1,7 @@
 //! One write-ahead log: a commit is acknowledged once its batch is durable here.
 //!
 //! A log is a header page, then batches at page boundaries; `docs/format.md` has the bytes. Every
-//! batch carries a checksum keyed with the header's random key, so that neither a response body nor
+//! batch carries digests keyed with the header's random key, so that neither a response body nor
 //! the earlier content of a recycled file can be mistaken for a batch.
 //!
 //! Invariants:
@@ -19,30 +19,44 @@ use bytes::Bytes;
 
 use crate::clock::Moment;
 use crate::codec::Malformed;
+use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, remove_leftover};
-use crate::engine::entry::{self, End, Found, Parts};
+use crate::engine::entry::{End, Found, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
 use crate::sync::{Mutex, RwLock};
 
 mod addresses;
 mod batch;
+mod format;
+mod format_1;
 mod header;
 mod index;
 mod page;
+mod scan;
 mod tail;
 
 pub(crate) use addresses::Addresses;
-use batch::BatchHead;
 pub(crate) use batch::{Batch, BatchBuilder, Frame};
+use format::Format;
 use header::LogHeader;
 use index::Index;
 pub(crate) use index::{Change, Location, check_of};
 pub(crate) use page::{PAGE, PAGE_BYTES};
 pub(crate) use tail::{Frozen, Tail};
 
-/// The bytes that are read at a time in a search for batches.
-const SCAN_BYTES: u64 = 1024 * 1024;
+const MISMATCH: Malformed = Malformed("entry does not match its digest");
+
+/// The bytes that are overwritten at a time.
+const OVERWRITE_BYTES: usize = 1024 * 1024;
+
+/// The identity of a store, which each of its logs has in its header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    pub(crate) uuid: [u8; 16],
+    /// The key of the entries' digests.
+    pub(crate) entries: DigestKey,
+}
 
 /// A log, open for reading; its [`Tail`] appends to it.
 #[derive(Debug)]
@@ -53,8 +67,8 @@ pub(crate) struct Log {
     pub(crate) size: u64,
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
-    /// The key of the batches' checksums.
-    key: [u8; 32],
+    header: LogHeader,
+    format: Format,
     /// The end of the durable batches; `None` if there is none that counts.
     end: Mutex<Option<End>>,
     index: RwLock<Index>,
@@ -73,7 +87,7 @@ impl Log {
     pub(crate) fn create(
         disk: &dyn Disk,
         generation: u64,
-        uuid: [u8; 16],
+        store: Identity,
         size: u64,
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
@@ -81,7 +95,7 @@ impl Log {
         remove_leftover(disk, &temporary).map_err(failed)?;
         let file = disk.create(&temporary).map_err(failed)?;
         let made = file.allocate(size).map_err(failed);
-        match made.and_then(|()| Self::initialize(disk, file, generation, uuid, size)) {
+        match made.and_then(|()| Self::initialize(disk, file, generation, store, size)) {
             Ok(log) => Ok(log),
             Err(error) => {
                 // The space is needed; a file that cannot be removed either is a leftover.
@@ -105,9 +119,9 @@ impl Log {
         disk: &dyn Disk,
         old: &Log,
         generation: u64,
-        uuid: [u8; 16],
+        store: Identity,
     ) -> Result<Self> {
-        Self::renew(disk, old, generation, uuid, |_| Ok(()))
+        Self::renew(disk, old, generation, store, |_| Ok(()))
     }
 
     /// Does what [`recycle`](Self::recycle) does, and first overwrites the old log with zeros.
@@ -123,9 +137,9 @@ impl Log {
         disk: &dyn Disk,
         old: &Log,
         generation: u64,
-        uuid: [u8; 16],
+        store: Identity,
     ) -> Result<Self> {
-        Self::renew(disk, old, generation, uuid, Self::overwrite)
+        Self::renew(disk, old, generation, store, Self::overwrite)
     }
 
     /// Renames an old log, runs `clear` on its content, and writes a new header.
@@ -133,7 +147,7 @@ impl Log {
         disk: &dyn Disk,
         old: &Log,
         generation: u64,
-        uuid: [u8; 16],
+        store: Identity,
         clear: impl FnOnce(&Log) -> io::Result<()>,
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
@@ -141,9 +155,9 @@ impl Log {
         // The rename is durable before the content changes: under its old name, a log with changed
         // content would be damage.
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
-        let cleared = clear(old).map_err(failed);
+        let cleared = clear(old).and_then(|()| old.file.len()).map_err(failed);
         let file = Arc::clone(&old.file);
-        let log = cleared.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size));
+        let log = cleared.and_then(|size| Self::initialize(disk, file, generation, store, size));
         log.inspect_err(|_| {
             // The space is needed; a file that cannot be removed is a leftover.
             let _ = disk.remove(&temporary);
@@ -152,9 +166,10 @@ impl Log {
 
     /// Overwrites everything with zeros.
     fn overwrite(&self) -> io::Result<()> {
-        let zeros = vec![0; usize::try_from(SCAN_BYTES).unwrap_or(usize::MAX)];
-        for offset in (0..self.size).step_by(zeros.len()) {
-            let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
+        let zeros = vec![0; OVERWRITE_BYTES];
+        let size = self.file.len()?;
+        for offset in (0..size).step_by(zeros.len()) {
+            let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
             self.file.write_at(&zeros[..zeros.len().min(left)], offset)?;
         }
         Ok(())
@@ -165,10 +180,12 @@ impl Log {
         disk: &dyn Disk,
         file: Arc<dyn DiskFile>,
         generation: u64,
-        uuid: [u8; 16],
+        store: Identity,
         size: u64,
     ) -> Result<Self> {
-        let header = LogHeader { uuid, generation, size, key: random_bytes() };
+        let Identity { uuid, entries } = store;
+        let header =
+            LogHeader { uuid, generation, size, key: random_bytes(), entries: Some(entries) };
         let name = log_name(generation);
         let path = disk.path_of(&name);
         file.write_at(&header.encode(), 0)
@@ -179,9 +196,9 @@ impl Log {
     }
 
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
-        let LogHeader { generation, size, key, .. } = header;
-        let (end, index) = (Mutex::default(), RwLock::default());
-        Self { generation, name, size, file, path, key, end, index }
+        let LogHeader { generation, size, .. } = header;
+        let (format, end, index) = (Format::of(&header), Mutex::default(), RwLock::default());
+        Self { generation, name, size, file, path, header, format, end, index }
     }
 
     /// Opens a log and verifies its header.
@@ -191,6 +208,22 @@ impl Log {
     /// [`Error::Corrupt`] if the file is missing, cut short or has a damaged header,
     /// [`Error::Foreign`] if it is another store's, [`Error::Newer`], and [`Error::Io`].
     pub(crate) fn open(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
+        let log = Self::open_any(disk, generation, uuid)?;
+        if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
+    }
+
+    /// Opens a log that is kept for the records before `end`. What lay behind may have been cut off.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::open`].
+    pub(crate) fn open_values(disk: &dyn Disk, end: End, uuid: [u8; 16]) -> Result<Self> {
+        let log = Self::open_any(disk, end.generation, uuid)?.into_values(end);
+        if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
+    }
+
+    /// Opens a log of any length.
+    fn open_any(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
         let name = log_name(generation);
         let path = disk.path_of(&name);
         let file = disk.open(&name).map_err(|error| match error.kind() {
@@ -211,15 +244,12 @@ impl Log {
         if header.generation != generation {
             return Err(Error::corrupt(path, "it holds the log of another generation"));
         }
-        let log = Self::of(header, name, path, file);
-        log.verify_length()?;
-        Ok(log)
+        Ok(Self::of(header, name, path, file))
     }
 
-    /// Checks that the file is as long as its header says.
-    fn verify_length(&self) -> Result<()> {
-        let length = self.file.len().map_err(|error| Error::io("measure", &self.path, error))?;
-        if length < self.size { Err(self.broken("it is cut short")) } else { Ok(()) }
+    /// Returns the length of the file.
+    fn length(&self) -> Result<u64> {
+        self.file.len().map_err(|error| Error::io("measure", &self.path, error))
     }
 
     /// Reads the header and every batch up to the end, and checks that they verify and that every
@@ -228,34 +258,32 @@ impl Log {
     /// # Errors
     ///
     /// [`Error::Corrupt`] for the first thing that does not verify, and [`Error::Io`].
-    pub(crate) fn verify(&self, uuid: [u8; 16]) -> Result<()> {
+    pub(crate) fn verify(&self) -> Result<()> {
         let mut indexed: HashMap<_, _> =
             self.locations().map(|(_, place)| (place.offset, place.check)).collect();
         // Read after the index, so that every entry in `indexed` lies before this end.
         let end = *self.end.lock();
-        self.verify_length()?;
-        let mut page = [0; PAGE_BYTES];
-        self.read(&mut page, 0)?;
-        let Self { generation, size, key, .. } = *self;
-        if page != (LogHeader { uuid, generation, size, key }).encode() {
-            return Err(self.broken("its header is not the one that it was opened with"));
-        }
+        self.verify_header()?;
         let Some(end) = end else { return Ok(()) };
         let (mut offset, mut sequence) = (PAGE, None);
         while offset < end.offset {
             let batch = self.batch_at(offset)?;
-            let batch = batch.ok_or_else(|| self.batch_is_damaged(offset))?;
+            let is_intact = |batch: &Batch| self.format.is_intact(batch);
+            let batch = batch.filter(is_intact).ok_or_else(|| self.batch_is_damaged(offset))?;
             if sequence.is_some_and(|sequence| batch.head.sequence != sequence + 1) {
                 return Err(self.broken("its batches are not dense"));
             }
             for frame in batch.frames() {
                 let place = Location::of(&frame, offset, batch.head.anchor.at);
+                if !frame.is_whole {
+                    return Err(self.damaged(place, MISMATCH));
+                }
                 if indexed.get(&place.offset) == Some(&place.check) {
                     indexed.remove(&place.offset);
                 }
             }
             sequence = Some(batch.head.sequence);
-            offset += u64::from(batch.head.length).next_multiple_of(PAGE);
+            offset += batch.span();
         }
         if (offset, sequence) != (end.offset, Some(end.sequence)) {
             return Err(self.broken("its last batch is not the one that was written last"));
@@ -263,63 +291,22 @@ impl Log {
         if indexed.is_empty() { Ok(()) } else { Err(self.broken("an indexed entry is missing")) }
     }
 
-    /// Reads the batch at `offset`, or `None` if none verifies there.
+    /// Checks that the file has the header that it was opened with, and is as long as it was.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file cannot be read.
-    pub(crate) fn batch_at(&self, offset: u64) -> Result<Option<Batch>> {
-        let Some(room) = self.size.checked_sub(offset) else { return Ok(None) };
-        if room < BatchHead::LEN as u64 {
-            return Ok(None);
+    /// [`Error::Corrupt`] if not, and [`Error::Io`].
+    pub(crate) fn verify_header(&self) -> Result<()> {
+        if self.length()? < self.size {
+            return Err(self.broken("it is cut short"));
         }
-        let mut head = [0; BatchHead::LEN];
-        self.read(&mut head, offset)?;
-        let Some(head) = BatchHead::decode(&head, &self.key) else { return Ok(None) };
-        if u64::from(head.length) > room {
-            return Ok(None);
+        let mut page = [0; PAGE_BYTES];
+        self.read(&mut page, 0)?;
+        if page == self.header.encode() {
+            Ok(())
+        } else {
+            Err(self.broken("its header is not the one that it was opened with"))
         }
-        let mut bytes = vec![0; head.length as usize];
-        self.read(&mut bytes, offset)?;
-        Ok(Batch::decode(head, bytes))
-    }
-
-    /// Returns true if any batch verifies anywhere in this log.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if the file cannot be read.
-    pub(crate) fn is_started(&self) -> Result<bool> {
-        self.scan(PAGE, |offset| Ok(self.batch_at(offset)?.is_some()))
-    }
-
-    /// Returns true if the head of any batch verifies at `offset` or behind it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if the file cannot be read.
-    pub(crate) fn has_batch_from(&self, offset: u64) -> Result<bool> {
-        self.scan(offset, |_| Ok(true))
-    }
-
-    /// Calls `accept` with the offset of each page from `offset` on that begins with the head of a
-    /// batch, until it accepts one. Returns whether it did.
-    fn scan(&self, offset: u64, mut accept: impl FnMut(u64) -> Result<bool>) -> Result<bool> {
-        let mut chunk = Vec::new();
-        let mut start = offset;
-        while start < self.size {
-            chunk.resize(usize::try_from(SCAN_BYTES.min(self.size - start)).unwrap_or(0), 0);
-            self.read(&mut chunk, start)?;
-            let pages = chunk.chunks(PAGE_BYTES).zip((start..).step_by(PAGE_BYTES));
-            for (page, offset) in pages {
-                let head = page.first_chunk().and_then(|head| BatchHead::decode(head, &self.key));
-                if head.is_some() && accept(offset)? {
-                    return Ok(true);
-                }
-            }
-            start += chunk.len() as u64;
-        }
-        Ok(false)
     }
 
     /// Returns the latest record or forget of an address in this log.
@@ -348,11 +335,29 @@ impl Log {
     pub(crate) fn read_entry(&self, location: Location) -> Result<Bytes> {
         let mut bytes = vec![0; location.length as usize];
         self.read(&mut bytes, location.offset)?;
-        if check_of(&entry::digest(&bytes)) == location.check {
+        if check_of(&self.format.digest(&bytes)) == location.check {
             Ok(bytes.into())
         } else {
-            Err(self.damaged(location, Malformed("entry does not match its digest")))
+            Err(self.damaged(location, MISMATCH))
         }
+    }
+
+    /// Returns true if the log has the format that is written.
+    pub(crate) fn is_current(&self) -> bool {
+        self.header.entries.is_some()
+    }
+
+    /// Returns this log without its index, to be kept for the records in it.
+    pub(crate) fn values(&self, end: End) -> Self {
+        let (name, path) = (self.name.clone(), self.path.clone());
+        Self::of(self.header, name, path, Arc::clone(&self.file)).into_values(end)
+    }
+
+    /// A log that takes no more batches: what lies behind its end may be cut off.
+    fn into_values(mut self, end: End) -> Self {
+        self.size = end.offset;
+        self.set_end(end);
+        self
     }
 
     /// Records that everything before this end is durable.

@@ -191,7 +191,7 @@ impl Reaper {
             engine.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
             observe::sealed(sealed);
             let done = self.frozen.drain(..sealed);
-            self.retired.extend(done.map(|frozen| Retired::Log(frozen.log)));
+            self.retired.extend(engine.ledger.retire(done));
             self.prepare()?;
         }
     }

@@ -1,5 +1,8 @@
 //! One sealed segment: the records of one period of time, in a redb file that is written once.
 //!
+//! A smaller record is in its row. A larger one stays in a log, which is kept for the sake of the
+//! segment, and its row has the place.
+//!
 //! redb does not verify what it reads, and a flipped bit can hide a key. Each row therefore names
 //! its successor and carries a checksum over its own key, its successor and its value. A lookup
 //! takes the last row at or below the key.
@@ -11,33 +14,45 @@
 //! - redb may panic on damage, so its calls run under `catch_unwind`.
 //! - A file has its `.redb` name only once it is durable and verified.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{ReadOnlyTable, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition};
 use xorf::{BinaryFuse16, Filter};
 
 use crate::clock::Moment;
-use crate::codec;
+use crate::codec::Malformed;
+use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile};
-use crate::engine::entry::{self, Found};
+use crate::engine::entry::{Found, Parts};
+use crate::engine::log::{Location, Log};
 use crate::error::{Error, Result};
 use crate::key::Address;
 
+mod binding;
 mod build;
+mod damaged;
 mod database;
 mod file;
 mod filter;
+mod format_1;
 mod handles;
 mod meta;
 mod row;
+mod value;
 
-pub(crate) use build::{Sealed, build};
-use database::{FILTER, META, RecordTable, TableKey, failed, guarded, open_database, verify_pages};
+use binding::Binding;
+pub(crate) use build::{Draft, Item, Kept, Sealed, build};
+pub(crate) use damaged::Damaged;
+use database::{
+    DAMAGED, FILTER, META, RecordTable, TableKey, failed, guarded, open_database, verify_pages,
+};
 pub(crate) use handles::Handles;
-pub(crate) use meta::{SegmentMeta, segment_name};
-use row::{Head, Row, RowKey};
+pub(crate) use meta::{SegmentMeta, SegmentMeta1, segment_name};
+use row::{Row, RowKey};
+pub(crate) use value::MAX_INLINE_BYTES;
+use value::{Content, Value};
 
 /// The rows that are verified between two pauses.
 const ROWS_AT_A_TIME: u64 = 4096;
@@ -50,6 +65,11 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
     filter: BinaryFuse16,
+    binding: Binding,
+    /// By their hash.
+    damaged: Vec<Damaged>,
+    /// The log that holds the larger records.
+    pub(crate) values: Option<Arc<Log>>,
 }
 
 impl Segment {
@@ -59,19 +79,22 @@ impl Segment {
     ///
     /// [`Error::Corrupt`] if the file is missing, damaged or not the listed one,
     /// [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`].
-    pub(crate) fn open(disk: &dyn Disk, listed: &SegmentMeta) -> Result<Self> {
-        let name = segment_name(listed.generation);
+    pub(crate) fn open(disk: &dyn Disk, listed: &SegmentMeta, key: DigestKey) -> Result<Self> {
+        let name = segment_name(listed.file);
         let path = disk.path_of(&name);
         let file = disk.open(&name).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
             _ => Error::io("open", &path, error),
         })?;
-        let segment = guarded(&path, || Self::load(name, path.clone(), file, listed.uuid))?;
-        if segment.meta == *listed {
-            Ok(segment)
-        } else {
-            Err(Error::corrupt(path, "it is not the segment that is listed"))
+        let mut segment =
+            guarded(&path, || Self::load(name, path.clone(), file, listed.uuid, key))?;
+        if segment.meta != *listed {
+            return Err(Error::corrupt(path, "it is not the segment that is listed"));
         }
+        if let Some(end) = listed.values {
+            segment.values = Some(Arc::new(Log::open_values(disk, end, listed.uuid)?));
+        }
+        Ok(segment)
     }
 
     /// Checks that an unlisted segment is this store's.
@@ -79,19 +102,30 @@ impl Segment {
     /// # Errors
     ///
     /// [`Error::Foreign`] if it is another store's, and those of [`Segment::open`].
-    pub(crate) fn expect_ours(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<()> {
-        let name = segment_name(generation);
+    pub(crate) fn expect_ours(
+        disk: &dyn Disk,
+        number: u64,
+        uuid: [u8; 16],
+        key: DigestKey,
+    ) -> Result<()> {
+        let name = segment_name(number);
         let path = disk.path_of(&name);
         let file = disk.open(&name).map_err(|error| Error::io("open", &path, error))?;
-        guarded(&path, || Self::load(name, path.clone(), file, uuid).map(drop))
+        guarded(&path, || Self::load(name, path.clone(), file, uuid, key).map(drop))
     }
 
-    /// Reads the meta row and the filter, and verifies both.
+    /// Reads the meta row, the filter and the list of damaged addresses, and verifies all three.
     ///
     /// # Errors
     ///
     /// Those of [`Segment::open`]. redb may panic here, so callers run it under [`guarded`].
-    fn load(name: String, path: PathBuf, file: Arc<dyn DiskFile>, uuid: [u8; 16]) -> Result<Self> {
+    fn load(
+        name: String,
+        path: PathBuf,
+        file: Arc<dyn DiskFile>,
+        uuid: [u8; 16],
+        key: DigestKey,
+    ) -> Result<Self> {
         let database = open_database(&path, &file)?;
         let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
         let meta = {
@@ -103,19 +137,30 @@ impl Segment {
         if meta.uuid != uuid {
             return Err(Error::foreign(path, "it has another store's uuid"));
         }
-        let table = transaction.open_table(FILTER).map_err(|error| failed(&path, error))?;
-        let mut bytes = Vec::new();
-        for part in table.range::<u32>(..).map_err(|error| failed(&path, error))? {
-            bytes.extend_from_slice(part.map_err(|error| failed(&path, error))?.1.value());
-        }
-        let filter = filter::decode(&bytes, &meta)
+        let binding = Binding::new(&meta, key);
+        let bytes = read_parts(&path, &transaction, FILTER)?;
+        let digest = if meta.format == 1 { 32 } else { 16 };
+        let filter = filter::decode(&bytes, &binding, digest)
             .ok_or_else(|| Error::corrupt(&path, "its filter is damaged"))?;
-        Ok(Self { meta, name, file, path, filter })
+        let damaged = if meta.damaged > 0 {
+            let bytes = read_parts(&path, &transaction, DAMAGED)?;
+            damaged::decode(&bytes, meta.damaged, &binding)
+                .ok_or_else(|| Error::corrupt(&path, "its list of damaged keys is damaged"))?
+        } else {
+            Vec::new()
+        };
+        Ok(Self { meta, name, file, path, filter, binding, damaged, values: None })
+    }
+
+    /// Returns the segment with the log that holds its larger records.
+    pub(crate) fn with_values(mut self, values: Option<Arc<Log>>) -> Self {
+        self.values = values;
+        self
     }
 
     /// Returns true if the address may be in this segment; `false` is certain.
     pub(crate) fn may_hold(&self, address: &Address) -> bool {
-        self.filter.contains(&filter::bits(address))
+        self.filter.contains(&filter::bits(address.hash))
     }
 
     /// Returns the bytes of memory that the filter takes.
@@ -128,14 +173,17 @@ impl Segment {
         Moment(self.meta.latest_expiry)
     }
 
-    /// Returns the record or forget of an address, or `None` if there is proof that it has none.
+    /// Returns the latest entry of an address, or `None` if there is proof that it has none.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] if the rows prove neither, and [`Error::Io`] if they cannot be read.
     pub(crate) fn find(&self, handles: &Handles, address: &Address) -> Result<Option<Found>> {
+        if let Ok(at) = self.damaged.binary_search_by_key(&address.hash, |damaged| damaged.hash) {
+            return Ok(Some(Found::Damaged { until: self.damaged[at].expires }));
+        }
         let found = guarded(&self.path, || {
-            let handle = handles.get(self.meta.generation, &self.path, &self.file)?;
+            let handle = handles.get(self.meta.file, &self.path, &self.file)?;
             let Some((at, payload)) = self.payload(&handle.table, address)? else {
                 return Ok(None);
             };
@@ -145,13 +193,12 @@ impl Segment {
         });
         if found.is_err() {
             // A redb database refuses all reads after one has failed; the next lookup reopens it.
-            handles.forget(self.meta.generation);
+            handles.forget(self.meta.file);
         }
         found
     }
 
-    /// Returns the payload of an address, joined from its parts, or `None` if there is proof that
-    /// it has none.
+    /// Returns the payload of an address, or `None` if there is proof that it has none.
     fn payload(
         &self,
         table: &ReadOnlyTable<TableKey, &'static [u8]>,
@@ -170,29 +217,36 @@ impl Segment {
             let between = row.key.cmp(&wanted).is_lt() && row.successor.cmp_key(&wanted).is_gt();
             return if between { Ok(None) } else { Err(self.damaged("a row is missing")) };
         }
-        let head = Head::decode(row.value).ok_or_else(|| self.damaged("a row has no head"))?;
-        let Some(digest) = head.digest else {
-            return Ok(Some((head.at, Bytes::copy_from_slice(head.part))));
-        };
-        let mut payload = Vec::with_capacity(head.total.min(codec::MAX_ENTRY_BYTES));
-        payload.extend_from_slice(head.part);
-        let mut expected = row.key.next_part();
-        let mut complete = !expected.is_some_and(|next| row.successor.is(&next));
-        let (first, last) = (RowKey::of(address, 1), RowKey::of(address, u16::MAX));
-        for part in table.range(first.as_redb()..=last.as_redb()).map_err(storage)? {
-            let (key, value) = part.map_err(storage)?;
-            let row = self.row(key.value(), value.value())?;
-            if complete || Some(row.key.part) != expected.map(|next| next.part) {
-                return Err(self.damaged("a part is missing"));
-            }
-            payload.extend_from_slice(row.value);
-            expected = RowKey::of(address, row.key.part).next_part();
-            complete = !expected.is_some_and(|next| row.successor.is(&next));
+        if self.meta.format == 1 {
+            return self.payload_1(table, address, &row).map(Some);
         }
-        if complete && payload.len() == head.total && entry::digest(&payload) == digest {
-            Ok(Some((head.at, payload.into())))
-        } else {
-            Err(self.damaged("the parts of a value do not match its digest"))
+        let Value { at, content, .. } = self.value(&row)?;
+        let payload = match content {
+            Content::Inline(payload) => Bytes::copy_from_slice(payload),
+            Content::InLog { location, .. } => {
+                self.payload_in_log(location, |parts| parts.is_at(address))?
+            }
+        };
+        Ok(Some((at, payload)))
+    }
+
+    /// Decodes the value of a row of an address.
+    fn value<'a>(&self, row: &Row<'a>) -> Result<Value<'a>> {
+        Value::decode(row.value).ok_or_else(|| self.damaged("a row has no value"))
+    }
+
+    /// Reads the payload of an entry in the segment's log, if it is the expected one.
+    fn payload_in_log(
+        &self,
+        location: Location,
+        is_expected: impl FnOnce(&Parts<'_>) -> bool,
+    ) -> Result<Bytes> {
+        let log = self.values.as_ref().ok_or_else(|| self.damaged("it has no log of values"))?;
+        let bytes = log.read_entry(location)?;
+        match Parts::of(&bytes) {
+            Ok(parts) if is_expected(&parts) => Ok(bytes.slice_ref(parts.payload)),
+            Ok(_) => Err(log.damaged(location, Malformed("entry is under another address"))),
+            Err(error) => Err(log.damaged(location, error)),
         }
     }
 
@@ -201,24 +255,33 @@ impl Segment {
     /// # Errors
     ///
     /// [`Error::Corrupt`] for the first thing that does not verify, and [`Error::Io`].
-    pub(crate) fn verify(&self) -> Result<()> {
+    pub(crate) fn verify(&self, key: DigestKey) -> Result<()> {
         let (path, file) = (&self.path, &self.file);
-        let load = || Self::load(self.name.clone(), path.clone(), Arc::clone(file), self.meta.uuid);
+        let load =
+            || Self::load(self.name.clone(), path.clone(), Arc::clone(file), self.meta.uuid, key);
         if guarded(path, load)?.meta != self.meta {
             return Err(self.damaged("it is not the segment that was opened"));
         }
         guarded(path, || verify_pages(path, file))?;
-        self.verify_rows(|| Ok(()))
+        if let Some(values) = &self.values {
+            values.verify()?;
+        }
+        self.verify_rows(true, || Ok(()))?;
+        match self.damaged.len() {
+            0 => Ok(()),
+            1 => Err(self.damaged("it holds 1 key whose record is damaged")),
+            count => Err(self.damaged(&format!("it holds {count} keys whose records are damaged"))),
+        }
     }
 
-    /// Reads every row in order, and checks that no row is missing. `pace` runs in between, and may
-    /// stop the work.
+    /// Reads every row in order, and checks that no row is missing. The records in the segment's log
+    /// are read too if `with_log` says so. `pace` runs in between, and may stop the work.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] for the first row that does not verify or does not follow, and
     /// [`Error::Io`].
-    fn verify_rows(&self, mut pace: impl FnMut() -> Result<()>) -> Result<()> {
+    fn verify_rows(&self, with_log: bool, mut pace: impl FnMut() -> Result<()>) -> Result<()> {
         guarded(&self.path, || {
             let handle = RecordTable::open(&self.path, &self.file)?;
             let storage = |error| failed(&self.path, error);
@@ -231,6 +294,9 @@ impl Segment {
                     return Err(self.damaged("a row is missing"));
                 }
                 records += u64::from(row.key.part == 0 && row.key != RowKey::SENTINEL);
+                if with_log && self.meta.format > 1 && row.key != RowKey::SENTINEL {
+                    self.verify_value(&row)?;
+                }
                 if records % ROWS_AT_A_TIME == 0 {
                     pace()?;
                 }
@@ -244,6 +310,16 @@ impl Segment {
         })
     }
 
+    /// Checks that a row has a value, and that the record in the segment's log is whole.
+    fn verify_value(&self, row: &Row<'_>) -> Result<()> {
+        match self.value(row)?.content {
+            Content::Inline(_) => Ok(()),
+            Content::InLog { location, .. } => {
+                self.payload_in_log(location, |parts| row.key.is_of(parts)).map(drop)
+            }
+        }
+    }
+
     /// Verifies a row that was read.
     ///
     /// # Errors
@@ -251,13 +327,28 @@ impl Segment {
     /// [`Error::Corrupt`] if it does not match its checksum.
     fn row<'a>(&self, key: (&'a [u8; 32], &'a [u8], u16), value: &'a [u8]) -> Result<Row<'a>> {
         RowKey::from_redb(key)
-            .and_then(|key| Row::decode(&self.meta, key, value))
+            .and_then(|key| Row::decode(&self.binding, key, value))
             .ok_or_else(|| self.damaged("a row does not match its checksum"))
     }
 
-    fn damaged(&self, reason: &str) -> Error {
+    /// The error for a part that does not verify.
+    pub(crate) fn damaged(&self, reason: &str) -> Error {
         Error::corrupt(&self.path, reason)
     }
+}
+
+/// Reads bytes that are stored in parts.
+fn read_parts(
+    path: &Path,
+    transaction: &ReadTransaction,
+    table: TableDefinition<'static, u32, &'static [u8]>,
+) -> Result<Vec<u8>> {
+    let table = transaction.open_table(table).map_err(|error| failed(path, error))?;
+    let mut bytes = Vec::new();
+    for part in table.range::<u32>(..).map_err(|error| failed(path, error))? {
+        bytes.extend_from_slice(part.map_err(|error| failed(path, error))?.1.value());
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -165,8 +165,9 @@ impl Writer {
     /// Rotates if the batch does not fit. Where no next log is prepared, leaves out as many
     /// response bodies as it takes for the batch to fit.
     fn make_room(&mut self) -> Result<(), Trouble> {
-        let entries = self.pending.iter().map(|pending| Frame::HEAD + pending.encoded.bytes.len());
-        let mut bytes = (BatchBuilder::HEAD + entries.sum::<usize>()) as u64;
+        let entries =
+            self.pending.iter().map(|pending| Frame::OVERHEAD + pending.encoded.bytes.len());
+        let mut bytes = (BatchBuilder::OVERHEAD + entries.sum::<usize>()) as u64;
         if bytes > self.tail.room() {
             self.rotate()?;
         }
@@ -181,7 +182,7 @@ impl Writer {
                 if bytes <= room {
                     break;
                 }
-                let left_out = pending.leave_body_out() as u64;
+                let left_out = pending.leave_body_out(&ledger.digests) as u64;
                 bytes -= left_out;
                 counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
             }
@@ -220,7 +221,7 @@ impl Writer {
         let counters = &self.engine.counters;
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.entries.fetch_add(places.len() as u64, Ordering::Relaxed);
-        counters.bytes.fetch_add(self.batch.len(), Ordering::Relaxed);
+        counters.bytes.fetch_add(self.tail.end - offset, Ordering::Relaxed);
 
         let items = self.pending.drain(..).zip(places).map(|(pending, place)| {
             let location = pending.location(offset + place, anchor.at);

@@ -1,14 +1,18 @@
 //! A segment whose file is not what was sealed: what it says then.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::Response;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, SimulatedClock, Timeline};
+use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, MemoryDisk, read_all};
 use crate::engine::entry::{Encoded, Entry, Found, Parts};
-use crate::engine::segment::{self, Handles, Sealed, Segment, SegmentMeta};
+use crate::engine::log::{BatchBuilder, Identity, Location, Log, Tail, check_of};
+use crate::engine::segment::{
+    self, Draft, Handles, Item, Kept, MAX_INLINE_BYTES, Sealed, Segment, SegmentMeta,
+};
 use crate::error::{Error, Result};
 use crate::key::{Address, Scope};
 use crate::record::Record;
@@ -16,6 +20,7 @@ use crate::record::Record;
 use super::{DAY, encode, replace};
 
 const UUID: [u8; 16] = [7; 16];
+const KEY: DigestKey = DigestKey::from_bytes([8; 32]);
 const RECORDS: usize = 20;
 const PAGE: usize = 4096;
 
@@ -56,6 +61,8 @@ struct Sample {
     meta: SegmentMeta,
     name: String,
     image: Vec<u8>,
+    /// The log that holds the larger records, which stays whole.
+    log: (String, Vec<u8>),
     stored: Vec<(Address, Response<Bytes>)>,
     forgotten: Address,
     absent: Vec<Address>,
@@ -74,32 +81,35 @@ impl Sample {
         let forgotten = address("key-99");
         let mut encoded: Vec<_> = stored
             .iter()
-            .map(|(address, response)| (address, encode(address, DAY, response.clone())))
+            .map(|(address, response)| (address, encode(&KEY, address, DAY, response.clone())))
             .collect();
-        encoded.push((&forgotten, Encoded::new(Some(&forgotten), &Entry::Forget(9_000))));
-        let entries = encoded.iter().map(|(address, encoded)| {
-            let parts = Parts::of(&encoded.bytes).expect("it was encoded");
-            let payload = Bytes::copy_from_slice(parts.payload);
-            let (at, expires) = (Moment(1_000), Moment(9_000));
-            Ok(Sealed { address: Address::clone(address), at, payload, expires })
-        });
+        encoded.push((&forgotten, Encoded::new(&KEY, Some(&forgotten), &Entry::Forget(9_000))));
+        let disk = MemoryDisk::default();
+        let (items, log) = keep(&disk, &encoded);
         let meta = SegmentMeta {
             uuid: UUID,
+            format: SegmentMeta::FORMAT,
+            file: 2,
             first_generation: 1,
             generation: 2,
             first_sequence: 1,
             last_sequence: 9,
             latest_expiry: 0,
             records: 0,
+            damaged: 0,
+            values: Some(log.end()),
         };
-        let disk = MemoryDisk::default();
-        let sealed = segment::build(&disk, meta, entries, || Ok(()));
+        let draft = Draft { meta, key: KEY };
+        let sealed = segment::build(&disk, draft, items.into_iter(), || Ok(()));
         let sealed = sealed.expect("memory takes it").expect("there are records");
-        sealed.verify().expect("it is whole");
+        let sealed = sealed.with_values(Some(Arc::clone(&log.log)));
+        sealed.verify(KEY).expect("it is whole");
         let Segment { meta, name, file, .. } = sealed;
-        let image = read_all(&*file, u64::MAX).expect("memory gives it back");
+        let [image, kept] = [&file, &log.log.file]
+            .map(|file| read_all(&**file, u64::MAX).expect("memory gives it back"));
+        let log = (log.log.name.clone(), kept);
         let absent = ["a", "key-", "key-07a", "key-50", "z"].map(address).into();
-        Self { meta, name, image, stored, forgotten, absent }
+        Self { meta, name, image, log, stored, forgotten, absent }
     }
 
     /// Panics if a file with these bytes gives anything but what was stored, or an error.
@@ -107,7 +117,9 @@ impl Sample {
         let disk = MemoryDisk::default();
         let file = disk.create(&self.name).expect("the directory is empty");
         replace(&*file, image);
-        let Some(segment) = heard(Segment::open(&disk, &self.meta)) else { return };
+        let (name, kept) = &self.log;
+        replace(&*disk.create(name).expect("the name is free"), kept);
+        let Some(segment) = heard(Segment::open(&disk, &self.meta, KEY)) else { return };
         let handles = Handles::default();
         let mut failed = false;
         let mut find = |address| {
@@ -129,16 +141,40 @@ impl Sample {
             let found = find(address);
             assert!(matches!(found, None | Some(None)), "{:?} became {found:?}", address.key);
         }
-        let verified = heard(segment.verify());
+        let verified = heard(segment.verify(KEY));
         assert!(verified.is_none() || !failed, "verify missed what a request did not");
     }
+}
+
+/// Puts the larger of these entries into a log, and all of them on their way into a segment.
+fn keep(disk: &MemoryDisk, encoded: &[(&Address, Encoded)]) -> (Vec<Result<Item>>, Tail) {
+    let log = Log::create(disk, 1, Identity { uuid: UUID, entries: KEY }, 1 << 20);
+    let mut tail = Tail::new(Arc::new(log.expect("memory takes it")), 0);
+    let mut batch = BatchBuilder::new();
+    let mut item = |address: &Address, encoded: &Encoded| {
+        let payload = Parts::of(&encoded.bytes).expect("it was encoded").payload;
+        let (at, expires) = (Moment(1_000), Moment(9_000));
+        let kept = if payload.len() <= MAX_INLINE_BYTES {
+            Kept::Inline(Bytes::copy_from_slice(payload))
+        } else {
+            let offset = PAGE as u64 + batch.push(encoded);
+            let length = u32::try_from(encoded.bytes.len()).expect("it is small");
+            let location = Location { offset, length, check: check_of(&encoded.digest), at };
+            Kept::InLog { location, status: 200, bare: Bytes::new() }
+        };
+        Ok(Item::Sealed(Sealed { address: address.clone(), at, kept, expires }))
+    };
+    let items = encoded.iter().map(|(address, encoded)| item(address, encoded)).collect();
+    let anchor = Timeline::start(Arc::new(SimulatedClock::new())).anchor();
+    tail.append(&mut batch, anchor).expect("memory takes it");
+    (items, tail)
 }
 
 fn address(key: &str) -> Address {
     Address::new(&UUID, Scope::new("fuzz"), key.parse().expect("it is one"))
 }
 
-/// Every eighth takes several rows.
+/// Every eighth stays in the log.
 fn body(n: usize) -> Vec<u8> {
     format!("body {n} ").repeat(if n.is_multiple_of(8) { 500 } else { 5 + n }).into_bytes()
 }

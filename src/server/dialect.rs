@@ -178,6 +178,9 @@ pub enum Reason {
     /// The handler ran, and the outcome could not be recorded.
     #[error("the request ran, and its outcome could not be recorded")]
     OutcomeUnknown,
+    /// The key has a record, and that cannot be read: the storage has damaged it.
+    #[error("the record of this key is damaged, so the outcome of its request is unknown")]
+    RecordDamaged,
     /// The client has too many requests in flight. The handler did not run.
     #[error("too many requests with idempotency keys are in flight; retry with the same key")]
     TooManyRequests,
@@ -209,6 +212,7 @@ impl Reason {
             Self::Interrupted { .. } => "idempotency_interrupted",
             Self::ResultUnavailable { .. } => "idempotency_result_unavailable",
             Self::OutcomeUnknown => "idempotency_outcome_unknown",
+            Self::RecordDamaged => "idempotency_record_damaged",
             Self::TooManyRequests => "too_many_requests",
             Self::Unavailable => "idempotency_unavailable",
             Self::HandlerPanicked | Self::Misused(_) => "internal_error",
@@ -231,7 +235,9 @@ impl Reason {
             | Self::ResultUnavailable { .. } => StatusCode::CONFLICT,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::OutcomeUnknown | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::HandlerPanicked | Self::Misused(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::RecordDamaged | Self::HandlerPanicked | Self::Misused(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 
@@ -272,6 +278,7 @@ impl From<&Error> for Reason {
             Error::Ttl { .. } => Self::Misused(
                 "the idempotency layer's `ttl` must be from 1 ms to the store's own `ttl`",
             ),
+            Error::Corrupt { .. } => Self::RecordDamaged,
             _ => Self::Unavailable,
         }
     }

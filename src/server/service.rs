@@ -246,7 +246,7 @@ where
 /// Returns the reason why a key was not granted. What the store suffers from is for the operator.
 fn reason(error: &Error) -> Reason {
     let reason = Reason::from(error);
-    if matches!(reason, Reason::Unavailable) {
+    if matches!(reason, Reason::Unavailable | Reason::RecordDamaged) {
         observe::troubled(error);
     }
     reason

@@ -12,6 +12,7 @@ use refrain::{Outcome, Store};
 
 use crate::kit::*;
 
+mod contained;
 mod flips;
 mod formats;
 mod splices;
@@ -50,7 +51,8 @@ impl Victim {
         let store = victim.home.open();
         victim.put(&store, 10);
         assert_eq!(victim.home.files(".redb").len(), 2, "the victim has segments");
-        assert_eq!(victim.home.files(".log").len(), 3, "two logs with records, and one prepared");
+        assert_eq!(victim.chain().len(), 3, "two logs with records, and one prepared");
+        assert_eq!(victim.values().len(), 2, "each segment has a log with larger records");
         (victim, store)
     }
 
@@ -61,6 +63,16 @@ impl Victim {
             execute(store, &operation(&name)).complete(&response(&body)).wait().unwrap();
             self.names.push(name);
         }
+    }
+
+    /// The logs that acknowledge, oldest first.
+    fn chain(&self) -> Vec<PathBuf> {
+        self.home.files(".log").into_iter().filter(|log| !holds_values(log)).collect()
+    }
+
+    /// The logs that are kept for the records in them.
+    fn values(&self) -> Vec<PathBuf> {
+        self.home.files(".log").into_iter().filter(|log| holds_values(log)).collect()
     }
 
     fn copy(&self) -> tempfile::TempDir {
@@ -137,6 +149,12 @@ fn flip(file: &Path, at: usize) {
     fs::write(file, bytes).unwrap();
 }
 
+/// A log of the chain begins with an entry that has no address, and so its hash is zero.
+fn holds_values(log: &Path) -> bool {
+    let first = &fs::read(log).unwrap()[4096..];
+    first.starts_with(b"btc2") && first[92 + 4..92 + 20] != [0; 16]
+}
+
 /// The length of a file up to its last byte that is not zero.
 fn used(file: &Path) -> usize {
     let bytes = fs::read(file).unwrap();
@@ -150,7 +168,7 @@ fn name_of(path: &Path) -> PathBuf {
 #[test]
 fn p5_a_damaged_last_batch_is_a_torn_write_and_loses_nothing_else() {
     let victim = Victim::new();
-    let newest = victim.home.files(".log")[1].clone();
+    let newest = victim.chain()[1].clone();
     let last = (used(&newest) - 1) / 4096 * 4096;
     let copy = victim.copy();
     flip(&copy.path().join(name_of(&newest)), last + 200);

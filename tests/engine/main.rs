@@ -5,6 +5,7 @@
 mod claims;
 mod damage;
 mod expiry;
+mod formats;
 mod kit;
 mod limits;
 mod opening;

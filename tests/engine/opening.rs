@@ -155,15 +155,16 @@ fn p13_other_peoples_files_in_a_store_are_left_alone() {
 
 #[test]
 fn p13_files_of_a_newer_format_are_refused() {
-    for ending in ["LOCK", "MANIFEST", ".log"] {
+    for (ending, latest) in [("LOCK", 1), ("MANIFEST", 2), (".log", 2)] {
         let home = Home::new();
         drop(home.open());
         let file = home.files(ending).remove(0);
         let mut bytes = fs::read(&file).unwrap();
-        bytes[8] = 2;
+        bytes[8] = latest + 1;
         fs::write(&file, bytes).unwrap();
         match refused(&home) {
-            Error::Newer { found: 2, supported: 1, file: named, .. } => {
+            Error::Newer { found, supported, file: named, .. } => {
+                assert_eq!((found, supported), (u32::from(latest) + 1, latest.into()));
                 assert_eq!(named.file_name(), file.file_name());
             }
             other => panic!("{ending}: {other:?}"),

@@ -13,7 +13,7 @@ use crate::clock::Moment;
 use crate::codec::Malformed;
 use crate::engine::disk::Disk;
 use crate::engine::entry::{self, End, Entry, Parts};
-use crate::engine::log::{Batch, Change, Frozen, Location, Log, PAGE};
+use crate::engine::log::{Batch, Change, Frame, Frozen, Location, Log, PAGE};
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::sync::thread;
@@ -110,18 +110,32 @@ enum ClaimChange {
 /// # Errors
 ///
 /// [`Error::Corrupt`] if the log does not begin with a start entry.
-fn start_of(log: &Log) -> Result<Option<End>> {
-    let start = log.batch_at(PAGE)?.as_ref().and_then(start_of_batch);
+pub(super) fn start_of(log: &Log) -> Result<Option<End>> {
+    let first = first_batch(log)?;
+    let start = first.as_ref().and_then(|batch| batch.frames().find_map(|frame| start_in(&frame)));
     start.ok_or_else(|| log.broken("it does not begin with a start entry"))
 }
 
-/// Returns the content of the start entry, if the batch begins with one.
-pub(super) fn start_of_batch(batch: &Batch) -> Option<Option<End>> {
-    let frame = batch.frames().next()?;
+/// Reads a log's first batch, or what is left of it.
+fn first_batch(log: &Log) -> Result<Option<Batch>> {
+    match log.batch_at(PAGE) {
+        Ok(Some(batch)) => Ok(Some(batch)),
+        Ok(None) | Err(Error::Io { .. }) => log.remains_at(PAGE, None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the content of a start entry, if the frame is one's.
+fn start_in(frame: &Frame<'_>) -> Option<Option<End>> {
     match entry::decode(Parts::of(frame.bytes).ok()?.payload).ok()? {
-        Entry::Start(start) => Some(start),
+        Entry::Start(start) if frame.is_whole => Some(start),
         _ => None,
     }
+}
+
+/// Returns true if the frame is a start entry's, damaged or not.
+pub(super) fn is_start(frame: &Frame<'_>) -> bool {
+    frame.hash == Some(0) || start_in(frame).is_some()
 }
 
 /// A log, its predecessor's end, and its own end if a successor names it.
@@ -150,8 +164,8 @@ fn walk_all(jobs: Vec<Job>, uuid: [u8; 16]) -> Result<Vec<Walked>> {
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`] if the batches have a gap, if the log does not end at `until`, or if a batch
-/// behind the end verifies; and [`Error::Io`].
+/// [`Error::Corrupt`] if the batches have a gap, if the log does not end at `until`, or if too little
+/// is left of a batch; and [`Error::Io`].
 fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -> Result<Walked> {
     let mut sequence = start.map_or(0, |start| start.sequence);
     let mut offset = PAGE;
@@ -161,12 +175,12 @@ fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -
         if until.is_some_and(|end| offset >= end.offset) {
             break;
         }
-        let Some(batch) = log.batch_at(offset)? else { break };
+        let Some(batch) = batch_of(&log, offset, sequence + 1, until.is_some())? else { break };
         if batch.head.sequence != sequence + 1 {
             return Err(log.broken("its batches are not dense"));
         }
         sequence += 1;
-        let length = u64::from(batch.head.length).next_multiple_of(PAGE);
+        let length = batch.span();
         if let Some((at, batch)) = last.replace((offset, batch)) {
             enter(&log, at, &batch, &mut claims, uuid)?;
         }
@@ -183,9 +197,6 @@ fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -
         log.set_end(end);
         return Ok(Walked { log, start, claims, end, last: None, ends: HashSet::new() });
     }
-    if log.has_batch_from(offset + PAGE)? {
-        return Err(log.batch_is_damaged(offset));
-    }
     let Some((at, batch)) = last else { return Err(log.broken("it holds no batch")) };
     // The last batch is the new log's, and this log ends before it.
     let ends =
@@ -193,6 +204,33 @@ fn walk(log: Arc<Log>, start: Option<End>, until: Option<End>, uuid: [u8; 16]) -
     let end = End { generation: log.generation, offset: at, sequence: sequence - 1 };
     log.set_end(end);
     Ok(Walked { log, start, claims, end, last: Some(batch), ends })
+}
+
+/// Reads the batch at `offset`, whole or damaged; `None` if none verifies there, or if it may be a
+/// torn write. Where other batches follow, a batch was acknowledged: what does not verify in it is
+/// damage, and costs the keys that it belongs to.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] if others follow and too little is left of it to tell which keys it had, and
+/// [`Error::Io`].
+fn batch_of(log: &Log, offset: u64, sequence: u64, is_followed: bool) -> Result<Option<Batch>> {
+    let found = match log.batch_at(offset) {
+        Ok(Some(batch)) if batch.is_whole() => return Ok(Some(batch)),
+        Err(error) if !matches!(error, Error::Io { .. }) => return Err(error),
+        found => found,
+    };
+    let behind = match &found {
+        Ok(Some(batch)) => offset + batch.span(),
+        _ => offset + PAGE,
+    };
+    if !is_followed && !log.has_batch_from(behind)? {
+        return found.map(|_| None);
+    }
+    match log.remains_at(offset, Some(sequence))? {
+        Some(batch) => Ok(Some(batch)),
+        None => Err(log.batch_is_damaged(offset)),
+    }
 }
 
 /// Enters a batch into its log's index, and appends its changes to claims to `claims`.
@@ -223,6 +261,12 @@ fn read_batch(
     let mut changes = Vec::new();
     for frame in batch.frames() {
         let location = Location::of(&frame, offset, batch.head.anchor.at);
+        if !frame.is_whole {
+            // The index leads to it, so that its key is damaged and not absent.
+            let hash = frame.hash.filter(|_| !is_start(&frame));
+            changes.extend(hash.map(|hash| Change { hash, location, hides_until: None }));
+            continue;
+        }
         let mut read = || -> Result<(), Malformed> {
             let parts = Parts::of(frame.bytes)?;
             let what = match entry::decode(parts.payload)? {

@@ -15,12 +15,17 @@ use crate::address_map::AddressMap;
 use crate::backend::Past;
 use crate::clock::{Moment, millis};
 use crate::codec::{Malformed, request_id};
-use crate::engine::entry::{Claim, Encoded, Entry};
+use crate::engine::digest::DigestKey;
+use crate::engine::entry::{Claim, Encoded, Entry, MAX_BARE_ENTRY_BYTES};
 use crate::engine::log::{PAGE, PAGE_BYTES};
 use crate::engine::settings::Settings;
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, Fingerprint, RequestId, Scope};
 use crate::sync::atomic::{AtomicUsize, Ordering};
+
+/// The bytes that are spared for a claim or a checkpoint besides its data: its address and its frame,
+/// and a page, because it may be a batch of its own.
+const SPARE_BYTES: usize = PAGE_BYTES + MAX_BARE_ENTRY_BYTES;
 
 /// A durable claim without a verdict.
 #[derive(Debug, Clone)]
@@ -72,7 +77,7 @@ impl OpenClaim {
     }
 
     /// Returns the entries that carry the claim into another log: the claim, then its checkpoints.
-    pub(crate) fn encode(&self, address: &Address) -> Vec<Encoded> {
+    pub(crate) fn encode(&self, digests: &DigestKey, address: &Address) -> Vec<Encoded> {
         let claim = Entry::Claim(Claim {
             fingerprint: *self.fingerprint.as_bytes(),
             request_id: self.request_id.as_str(),
@@ -84,7 +89,7 @@ impl OpenClaim {
         let checkpoints = self.checkpoints.iter().map(|data| Entry::Checkpoint(data));
         std::iter::once(claim)
             .chain(checkpoints)
-            .map(|entry| Encoded::new(Some(address), &entry))
+            .map(|entry| Encoded::new(digests, Some(address), &entry))
             .collect()
     }
 
@@ -321,7 +326,10 @@ impl Claims {
 
 /// Returns the bytes that a log needs to carry these claims and to take verdicts on them.
 pub(super) fn needed_for<'a>(claims: impl Iterator<Item = (&'a Address, &'a OpenClaim)>) -> u64 {
-    let entries = claims.flat_map(|(address, claim)| claim.encode(address));
-    let carried: usize = entries.map(|encoded| encoded.bytes.len() + PAGE_BYTES).sum();
+    let sizes = claims.map(|(_, claim)| {
+        let checkpoints = claim.checkpoints.iter().map(|data| data.len() + SPARE_BYTES);
+        SPARE_BYTES + checkpoints.sum::<usize>()
+    });
+    let carried: usize = sizes.sum();
     4 * carried as u64 + 16 * PAGE
 }

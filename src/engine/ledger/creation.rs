@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use crate::clock::Timeline;
+use crate::clock::{Timeline, millis};
+use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, remove_leftover};
-use crate::engine::entry::{Encoded, Entry};
-use crate::engine::log::{BatchBuilder, Log, PAGE, Tail, log_name};
+use crate::engine::log::{BatchBuilder, Identity, Log, PAGE, Tail, log_name};
 use crate::engine::settings::Settings;
 use crate::error::{Error, Result};
 
 use super::manifest::{MANIFEST, Manifest};
 use super::names::Names;
+use super::start;
 
 /// The generation of a new store's first log.
 pub(super) const FIRST: u64 = 1;
@@ -62,14 +63,18 @@ pub(super) fn create(
     remove_leftover(disk, &name)
         .map_err(|error| Error::io("remove", disk.path_of(&name), error))?;
     names.remove_temporaries(disk);
-    let log = Arc::new(Log::create(disk, FIRST, uuid, FIRST_LOG_BYTES)?);
+    let digests = DigestKey::random();
+    let identity = Identity { uuid, entries: digests };
+    let log = Arc::new(Log::create(disk, FIRST, identity, FIRST_LOG_BYTES)?);
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     let mut batch = BatchBuilder::new();
-    batch.push(&Encoded::new(None, &Entry::Start(None)));
+    start(&digests, &mut batch, None);
     let anchor = Timeline::start(Arc::clone(&settings.clock)).anchor();
     Tail::new(log, 0).append(&mut batch, anchor)?;
     Ok(Manifest {
         uuid,
+        digests,
+        longest_ttl: millis(settings.ttl),
         next_generation: FIRST + 1,
         sealed: None,
         logs: vec![FIRST],

@@ -14,10 +14,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::clock::Timeline;
+use crate::clock::{Timeline, millis};
 use crate::engine::disk::Disk;
-use crate::engine::entry::{Encoded, End, Entry};
-use crate::engine::log::{Batch, BatchBuilder, Frozen, Log, PAGE, Tail, log_name};
+use crate::engine::entry::{Encoded, End, Parts};
+use crate::engine::log::{Batch, BatchBuilder, Frame, Frozen, Identity, Log, PAGE, Tail, log_name};
 use crate::engine::segment::{Segment, segment_name};
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
@@ -31,7 +31,7 @@ use super::creation::{self, FIRST};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
 use super::names::Names;
 use super::retired::Retired;
-use super::{Ledger, Snapshot};
+use super::{Ledger, Snapshot, start};
 
 /// The smallest log, in bytes, that is created if the disk is too full for one of full size.
 const MIN_LOG_BYTES: u64 = 256 * 1024;
@@ -116,8 +116,9 @@ impl Listed {
     /// removed.
     fn open(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Result<Self> {
         let segments = manifest.segments.iter().rev();
-        let segments: Result<Vec<_>> =
-            segments.map(|meta| Segment::open(disk, meta).map(Arc::new)).collect();
+        let segments: Result<Vec<_>> = segments
+            .map(|meta| Segment::open(disk, meta, manifest.digests).map(Arc::new))
+            .collect();
         let mut logs = BTreeMap::new();
         for generation in &manifest.logs {
             logs.insert(*generation, Arc::new(Log::open(disk, *generation, manifest.uuid)?));
@@ -150,11 +151,12 @@ impl Listed {
         let timeline = Timeline::resume(clock, anchor, settings.trusted_downtime);
 
         names.remove_temporaries(&*disk);
+        manifest.longest_ttl = manifest.longest_ttl.max(millis(settings.ttl));
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let (newest_generation, needed) = (newest.log.generation, needed(&last, &claims));
         let size = settings.log_bytes.max(needed);
         let log = self.list_new_log(&*disk, &mut manifest, newest_generation, size, needed)?;
-        let mut tail = self.take_over(newest, &last, log, manifest.uuid)?;
+        let mut tail = self.take_over(newest, &last, log, manifest.identity())?;
         manifest.logs = self.chain.iter().map(|walked| walked.log.generation).collect();
         manifest.logs.push(tail.log.generation);
         manifest.write(&*disk).map_err(Trouble::into_error)?;
@@ -212,7 +214,8 @@ impl Listed {
     /// Takes out the log that was prepared before the store stopped: it is newer than all started
     /// logs.
     fn take_preallocated(&mut self, newest: u64, needed: u64) -> Option<Arc<Log>> {
-        let is_fit = |log: &Arc<Log>| log.generation > newest && log.size >= needed;
+        let is_fit =
+            |log: &Arc<Log>| log.generation > newest && log.size >= needed && log.is_current();
         let position = self.unused.iter().position(is_fit)?;
         Some(self.unused.swap_remove(position))
     }
@@ -225,12 +228,12 @@ impl Listed {
         newest: Walked,
         last: &Batch,
         log: Arc<Log>,
-        uuid: [u8; 16],
+        store: Identity,
     ) -> Result<Tail> {
         let replaces = last.head.sequence == newest.start.map_or(0, |start| start.sequence) + 1;
         let start = if replaces { newest.start } else { Some(newest.end) };
         let mut tail = Tail::new(log, last.head.sequence - 1);
-        repeat(last, start, &mut tail, uuid)?;
+        repeat(last, start, &mut tail, store)?;
         if replaces {
             self.unused.push(newest.log);
         } else {
@@ -251,7 +254,7 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
         let reason = "it is an older copy: there are files that came after it";
         Err(Error::corrupt(disk.path_of(MANIFEST), reason))
     };
-    for generation in names.logs.iter().filter(|log| !manifest.logs.contains(log)) {
+    for generation in names.logs.iter().filter(|log| !manifest.lists_log(**log)) {
         let log = Log::open(disk, *generation, manifest.uuid)?;
         // Logs are listed before their first batch.
         if *generation >= manifest.next_generation && log.is_started()? {
@@ -259,7 +262,7 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
         }
     }
     for generation in names.segments.iter().filter(|segment| !manifest.lists_segment(**segment)) {
-        Segment::expect_ours(disk, *generation, manifest.uuid)?;
+        Segment::expect_ours(disk, *generation, manifest.uuid, manifest.digests)?;
         if *generation >= manifest.next_generation {
             return is_older();
         }
@@ -273,8 +276,7 @@ impl Ledger {
         let manifest = self.manifest.lock();
         let segments = names.segments.iter().filter(|segment| !manifest.lists_segment(**segment));
         let is_kept = |generation| {
-            manifest.logs.contains(&generation)
-                || unused.iter().any(|log| log.generation == generation)
+            manifest.lists_log(generation) || unused.iter().any(|log| log.generation == generation)
         };
         let logs = names.logs.iter().filter(|generation| !is_kept(**generation));
         for name in segments.map(|g| segment_name(*g)).chain(logs.map(|g| log_name(*g))) {
@@ -291,7 +293,7 @@ impl Ledger {
 ///
 /// The log and its name are durable when this returns, but `MANIFEST` does not list it yet.
 fn create_log(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>> {
-    let log = Log::create(disk, manifest.next_generation, manifest.uuid, size)?;
+    let log = Log::create(disk, manifest.next_generation, manifest.identity(), size)?;
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     manifest.next_generation += 1;
     Ok(Arc::new(log))
@@ -299,21 +301,23 @@ fn create_log(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc
 
 /// The bytes that a new log must have room for: the repeated batch, and the carried claims.
 fn needed(last: &Batch, claims: &[(Address, OpenClaim)]) -> u64 {
+    let entries = last.frames().map(|frame| frame.bytes.len() + Frame::OVERHEAD);
     let claims = needed_for(claims.iter().map(|(address, claim)| (address, claim)));
-    (u64::from(last.head.length) + claims).next_multiple_of(PAGE)
+    (entries.sum::<usize>() as u64 + claims).next_multiple_of(PAGE)
 }
 
-/// Appends the last batch again, under its sequence and with its times, behind a start entry.
-fn repeat(last: &Batch, start: Option<End>, tail: &mut Tail, uuid: [u8; 16]) -> Result<()> {
+/// Appends the last batch again, under its sequence and with its times, behind start entries.
+fn repeat(last: &Batch, follows: Option<End>, tail: &mut Tail, store: Identity) -> Result<()> {
     let mut batch = BatchBuilder::new();
-    batch.push(&Encoded::new(None, &Entry::Start(start)));
-    let is_start = chain::start_of_batch(last).is_some();
-    for frame in last.frames().skip(usize::from(is_start)) {
-        batch.push_bytes(frame.digest, frame.bytes);
+    start(&store.entries, &mut batch, follows);
+    for frame in last.frames().filter(|frame| !chain::is_start(frame)) {
+        let hash = Parts::of(frame.bytes).map_or(0, |parts| parts.hash128(&store.uuid));
+        let (bytes, digest) = (frame.bytes.to_vec(), store.entries.digest(&[frame.bytes]));
+        batch.push(&Encoded { bytes, digest, hash });
     }
     let offset = tail.append(&mut batch, last.head.anchor)?;
-    let repeated = tail.log.batch_at(offset)?;
+    let repeated = tail.log.batch_at(offset)?.filter(Batch::is_whole);
     let repeated = repeated.ok_or_else(|| tail.log.broken("its first batch does not read back"))?;
     // The next batch carries the open claims over.
-    chain::enter(&tail.log, offset, &repeated, &mut Vec::new(), uuid)
+    chain::enter(&tail.log, offset, &repeated, &mut Vec::new(), store.uuid)
 }

@@ -12,6 +12,8 @@ use super::Ledger;
 /// The bytes that are cut off a file at a time before it is removed: freeing a large file at once
 /// stalls the commits beside it.
 const TRUNCATE_BYTES: u64 = 8 * 1024 * 1024;
+/// The share of a log that may lie unused behind its end.
+const SLACK: u64 = 16;
 
 /// A file that is no longer listed, kept for its last readers.
 #[derive(Debug)]
@@ -39,7 +41,8 @@ impl Retired {
 
     /// Returns true if the file can become a new log of `size` bytes.
     pub(super) fn is_recyclable(&self, size: u64) -> bool {
-        matches!(self, Self::Log(log) if log.size == size) && !self.is_read()
+        let has_size = |log: &Log| log.file.len().is_ok_and(|length| length == size);
+        matches!(self, Self::Log(log) if has_size(log)) && !self.is_read()
     }
 
     /// Returns true if the file is a log of which more than half was written.
@@ -80,7 +83,7 @@ impl Ledger {
                 let temporary = format!("{name}.tmp");
                 let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());
                 if renamed.is_ok() {
-                    let shrunk = shrink(&**file, &mut pace);
+                    let shrunk = shrink(&**file, 0, &mut pace);
                     let _ = self.disk.remove(&temporary);
                     shrunk?;
                 }
@@ -91,12 +94,19 @@ impl Ledger {
     }
 }
 
-/// Frees a file's blocks a piece at a time.
-fn shrink(file: &dyn DiskFile, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
+/// Cuts off what lies behind the end of a log that is kept for the records in it, unless it is
+/// little: a log of full size can be recycled.
+pub(super) fn trim(log: &Log, end: u64, mut pace: impl FnMut() -> Result<()>) -> Result<()> {
+    let length = log.file.len().unwrap_or_default();
+    if end < length - length / SLACK { shrink(&*log.file, end, &mut pace) } else { Ok(()) }
+}
+
+/// Frees a file's blocks behind `end`, a piece at a time.
+fn shrink(file: &dyn DiskFile, end: u64, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
     // A file that cannot be cut is left for the caller to remove whole.
     let mut len = file.len().unwrap_or_default();
-    while len > 0 {
-        len = len.saturating_sub(TRUNCATE_BYTES);
+    while len > end {
+        len = len.saturating_sub(TRUNCATE_BYTES).max(end);
         if file.set_len(len).is_err() {
             break;
         }

@@ -4,17 +4,13 @@
 //! - A frozen log leaves the snapshot only once `MANIFEST` lists the segment that took it over.
 //! - A failure that may end leaves the snapshot and `MANIFEST` as they were, to be tried again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::clock::Moment;
-use crate::codec::Malformed;
-use crate::engine::entry::{self, End, Entry, Parts};
-use crate::engine::log::{Addresses, Frozen, Location, Log, PAGE};
-use crate::engine::segment::{self, Sealed, Segment, SegmentMeta};
+use crate::engine::entry::End;
+use crate::engine::log::{Frozen, Log, PAGE};
+use crate::engine::segment::{self, Draft, Segment, SegmentMeta};
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -23,15 +19,16 @@ use crate::sync::atomic::Ordering;
 
 use super::Ledger;
 use super::claims::needed_for;
-use super::retired::Retired;
+use super::latest::{Latest, Reading};
+use super::retired::{Retired, trim};
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
 const MAX_SMALL_LOGS: usize = 3;
 /// Beyond the limit at which new keys are refused, this many more logs may wait before new ones
 /// stop being prepared. Admitted operations still complete in them.
 const MAX_BEHIND: u64 = 2;
-/// The entries whose addresses are read between two pauses.
-const ENTRIES_AT_A_TIME: usize = 8192;
+/// The attempts to seal that may fail because an entry cannot be read. Then it counts as damaged.
+const MAX_FAILED_READS: u32 = 3;
 /// The most bytes that are sealed while a store opens.
 const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -55,8 +52,7 @@ impl Ledger {
         if self.snapshot().logs.len() > self.max_logs {
             return Ok(());
         }
-        let unlisted = self.unlisted.load(Ordering::Acquire);
-        let generation = self.manifest.lock().next_generation.max(unlisted);
+        let generation = self.take_generation();
         // A store that had larger logs may have more claims than a log of this size can carry.
         let carried = needed_for(self.claims.lock().iter());
         let size = self.settings.log_bytes.max(carried.next_multiple_of(PAGE));
@@ -65,22 +61,21 @@ impl Ledger {
             Some(Retired::Log(old)) => {
                 let zeroed = self.settings.zero_recycled;
                 let recycle = if zeroed { Log::recycle_zeroed } else { Log::recycle };
-                recycle(&*self.disk, &old, generation, self.uuid)
+                recycle(&*self.disk, &old, generation, self.identity())
             }
-            _ => Log::create(&*self.disk, generation, self.uuid, size),
+            _ => Log::create(&*self.disk, generation, self.identity(), size),
         };
         // The log is not listed yet, so nothing is lost with it.
         let log = log.map(Arc::new).map_err(Trouble::classify)?;
         self.sync_names().map_err(Trouble::Fatal)?;
         let listed = self.change_manifest(|manifest| {
-            manifest.next_generation = generation + 1;
+            manifest.next_generation = manifest.next_generation.max(generation + 1);
             manifest.logs.push(generation);
         });
         if let Err(trouble) = listed {
             // The next attempt recycles the blocks under another generation. After a fatal error
             // the log may be listed, and must keep its name.
             if !trouble.is_fatal() {
-                self.unlisted.store(generation + 1, Ordering::Release);
                 retired.push(Retired::Log(log));
             }
             return Err(trouble);
@@ -116,9 +111,7 @@ impl Ledger {
             }
             match self.seal(frozen, || Ok(())) {
                 Ok(0) => return Ok(()),
-                Ok(sealed) => {
-                    retired.extend(frozen.drain(..sealed).map(|frozen| Retired::Log(frozen.log)));
-                }
+                Ok(sealed) => retired.extend(self.retire(frozen.drain(..sealed))),
                 Err(Trouble::Fatal(error)) => return Err(error),
                 // The reaper tries again, and reports the error.
                 Err(Trouble::Transient(_)) => return Ok(()),
@@ -149,25 +142,74 @@ impl Ledger {
         let previous = self.manifest.lock().sealed;
         let meta = SegmentMeta {
             uuid: self.uuid,
+            format: SegmentMeta::FORMAT,
+            file: newest.end.generation,
             first_generation: oldest.end.generation,
             generation: newest.end.generation,
             first_sequence: previous.map_or(0, |end| end.sequence) + 1,
             last_sequence: newest.end.sequence,
             latest_expiry: 0,
             records: 0,
+            damaged: 0,
+            values: None,
         };
-        let sorted = sorted(logs, &mut pace).map_err(Trouble::Transient)?;
-        let entries = sorted.into_iter().filter_map(|place| place.read(logs, now).transpose());
-        let segment =
-            segment::build(&*self.disk, meta, entries, pace).map_err(Trouble::Transient)?;
-        self.adopt(segment, newest.end)?;
+        let segment = self.write_segment(logs, meta, now, &mut pace)?;
+        self.adopt(segment, newest.end, pace)?;
         let bytes: u64 = logs.iter().map(|frozen| frozen.end.offset).sum();
         self.frozen_bytes.fetch_sub(bytes, Ordering::AcqRel);
         Ok(logs.len())
     }
 
+    /// Writes the segment of these logs. Their larger records stay where they are, if there is little
+    /// else, or are copied into a log of their own.
+    fn write_segment(
+        &self,
+        logs: &[Frozen],
+        meta: SegmentMeta,
+        now: Moment,
+        mut pace: impl FnMut() -> Result<()>,
+    ) -> Result<Option<Segment>, Trouble> {
+        let is_patient = self.failed_reads.load(Ordering::Relaxed) < MAX_FAILED_READS;
+        let reading = Reading { logs, now, is_patient, longest_ttl: self.longest_ttl };
+        let latest = Latest::of(logs);
+        let mut keeper = self.keeper(logs, latest.large_bytes())?;
+        let places = latest.sorted(&reading, &mut keeper, &mut pace);
+        let kept = places.and_then(|places| Ok((places, keeper.finish()?)));
+        let (places, values) = kept.map_err(|error| self.give_up(&reading, error))?;
+        let meta = SegmentMeta { values: values.as_ref().map(|keep| keep.end), ..meta };
+        let draft = Draft { meta, key: self.digests };
+        let items = places.into_iter().filter_map(|place| place.item(&reading).transpose());
+        match segment::build(&*self.disk, draft, items, pace) {
+            Ok(None) => {
+                values.iter().for_each(|keep| self.discard(keep));
+                Ok(None)
+            }
+            Ok(Some(segment)) => {
+                self.failed_reads.store(0, Ordering::Relaxed);
+                Ok(Some(segment.with_values(values.map(|keep| keep.log))))
+            }
+            Err(error) => {
+                values.iter().for_each(|keep| self.discard(keep));
+                Err(self.give_up(&reading, error))
+            }
+        }
+    }
+
+    /// Notes the error that ended an attempt to seal.
+    fn give_up(&self, reading: &Reading<'_>, error: Error) -> Trouble {
+        if reading.is_patient && matches!(error, Error::Io { .. }) {
+            self.failed_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        Trouble::Transient(error)
+    }
+
     /// Lists a segment in place of the logs up to `sealed`, on disk and then in the snapshot.
-    fn adopt(&self, segment: Option<Segment>, sealed: End) -> Result<(), Trouble> {
+    fn adopt(
+        &self,
+        segment: Option<Segment>,
+        sealed: End,
+        pace: impl FnMut() -> Result<()>,
+    ) -> Result<(), Trouble> {
         self.sync_names().map_err(Trouble::Fatal)?;
         let segment = segment.map(Arc::new);
         let listed = self.change_manifest(|manifest| {
@@ -179,14 +221,32 @@ impl Ledger {
             if let (false, Some(segment)) = (trouble.is_fatal(), segment) {
                 // The next attempt needs its room. What cannot be removed is a leftover.
                 let _ = self.disk.remove(&segment.name);
+                segment.values.iter().for_each(|log| self.discard_log(log));
             }
             return Err(trouble);
         }
         self.update_snapshot(|snapshot| {
             snapshot.logs.retain(|log| log.generation > sealed.generation);
-            snapshot.segments.splice(0..0, segment);
+            snapshot.segments.splice(0..0, segment.clone());
         });
+        if let Some((log, end)) =
+            segment.and_then(|segment| segment.values.clone().zip(segment.meta.values))
+        {
+            // What is not cut off is in nobody's way but the disk's.
+            let _ = trim(&log, end.offset, pace);
+        }
         Ok(())
+    }
+
+    /// Retires sealed logs, except those that are kept for the records in them.
+    pub(crate) fn retire(&self, sealed: impl Iterator<Item = Frozen>) -> Vec<Retired> {
+        let snapshot = self.snapshot();
+        let values = snapshot.segments.iter().filter_map(|segment| segment.values.as_ref());
+        let kept: Vec<u64> = values.map(|log| log.generation).collect();
+        sealed
+            .filter(|frozen| !kept.contains(&frozen.log.generation))
+            .map(|frozen| Retired::Log(frozen.log))
+            .collect()
     }
 
     /// Drops the segments whose last record has expired, and returns their number. The files go to
@@ -211,7 +271,8 @@ impl Ledger {
         });
         observe::expired(expired.len(), expired.iter().map(|segment| segment.meta.records).sum());
         for segment in &expired {
-            self.handles.forget(segment.meta.generation);
+            self.handles.forget(segment.meta.file);
+            retired.extend(segment.values.clone().map(Retired::Log));
             retired.push(Retired::Segment(Arc::clone(segment)));
         }
         Ok(expired.len())
@@ -243,66 +304,6 @@ fn due(frozen: &[Frozen], settings: &Settings, now: Moment) -> usize {
     let full = fit < frozen.len() || bytes > settings.log_bytes / 2;
     let old = oldest.log.first_at().is_none_or(|at| now.since(at) >= settings.rotation_age());
     if full || old || frozen.len() >= MAX_SMALL_LOGS { fit } else { 0 }
-}
-
-/// An indexed entry, with its address to sort by.
-struct Place {
-    scope: [u8; 32],
-    key: Vec<u8>,
-    hash: u128,
-    log: usize,
-    location: Location,
-}
-
-/// Returns the latest entry of each address in these logs, in the order of the addresses.
-fn sorted(logs: &[Frozen], mut pace: impl FnMut() -> Result<()>) -> Result<Vec<Place>> {
-    let mut newest = HashMap::new();
-    for (log, frozen) in logs.iter().enumerate() {
-        newest.extend(frozen.log.locations().map(|(hash, location)| (hash, (log, location))));
-    }
-    let mut newest: Vec<_> = newest.into_iter().collect();
-    newest.sort_unstable_by_key(|(_, (log, location))| (*log, location.offset));
-    let mut addresses: Vec<_> =
-        logs.iter().map(|frozen| Addresses::of(&frozen.log, frozen.end)).collect();
-    let mut places = Vec::with_capacity(newest.len());
-    for (hash, (log, location)) in newest {
-        if places.len() % ENTRIES_AT_A_TIME == 0 {
-            pace()?;
-        }
-        let (scope, key) = addresses[log].read(location)?;
-        places.push(Place { scope, key, hash, log, location });
-    }
-    places.sort_unstable_by(|a, b| (a.scope, &a.key).cmp(&(b.scope, &b.key)));
-    Ok(places)
-}
-
-impl Place {
-    /// Reads and verifies the entry, and returns it unless it has expired by `now`.
-    fn read(&self, logs: &[Frozen], now: Moment) -> Result<Option<Sealed>> {
-        let log = &logs[self.log].log;
-        let bytes = log.read_entry(self.location)?;
-        let sealed = self.seal(logs, &bytes).map_err(|error| log.damaged(self.location, error))?;
-        Ok(Some(sealed).filter(|sealed| sealed.expires > now))
-    }
-
-    /// Decodes the entry, and sets its expiry no earlier than that of what it hides.
-    fn seal(&self, logs: &[Frozen], bytes: &Bytes) -> Result<Sealed, Malformed> {
-        let parts = Parts::of(bytes)?;
-        let at = self.location.at;
-        let expires = match entry::decode(parts.payload)? {
-            Entry::Completion(stored) => at.plus(stored.ttl()),
-            Entry::Forget(until) => Moment(until),
-            _ => return Err(Malformed("entry is neither a completion nor a forget")),
-        };
-        // A record that came after a forget must go on hiding the older records.
-        let hides = logs.iter().filter_map(|frozen| frozen.log.forgotten_until(self.hash)).max();
-        Ok(Sealed {
-            address: parts.address_hashed(self.hash)?,
-            at,
-            payload: bytes.slice_ref(parts.payload),
-            expires: expires.max(hides.unwrap_or_default()),
-        })
-    }
 }
 
 /// Returns the longest time between two rounds of the reaper.

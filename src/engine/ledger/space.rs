@@ -12,7 +12,8 @@ use crate::engine::log::{BatchBuilder, Frame, PAGE, PAGE_BYTES};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 
-const _: () = assert!(BatchBuilder::HEAD + Frame::HEAD + MAX_BARE_ENTRY_BYTES <= PAGE_BYTES);
+const _: () =
+    assert!(BatchBuilder::OVERHEAD + Frame::OVERHEAD + MAX_BARE_ENTRY_BYTES <= PAGE_BYTES);
 
 /// The space of a store's logs, shared by the writer, the reaper and all reservations.
 #[derive(Debug, Default)]

@@ -60,7 +60,7 @@ impl Opened {
             response: Some(Response::new(Bytes::from(body))),
         };
         let mut batch = BatchBuilder::new();
-        batch.push(&Encoded::completion(&self.address(name), &completion));
+        batch.push(&Encoded::completion(&self.ledger.digests, &self.address(name), &completion));
         let offset = self.tail.append(&mut batch, self.ledger.timeline.anchor()).unwrap();
         let log = &self.tail.log;
         let batch = log.batch_at(offset).unwrap().unwrap();
@@ -69,9 +69,14 @@ impl Opened {
     }
 
     fn fill(&mut self) {
-        while self.tail.room() > 8 * PAGE {
+        self.fill_with(30_000);
+    }
+
+    /// Fills the active log with records of this size.
+    fn fill_with(&mut self, bytes: usize) {
+        while self.tail.room() > bytes as u64 + 2 * PAGE {
             let name = format!("key-{}-{}", self.tail.log.generation, self.tail.end);
-            self.put(&name, vec![7; 30_000]);
+            self.put(&name, vec![7; bytes]);
         }
     }
 
@@ -89,7 +94,7 @@ impl Opened {
     /// Seals, and returns the number of logs that were due.
     fn seal(&mut self) -> usize {
         let sealed = self.ledger.seal(&self.frozen, || Ok(())).unwrap();
-        self.retired.extend(self.frozen.drain(..sealed).map(|frozen| Retired::Log(frozen.log)));
+        self.retired.extend(self.ledger.retire(self.frozen.drain(..sealed)));
         sealed
     }
 }
@@ -100,14 +105,12 @@ fn the_log_of_a_creation_is_replaced_by_the_first_that_is_used() {
     let Opened { ledger, tail, frozen, .. } = bench.open();
     assert!(frozen.is_empty(), "{frozen:?}");
     assert_eq!(ledger.manifest.lock().logs, [tail.log.generation]);
-    let first = tail.log.batch_at(PAGE).unwrap().unwrap();
-    assert_eq!(chain::start_of_batch(&first), Some(None), "it follows none");
+    assert_eq!(chain::start_of(&tail.log).unwrap(), None, "it follows none");
     // This log holds more than the repeated batch, so the new log follows it.
     let opened = bench.open();
     let before_last = opened.frozen[0].end;
     assert_eq!((before_last.generation, opened.frozen.len()), (tail.log.generation, 1));
-    let first = opened.tail.log.batch_at(PAGE).unwrap().unwrap();
-    assert_eq!(chain::start_of_batch(&first), Some(Some(before_last)));
+    assert_eq!(chain::start_of(&opened.tail.log).unwrap(), Some(before_last));
 }
 
 /// A log that could not be listed for want of space is such a file, and a new log under its name
@@ -117,7 +120,7 @@ fn p12_a_new_log_takes_no_name_that_a_file_has() {
     let bench = Bench::default();
     let Opened { ledger, .. } = bench.open();
     let taken = ledger.manifest.lock().next_generation + 3;
-    let unlisted = Log::create(&*bench.disk, taken, ledger.uuid, bench.log_bytes).unwrap();
+    let unlisted = Log::create(&*bench.disk, taken, ledger.identity(), bench.log_bytes).unwrap();
     let opened = bench.open();
     assert_eq!(opened.tail.log.generation, taken + 1);
     assert!(!bench.disk.names().unwrap().contains(&unlisted.name), "it is a leftover");
@@ -133,10 +136,10 @@ fn p5_a_log_that_follows_none_is_damage_where_older_ones_were_sealed() {
     opened.rotate();
     bench.clock.advance(HOUR);
     assert_eq!(opened.seal(), 1);
-    let Opened { tail, .. } = opened;
+    let Opened { tail, ledger, .. } = opened;
     tail.log.file.set_len(PAGE).and_then(|()| tail.log.file.set_len(tail.log.size)).unwrap();
     let mut batch = BatchBuilder::new();
-    batch.push(&Encoded::new(None, &Entry::Start(None)));
+    start(&ledger.digests, &mut batch, None);
     Tail::new(tail.log, 0)
         .append(&mut batch, Timeline::start(Arc::new(bench.clock.clone())).anchor())
         .unwrap();
@@ -232,7 +235,8 @@ fn full_logs_take_turns_in_three_files() {
     let mut opened = bench.open();
     let mut files = Vec::new();
     for _ in 0..9 {
-        opened.fill();
+        // Larger ones would stay in their log.
+        opened.fill_with(100);
         opened.rotate();
         // In the order of the reaper.
         opened.prepare();
@@ -242,6 +246,60 @@ fn full_logs_take_turns_in_three_files() {
     }
     assert_eq!(files[..3], files[3..6]);
     assert_eq!(files[..3], files[6..]);
+}
+
+/// Sealing copies none of them.
+#[test]
+fn a_log_of_larger_records_stays_until_they_expire_and_is_then_used_again() {
+    let bench = Bench::default();
+    let mut opened = bench.open();
+    opened.prepare();
+    opened.retired.clear();
+    opened.fill_with(6_000);
+    let (acknowledged, file) = (Arc::clone(&opened.tail.log), opened.tail.log.file.identity());
+    opened.rotate();
+    assert_eq!(opened.seal(), 1);
+    assert!(opened.retired.is_empty(), "{:?}", opened.retired);
+    let segment = Arc::clone(&opened.ledger.snapshot().segments[0]);
+    let values = segment.values.as_ref().unwrap();
+    assert_eq!((values.file.identity(), values.len()), (file, 0));
+    let names: Vec<_> =
+        acknowledged.locations().map(|(_, place)| acknowledged.read_entry(place)).collect();
+    assert!(names.len() >= 7);
+    opened.ledger.verify().unwrap();
+    drop(segment);
+    // Also for a new process.
+    let mut opened = bench.open();
+    let segment = Arc::clone(&opened.ledger.snapshot().segments[0]);
+    assert_eq!(segment.values.as_ref().unwrap().file.identity(), file);
+    opened.ledger.verify().unwrap();
+    drop(segment);
+    bench.clock.advance(DAY);
+    assert_eq!(opened.ledger.drop_expired(&mut opened.retired).unwrap(), 1);
+    opened.ledger.free(&mut opened.retired, || Ok(())).unwrap();
+    opened.prepare();
+    assert_eq!(opened.ledger.next.lock().as_ref().unwrap().file.identity(), file);
+}
+
+/// Most of each page is padding where few requests come at a time.
+#[test]
+fn larger_records_of_a_log_that_is_mostly_padding_are_copied_close_together() {
+    let mut opened = Bench::default().open();
+    opened.prepare();
+    opened.retired.clear();
+    opened.fill_with(1_000);
+    let records = opened.tail.log.len();
+    opened.rotate();
+    let full = opened.frozen[0].end.offset;
+    assert_eq!(opened.seal(), 1);
+    let snapshot = opened.ledger.snapshot();
+    let segment = &snapshot.segments[0];
+    assert_eq!(segment.meta.records, records as u64);
+    let copy = segment.meta.values.unwrap();
+    assert!(copy.offset < full / 2, "{} of {full} bytes", copy.offset);
+    assert_eq!(segment.values.as_ref().unwrap().file.len().unwrap(), copy.offset);
+    opened.ledger.verify().unwrap();
+    assert_eq!(opened.retired.len(), 1, "the log itself is free");
 }
 
 /// Removing a large file at once would delay the commits beside it.
@@ -293,7 +351,7 @@ fn p7_claims_that_no_batch_could_hold_are_carried_in_several() {
     let (log, mut offset, mut batches) = (&opened.tail.log, PAGE, 0);
     while let Some(batch) = log.batch_at(offset).unwrap() {
         assert!(u64::from(batch.head.length) < 2 * CARRY_BYTES, "{}", batch.head.length);
-        offset += u64::from(batch.head.length).next_multiple_of(PAGE);
+        offset += batch.span();
         batches += 1;
     }
     assert_eq!(batches, 4, "a MiB each");

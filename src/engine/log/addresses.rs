@@ -44,7 +44,11 @@ impl<'a> Addresses<'a> {
         let behind = self.end.saturating_sub(offset).min(Self::STRETCH as u64);
         let mut stretch = std::mem::take(&mut self.stretch);
         stretch.resize(usize::try_from(behind).unwrap_or(Self::STRETCH).max(length), 0);
-        self.log.read(&mut stretch, offset)?;
+        if self.log.read(&mut stretch, offset).is_err() {
+            // A page behind may be bad, and then others must not suffer from it.
+            stretch.truncate(length);
+            self.log.read(&mut stretch, offset)?;
+        }
         (self.stretch, self.start) = (stretch, offset);
         Ok(&self.stretch[..length])
     }

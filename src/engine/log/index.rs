@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 
 use crate::clock::Moment;
+use crate::engine::digest::Digest;
 
 use super::batch::Frame;
 
 /// The location of an entry, with a part of its digest to recognise other bytes in its place.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) offset: u64,
     pub(crate) length: u32,
@@ -24,9 +25,14 @@ impl Location {
         Self {
             offset: batch_offset + frame.at,
             length: u32::try_from(frame.bytes.len()).expect("entries are bounded"),
-            check: check_of(frame.digest),
+            check: check_of(&frame.digest),
             at,
         }
+    }
+
+    /// Returns the location of a copy of the entry, with the digest that the copy has.
+    pub(crate) fn moved(self, offset: u64, digest: &Digest) -> Self {
+        Self { offset, check: check_of(digest), ..self }
     }
 }
 
@@ -65,7 +71,7 @@ impl Index {
 }
 
 /// Returns the part of a digest that the index keeps.
-pub(crate) fn check_of(digest: &[u8; 32]) -> u64 {
+pub(crate) fn check_of(digest: &Digest) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *digest;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }

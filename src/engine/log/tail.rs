@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::clock::Anchor;
+use crate::engine::digest::DigestKey;
 use crate::engine::entry::End;
 use crate::error::{Error, Result};
 
 use super::Log;
 use super::batch::BatchBuilder;
+use super::format::Format;
 use super::page::PAGE;
 
 /// The active log and its end. The writer owns it, and nothing else appends.
@@ -18,13 +20,20 @@ pub(crate) struct Tail {
     pub(crate) end: u64,
     /// The sequence of the last batch.
     pub(crate) sequence: u64,
+    /// The key of the log's batches.
+    key: DigestKey,
 }
 
 impl Tail {
     /// Creates the tail of a log without batches; its first batch follows the batch `sequence` of
     /// another log.
+    ///
+    /// # Panics
+    ///
+    /// If the log has format 1, which is not written any more.
     pub(crate) fn new(log: Arc<Log>, sequence: u64) -> Self {
-        Self { log, end: PAGE, sequence }
+        let Format::Two { key, .. } = log.format else { panic!("a new log has format 2") };
+        Self { log, end: PAGE, sequence, key }
     }
 
     /// Returns the bytes that are left.
@@ -46,7 +55,7 @@ impl Tail {
     ///
     /// The batch is durable when this returns.
     pub(crate) fn append(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<u64> {
-        let bytes = batch.finish(&self.log.key, self.sequence + 1, anchor);
+        let bytes = batch.finish(&self.key, self.sequence + 1, anchor);
         assert!(bytes.len() as u64 <= self.room(), "a batch is admitted only where it fits");
         let offset = self.end;
         self.log

@@ -6,39 +6,66 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Builder, Database, Table};
+use redb::{Builder, Database, Table, TableDefinition, WriteTransaction};
 
 use crate::clock::Moment;
+use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, remove_leftover};
-use crate::engine::entry;
+use crate::engine::log::Location;
 use crate::error::{Error, Result};
 use crate::key::Address;
 
-use super::database::{CACHE_BYTES, FILTER, META, RECORDS, TableKey, failed, guarded};
+use super::binding::Binding;
+use super::damaged::{self, Damaged};
+use super::database::{CACHE_BYTES, DAMAGED, FILTER, META, RECORDS, TableKey, failed, guarded};
 use super::file::RedbFile;
 use super::meta::{SegmentMeta, segment_name};
-use super::row::{Head, Row, RowKey};
+use super::row::{Row, RowKey};
+use super::value::{Content, Value};
 use super::{Segment, filter};
 
 /// The rows of one durable transaction: enough to be fast, and few enough not to delay the commits
 /// beside it.
 const ROWS_PER_COMMIT: usize = 512;
-/// The longest payload that is stored whole. redb rounds a value that does not fit a page up to a
-/// power of two pages, so longer ones are split.
-const WHOLE_BYTES: usize = 3700;
-/// The bytes of one part of a split payload: two parts fit a page.
-const PART_BYTES: usize = 1850;
-/// The bytes of one part of the filter: one part fits a page.
-const FILTER_PART_BYTES: usize = 4000;
+/// The bytes of one part of the filter or of another list: one part fits a page.
+const PART_BYTES: usize = 4000;
+
+/// One entry on its way into a segment.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Sealed(Sealed),
+    Damaged(Damaged),
+}
 
 /// One record or forget on its way into a segment.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub(crate) address: Address,
     pub(crate) at: Moment,
-    pub(crate) payload: Bytes,
+    pub(crate) kept: Kept,
     /// The moment from which it may be dropped.
     pub(crate) expires: Moment,
+}
+
+/// The place of a payload.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    Inline(Bytes),
+    /// In the segment's log; `bare` is the payload without the response.
+    InLog {
+        location: Location,
+        status: u16,
+        bare: Bytes,
+    },
+}
+
+/// A segment to be written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draft {
+    /// Its description, without what the entries decide.
+    pub(crate) meta: SegmentMeta,
+    /// The store's key of digests.
+    pub(crate) key: DigestKey,
 }
 
 /// Writes and names a segment of these entries, which come in the order of their addresses. Returns
@@ -56,25 +83,28 @@ pub(crate) struct Sealed {
 /// The content is durable when this returns; the caller makes the name durable.
 pub(crate) fn build(
     disk: &dyn Disk,
-    meta: SegmentMeta,
-    entries: impl Iterator<Item = Result<Sealed>>,
+    draft: Draft,
+    entries: impl Iterator<Item = Result<Item>>,
     mut pace: impl FnMut() -> Result<()>,
 ) -> Result<Option<Segment>> {
     let mut entries = entries.peekable();
     if entries.peek().is_none() {
         return Ok(None);
     }
-    let name = segment_name(meta.generation);
+    let name = segment_name(draft.meta.file);
     let temporary = format!("{name}.tmp");
     let path = disk.path_of(&temporary);
     let failed = |error| Error::io("create", &path, error);
     remove_leftover(disk, &temporary).map_err(failed)?;
     let file = disk.create(&temporary).map_err(failed)?;
-    let written = guarded(&path, || write(&path, Arc::clone(&file), meta, entries, &mut pace));
+    let written = guarded(&path, || write(&path, Arc::clone(&file), &draft, entries, &mut pace));
     let kept = written.and_then(|meta| {
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
-        let loaded = guarded(&path, || Segment::load(name.clone(), path.clone(), file, meta.uuid))?;
-        loaded.verify_rows(pace)?;
+        let Draft { key, .. } = draft;
+        let load = || Segment::load(name.clone(), path.clone(), file, meta.uuid, key);
+        let loaded = guarded(&path, load)?;
+        // What is in the log was verified before its row was written.
+        loaded.verify_rows(false, pace)?;
         disk.rename(&temporary, &name).map_err(|error| Error::io("rename", &path, error))?;
         Ok(Segment { path: disk.path_of(&name), ..loaded })
     });
@@ -89,27 +119,38 @@ pub(crate) fn build(
 fn write(
     path: &Path,
     file: Arc<dyn DiskFile>,
-    mut meta: SegmentMeta,
-    entries: Peekable<impl Iterator<Item = Result<Sealed>>>,
+    draft: &Draft,
+    entries: Peekable<impl Iterator<Item = Result<Item>>>,
     mut pace: impl FnMut() -> Result<()>,
 ) -> Result<SegmentMeta> {
     let database = Builder::new()
         .set_cache_size(16 * CACHE_BYTES)
         .create_with_backend(RedbFile(file))
         .map_err(|error| failed(path, error))?;
-    let mut rows = Rows { entries, sentinel: true, bits: Vec::new() };
+    let mut meta = draft.meta;
+    let binding = Binding::new(&meta, draft.key);
+    let mut rows = Rows {
+        entries,
+        sentinel: true,
+        bits: Vec::new(),
+        damaged: Vec::new(),
+        latest_expiry: Moment(0),
+    };
     let mut more = true;
     while more {
         let transaction = database.begin_write().map_err(|error| failed(path, error))?;
         {
             let mut table = transaction.open_table(RECORDS).map_err(|error| failed(path, error))?;
-            more = append_rows(path, &mut table, &mut rows, &mut meta)?;
+            more = append_rows(path, &mut table, &mut rows, &binding)?;
         }
         transaction.commit().map_err(|error| failed(path, error))?;
         pace()?;
     }
     meta.records = rows.bits.len() as u64;
-    write_meta(path, &database, &meta, rows.bits)?;
+    rows.damaged.sort_unstable();
+    meta.damaged = rows.damaged.len() as u64;
+    meta.latest_expiry = rows.latest_expiry.0;
+    write_meta(path, &database, &meta, &binding, rows)?;
     database.close().map_err(|error| failed(path, error))?;
     Ok(meta)
 }
@@ -118,8 +159,8 @@ fn write(
 fn append_rows(
     path: &Path,
     table: &mut Table<'_, TableKey, &'static [u8]>,
-    rows: &mut Rows<impl Iterator<Item = Result<Sealed>>>,
-    meta: &mut SegmentMeta,
+    rows: &mut Rows<impl Iterator<Item = Result<Item>>>,
+    binding: &Binding,
 ) -> Result<bool> {
     let mut cursor = table
         .upper_bound_mut(Bound::<(&[u8; 32], &[u8], u16)>::Unbounded)
@@ -129,14 +170,12 @@ fn append_rows(
     while more && count < ROWS_PER_COMMIT {
         let mut put = |key: RowKey<'_>, next: Option<RowKey<'_>>, value: &[u8]| {
             count += 1;
-            let row = Row::encode(meta, &key, next.as_ref(), value);
+            let row = Row::encode(binding, &key, next.as_ref(), value);
             cursor.insert_before(key.as_redb(), &row[..]).map_err(|error| {
                 Error::corrupt(path, format!("its rows are not in order: {error}"))
             })
         };
-        let expires = rows.next_entry(&mut put)?;
-        more = expires.is_some();
-        meta.latest_expiry = meta.latest_expiry.max(expires.unwrap_or_default().0);
+        more = rows.next_entry(&mut put)?;
     }
     cursor.close().map_err(|error| failed(path, error))?;
     Ok(more)
@@ -149,59 +188,90 @@ struct Rows<I: Iterator> {
     sentinel: bool,
     /// The filter's bits of each entry so far.
     bits: Vec<u64>,
+    damaged: Vec<Damaged>,
+    latest_expiry: Moment,
 }
 
-impl<I: Iterator<Item = Result<Sealed>>> Rows<I> {
-    /// Puts the rows of the next entry, and returns its expiry, or `None` after the last entry.
+impl<I: Iterator<Item = Result<Item>>> Rows<I> {
+    /// Puts the row of the next entry, and returns false after the last one.
     fn next_entry(
         &mut self,
         put: &mut impl FnMut(RowKey<'_>, Option<RowKey<'_>>, &[u8]) -> Result<()>,
-    ) -> Result<Option<Moment>> {
+    ) -> Result<bool> {
         if std::mem::take(&mut self.sentinel) {
             put(RowKey::SENTINEL, self.peek()?, &[])?;
-            return Ok(Some(Moment::default()));
+            return Ok(true);
         }
-        let Some(entry) = self.entries.next().transpose()? else { return Ok(None) };
-        let Sealed { address, at, payload, expires } = entry;
-        self.bits.push(filter::bits(&address));
-        let next = self.peek()?;
-        let whole = payload.len() <= WHOLE_BYTES;
-        let (part, rest) = payload.split_at(if whole { payload.len() } else { PART_BYTES });
-        let digest = (!whole).then(|| entry::digest(&payload));
-        let head = Head { at, total: payload.len(), digest, part };
-        let mut key = RowKey::of(&address, 0);
-        let mut value = head.encode();
-        for part in rest.chunks(PART_BYTES) {
-            let following = key.next_part().expect("entries have fewer parts than that");
-            put(key, Some(following), &value)?;
-            key = following;
-            value = part.to_vec();
-        }
-        put(key, next, &value)?;
-        Ok(Some(expires))
+        self.set_damaged_aside()?;
+        let Some(Item::Sealed(entry)) = self.entries.next().transpose()? else { return Ok(false) };
+        let Sealed { address, at, kept, expires } = entry;
+        self.bits.push(filter::bits(address.hash));
+        self.latest_expiry = self.latest_expiry.max(expires);
+        let content = match &kept {
+            Kept::Inline(payload) => Content::Inline(payload),
+            Kept::InLog { location, status, bare } => {
+                Content::InLog { location: *location, status: *status, bare }
+            }
+        };
+        put(RowKey::of(&address, 0), self.peek()?, &Value { at, expires, content }.encode())?;
+        Ok(true)
     }
 
-    /// Returns the first row key of the next entry.
+    /// Returns the row key of the next entry.
     fn peek(&mut self) -> Result<Option<RowKey<'_>>> {
+        self.set_damaged_aside()?;
         match self.entries.peek() {
-            Some(Ok(entry)) => Ok(Some(RowKey::of(&entry.address, 0))),
+            Some(Ok(Item::Sealed(entry))) => Ok(Some(RowKey::of(&entry.address, 0))),
             Some(Err(error)) => Err(error.clone()),
-            None => Ok(None),
+            _ => Ok(None),
         }
+    }
+
+    /// Takes in the damaged entries that come next: they have no row.
+    fn set_damaged_aside(&mut self) -> Result<()> {
+        while let Some(entry) = self.entries.next_if(|next| matches!(next, Ok(Item::Damaged(_)))) {
+            if let Item::Damaged(damaged) = entry? {
+                self.latest_expiry = self.latest_expiry.max(damaged.expires);
+                self.damaged.push(damaged);
+            }
+        }
+        Ok(())
     }
 }
 
-/// Writes the filter and the meta row.
-fn write_meta(path: &Path, database: &Database, meta: &SegmentMeta, bits: Vec<u64>) -> Result<()> {
+/// Writes the filter, the list of damaged addresses and the meta row.
+fn write_meta<I: Iterator>(
+    path: &Path,
+    database: &Database,
+    meta: &SegmentMeta,
+    binding: &Binding,
+    rows: Rows<I>,
+) -> Result<()> {
+    let damaged = rows.damaged.iter().map(|damaged| filter::bits(damaged.hash));
+    let bits = rows.bits.into_iter().chain(damaged).collect();
     let filter = filter::build(bits).map_err(|reason| Error::corrupt(path, reason))?;
     let transaction = database.begin_write().map_err(|error| failed(path, error))?;
+    write_parts(path, &transaction, FILTER, &filter::encode(&filter, binding))?;
+    if !rows.damaged.is_empty() {
+        write_parts(path, &transaction, DAMAGED, &damaged::encode(&rows.damaged, binding))?;
+    }
     {
-        let mut table = transaction.open_table(FILTER).map_err(|error| failed(path, error))?;
-        for (part, bytes) in (0..).zip(filter::encode(&filter, meta).chunks(FILTER_PART_BYTES)) {
-            table.insert(part, bytes).map_err(|error| failed(path, error))?;
-        }
         let mut table = transaction.open_table(META).map_err(|error| failed(path, error))?;
         table.insert("meta", &meta.encode()[..]).map_err(|error| failed(path, error))?;
     }
     transaction.commit().map_err(|error| failed(path, error))
+}
+
+/// Writes bytes in parts of about a page.
+fn write_parts(
+    path: &Path,
+    transaction: &WriteTransaction,
+    table: TableDefinition<'static, u32, &'static [u8]>,
+    bytes: &[u8],
+) -> Result<()> {
+    let mut table = transaction.open_table(table).map_err(|error| failed(path, error))?;
+    for (part, bytes) in (0..).zip(bytes.chunks(PART_BYTES)) {
+        table.insert(part, bytes).map_err(|error| failed(path, error))?;
+    }
+    Ok(())
 }

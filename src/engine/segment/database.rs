@@ -22,6 +22,9 @@ pub(super) const META: TableDefinition<'static, &'static str, &'static [u8]> =
 /// The filter, in parts of about a page.
 pub(super) const FILTER: TableDefinition<'static, u32, &'static [u8]> =
     TableDefinition::new("filter");
+/// The list of addresses whose latest entry is damaged, in parts of about a page.
+pub(super) const DAMAGED: TableDefinition<'static, u32, &'static [u8]> =
+    TableDefinition::new("damaged");
 
 /// The bytes that redb caches for each open segment. Its own default is 1 GiB.
 pub(super) const CACHE_BYTES: usize = 256 * 1024;

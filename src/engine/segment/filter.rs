@@ -1,18 +1,15 @@
 //! The binary fuse filter of a segment, as bytes: descriptor, fingerprints, checksum.
 
 use bincode::{Decode, Encode};
-use sha2::{Digest, Sha256};
 use xorf::{BinaryFuse16, Descriptor};
 
-use crate::key::Address;
+use super::binding::Binding;
 
-use super::meta::SegmentMeta;
-
-/// Returns the bits of an address that the filter is built over. The hash is seeded with the
+/// Returns the bits of an address that the filter is built over, from its hash. The hash is seeded with the
 /// store's uuid.
-pub(super) fn bits(address: &Address) -> u64 {
+pub(super) fn bits(hash: u128) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the filter's")]
-    let low = address.hash as u64;
+    let low = hash as u64;
     low
 }
 
@@ -25,7 +22,6 @@ struct StoredFilter {
     fingerprints: Vec<u16>,
 }
 
-const CHECKSUM: usize = 32;
 /// The limit bounds the allocation that a damaged length can cause.
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -45,7 +41,7 @@ pub(super) fn build(mut bits: Vec<u64>) -> Result<BinaryFuse16, &'static str> {
 }
 
 /// Returns the filter as bytes, with a checksum bound to the segment.
-pub(super) fn encode(filter: &BinaryFuse16, meta: &SegmentMeta) -> Vec<u8> {
+pub(super) fn encode(filter: &BinaryFuse16, binding: &Binding) -> Vec<u8> {
     let descriptor = &filter.descriptor;
     let stored = StoredFilter {
         seed: descriptor.seed,
@@ -55,16 +51,16 @@ pub(super) fn encode(filter: &BinaryFuse16, meta: &SegmentMeta) -> Vec<u8> {
         fingerprints: filter.fingerprints.to_vec(),
     };
     let mut bytes = bincode::encode_to_vec(stored, CONFIG).expect("a vector takes every filter");
-    let checksum = checksum(&bytes, meta);
-    bytes.extend_from_slice(&checksum);
+    let digest = binding.digest(&bytes);
+    bytes.extend_from_slice(&digest);
     bytes
 }
 
-/// Decodes a filter, or returns `None` if it is damaged, is another segment's, or has a shape that
+/// Decodes a filter that ends with a digest of `digest` bytes, or returns `None` if it is damaged, is another segment's, or has a shape that
 /// a lookup could panic on.
-pub(super) fn decode(bytes: &[u8], meta: &SegmentMeta) -> Option<BinaryFuse16> {
-    let (bytes, stored_checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
-    if checksum(bytes, meta) != *stored_checksum {
+pub(super) fn decode(bytes: &[u8], binding: &Binding, digest: usize) -> Option<BinaryFuse16> {
+    let (bytes, stored) = bytes.split_at_checked(bytes.len().checked_sub(digest)?)?;
+    if !stored.starts_with(&binding.digest(bytes)) {
         return None;
     }
     let (stored, used): (StoredFilter, usize) = bincode::decode_from_slice(bytes, CONFIG).ok()?;
@@ -84,36 +80,30 @@ pub(super) fn decode(bytes: &[u8], meta: &SegmentMeta) -> Option<BinaryFuse16> {
     })
 }
 
-fn checksum(bytes: &[u8], meta: &SegmentMeta) -> [u8; CHECKSUM] {
-    let mut hasher = Sha256::new_with_prefix(meta.uuid);
-    hasher.update(meta.generation.to_le_bytes());
-    hasher.update(bytes);
-    hasher.finalize().into()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::tests::BASE;
+    use super::super::meta::SegmentMeta;
+    use super::super::tests::{BASE, KEY};
     use super::*;
 
     /// Without its checksum, a filter with changed bits would deny an address that the segment
     /// holds.
     #[test]
     fn p5_a_filter_that_is_damaged_or_of_another_segment_is_none() {
+        let binding = Binding::new(&BASE, KEY);
         let filter = build(vec![1, 2, 3, 3]).unwrap();
-        let mut bytes = encode(&filter, &BASE);
-        assert_eq!(decode(&bytes, &BASE).unwrap().fingerprints, filter.fingerprints);
+        let mut bytes = encode(&filter, &binding);
+        assert_eq!(decode(&bytes, &binding, 16).unwrap().fingerprints, filter.fingerprints);
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bytes, &BASE).is_none(), "bit {bit}");
+            assert!(decode(&bytes, &binding, 16).is_none(), "bit {bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         for length in 0..bytes.len() {
-            assert!(decode(&bytes[..length], &BASE).is_none(), "{length} bytes");
+            assert!(decode(&bytes[..length], &binding, 16).is_none(), "{length} bytes");
         }
-        for other in [SegmentMeta { generation: 4, ..BASE }, SegmentMeta { uuid: [2; 16], ..BASE }]
-        {
-            assert!(decode(&bytes, &other).is_none(), "{other:?}");
+        for other in [SegmentMeta { file: 4, ..BASE }, SegmentMeta { uuid: [2; 16], ..BASE }] {
+            assert!(decode(&bytes, &Binding::new(&other, KEY), 16).is_none(), "{other:?}");
         }
     }
 }

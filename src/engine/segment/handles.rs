@@ -19,7 +19,7 @@ const MAX_OPEN: usize = 64;
 /// The open databases of all segments of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
-    /// Generations and tables, the most recently used last.
+    /// File numbers and tables, the most recently used last.
     open: Mutex<VecDeque<(u64, Arc<RecordTable>)>>,
 }
 
@@ -27,11 +27,11 @@ impl Handles {
     /// Returns the table of a segment, and opens it if it is not open.
     pub(super) fn get(
         &self,
-        generation: u64,
+        number: u64,
         path: &Path,
         file: &Arc<dyn DiskFile>,
     ) -> Result<Arc<RecordTable>> {
-        if let Some(handle) = self.touch(generation) {
+        if let Some(handle) = self.touch(number) {
             return Ok(handle);
         }
         // Outside the mutex: two readers may open the same segment, and both are cached.
@@ -40,19 +40,19 @@ impl Handles {
         if open.len() >= MAX_OPEN {
             open.pop_front();
         }
-        open.push_back((generation, Arc::clone(&handle)));
+        open.push_back((number, Arc::clone(&handle)));
         Ok(handle)
     }
 
     /// Closes a segment that is about to be dropped.
-    pub(crate) fn forget(&self, generation: u64) {
-        self.open.lock().retain(|(open, _)| *open != generation);
+    pub(crate) fn forget(&self, file: u64) {
+        self.open.lock().retain(|(open, _)| *open != file);
     }
 
     /// Returns a table if it is open, and marks it as the most recently used.
-    fn touch(&self, generation: u64) -> Option<Arc<RecordTable>> {
+    fn touch(&self, file: u64) -> Option<Arc<RecordTable>> {
         let mut open = self.open.lock();
-        let found = open.iter().rposition(|(open, _)| *open == generation)?;
+        let found = open.iter().rposition(|(open, _)| *open == file)?;
         if found + 1 < open.len() {
             let entry = open.remove(found)?;
             open.push_back(entry);

@@ -5,10 +5,11 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
+use crate::engine::entry::End;
 use crate::error::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"rfrn seg";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Fixint,
@@ -19,9 +20,13 @@ const CONFIG: bincode::config::Configuration<
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct SegmentMeta {
     pub(crate) uuid: [u8; 16],
+    /// The format of the file.
+    pub(crate) format: u32,
+    /// The number in the file's name, which no other file has.
+    pub(crate) file: u64,
     /// The generation of the oldest log that it took over.
     pub(crate) first_generation: u64,
-    /// The generation of the newest log that it took over, which names the file.
+    /// The generation of the newest log that it took over.
     pub(crate) generation: u64,
     /// The sequence of those logs' first batch.
     pub(crate) first_sequence: u64,
@@ -31,9 +36,48 @@ pub(crate) struct SegmentMeta {
     pub(crate) latest_expiry: u64,
     /// The number of records and forgets.
     pub(crate) records: u64,
+    /// The number of addresses whose latest entry is damaged.
+    pub(crate) damaged: u64,
+    /// The end of the log that holds the larger records, if there are any.
+    pub(crate) values: Option<End>,
+}
+
+/// A description in format 1.
+#[derive(Clone, Copy, Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) struct SegmentMeta1 {
+    uuid: [u8; 16],
+    first_generation: u64,
+    generation: u64,
+    first_sequence: u64,
+    last_sequence: u64,
+    latest_expiry: u64,
+    records: u64,
+}
+
+impl SegmentMeta1 {
+    /// Returns the same description in the form of format 2.
+    pub(crate) fn upgrade(self) -> SegmentMeta {
+        SegmentMeta {
+            uuid: self.uuid,
+            format: 1,
+            file: self.generation,
+            first_generation: self.first_generation,
+            generation: self.generation,
+            first_sequence: self.first_sequence,
+            last_sequence: self.last_sequence,
+            latest_expiry: self.latest_expiry,
+            records: self.records,
+            damaged: 0,
+            values: None,
+        }
+    }
 }
 
 impl SegmentMeta {
+    /// The format of the segments that are written.
+    pub(crate) const FORMAT: u32 = FORMAT;
+
     /// Returns magic, format, the fields in their order, and the SHA-256 of all these.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
@@ -62,14 +106,22 @@ impl SegmentMeta {
         if Sha256::digest(content)[..] != checksum[..] {
             return Err(damaged());
         }
-        match bincode::decode_from_slice(fields, CONFIG) {
-            Ok((meta, used)) if used == fields.len() => Ok(meta),
-            _ => Err(damaged()),
-        }
+        let meta = match format {
+            1 => decode_whole::<SegmentMeta1>(fields).map(SegmentMeta1::upgrade),
+            _ => decode_whole::<Self>(fields).filter(|meta| meta.format == format),
+        };
+        meta.ok_or_else(damaged)
     }
 }
 
-/// Returns the name of the segment of a generation.
-pub(crate) fn segment_name(generation: u64) -> String {
-    format!("{generation:016x}.redb")
+fn decode_whole<T: Decode<()>>(fields: &[u8]) -> Option<T> {
+    match bincode::decode_from_slice(fields, CONFIG) {
+        Ok((meta, used)) if used == fields.len() => Some(meta),
+        _ => None,
+    }
+}
+
+/// Returns the name of the segment with this number.
+pub(crate) fn segment_name(file: u64) -> String {
+    format!("{file:016x}.redb")
 }

@@ -8,12 +8,10 @@
 
 use std::cmp::Ordering;
 
-use sha2::{Digest, Sha256};
-
-use crate::clock::Moment;
+use crate::engine::entry::Parts;
 use crate::key::{Address, Key};
 
-use super::meta::SegmentMeta;
+use super::binding::Binding;
 
 /// A row's key: an address, and the number of a part of its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +33,11 @@ impl<'a> RowKey<'a> {
     /// Returns a key that was read, unless it is longer than a key can be.
     pub(super) fn from_redb((scope, key, part): (&'a [u8; 32], &'a [u8], u16)) -> Option<Self> {
         (key.len() <= Key::MAX_LEN).then_some(Self { scope, key, part })
+    }
+
+    /// Returns true if an entry is under this key.
+    pub(super) fn is_of(&self, entry: &Parts<'_>) -> bool {
+        entry.is_under(self.scope, self.key)
     }
 
     /// Returns the key in the form that redb takes.
@@ -170,7 +173,7 @@ const CHECKSUM: usize = 16;
 
 impl<'a> Row<'a> {
     pub(super) fn encode(
-        meta: &SegmentMeta,
+        binding: &Binding,
         key: &RowKey<'_>,
         next: Option<&RowKey<'_>>,
         value: &[u8],
@@ -179,14 +182,14 @@ impl<'a> Row<'a> {
         row.extend_from_slice(&[0; CHECKSUM]);
         Successor::encode(key, next, &mut row);
         row.extend_from_slice(value);
-        let checksum = checksum(meta, key, &row[CHECKSUM..]);
+        let checksum = binding.digest_row(key.scope, key.key, key.part, &row[CHECKSUM..]);
         row[..CHECKSUM].copy_from_slice(&checksum);
         row
     }
 
-    pub(super) fn decode(meta: &SegmentMeta, key: RowKey<'a>, row: &'a [u8]) -> Option<Self> {
+    pub(super) fn decode(binding: &Binding, key: RowKey<'a>, row: &'a [u8]) -> Option<Self> {
         let (stored, rest) = row.split_first_chunk::<CHECKSUM>()?;
-        if checksum(meta, &key, rest) != *stored {
+        if binding.digest_row(key.scope, key.key, key.part, rest) != *stored {
             return None;
         }
         let (successor, value) = Successor::decode(&key, rest)?;
@@ -194,82 +197,33 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Returns the checksum of a row: the first half of a SHA-256.
-fn checksum(meta: &SegmentMeta, key: &RowKey<'_>, rest: &[u8]) -> [u8; CHECKSUM] {
-    let mut hasher = Sha256::new_with_prefix(meta.uuid);
-    hasher.update(meta.generation.to_le_bytes());
-    hasher.update(key.scope);
-    hasher.update((key.key.len() as u64).to_le_bytes());
-    hasher.update(key.key);
-    hasher.update(key.part.to_le_bytes());
-    hasher.update(rest);
-    let digest: [u8; 32] = hasher.finalize().into();
-    let mut checksum = [0; CHECKSUM];
-    checksum.copy_from_slice(&digest[..CHECKSUM]);
-    checksum
-}
-
-/// The value of the first row of an address.
-#[derive(Debug)]
-pub(super) struct Head<'a> {
-    /// The time of the batch that made it durable.
-    pub(super) at: Moment,
-    /// The length of the payload, all parts together.
-    pub(super) total: usize,
-    /// The digest of the payload, if it has further parts.
-    pub(super) digest: Option<[u8; 32]>,
-    pub(super) part: &'a [u8],
-}
-
-impl<'a> Head<'a> {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(self.part.len() + 48);
-        value.extend_from_slice(&self.at.0.to_le_bytes());
-        let total = u32::try_from(self.total).expect("entries are bounded");
-        value.extend_from_slice(&total.to_le_bytes());
-        value.push(u8::from(self.digest.is_some()));
-        value.extend_from_slice(self.digest.as_ref().map_or(&[], |digest| &digest[..]));
-        value.extend_from_slice(self.part);
-        value
-    }
-
-    pub(super) fn decode(value: &'a [u8]) -> Option<Self> {
-        let (at, value) = value.split_first_chunk()?;
-        let (total, value) = value.split_first_chunk()?;
-        let (split, value) = value.split_first()?;
-        let (digest, part) = match split {
-            0 => (None, value),
-            1 => value.split_first_chunk().map(|(digest, part)| (Some(*digest), part))?,
-            _ => return None,
-        };
-        let total = u32::from_le_bytes(*total) as usize;
-        let whole = digest.is_some() || part.len() == total;
-        whole.then_some(Self { at: Moment(u64::from_le_bytes(*at)), total, digest, part })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::tests::BASE;
+    use super::super::meta::SegmentMeta;
+    use super::super::tests::{BASE, KEY};
     use super::*;
+
+    fn binding() -> Binding {
+        Binding::new(&BASE, KEY)
+    }
 
     fn key<'a>(key: &'a [u8], part: u16) -> RowKey<'a> {
         RowKey { scope: &[7; 32], key, part }
     }
 
     #[test]
-    fn golden_row_of_format_1() {
-        let row = Row::encode(&BASE, &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
+    fn golden_row_of_formats_1_and_2() {
+        let row = Row::encode(&binding(), &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
         let hex: String = row[CHECKSUM..].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "2200010064020076616c7565");
-        let last = Row::encode(&BASE, &key(b"abc", 0), None, b"");
+        let last = Row::encode(&binding(), &key(b"abc", 0), None, b"");
         assert_eq!(last[CHECKSUM..], [0, 0, 0xff, 0xff]);
     }
 
     #[test]
     fn a_row_knows_its_successor() {
-        let row = Row::encode(&BASE, &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
-        let row = Row::decode(&BASE, key(b"abc", 0), &row).unwrap();
+        let row = Row::encode(&binding(), &key(b"abc", 0), Some(&key(b"abd", 2)), b"value");
+        let row = Row::decode(&binding(), key(b"abc", 0), &row).unwrap();
         assert_eq!(row.value, b"value");
         assert!(row.successor.is(&key(b"abd", 2)));
         for (other, order) in [
@@ -288,8 +242,10 @@ mod tests {
         let (longest, longer) = ([b'k'; Key::MAX_LEN], [b'k'; Key::MAX_LEN + 1]);
         assert!(RowKey::from_redb((&[7; 32], &longer, 0)).is_none());
         let own = RowKey::from_redb((&[7; 32], &longest, 0)).unwrap();
-        let row = Row::encode(&BASE, &own, Some(&own.next_part().unwrap()), b"value");
-        assert!(Row::decode(&BASE, own, &row).unwrap().successor.is(&own.next_part().unwrap()));
+        let row = Row::encode(&binding(), &own, Some(&own.next_part().unwrap()), b"value");
+        assert!(
+            Row::decode(&binding(), own, &row).unwrap().successor.is(&own.next_part().unwrap())
+        );
         // All of its own key, and one byte more.
         let mut rest = [&287_u16.to_le_bytes()[..], &1_u16.to_le_bytes(), b"k", &[0; 2]].concat();
         assert!(Successor::decode(&own, &rest).is_none());
@@ -299,16 +255,16 @@ mod tests {
 
     #[test]
     fn p5_a_row_under_another_key_or_from_another_file_does_not_verify() {
-        let row = Row::encode(&BASE, &key(b"abc", 0), None, b"value");
-        assert!(Row::decode(&BASE, key(b"abc", 0), &row).is_some());
-        assert!(Row::decode(&BASE, key(b"abd", 0), &row).is_none());
-        assert!(Row::decode(&BASE, key(b"abc", 1), &row).is_none());
-        let other = SegmentMeta { generation: 4, ..BASE };
+        let row = Row::encode(&binding(), &key(b"abc", 0), None, b"value");
+        assert!(Row::decode(&binding(), key(b"abc", 0), &row).is_some());
+        assert!(Row::decode(&binding(), key(b"abd", 0), &row).is_none());
+        assert!(Row::decode(&binding(), key(b"abc", 1), &row).is_none());
+        let other = Binding::new(&SegmentMeta { file: 4, ..BASE }, KEY);
         assert!(Row::decode(&other, key(b"abc", 0), &row).is_none());
         for bit in 0..row.len() * 8 {
             let mut damaged = row.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(Row::decode(&BASE, key(b"abc", 0), &damaged).is_none(), "bit {bit}");
+            assert!(Row::decode(&binding(), key(b"abc", 0), &damaged).is_none(), "bit {bit}");
         }
     }
 }

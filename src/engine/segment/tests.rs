@@ -5,66 +5,99 @@ use std::time::Duration;
 use http::Response;
 
 use super::*;
+use crate::clock::{SimulatedClock, Timeline};
 use crate::engine::disk::{MemoryDisk, read_all};
 use crate::engine::entry::{Encoded, Parts};
+use crate::engine::log::{BatchBuilder, Identity, PAGE, Tail, check_of};
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 
 const UUID: [u8; 16] = [5; 16];
 pub(super) const BASE: SegmentMeta = SegmentMeta {
     uuid: UUID,
+    format: SegmentMeta::FORMAT,
+    file: 3,
     first_generation: 3,
     generation: 3,
     first_sequence: 10,
     last_sequence: 20,
     latest_expiry: 0,
     records: 0,
+    damaged: 0,
+    values: None,
 };
+pub(super) const KEY: DigestKey = DigestKey::from_bytes([6; 32]);
+/// The generation of the log that holds the larger records.
+const VALUES: u64 = 2;
 
 fn address(n: usize) -> Address {
     Address::new(&UUID, Scope::new([b"abc"[n % 3]]), format!("key-{n}").parse().unwrap())
 }
 
 fn body(n: usize) -> Vec<u8> {
-    // Every tenth value is split into parts.
+    // Every tenth record stays in the log.
     vec![n.to_le_bytes()[0]; if n.is_multiple_of(10) { 9_000 + n } else { n }]
 }
 
-fn sealed(n: usize) -> Sealed {
-    sealed_with(n, body(n))
-}
-
-fn sealed_with(n: usize, body: Vec<u8>) -> Sealed {
+fn encoded(n: usize, body: Vec<u8>) -> Encoded {
     let completion = Completion {
         fingerprint: Fingerprint::of(["x"]),
         request_id: format!("req_{n}").parse().unwrap(),
         ttl: Duration::from_millis(n as u64),
         response: Some(Response::new(body.into())),
     };
-    let encoded = Encoded::completion(&address(n), &completion);
+    Encoded::completion(&KEY, &address(n), &completion)
+}
+
+fn sealed(n: usize, encoded: &Encoded, in_log: Option<Location>) -> Item {
     let payload = Bytes::copy_from_slice(Parts::of(&encoded.bytes).unwrap().payload);
+    let kept = match in_log {
+        Some(location) => Kept::InLog { location, status: 200, bare: Bytes::new() },
+        None => Kept::Inline(payload),
+    };
     let at = Moment(1_000);
-    Sealed { address: address(n), at, payload, expires: at.plus(completion.ttl) }
+    let expires = at.plus(Duration::from_millis(n as u64));
+    Item::Sealed(Sealed { address: address(n), at, kept, expires })
 }
 
 fn build_of(disk: &MemoryDisk, numbers: impl Iterator<Item = usize>) -> Segment {
-    build_from(disk, numbers.map(sealed).collect())
+    build_from(disk, numbers.map(|n| (n, body(n))).collect())
 }
 
-fn build_from(disk: &MemoryDisk, mut entries: Vec<Sealed>) -> Segment {
-    entries.sort_by(|a, b| {
-        let name = |address: &Address| (address.scope, address.key.clone());
-        name(&a.address).cmp(&name(&b.address))
-    });
-    build(disk, BASE, entries.into_iter().map(Ok), || Ok(())).unwrap().unwrap()
+/// Builds a segment, and before it the log with the records that are too large for a row.
+fn build_from(disk: &MemoryDisk, mut records: Vec<(usize, Vec<u8>)>) -> Segment {
+    let store = Identity { uuid: UUID, entries: KEY };
+    let log = Log::create(disk, VALUES, store, 1 << 20).unwrap();
+    let mut tail = Tail::new(Arc::new(log), 0);
+    let mut batch = BatchBuilder::new();
+    records.sort_by_key(|(n, _)| (address(*n).scope, address(*n).key));
+    let items: Vec<_> = records
+        .into_iter()
+        .map(|(n, body)| {
+            let is_large = body.len() > MAX_INLINE_BYTES;
+            let encoded = encoded(n, body);
+            let location = is_large.then(|| Location {
+                offset: PAGE + batch.push(&encoded),
+                length: u32::try_from(encoded.bytes.len()).unwrap(),
+                check: check_of(&encoded.digest),
+                at: Moment(1_000),
+            });
+            Ok(sealed(n, &encoded, location))
+        })
+        .collect();
+    tail.append(&mut batch, Timeline::start(Arc::new(SimulatedClock::new())).anchor()).unwrap();
+    let values = Some(tail.end());
+    let draft = Draft { meta: SegmentMeta { values, ..BASE }, key: KEY };
+    let built = build(disk, draft, items.into_iter(), || Ok(())).unwrap().unwrap();
+    built.with_values(Some(tail.log))
 }
 
 #[test]
 fn a_segment_finds_what_it_holds_and_proves_the_rest_absent() {
     let disk = MemoryDisk::default();
-    build_of(&disk, (0..600).step_by(2));
-    let listed = SegmentMeta { latest_expiry: 1_598, records: 300, ..BASE };
-    let segment = Segment::open(&disk, &listed).unwrap();
+    let Segment { meta, .. } = build_of(&disk, (0..600).step_by(2));
+    let listed = SegmentMeta { latest_expiry: 1_598, records: 300, values: meta.values, ..BASE };
+    let segment = Segment::open(&disk, &listed, KEY).unwrap();
     let handles = Handles::default();
     for n in 0..600 {
         let found = segment.find(&handles, &address(n)).unwrap();
@@ -78,8 +111,10 @@ fn a_segment_finds_what_it_holds_and_proves_the_rest_absent() {
             other => panic!("{n}: {other:?}"),
         }
     }
-    assert_eq!(disk.names().unwrap(), ["0000000000000003.redb"]);
-    assert_eq!(segment.verify().err().map(|error| error.to_string()), None);
+    let mut names = disk.names().unwrap();
+    names.sort();
+    assert_eq!(names, ["0000000000000002.log", "0000000000000003.redb"]);
+    assert_eq!(segment.verify(KEY).err().map(|error| error.to_string()), None);
 }
 
 #[test]
@@ -103,7 +138,7 @@ fn the_filter_spares_the_look_for_what_is_not_there() {
 #[test]
 fn nothing_to_hold_makes_no_segment() {
     let disk = MemoryDisk::default();
-    let none = build(&disk, BASE, std::iter::empty(), || Ok(())).unwrap();
+    let none = build(&disk, Draft { meta: BASE, key: KEY }, std::iter::empty(), || Ok(())).unwrap();
     assert!(none.is_none());
     assert_eq!(disk.names().unwrap(), Vec::<String>::new());
 }
@@ -111,8 +146,10 @@ fn nothing_to_hold_makes_no_segment() {
 #[test]
 fn sealing_that_is_stopped_leaves_nothing_behind() {
     let disk = MemoryDisk::default();
-    let entries = [sealed(1)].into_iter().map(Ok);
-    let stopped = build(&disk, BASE, entries, || Err(Error::Stopped { source: None }));
+    let entries = [sealed(1, &encoded(1, body(1)), None)].into_iter().map(Ok);
+    let stopped = build(&disk, Draft { meta: BASE, key: KEY }, entries, || {
+        Err(Error::Stopped { source: None })
+    });
     assert!(matches!(stopped, Err(Error::Stopped { .. })));
     assert_eq!(disk.names().unwrap(), Vec::<String>::new());
 }
@@ -136,38 +173,64 @@ fn p5_a_segment_that_is_cut_short_is_damaged_open_or_not() {
                 other => panic!("cut to {cut}: {other:?}"),
             }
         }
-        let opened = Segment::open(&disk, &segment.meta);
+        let opened = Segment::open(&disk, &segment.meta, KEY);
         assert!(matches!(opened, Err(Error::Corrupt { .. })), "cut to {cut}: {opened:?}");
     }
     assert!(unread > 100, "only {unread} errors");
 }
 
-/// Each row verifies in a file of which a part is an older copy.
+/// Each entry verifies in a log of which a part is an older copy.
 #[test]
-fn p5_the_parts_of_two_values_never_make_up_one() {
+fn p5_the_halves_of_two_records_never_make_up_one() {
     let of = |byte: u8| {
-        let entries = (0..20).map(|n| sealed_with(n, vec![byte; 9_000]));
-        build_from(&MemoryDisk::default(), entries.collect())
+        let records = (0..20).map(|n| (n, vec![byte; 9_000]));
+        build_from(&MemoryDisk::default(), records.collect())
     };
     let (segment, other) = (of(1), of(2));
-    let images = [&segment, &other].map(|segment| read_all(&*segment.file, 1 << 30).unwrap());
+    let logs = [&segment, &other].map(|segment| Arc::clone(segment.values.as_ref().unwrap()));
+    let images = logs.each_ref().map(|log| read_all(&*log.file, 1 << 30).unwrap());
     let mut noticed = 0;
-    for at in (0..images[0].len()).step_by(4096) {
-        segment.file.write_at(&images[1][at..at + 4096], at as u64).unwrap();
+    for at in (0..200_000).step_by(4096) {
+        logs[0].file.write_at(&images[1][at..at + 4096], at as u64).unwrap();
         let handles = Handles::default();
         for n in 0..20 {
             match segment.find(&handles, &address(n)) {
                 Ok(Some(Found::Record(record))) => {
                     let body = &record.response().unwrap().body()[..];
-                    assert!(body == [1; 9_000] || body == [2; 9_000], "page at {at}");
+                    assert!(body == [1; 9_000], "page at {at}");
                 }
                 Ok(other) => panic!("page at {at} made key {n} {other:?}"),
                 Err(_) => noticed += 1,
             }
         }
-        segment.file.write_at(&images[0][at..at + 4096], at as u64).unwrap();
+        logs[0].file.write_at(&images[0][at..at + 4096], at as u64).unwrap();
     }
     assert!(noticed > 20, "only {noticed} errors");
+}
+
+/// It is known by its hash alone, and hides what is older.
+#[test]
+fn p5_a_damaged_address_is_neither_absent_nor_another() {
+    let disk = MemoryDisk::default();
+    let damaged = Damaged { hash: address(7).hash, expires: Moment(5_000) };
+    let items = [1, 4].map(|n| Ok(sealed(n, &encoded(n, body(n)), None)));
+    let [first, second] = items;
+    let items = [first, Ok(Item::Damaged(damaged)), second].into_iter();
+    let built = build(&disk, Draft { meta: BASE, key: KEY }, items, || Ok(())).unwrap().unwrap();
+    let segment = Segment::open(&disk, &built.meta, KEY).unwrap();
+    assert_eq!((segment.meta.records, segment.meta.damaged), (2, 1));
+    assert_eq!(segment.latest_expiry(), Moment(5_000));
+    let handles = Handles::default();
+    assert!(segment.may_hold(&address(7)));
+    let found = segment.find(&handles, &address(7)).unwrap();
+    assert!(matches!(found, Some(Found::Damaged { until: Moment(5_000) })), "{found:?}");
+    for n in [1, 4] {
+        let found = segment.find(&handles, &address(n)).unwrap();
+        assert!(matches!(found, Some(Found::Record(_))), "{found:?}");
+    }
+    assert!(segment.find(&handles, &address(3)).unwrap().is_none());
+    let verified = segment.verify(KEY).unwrap_err().to_string();
+    assert!(verified.contains("1 key"), "{verified}");
 }
 
 #[test]
@@ -183,7 +246,7 @@ fn p5_no_flipped_byte_makes_a_stored_key_absent_or_wrong() {
     // A prime stride meets every kind of page at every kind of offset.
     for at in (0..image.len()).step_by(251) {
         file.write_at(&[image[at] ^ 0x41], at as u64).unwrap();
-        match Segment::open(&disk, &meta) {
+        match Segment::open(&disk, &meta, KEY) {
             Err(_) => noticed += 1,
             Ok(segment) => {
                 let handles = Handles::default();

@@ -55,6 +55,7 @@ fn status(reason: &Reason) -> u16 {
     const FAILED_PRECONDITION: u16 = 9;
     const INTERNAL: u16 = 13;
     const UNAVAILABLE: u16 = 14;
+    const DATA_LOSS: u16 = 15;
     const UNAUTHENTICATED: u16 = 16;
     match reason {
         Reason::KeyMissing
@@ -68,6 +69,7 @@ fn status(reason: &Reason) -> u16 {
         Reason::Conflict { .. } => FAILED_PRECONDITION,
         Reason::Interrupted { .. } | Reason::OutcomeUnknown => UNKNOWN,
         Reason::InProgress { .. } | Reason::Unavailable => UNAVAILABLE,
+        Reason::RecordDamaged => DATA_LOSS,
         Reason::HandlerPanicked | Reason::Misused(_) => INTERNAL,
         Reason::Unauthorized => UNAUTHENTICATED,
     }

@@ -71,6 +71,7 @@ fn title(reason: &Reason) -> &'static str {
         Reason::Interrupted { .. } => "A request with this Idempotency-Key was interrupted",
         Reason::ResultUnavailable { .. } => "The result of this Idempotency-Key was not kept",
         Reason::OutcomeUnknown => "The outcome of the request is unknown",
+        Reason::RecordDamaged => "The record of this Idempotency-Key is damaged",
         Reason::Unauthorized => "Unauthorized",
         Reason::Forbidden => "Forbidden",
         Reason::BodyTooLarge { .. } => "The request is too large",

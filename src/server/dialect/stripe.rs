@@ -76,6 +76,7 @@ fn kind(reason: &Reason) -> &'static str {
         | Reason::KeyInvalid(_)
         | Reason::KeyRepeated => "idempotency_error",
         Reason::OutcomeUnknown
+        | Reason::RecordDamaged
         | Reason::Unavailable
         | Reason::HandlerPanicked
         | Reason::Misused(_) => "api_error",
@@ -121,7 +122,8 @@ fn should_retry(reason: &Reason) -> Option<&'static str> {
         Reason::Conflict { .. }
         | Reason::Interrupted { .. }
         | Reason::ResultUnavailable { .. }
-        | Reason::OutcomeUnknown => Some("false"),
+        | Reason::OutcomeUnknown
+        | Reason::RecordDamaged => Some("false"),
         _ => reason.retry_after().map(|_| "true"),
     }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Victim, name_of};
 
-const NEWER: u32 = 2;
+const NEWER: u32 = 3;
 
 /// Every file, byte for byte.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -33,8 +33,8 @@ fn newer(bytes: &[u8]) -> Vec<u8> {
     // How many bytes are summed up, and then comes their checksum.
     let summed = |magic: &[u8]| match magic {
         b"rfrn lck" | b"rfrn man" => Some(bytes.len() - 32),
-        b"rfrn log" => Some(76),
-        b"rfrn seg" => Some(8 + 4 + 16 + 6 * 8),
+        b"rfrn log" => Some(108),
+        b"rfrn seg" => Some(8 + 4 + 16 + 4 + 8 * 8 + 1 + 3 * 8),
         _ => None,
     };
     for at in 0..bytes.len().saturating_sub(8) {
@@ -52,7 +52,7 @@ fn p13_a_newer_format_of_any_file_is_named_and_nothing_is_touched() {
     for file in victim.home.files("") {
         let (name, bytes) = (name_of(&file), fs::read(&file).unwrap());
         match refusal(&victim, &name, &newer(&bytes)) {
-            Error::Newer { file, found: NEWER, supported: 1, .. } => {
+            Error::Newer { file, found: NEWER, supported: 1 | 2, .. } => {
                 assert_eq!(name_of(&file), name);
             }
             error => panic!("{}: {error:?}", name.display()),

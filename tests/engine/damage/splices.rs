@@ -16,9 +16,10 @@ const PAGE: usize = 4096;
 fn batches(log: &[u8]) -> Vec<Range<usize>> {
     let mut batches = Vec::new();
     let mut at = PAGE;
-    while log[at..].starts_with(b"btch") {
-        let length = u32::from_le_bytes(log[at + 4..at + 8].try_into().unwrap()) as usize;
-        let end = (at + length).next_multiple_of(PAGE);
+    while log[at..].starts_with(b"btc2") {
+        let number = |at: usize| u32::from_le_bytes(log[at..at + 4].try_into().unwrap()) as usize;
+        // The frames and the head are there twice.
+        let end = (at + number(at + 4) + 36 * number(at + 16) + 92).next_multiple_of(PAGE);
         batches.push(at..end);
         at = end;
     }
@@ -34,7 +35,7 @@ fn write(path: &Path, bytes: &[u8], at: usize) {
 #[test]
 fn p5_a_batch_in_the_place_of_another_is_found() {
     let victim = Victim::new();
-    let logs: Vec<_> = victim.home.files(".log").into_iter().take(2).collect();
+    let logs: Vec<_> = victim.chain().into_iter().take(2).collect();
     let contents: Vec<_> = logs.iter().map(|log| fs::read(log).unwrap()).collect();
     for (to, (log, content)) in logs.iter().zip(&contents).enumerate() {
         let (name, places) = (name_of(log), batches(content));
@@ -60,7 +61,7 @@ fn p5_a_batch_in_the_place_of_another_is_found() {
 #[test]
 fn p5_a_batch_that_is_there_twice_is_found() {
     let victim = Victim::new();
-    let newest = victim.home.files(".log")[1].clone();
+    let newest = victim.chain()[1].clone();
     let content = fs::read(&newest).unwrap();
     let places = batches(&content);
     let end = places.last().unwrap().end;
@@ -151,7 +152,7 @@ fn p5_two_pages_of_a_segment_that_changed_places_are_found() {
             found += usize::from(!finder.is_nobody());
         }
     }
-    assert!(found > 50, "only {found} of them were found");
+    assert!(found > 40, "only {found} of them were found");
 }
 
 /// The content of a directory at one time.
