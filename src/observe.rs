@@ -3,6 +3,7 @@
 //!
 //! Neither metrics nor events contain a key or a scope. `docs/http.md` lists the names.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::clock::Timeline;
@@ -67,6 +68,24 @@ pub(crate) fn sealed(logs: usize) {
     #[cfg(feature = "tracing")]
     tracing::debug!(logs, "sealed logs");
     let _ = logs;
+}
+
+/// Counts the segments that were merged into one, or rewritten.
+pub(crate) fn merged(segments: usize) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("refrain_merged_total").increment(segments as u64);
+    #[cfg(feature = "tracing")]
+    tracing::debug!(segments, "merged segments");
+    let _ = segments;
+}
+
+/// Reports records that could not be read when their log was sealed.
+pub(crate) fn damaged(records: u64, file: &Path) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("refrain_damaged_total").increment(records);
+    #[cfg(feature = "tracing")]
+    tracing::error!(records, file = %file.display(), "records are damaged, and their keys say so");
+    let _ = (records, file);
 }
 
 /// Counts the segments that were dropped because their last record had expired, and their records.

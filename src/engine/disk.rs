@@ -50,9 +50,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod memory;
+mod pool;
 mod real;
 
 pub use memory::MemoryDisk;
+pub(crate) use pool::Pool;
 pub(crate) use real::RealDisk;
 
 /// The directory at the root of a file system where `fsck` puts files whose names are lost.

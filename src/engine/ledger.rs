@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::clock::{Anchor, Moment, Timeline};
 use crate::engine::digest::DigestKey;
-use crate::engine::disk::{Disk, DiskFile};
+use crate::engine::disk::{Disk, DiskFile, Pool};
 use crate::engine::entry::{Encoded, End, Entry, Found};
 pub(crate) use crate::engine::log::Frozen;
 use crate::engine::log::{BatchBuilder, Frame, Log, PAGE, Tail};
@@ -33,7 +33,7 @@ use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::{Address, Scope};
 use crate::record::Record;
-use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock};
 
 mod chain;
@@ -41,6 +41,7 @@ mod claims;
 mod creation;
 mod latest;
 mod manifest;
+mod merge;
 mod names;
 mod recovery;
 mod retired;
@@ -68,6 +69,8 @@ const CARRY_BYTES: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) disk: Arc<dyn Disk>,
+    /// The files of segments.
+    pool: Arc<Pool>,
     pub(crate) uuid: [u8; 16],
     /// The key of the digests of everything that is written.
     pub(crate) digests: DigestKey,
@@ -88,8 +91,6 @@ pub(crate) struct Ledger {
     /// The generation of the next log. `MANIFEST` may be behind, because some belong to logs that
     /// could not be listed on a full disk.
     next_generation: AtomicU64,
-    /// The attempts to seal that have failed in a row because an entry could not be read.
-    failed_reads: AtomicU32,
     /// Bytes in frozen logs, which wait for sealing.
     frozen_bytes: AtomicU64,
     /// New keys are refused while `frozen_bytes` is more than this many logs' worth.
@@ -110,6 +111,7 @@ impl Ledger {
     /// The ledger of a store whose files are all open: those in the snapshot, which `manifest`
     /// lists, `frozen` being the snapshot's logs but the active one. It has no claims yet.
     fn new(
+        pool: Arc<Pool>,
         disk: Arc<dyn Disk>,
         settings: Settings,
         timeline: Timeline,
@@ -134,9 +136,9 @@ impl Ledger {
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
             frozen_bytes: AtomicU64::new(frozen_bytes),
-            failed_reads: AtomicU32::new(0),
             max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
             max_logs: frozen.len() + MAX_MORE_LOGS,
+            pool,
             disk,
             settings,
         }
@@ -173,7 +175,7 @@ impl Ledger {
             self.segment_lookups.fetch_add(1, Ordering::Relaxed);
             match segment.find(&self.handles, address)? {
                 Some(Found::Damaged { until }) if until > self.timeline.now() => {
-                    return Err(segment.damaged("the record of this key is damaged"));
+                    return Err(segment.broken("the record of this key is damaged"));
                 }
                 Some(found) => return Ok(self.live(found)),
                 None => {}
@@ -211,7 +213,7 @@ impl Ledger {
         }
         for segment in &snapshot.segments {
             self.expect_in_place(&segment.name, &*segment.file)?;
-            if let Some(values) = &segment.values {
+            for values in &segment.values {
                 self.expect_in_place(&values.name, &*values.file)?;
             }
             segment.verify(self.digests)?;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::clock::Moment;
 use crate::codec::Malformed;
 use crate::engine::digest::DigestKey;
-use crate::engine::disk::{Disk, DiskFile, remove_leftover};
+use crate::engine::disk::{Disk, DiskFile, Pool, remove_leftover};
 use crate::engine::entry::{End, Found, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
@@ -90,6 +90,32 @@ impl Log {
         store: Identity,
         size: u64,
     ) -> Result<Self> {
+        let log = Self::create_unnamed(disk, generation, store, size)?;
+        match log.give_name(disk) {
+            Ok(()) => Ok(log),
+            Err(error) => {
+                // The space is needed; a file that cannot be removed either is a leftover.
+                let _ = disk.remove(&temporary_name(generation));
+                Err(error)
+            }
+        }
+    }
+
+    /// Creates a log under a temporary name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], with the file removed again.
+    ///
+    /// # Durability
+    ///
+    /// The header is durable when this returns.
+    pub(crate) fn create_unnamed(
+        disk: &dyn Disk,
+        generation: u64,
+        store: Identity,
+        size: u64,
+    ) -> Result<Self> {
         let temporary = temporary_name(generation);
         let failed = |error| Error::io("create", disk.path_of(&temporary), error);
         remove_leftover(disk, &temporary).map_err(failed)?;
@@ -121,7 +147,7 @@ impl Log {
         generation: u64,
         store: Identity,
     ) -> Result<Self> {
-        Self::renew(disk, old, generation, store, |_| Ok(()))
+        Self::renew(disk, old, generation, store, |_, _| Ok(()))
     }
 
     /// Does what [`recycle`](Self::recycle) does, and first overwrites the old log with zeros.
@@ -148,34 +174,39 @@ impl Log {
         old: &Log,
         generation: u64,
         store: Identity,
-        clear: impl FnOnce(&Log) -> io::Result<()>,
+        clear: impl FnOnce(&dyn DiskFile, u64) -> io::Result<()>,
     ) -> Result<Self> {
         let temporary = temporary_name(generation);
         let failed = |error| Error::io("recycle", disk.path_of(&old.name), error);
         // The rename is durable before the content changes: under its old name, a log with changed
         // content would be damage.
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
-        let cleared = clear(old).and_then(|()| old.file.len()).map_err(failed);
-        let file = Arc::clone(&old.file);
-        let log = cleared.and_then(|size| Self::initialize(disk, file, generation, store, size));
+        // Under its new name, and open for as long as it is a log.
+        let cleared = disk.open(&temporary).and_then(|file| {
+            let size = file.len()?;
+            clear(&*file, size).map(|()| (file, size))
+        });
+        let log = cleared
+            .map_err(failed)
+            .and_then(|(file, size)| Self::initialize(disk, file, generation, store, size))
+            .and_then(|log| log.give_name(disk).map(|()| log));
         log.inspect_err(|_| {
             // The space is needed; a file that cannot be removed is a leftover.
             let _ = disk.remove(&temporary);
         })
     }
 
-    /// Overwrites everything with zeros.
-    fn overwrite(&self) -> io::Result<()> {
+    /// Overwrites a whole file with zeros.
+    fn overwrite(file: &dyn DiskFile, size: u64) -> io::Result<()> {
         let zeros = vec![0; OVERWRITE_BYTES];
-        let size = self.file.len()?;
         for offset in (0..size).step_by(zeros.len()) {
             let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
-            self.file.write_at(&zeros[..zeros.len().min(left)], offset)?;
+            file.write_at(&zeros[..zeros.len().min(left)], offset)?;
         }
         Ok(())
     }
 
-    /// Writes a new header into an allocated file, durably, and gives the file its name.
+    /// Writes a new header into an allocated file, durably.
     fn initialize(
         disk: &dyn Disk,
         file: Arc<dyn DiskFile>,
@@ -190,9 +221,27 @@ impl Log {
         let path = disk.path_of(&name);
         file.write_at(&header.encode(), 0)
             .and_then(|()| file.sync())
-            .and_then(|()| disk.rename(&temporary_name(generation), &name))
             .map_err(|error| Error::io("initialize", &path, error))?;
         Ok(Self::of(header, name, path, file))
+    }
+
+    /// Gives a log its name, once its content is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    ///
+    /// # Durability
+    ///
+    /// The caller makes the name durable.
+    pub(crate) fn give_name(&self, disk: &dyn Disk) -> Result<()> {
+        disk.rename(&temporary_name(self.generation), &self.name)
+            .map_err(|error| Error::io("rename", &self.path, error))
+    }
+
+    /// Returns the name that the log has until it gets its own.
+    pub(crate) fn temporary_name(&self) -> String {
+        temporary_name(self.generation)
     }
 
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
@@ -217,13 +266,17 @@ impl Log {
     /// # Errors
     ///
     /// Those of [`Log::open`].
-    pub(crate) fn open_values(disk: &dyn Disk, end: End, uuid: [u8; 16]) -> Result<Self> {
-        let log = Self::open_any(disk, end.generation, uuid)?.into_values(end);
+    pub(crate) fn open_values(pool: &Arc<Pool>, end: End, uuid: [u8; 16]) -> Result<Self> {
+        let log = Self::open_any(pool.disk(), end.generation, uuid)?.into_values(pool, end);
         if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
-    /// Opens a log of any length.
-    fn open_any(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
+    /// Opens a log that may be cut short, because nothing lists it or something else has its length.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::open`].
+    pub(crate) fn open_any(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
         let name = log_name(generation);
         let path = disk.path_of(&name);
         let file = disk.open(&name).map_err(|error| match error.kind() {
@@ -285,7 +338,8 @@ impl Log {
             sequence = Some(batch.head.sequence);
             offset += batch.span();
         }
-        if (offset, sequence) != (end.offset, Some(end.sequence)) {
+        // A log that is kept for its records may hold none any more.
+        if (offset, sequence.unwrap_or_default()) != (end.offset, end.sequence) {
             return Err(self.broken("its last batch is not the one that was written last"));
         }
         if indexed.is_empty() { Ok(()) } else { Err(self.broken("an indexed entry is missing")) }
@@ -348,13 +402,14 @@ impl Log {
     }
 
     /// Returns this log without its index, to be kept for the records in it.
-    pub(crate) fn values(&self, end: End) -> Self {
+    pub(crate) fn values(&self, pool: &Arc<Pool>, end: End) -> Self {
         let (name, path) = (self.name.clone(), self.path.clone());
-        Self::of(self.header, name, path, Arc::clone(&self.file)).into_values(end)
+        Self::of(self.header, name, path, Arc::clone(&self.file)).into_values(pool, end)
     }
 
     /// A log that takes no more batches: what lies behind its end may be cut off.
-    fn into_values(mut self, end: End) -> Self {
+    fn into_values(mut self, pool: &Arc<Pool>, end: End) -> Self {
+        self.file = pool.adopt(&self.name, self.file);
         self.size = end.offset;
         self.set_end(end);
         self
@@ -423,6 +478,7 @@ impl Log {
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         self.file.read_at(buffer, offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, "it is cut short"),
+            io::ErrorKind::InvalidData => Error::corrupt(&self.path, error.to_string()),
             _ => Error::io("read", &self.path, error),
         })
     }

@@ -129,13 +129,15 @@ impl Reaper {
             let counter = &self.engine.counters.segments_dropped;
             counter.fetch_add(dropped as u64, Ordering::Relaxed);
         });
+        let merged = self.merge();
+        let ledger = &self.engine.ledger;
         let engine = Arc::clone(&self.engine);
         let freed = ledger.free(&mut self.retired, || pause(&engine)).map_err(Trouble::Transient);
         let prepared = match prepared {
             Err(Trouble::Transient(_)) => self.prepare(),
             prepared => prepared,
         };
-        worst([prepared, rotated, sealed, expired, freed])
+        worst([prepared, rotated, sealed, expired, merged, freed])
     }
 
     /// Prepares a next log, if there is none.
@@ -193,6 +195,25 @@ impl Reaper {
             let done = self.frozen.drain(..sealed);
             self.retired.extend(engine.ledger.retire(done));
             self.prepare()?;
+        }
+    }
+}
+
+impl Reaper {
+    /// Merges segments until none are due, or until more logs wait for sealing.
+    fn merge(&mut self) -> Result<(), Trouble> {
+        loop {
+            let (engine, retired) = (&self.engine, &mut self.retired);
+            let merged = engine.ledger.merge(retired, || {
+                if engine.ledger.backlog() > 1 { Err(engine.stopped()) } else { pause(engine) }
+            });
+            match merged {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                // It is done later.
+                Err(Trouble::Transient(Error::Stopped { .. })) => return Ok(()),
+                Err(trouble) => return Err(trouble),
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ use xorf::{BinaryFuse16, Filter};
 use crate::clock::Moment;
 use crate::codec::Malformed;
 use crate::engine::digest::DigestKey;
-use crate::engine::disk::{Disk, DiskFile};
+use crate::engine::disk::{Disk, DiskFile, Pool};
 use crate::engine::entry::{Found, Parts};
 use crate::engine::log::{Location, Log};
 use crate::error::{Error, Result};
@@ -32,8 +32,10 @@ use crate::key::Address;
 
 mod binding;
 mod build;
+mod cursor;
 mod damaged;
 mod database;
+mod expiries;
 mod file;
 mod filter;
 mod format_1;
@@ -44,15 +46,17 @@ mod value;
 
 use binding::Binding;
 pub(crate) use build::{Draft, Item, Kept, Sealed, build};
+pub(crate) use cursor::{Cursor, OwnedRow};
 pub(crate) use damaged::Damaged;
 use database::{
     DAMAGED, FILTER, META, RecordTable, TableKey, failed, guarded, open_database, verify_pages,
 };
+use expiries::Expiries;
 pub(crate) use handles::Handles;
 pub(crate) use meta::{SegmentMeta, SegmentMeta1, segment_name};
 use row::{Row, RowKey};
-pub(crate) use value::MAX_INLINE_BYTES;
-use value::{Content, Value};
+use value::Value;
+pub(crate) use value::{Content, MAX_INLINE_BYTES};
 
 /// The rows that are verified between two pauses.
 const ROWS_AT_A_TIME: u64 = 4096;
@@ -68,8 +72,10 @@ pub(crate) struct Segment {
     binding: Binding,
     /// By their hash.
     damaged: Vec<Damaged>,
-    /// The log that holds the larger records.
-    pub(crate) values: Option<Arc<Log>>,
+    /// The times at which the records expire.
+    pub(crate) expiries: Expiries,
+    /// The logs that hold the larger records.
+    pub(crate) values: Vec<Arc<Log>>,
 }
 
 impl Segment {
@@ -79,10 +85,10 @@ impl Segment {
     ///
     /// [`Error::Corrupt`] if the file is missing, damaged or not the listed one,
     /// [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`].
-    pub(crate) fn open(disk: &dyn Disk, listed: &SegmentMeta, key: DigestKey) -> Result<Self> {
+    pub(crate) fn open(pool: &Arc<Pool>, listed: &SegmentMeta, key: DigestKey) -> Result<Self> {
         let name = segment_name(listed.file);
-        let path = disk.path_of(&name);
-        let file = disk.open(&name).map_err(|error| match error.kind() {
+        let path = pool.disk().path_of(&name);
+        let file = pool.open(&name).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
             _ => Error::io("open", &path, error),
         })?;
@@ -91,9 +97,8 @@ impl Segment {
         if segment.meta != *listed {
             return Err(Error::corrupt(path, "it is not the segment that is listed"));
         }
-        if let Some(end) = listed.values {
-            segment.values = Some(Arc::new(Log::open_values(disk, end, listed.uuid)?));
-        }
+        let logs = listed.values.iter().map(|end| Log::open_values(pool, *end, listed.uuid));
+        segment.values = logs.map(|log| log.map(Arc::new)).collect::<Result<_>>()?;
         Ok(segment)
     }
 
@@ -128,12 +133,13 @@ impl Segment {
     ) -> Result<Self> {
         let database = open_database(&path, &file)?;
         let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
-        let meta = {
-            let table = transaction.open_table(META).map_err(|error| failed(&path, error))?;
-            let bytes = table.get("meta").map_err(|error| failed(&path, error))?;
-            let bytes = bytes.ok_or_else(|| Error::corrupt(&path, "it has no meta row"))?;
-            SegmentMeta::decode(bytes.value(), &path)?
+        let table = transaction.open_table(META).map_err(|error| failed(&path, error))?;
+        let row = |name: &str| {
+            let bytes = table.get(name).map_err(|error| failed(&path, error))?;
+            let bytes = bytes.ok_or_else(|| Error::corrupt(&path, "a row about it is missing"))?;
+            Ok(bytes.value().to_vec())
         };
+        let meta = SegmentMeta::decode(&row("meta")?, &path)?;
         if meta.uuid != uuid {
             return Err(Error::foreign(path, "it has another store's uuid"));
         }
@@ -149,11 +155,19 @@ impl Segment {
         } else {
             Vec::new()
         };
-        Ok(Self { meta, name, file, path, filter, binding, damaged, values: None })
+        let expiries = if meta.format > 1 {
+            Expiries::decode(&row("expiries")?, &binding)
+                .ok_or_else(|| Error::corrupt(&path, "its list of expiries is damaged"))?
+        } else {
+            Expiries::default()
+        };
+        drop(table);
+        let values = Vec::new();
+        Ok(Self { meta, name, file, path, filter, binding, damaged, expiries, values })
     }
 
-    /// Returns the segment with the log that holds its larger records.
-    pub(crate) fn with_values(mut self, values: Option<Arc<Log>>) -> Self {
+    /// Returns the segment with the logs that hold its larger records.
+    pub(crate) fn with_values(mut self, values: Vec<Arc<Log>>) -> Self {
         self.values = values;
         self
     }
@@ -180,7 +194,7 @@ impl Segment {
     /// [`Error::Corrupt`] if the rows prove neither, and [`Error::Io`] if they cannot be read.
     pub(crate) fn find(&self, handles: &Handles, address: &Address) -> Result<Option<Found>> {
         if let Ok(at) = self.damaged.binary_search_by_key(&address.hash, |damaged| damaged.hash) {
-            return Ok(Some(Found::Damaged { until: self.damaged[at].expires }));
+            return self.find_damaged(&self.damaged[at], address).map(Some);
         }
         let found = guarded(&self.path, || {
             let handle = handles.get(self.meta.file, &self.path, &self.file)?;
@@ -198,6 +212,17 @@ impl Segment {
         found
     }
 
+    /// Tries to read an entry that could not be read when it was sealed.
+    fn find_damaged(&self, damaged: &Damaged, address: &Address) -> Result<Found> {
+        let Damaged { expires, log, location, .. } = *damaged;
+        let payload = self.payload_in_log(log, location, |parts| parts.is_at(address));
+        match payload.map(|payload| Found::decode(&payload, location.at)) {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(_)) | Err(Error::Corrupt { .. }) => Ok(Found::Damaged { until: expires }),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns the payload of an address, or `None` if there is proof that it has none.
     fn payload(
         &self,
@@ -208,14 +233,14 @@ impl Segment {
         let storage = |error| failed(&self.path, error);
         let mut below = table.range(..=wanted.as_redb()).map_err(storage)?;
         let Some(last) = below.next_back() else {
-            return Err(self.damaged("it has no row at or below a key"));
+            return Err(self.broken("it has no row at or below a key"));
         };
         let (key, value) = last.map_err(storage)?;
         let row = self.row(key.value(), value.value())?;
         if row.key != wanted {
             // Both neighbours count: a damaged branch can lead to a row beyond the key.
             let between = row.key.cmp(&wanted).is_lt() && row.successor.cmp_key(&wanted).is_gt();
-            return if between { Ok(None) } else { Err(self.damaged("a row is missing")) };
+            return if between { Ok(None) } else { Err(self.broken("a row is missing")) };
         }
         if self.meta.format == 1 {
             return self.payload_1(table, address, &row).map(Some);
@@ -223,8 +248,8 @@ impl Segment {
         let Value { at, content, .. } = self.value(&row)?;
         let payload = match content {
             Content::Inline(payload) => Bytes::copy_from_slice(payload),
-            Content::InLog { location, .. } => {
-                self.payload_in_log(location, |parts| parts.is_at(address))?
+            Content::InLog { log, location, .. } => {
+                self.payload_in_log(log, location, |parts| parts.is_at(address))?
             }
         };
         Ok(Some((at, payload)))
@@ -232,20 +257,52 @@ impl Segment {
 
     /// Decodes the value of a row of an address.
     fn value<'a>(&self, row: &Row<'a>) -> Result<Value<'a>> {
-        Value::decode(row.value).ok_or_else(|| self.damaged("a row has no value"))
+        Value::decode(row.value).ok_or_else(|| self.broken("a row has no value"))
     }
 
-    /// Reads the payload of an entry in the segment's log, if it is the expected one.
+    /// Reads the payload of an entry in one of the segment's logs, if it is the expected one.
     fn payload_in_log(
         &self,
+        log: u16,
         location: Location,
         is_expected: impl FnOnce(&Parts<'_>) -> bool,
     ) -> Result<Bytes> {
-        let log = self.values.as_ref().ok_or_else(|| self.damaged("it has no log of values"))?;
+        let bytes = self.entry(log, location, is_expected)?;
+        let payload = Parts::of(&bytes).map(|parts| bytes.slice_ref(parts.payload));
+        payload.map_err(|error| self.malformed(error))
+    }
+
+    /// Reads the entry of a row in one of the segment's logs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if it does not verify, and [`Error::Io`] if it cannot be read.
+    pub(crate) fn entry_in_log(
+        &self,
+        log: u16,
+        location: Location,
+        row: &OwnedRow,
+    ) -> Result<Bytes> {
+        self.entry(log, location, |parts| row.is_of(parts))
+    }
+
+    /// Returns the addresses whose latest entry could not be read when it was sealed.
+    pub(crate) fn damaged(&self) -> &[Damaged] {
+        &self.damaged
+    }
+
+    fn entry(
+        &self,
+        log: u16,
+        location: Location,
+        is_expected: impl FnOnce(&Parts<'_>) -> bool,
+    ) -> Result<Bytes> {
+        let log = self.values.get(usize::from(log));
+        let log = log.ok_or_else(|| self.broken("a row names a log that it does not have"))?;
         let bytes = log.read_entry(location)?;
-        match Parts::of(&bytes) {
-            Ok(parts) if is_expected(&parts) => Ok(bytes.slice_ref(parts.payload)),
-            Ok(_) => Err(log.damaged(location, Malformed("entry is under another address"))),
+        match Parts::of(&bytes).map(|parts| is_expected(&parts)) {
+            Ok(true) => Ok(bytes),
+            Ok(false) => Err(log.damaged(location, Malformed("entry is under another address"))),
             Err(error) => Err(log.damaged(location, error)),
         }
     }
@@ -260,17 +317,21 @@ impl Segment {
         let load =
             || Self::load(self.name.clone(), path.clone(), Arc::clone(file), self.meta.uuid, key);
         if guarded(path, load)?.meta != self.meta {
-            return Err(self.damaged("it is not the segment that was opened"));
+            return Err(self.broken("it is not the segment that was opened"));
         }
         guarded(path, || verify_pages(path, file))?;
-        if let Some(values) = &self.values {
-            values.verify()?;
+        for log in &self.values {
+            log.verify()?;
         }
         self.verify_rows(true, || Ok(()))?;
-        match self.damaged.len() {
+        let is_lost = |damaged: &&Damaged| {
+            let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
+            self.entry(damaged.log, damaged.location, is_expected).is_err()
+        };
+        match self.damaged.iter().filter(is_lost).count() {
             0 => Ok(()),
-            1 => Err(self.damaged("it holds 1 key whose record is damaged")),
-            count => Err(self.damaged(&format!("it holds {count} keys whose records are damaged"))),
+            1 => Err(self.broken("it holds 1 key whose record is damaged")),
+            count => Err(self.broken(&format!("it holds {count} keys whose records are damaged"))),
         }
     }
 
@@ -291,7 +352,7 @@ impl Segment {
                 let (key, value) = row.map_err(storage)?;
                 let row = self.row(key.value(), value.value())?;
                 if expected != Some(row.key.joined()) {
-                    return Err(self.damaged("a row is missing"));
+                    return Err(self.broken("a row is missing"));
                 }
                 records += u64::from(row.key.part == 0 && row.key != RowKey::SENTINEL);
                 if with_log && self.meta.format > 1 && row.key != RowKey::SENTINEL {
@@ -305,7 +366,7 @@ impl Segment {
             if expected.is_none() && records == self.meta.records {
                 Ok(())
             } else {
-                Err(self.damaged("its last rows are missing"))
+                Err(self.broken("its last rows are missing"))
             }
         })
     }
@@ -314,8 +375,8 @@ impl Segment {
     fn verify_value(&self, row: &Row<'_>) -> Result<()> {
         match self.value(row)?.content {
             Content::Inline(_) => Ok(()),
-            Content::InLog { location, .. } => {
-                self.payload_in_log(location, |parts| row.key.is_of(parts)).map(drop)
+            Content::InLog { log, location, .. } => {
+                self.payload_in_log(log, location, |parts| row.key.is_of(parts)).map(drop)
             }
         }
     }
@@ -328,11 +389,16 @@ impl Segment {
     fn row<'a>(&self, key: (&'a [u8; 32], &'a [u8], u16), value: &'a [u8]) -> Result<Row<'a>> {
         RowKey::from_redb(key)
             .and_then(|key| Row::decode(&self.binding, key, value))
-            .ok_or_else(|| self.damaged("a row does not match its checksum"))
+            .ok_or_else(|| self.broken("a row does not match its checksum"))
+    }
+
+    /// The error for a part that cannot be decoded.
+    pub(crate) fn malformed(&self, Malformed(reason): Malformed) -> Error {
+        self.broken(reason)
     }
 
     /// The error for a part that does not verify.
-    pub(crate) fn damaged(&self, reason: &str) -> Error {
+    pub(crate) fn broken(&self, reason: &str) -> Error {
         Error::corrupt(&self.path, reason)
     }
 }

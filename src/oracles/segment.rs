@@ -7,7 +7,7 @@ use http::Response;
 
 use crate::clock::{Moment, SimulatedClock, Timeline};
 use crate::engine::digest::DigestKey;
-use crate::engine::disk::{Disk, MemoryDisk, read_all};
+use crate::engine::disk::{Disk, MemoryDisk, Pool, read_all};
 use crate::engine::entry::{Encoded, Entry, Found, Parts};
 use crate::engine::log::{BatchBuilder, Identity, Location, Log, Tail, check_of};
 use crate::engine::segment::{
@@ -84,8 +84,8 @@ impl Sample {
             .map(|(address, response)| (address, encode(&KEY, address, DAY, response.clone())))
             .collect();
         encoded.push((&forgotten, Encoded::new(&KEY, Some(&forgotten), &Entry::Forget(9_000))));
-        let disk = MemoryDisk::default();
-        let (items, log) = keep(&disk, &encoded);
+        let pool = Pool::new(Arc::new(MemoryDisk::default()));
+        let (items, log) = keep(pool.disk(), &encoded);
         let meta = SegmentMeta {
             uuid: UUID,
             format: SegmentMeta::FORMAT,
@@ -97,12 +97,13 @@ impl Sample {
             latest_expiry: 0,
             records: 0,
             damaged: 0,
-            values: Some(log.end()),
+            values: Vec::new(),
         };
         let draft = Draft { meta, key: KEY };
-        let sealed = segment::build(&disk, draft, items.into_iter(), || Ok(()));
+        let sealed =
+            segment::build(&pool, &draft, items.into_iter(), || Ok(vec![log.end()]), || Ok(()));
         let sealed = sealed.expect("memory takes it").expect("there are records");
-        let sealed = sealed.with_values(Some(Arc::clone(&log.log)));
+        let sealed = sealed.with_values(vec![Arc::clone(&log.log)]);
         sealed.verify(KEY).expect("it is whole");
         let Segment { meta, name, file, .. } = sealed;
         let [image, kept] = [&file, &log.log.file]
@@ -114,12 +115,13 @@ impl Sample {
 
     /// Panics if a file with these bytes gives anything but what was stored, or an error.
     fn expect_honest(&self, image: &[u8]) {
-        let disk = MemoryDisk::default();
+        let pool = Pool::new(Arc::new(MemoryDisk::default()));
+        let disk = pool.disk();
         let file = disk.create(&self.name).expect("the directory is empty");
         replace(&*file, image);
         let (name, kept) = &self.log;
         replace(&*disk.create(name).expect("the name is free"), kept);
-        let Some(segment) = heard(Segment::open(&disk, &self.meta, KEY)) else { return };
+        let Some(segment) = heard(Segment::open(&pool, &self.meta, KEY)) else { return };
         let handles = Handles::default();
         let mut failed = false;
         let mut find = |address| {
@@ -147,7 +149,7 @@ impl Sample {
 }
 
 /// Puts the larger of these entries into a log, and all of them on their way into a segment.
-fn keep(disk: &MemoryDisk, encoded: &[(&Address, Encoded)]) -> (Vec<Result<Item>>, Tail) {
+fn keep(disk: &dyn Disk, encoded: &[(&Address, Encoded)]) -> (Vec<Result<Item>>, Tail) {
     let log = Log::create(disk, 1, Identity { uuid: UUID, entries: KEY }, 1 << 20);
     let mut tail = Tail::new(Arc::new(log.expect("memory takes it")), 0);
     let mut batch = BatchBuilder::new();
@@ -160,7 +162,7 @@ fn keep(disk: &MemoryDisk, encoded: &[(&Address, Encoded)]) -> (Vec<Result<Item>
             let offset = PAGE as u64 + batch.push(encoded);
             let length = u32::try_from(encoded.bytes.len()).expect("it is small");
             let location = Location { offset, length, check: check_of(&encoded.digest), at };
-            Kept::InLog { location, status: 200, bare: Bytes::new() }
+            Kept::InLog { log: 0, location, status: 200, bare: Bytes::new() }
         };
         Ok(Item::Sealed(Sealed { address: address.clone(), at, kept, expires }))
     };

@@ -3,6 +3,7 @@
 //! Entries are read in the order of their offsets, and sorted by their addresses. A damaged entry is
 //! known by the hash of its address, and goes into the segment as what it is.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -25,8 +26,6 @@ pub(super) struct Reading<'a> {
     pub(super) logs: &'a [Frozen],
     /// What has expired by then is left out.
     pub(super) now: Moment,
-    /// An entry that the disk does not give may be read another time.
-    pub(super) is_patient: bool,
     /// The longest TTL that a damaged entry can have.
     pub(super) longest_ttl: Duration,
 }
@@ -78,7 +77,7 @@ impl Latest {
     pub(super) fn sorted(
         self,
         reading: &Reading<'_>,
-        keeper: &mut Keeper,
+        keeper: &RefCell<Keeper>,
         mut pace: impl FnMut() -> Result<()>,
     ) -> Result<Vec<Place>> {
         let logs = reading.logs.iter();
@@ -95,7 +94,7 @@ impl Latest {
             since_pause += 1 + found.location.length as usize / 256;
             // An address that cannot be read is that of a damaged entry, which has no row.
             let (scope, key) = addresses[found.log].read(found.location).unwrap_or_default();
-            let large = found.is_large().then(|| found.item(reading, Some(keeper))).transpose()?;
+            let large = found.is_large().then(|| found.item(reading, keeper)).transpose()?;
             places.push(Place { scope, key, found, large });
         }
         places.sort_unstable_by(|a, b| (a.scope, &a.key).cmp(&(b.scope, &b.key)));
@@ -112,10 +111,14 @@ pub(super) struct LargeBytes {
 
 impl Place {
     /// Returns what goes into the segment, unless the entry has expired.
-    pub(super) fn item(self, reading: &Reading<'_>) -> Result<Option<Item>> {
+    pub(super) fn item(
+        self,
+        reading: &Reading<'_>,
+        keeper: &RefCell<Keeper>,
+    ) -> Result<Option<Item>> {
         match self.large {
             Some(item) => Ok(item),
-            None => self.found.item(reading, None),
+            None => self.found.item(reading, keeper),
         }
     }
 }
@@ -128,22 +131,35 @@ impl Found {
 
     /// Reads and verifies the entry, and returns what goes into the segment: nothing if the entry
     /// has expired.
-    fn item(&self, reading: &Reading<'_>, keeper: Option<&mut Keeper>) -> Result<Option<Item>> {
+    fn item(&self, reading: &Reading<'_>, keeper: &RefCell<Keeper>) -> Result<Option<Item>> {
         let log = &reading.logs[self.log].log;
         let sealed = log.read_entry(self.location).and_then(|bytes| {
-            self.seal(reading, &bytes)
-                .map(|sealed| (bytes, sealed))
-                .map_err(|error| log.damaged(self.location, error))
+            let sealed = self.seal(reading, &bytes);
+            Ok((sealed.map_err(|error| log.damaged(self.location, error))?, bytes))
         });
-        let expires = match sealed {
-            Ok((_, sealed)) if sealed.expires <= reading.now => return Ok(None),
-            Ok((bytes, sealed)) => return keep(keeper, self, &bytes, sealed).map(Some),
-            Err(Error::Io { .. }) if !reading.is_patient => self.longest(reading),
-            Err(Error::Corrupt { .. }) => self.longest(reading),
-            Err(error) => return Err(error),
-        };
-        let damaged = Damaged { hash: self.hash, expires };
-        Ok((expires > reading.now).then_some(Item::Damaged(damaged)))
+        match sealed {
+            Ok((sealed, _)) if sealed.expires <= reading.now => Ok(None),
+            Ok((sealed, bytes)) => self.keep(sealed, &bytes, keeper).map(Some),
+            // It may be read another time, and until then the others must not wait for it.
+            Err(Error::Corrupt { .. } | Error::Io { .. }) => Ok(self.damaged(reading, keeper)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has a larger entry kept.
+    fn keep(&self, mut sealed: Sealed, bytes: &Bytes, keeper: &RefCell<Keeper>) -> Result<Item> {
+        if let Kept::InLog { log, location, .. } = &mut sealed.kept {
+            (*log, *location) = keeper.borrow_mut().keep(self.log, self.hash, *location, bytes)?;
+        }
+        Ok(Item::Sealed(sealed))
+    }
+
+    /// Returns an entry that cannot be read as what it is, unless it has expired.
+    fn damaged(&self, reading: &Reading<'_>, keeper: &RefCell<Keeper>) -> Option<Item> {
+        let (hash, expires) = (self.hash, self.longest(reading));
+        let log = || keeper.borrow_mut().stay(self.log);
+        let damaged = || Damaged { hash, expires, log: log(), location: self.location };
+        (expires > reading.now).then(damaged).map(Item::Damaged)
     }
 
     /// Returns the moment at which the entry has expired, whatever it says.
@@ -172,22 +188,10 @@ impl Found {
             return Kept::Inline(payload);
         }
         Kept::InLog {
+            log: 0,
             location: self.location,
             status: stored.status(),
             bare: stored.encode_bare().into(),
         }
     }
-}
-
-/// Keeps a larger entry, and returns it with the location where it is kept.
-fn keep(
-    keeper: Option<&mut Keeper>,
-    found: &Found,
-    bytes: &Bytes,
-    mut sealed: Sealed,
-) -> Result<Item> {
-    if let (Kept::InLog { location, .. }, Some(keeper)) = (&mut sealed.kept, keeper) {
-        *location = keeper.keep(found.hash, *location, bytes)?;
-    }
-    Ok(Item::Sealed(sealed))
 }

@@ -95,9 +95,8 @@ impl Manifest {
 
     /// Returns true if the log of this generation is listed, as a log or for the records in it.
     pub(super) fn lists_log(&self, generation: u64) -> bool {
-        let is_kept = |segment: &SegmentMeta| {
-            segment.values.is_some_and(|values| values.generation == generation)
-        };
+        let is_kept =
+            |segment: &SegmentMeta| segment.values.iter().any(|log| log.generation == generation);
         self.logs.contains(&generation) || self.segments.iter().any(is_kept)
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::{Timeline, millis};
-use crate::engine::disk::Disk;
+use crate::engine::disk::{Disk, Pool};
 use crate::engine::entry::{Encoded, End, Parts};
 use crate::engine::log::{Batch, BatchBuilder, Frame, Frozen, Identity, Log, PAGE, Tail, log_name};
 use crate::engine::segment::{Segment, segment_name};
@@ -76,8 +76,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
         manifest.write(&*disk).map_err(Trouble::into_error)?;
     }
     let names = Names::list(&*disk)?;
-    let listed = Listed::open(&*disk, &manifest, &names)?;
-    listed.resume(disk, settings, manifest, &names)
+    let pool = Pool::new(Arc::clone(&disk));
+    let listed = Listed::open(&pool, &manifest, &names)?;
+    listed.resume(pool, disk, settings, manifest, &names)
 }
 
 /// Takes the lock on the store, whose uuid it returns; `LOCK` is created if there is no store yet.
@@ -114,10 +115,11 @@ impl Listed {
     ///
     /// [`Error::Corrupt`], [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`]; nothing has been
     /// removed.
-    fn open(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Result<Self> {
+    fn open(pool: &Arc<Pool>, manifest: &Manifest, names: &Names) -> Result<Self> {
+        let disk = pool.disk();
         let segments = manifest.segments.iter().rev();
         let segments: Result<Vec<_>> = segments
-            .map(|meta| Segment::open(disk, meta, manifest.digests).map(Arc::new))
+            .map(|meta| Segment::open(pool, meta, manifest.digests).map(Arc::new))
             .collect();
         let mut logs = BTreeMap::new();
         for generation in &manifest.logs {
@@ -139,6 +141,7 @@ impl Listed {
     /// The new log and its first batches are durable when this returns.
     fn resume(
         mut self,
+        pool: Arc<Pool>,
         disk: Arc<dyn Disk>,
         settings: Settings,
         mut manifest: Manifest,
@@ -165,7 +168,7 @@ impl Listed {
         let older = frozen.iter().rev().map(|frozen| &frozen.log);
         let logs = std::iter::once(&tail.log).chain(older).map(Arc::clone).collect();
         let snapshot = Snapshot { logs, segments: self.segments };
-        let ledger = Ledger::new(disk, settings, timeline, manifest, snapshot, &frozen);
+        let ledger = Ledger::new(pool, disk, settings, timeline, manifest, snapshot, &frozen);
         {
             let mut open = ledger.claims.lock();
             claims.into_iter().for_each(|(address, claim)| open.insert(address, claim));
@@ -255,7 +258,8 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
         Err(Error::corrupt(disk.path_of(MANIFEST), reason))
     };
     for generation in names.logs.iter().filter(|log| !manifest.lists_log(**log)) {
-        let log = Log::open(disk, *generation, manifest.uuid)?;
+        // One that was kept for its records, until they expired, may be cut short.
+        let log = Log::open_any(disk, *generation, manifest.uuid)?;
         // Logs are listed before their first batch.
         if *generation >= manifest.next_generation && log.is_started()? {
             return is_older();

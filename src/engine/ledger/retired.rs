@@ -23,11 +23,10 @@ pub(crate) enum Retired {
 }
 
 impl Retired {
-    /// Returns the name and the file.
-    fn parts(&self) -> (&str, &Arc<dyn DiskFile>) {
+    fn name(&self) -> &str {
         match self {
-            Self::Log(log) => (&log.name, &log.file),
-            Self::Segment(segment) => (&segment.name, &segment.file),
+            Self::Log(log) => &log.name,
+            Self::Segment(segment) => &segment.name,
         }
     }
 
@@ -76,16 +75,17 @@ impl Ledger {
                 has_spare |= spare;
                 kept.push(file);
             } else {
-                let (name, file) = file.parts();
+                let name = file.name();
                 // A file cut in part would be damage under the name of a log or segment, so it is
                 // durably renamed first. A failure leaves an unlisted file, which the next opening
                 // removes, so the store goes on even if a sync fails.
                 let temporary = format!("{name}.tmp");
                 let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());
                 if renamed.is_ok() {
-                    let shrunk = shrink(&**file, 0, &mut pace);
+                    let opened = self.disk.open(&temporary);
+                    let shrunk = opened.map(|file| shrink(&*file, 0, &mut pace));
                     let _ = self.disk.remove(&temporary);
-                    shrunk?;
+                    shrunk.unwrap_or(Ok(()))?;
                 }
             }
         }
@@ -96,9 +96,9 @@ impl Ledger {
 
 /// Cuts off what lies behind the end of a log that is kept for the records in it, unless it is
 /// little: a log of full size can be recycled.
-pub(super) fn trim(log: &Log, end: u64, mut pace: impl FnMut() -> Result<()>) -> Result<()> {
+pub(super) fn trim(log: &Log, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
     let length = log.file.len().unwrap_or_default();
-    if end < length - length / SLACK { shrink(&*log.file, end, &mut pace) } else { Ok(()) }
+    if log.size < length - length / SLACK { shrink(&*log.file, log.size, pace) } else { Ok(()) }
 }
 
 /// Frees a file's blocks behind `end`, a piece at a time.

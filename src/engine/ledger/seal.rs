@@ -4,13 +4,14 @@
 //! - A frozen log leaves the snapshot only once `MANIFEST` lists the segment that took it over.
 //! - A failure that may end leaves the snapshot and `MANIFEST` as they were, to be tried again.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::engine::entry::End;
 use crate::engine::log::{Frozen, Log, PAGE};
-use crate::engine::segment::{self, Draft, Segment, SegmentMeta};
+use crate::engine::segment::{self, Draft, Item, Segment, SegmentMeta};
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -21,14 +22,13 @@ use super::Ledger;
 use super::claims::needed_for;
 use super::latest::{Latest, Reading};
 use super::retired::{Retired, trim};
+use super::values::Keeper;
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
 const MAX_SMALL_LOGS: usize = 3;
 /// Beyond the limit at which new keys are refused, this many more logs may wait before new ones
 /// stop being prepared. Admitted operations still complete in them.
 const MAX_BEHIND: u64 = 2;
-/// The attempts to seal that may fail because an entry cannot be read. Then it counts as damaged.
-const MAX_FAILED_READS: u32 = 3;
 /// The most bytes that are sealed while a store opens.
 const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -151,56 +151,58 @@ impl Ledger {
             latest_expiry: 0,
             records: 0,
             damaged: 0,
-            values: None,
+            values: Vec::new(),
         };
-        let segment = self.write_segment(logs, meta, now, &mut pace)?;
+        let reading = Reading { logs, now, longest_ttl: self.longest_ttl };
+        let latest = Latest::of(logs);
+        let keeper = RefCell::new(self.keeper_of(logs, latest.large_bytes())?);
+        let sorted = latest.sorted(&reading, &keeper, &mut pace);
+        let places = sorted.inspect_err(|_| keeper.borrow_mut().abandon(self));
+        let places = places.map_err(Trouble::Transient)?.into_iter();
+        let items = places.filter_map(|place| place.item(&reading, &keeper).transpose());
+        let segment = self.write_segment(meta, &keeper, items, &mut pace);
+        let segment = segment.map_err(Trouble::Transient)?;
+        let damaged = segment.as_ref().map_or(0, |segment| segment.meta.damaged);
         self.adopt(segment, newest.end, pace)?;
+        if damaged > 0 {
+            observe::damaged(damaged, &self.disk.path_of(&newest.log.name));
+        }
         let bytes: u64 = logs.iter().map(|frozen| frozen.end.offset).sum();
         self.frozen_bytes.fetch_sub(bytes, Ordering::AcqRel);
         Ok(logs.len())
     }
 
-    /// Writes the segment of these logs. Their larger records stay where they are, if there is little
-    /// else, or are copied into a log of their own.
-    fn write_segment(
+    /// Writes a segment, and the logs of its larger records where they are new.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is left behind, except what cannot be removed now.
+    ///
+    /// # Durability
+    ///
+    /// The content of all files is durable when this returns; the caller makes their names durable.
+    pub(super) fn write_segment(
         &self,
-        logs: &[Frozen],
         meta: SegmentMeta,
-        now: Moment,
-        mut pace: impl FnMut() -> Result<()>,
-    ) -> Result<Option<Segment>, Trouble> {
-        let is_patient = self.failed_reads.load(Ordering::Relaxed) < MAX_FAILED_READS;
-        let reading = Reading { logs, now, is_patient, longest_ttl: self.longest_ttl };
-        let latest = Latest::of(logs);
-        let mut keeper = self.keeper(logs, latest.large_bytes())?;
-        let places = latest.sorted(&reading, &mut keeper, &mut pace);
-        let kept = places.and_then(|places| Ok((places, keeper.finish()?)));
-        let (places, values) = kept.map_err(|error| self.give_up(&reading, error))?;
-        let meta = SegmentMeta { values: values.as_ref().map(|keep| keep.end), ..meta };
+        keeper: &RefCell<Keeper>,
+        items: impl Iterator<Item = Result<Item>>,
+        pace: impl FnMut() -> Result<()>,
+    ) -> Result<Option<Segment>> {
+        let mut logs = Vec::new();
+        let finish = || {
+            let kept = keeper.borrow_mut().finish(self)?;
+            logs = kept.iter().map(|keep| Arc::clone(&keep.log)).collect();
+            Ok(kept.iter().map(|keep| keep.end).collect())
+        };
         let draft = Draft { meta, key: self.digests };
-        let items = places.into_iter().filter_map(|place| place.item(&reading).transpose());
-        match segment::build(&*self.disk, draft, items, pace) {
-            Ok(None) => {
-                values.iter().for_each(|keep| self.discard(keep));
-                Ok(None)
-            }
-            Ok(Some(segment)) => {
-                self.failed_reads.store(0, Ordering::Relaxed);
-                Ok(Some(segment.with_values(values.map(|keep| keep.log))))
-            }
-            Err(error) => {
-                values.iter().for_each(|keep| self.discard(keep));
-                Err(self.give_up(&reading, error))
+        match segment::build(&self.pool, &draft, items, finish, pace) {
+            Ok(Some(segment)) => Ok(Some(segment.with_values(logs))),
+            nothing => {
+                keeper.borrow_mut().abandon(self);
+                self.discard(&logs);
+                nothing
             }
         }
-    }
-
-    /// Notes the error that ended an attempt to seal.
-    fn give_up(&self, reading: &Reading<'_>, error: Error) -> Trouble {
-        if reading.is_patient && matches!(error, Error::Io { .. }) {
-            self.failed_reads.fetch_add(1, Ordering::Relaxed);
-        }
-        Trouble::Transient(error)
     }
 
     /// Lists a segment in place of the logs up to `sealed`, on disk and then in the snapshot.
@@ -208,20 +210,20 @@ impl Ledger {
         &self,
         segment: Option<Segment>,
         sealed: End,
-        pace: impl FnMut() -> Result<()>,
+        mut pace: impl FnMut() -> Result<()>,
     ) -> Result<(), Trouble> {
         self.sync_names().map_err(Trouble::Fatal)?;
         let segment = segment.map(Arc::new);
         let listed = self.change_manifest(|manifest| {
             manifest.sealed = Some(sealed);
             manifest.logs.retain(|generation| *generation > sealed.generation);
-            manifest.segments.extend(segment.as_ref().map(|segment| segment.meta));
+            manifest.segments.extend(segment.as_ref().map(|segment| segment.meta.clone()));
         });
         if let Err(trouble) = listed {
             if let (false, Some(segment)) = (trouble.is_fatal(), segment) {
                 // The next attempt needs its room. What cannot be removed is a leftover.
                 let _ = self.disk.remove(&segment.name);
-                segment.values.iter().for_each(|log| self.discard_log(log));
+                self.discard(&segment.values);
             }
             return Err(trouble);
         }
@@ -229,11 +231,9 @@ impl Ledger {
             snapshot.logs.retain(|log| log.generation > sealed.generation);
             snapshot.segments.splice(0..0, segment.clone());
         });
-        if let Some((log, end)) =
-            segment.and_then(|segment| segment.values.clone().zip(segment.meta.values))
-        {
+        for log in segment.iter().flat_map(|segment| &segment.values) {
             // What is not cut off is in nobody's way but the disk's.
-            let _ = trim(&log, end.offset, pace);
+            let _ = trim(log, &mut pace);
         }
         Ok(())
     }
@@ -241,7 +241,7 @@ impl Ledger {
     /// Retires sealed logs, except those that are kept for the records in them.
     pub(crate) fn retire(&self, sealed: impl Iterator<Item = Frozen>) -> Vec<Retired> {
         let snapshot = self.snapshot();
-        let values = snapshot.segments.iter().filter_map(|segment| segment.values.as_ref());
+        let values = snapshot.segments.iter().flat_map(|segment| &segment.values);
         let kept: Vec<u64> = values.map(|log| log.generation).collect();
         sealed
             .filter(|frozen| !kept.contains(&frozen.log.generation))
@@ -272,7 +272,7 @@ impl Ledger {
         observe::expired(expired.len(), expired.iter().map(|segment| segment.meta.records).sum());
         for segment in &expired {
             self.handles.forget(segment.meta.file);
-            retired.extend(segment.values.clone().map(Retired::Log));
+            retired.extend(segment.values.iter().cloned().map(Retired::Log));
             retired.push(Retired::Segment(Arc::clone(segment)));
         }
         Ok(expired.len())
@@ -283,7 +283,7 @@ impl Ledger {
     /// # Errors
     ///
     /// [`Error::Io`].
-    fn sync_names(&self) -> Result<()> {
+    pub(super) fn sync_names(&self) -> Result<()> {
         let path = self.disk.path();
         self.disk.sync().map_err(|error| Error::io("sync", path, error))
     }

@@ -1,5 +1,8 @@
-//! The larger records of a segment: they stay in the log that acknowledged them, or, if that holds
-//! much else, are copied into a log of their own.
+//! The larger records of a segment: they stay in the logs that have them, or, where a log holds much
+//! else, are copied into one of their own.
+//!
+//! A damaged entry stays where it is, with its log, so that it is there again should the disk give
+//! it back.
 
 use std::sync::Arc;
 
@@ -7,6 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::Anchor;
 use crate::engine::digest::DigestKey;
+use crate::engine::disk::Pool;
 use crate::engine::entry::{Encoded, End};
 use crate::engine::log::{BatchBuilder, Frame, Frozen, Identity, Location, Log, PAGE, Tail};
 use crate::engine::trouble::Trouble;
@@ -21,69 +25,84 @@ const KEPT_PERCENT: u64 = 50;
 /// The size at which a batch of copies is closed.
 const COPY_BYTES: u64 = 1024 * 1024;
 
-/// Keeps the larger records of the logs that are sealed.
-pub(super) enum Keeper {
-    /// There are none.
-    Nothing,
-    /// They stay where they are.
-    Original(Keep),
-    Copy(Copier),
-}
-
 /// A log that is kept for the records in it.
+#[derive(Debug, Clone)]
 pub(super) struct Keep {
     pub(super) log: Arc<Log>,
     pub(super) end: End,
-    /// It was made for this, and nothing else needs it.
-    is_copy: bool,
+}
+
+/// Decides where the larger records of a segment stay.
+pub(super) struct Keeper {
+    sources: Vec<Source>,
+    /// The new log is the first of the segment's.
+    copier: Option<Copier>,
+    /// The sources that stay, in the order of the segment's logs.
+    staying: Vec<usize>,
+}
+
+/// A log that has records of the segment.
+pub(super) struct Source {
+    pub(super) keep: Keep,
+    /// Its records are copied.
+    pub(super) is_copied: bool,
 }
 
 /// Copies entries into a new log.
-pub(super) struct Copier {
+struct Copier {
     tail: Tail,
     batch: BatchBuilder,
     anchor: Anchor,
     digests: DigestKey,
+    pool: Arc<Pool>,
 }
 
 impl Ledger {
-    /// Returns what keeps the larger records of these logs.
-    pub(super) fn keeper(&self, logs: &[Frozen], large: LargeBytes) -> Result<Keeper, Trouble> {
-        if large.entries == 0 {
-            return Ok(Keeper::Nothing);
-        }
-        if let [frozen] = logs
-            && frozen.log.is_current()
-            && large.bytes * 100 >= frozen.end.offset * KEPT_PERCENT
-        {
-            let log = Arc::new(frozen.log.values(frozen.end));
-            return Ok(Keeper::Original(Keep { log, end: frozen.end, is_copy: false }));
-        }
+    /// Returns what keeps the larger records of these frozen logs.
+    pub(super) fn keeper_of(&self, logs: &[Frozen], large: LargeBytes) -> Result<Keeper, Trouble> {
+        let is_dense = |frozen: &Frozen| {
+            frozen.log.is_current() && large.bytes * 100 >= frozen.end.offset * KEPT_PERCENT
+        };
+        let is_copied = !matches!(logs, [log] if is_dense(log));
+        let source = |frozen: &Frozen| {
+            let log = Arc::new(frozen.log.values(&self.pool, frozen.end));
+            Source { keep: Keep { log, end: frozen.end }, is_copied }
+        };
+        self.keeper(logs.iter().map(source).collect(), large)
+    }
+
+    /// Returns what keeps the records of these logs, of which at most `copied` are copied.
+    pub(super) fn keeper(
+        &self,
+        sources: Vec<Source>,
+        copied: LargeBytes,
+    ) -> Result<Keeper, Trouble> {
+        let copies = copied.entries > 0 && sources.iter().any(|source| source.is_copied);
+        let copier = copies.then(|| self.copier(copied)).transpose()?;
+        Ok(Keeper { sources, copier, staying: Vec::new() })
+    }
+
+    fn copier(&self, large: LargeBytes) -> Result<Copier, Trouble> {
         let generation = self.take_generation();
-        // Once the log has its name and a batch, an older MANIFEST would be taken for a copy.
+        // Once the log has its name, an older MANIFEST would be taken for a copy.
         self.change_manifest(|manifest| {
             manifest.next_generation = manifest.next_generation.max(generation + 1);
         })?;
         let size = Copier::size_for(large);
-        let log = Log::create(&*self.disk, generation, self.identity(), size);
-        Ok(Keeper::Copy(Copier {
+        let log = Log::create_unnamed(&*self.disk, generation, self.identity(), size);
+        Ok(Copier {
             tail: Tail::new(Arc::new(log.map_err(Trouble::classify)?), 0),
             batch: BatchBuilder::new(),
             anchor: self.timeline.anchor(),
             digests: self.digests,
-        }))
+            pool: Arc::clone(&self.pool),
+        })
     }
 
-    /// Removes a copy that no segment came of.
-    pub(super) fn discard(&self, keep: &Keep) {
-        if keep.is_copy {
-            self.discard_log(&keep.log);
-        }
-    }
-
-    /// Removes a log, unless `MANIFEST` lists it.
-    pub(super) fn discard_log(&self, log: &Log) {
-        if !self.manifest.lock().lists_log(log.generation) {
+    /// Removes the logs among these that `MANIFEST` does not list: copies that no segment came of.
+    pub(super) fn discard<'a>(&self, logs: impl IntoIterator<Item = &'a Arc<Log>>) {
+        let manifest = self.manifest.lock();
+        for log in logs.into_iter().filter(|log| !manifest.lists_log(log.generation)) {
             // What cannot be removed is a leftover.
             let _ = self.disk.remove(&log.name);
         }
@@ -101,24 +120,55 @@ impl Ledger {
 }
 
 impl Keeper {
-    /// Keeps an entry that has verified, and returns its location.
-    pub(super) fn keep(&mut self, hash: u128, from: Location, bytes: &Bytes) -> Result<Location> {
-        match self {
-            Self::Copy(copier) => copier.push(hash, from, bytes),
-            Self::Original(_) | Self::Nothing => Ok(from),
+    /// Returns true if the entries of a source are copied.
+    pub(super) fn copies(&self, source: usize) -> bool {
+        self.copier.is_some() && self.sources[source].is_copied
+    }
+
+    /// Keeps an entry of a source that has verified, and returns the number of its log among the
+    /// segment's, and its location there.
+    pub(super) fn keep(
+        &mut self,
+        source: usize,
+        hash: u128,
+        from: Location,
+        bytes: &Bytes,
+    ) -> Result<(u16, Location)> {
+        match &mut self.copier {
+            Some(copier) if self.sources[source].is_copied => {
+                Ok((0, copier.push(hash, from, bytes)?))
+            }
+            _ => Ok((self.stay(source), from)),
         }
     }
 
-    /// Returns the log that holds the records.
+    /// Keeps a whole source, and returns its number among the segment's logs.
+    pub(super) fn stay(&mut self, source: usize) -> u16 {
+        let at = self.staying.iter().position(|staying| *staying == source);
+        let at = at.unwrap_or_else(|| {
+            self.staying.push(source);
+            self.staying.len() - 1
+        });
+        let at = at + usize::from(self.copier.is_some());
+        u16::try_from(at).expect("a segment is made of few logs")
+    }
+
+    /// Returns the logs of the segment.
     ///
     /// # Durability
     ///
-    /// They are durable when this returns; the caller makes the log's name durable.
-    pub(super) fn finish(self) -> Result<Option<Keep>> {
-        match self {
-            Self::Nothing => Ok(None),
-            Self::Original(keep) => Ok(Some(keep)),
-            Self::Copy(copier) => copier.finish().map(Some),
+    /// The records are durable when this returns; the caller makes the names durable.
+    pub(super) fn finish(&mut self, ledger: &Ledger) -> Result<Vec<Keep>> {
+        let copy = self.copier.take().map(|copier| copier.finish(ledger)).transpose()?;
+        let staying = self.staying.iter().map(|source| self.sources[*source].keep.clone());
+        Ok(copy.into_iter().chain(staying).collect())
+    }
+
+    /// Removes an unfinished copy.
+    pub(super) fn abandon(&mut self, ledger: &Ledger) {
+        if let Some(copier) = self.copier.take() {
+            // What cannot be removed is a leftover.
+            let _ = ledger.disk.remove(&copier.tail.log.temporary_name());
         }
     }
 }
@@ -149,11 +199,12 @@ impl Copier {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Keep> {
+    fn finish(mut self, ledger: &Ledger) -> Result<Keep> {
         if !self.batch.is_empty() {
             self.append()?;
         }
+        self.tail.log.give_name(&*ledger.disk)?;
         let end = self.tail.end();
-        Ok(Keep { log: Arc::new(self.tail.log.values(end)), end, is_copy: true })
+        Ok(Keep { log: Arc::new(self.tail.log.values(&self.pool, end)), end })
     }
 }

@@ -10,7 +10,8 @@ use redb::{Builder, Database, Table, TableDefinition, WriteTransaction};
 
 use crate::clock::Moment;
 use crate::engine::digest::DigestKey;
-use crate::engine::disk::{Disk, DiskFile, remove_leftover};
+use crate::engine::disk::{DiskFile, Pool, remove_leftover};
+use crate::engine::entry::End;
 use crate::engine::log::Location;
 use crate::error::{Error, Result};
 use crate::key::Address;
@@ -18,6 +19,7 @@ use crate::key::Address;
 use super::binding::Binding;
 use super::damaged::{self, Damaged};
 use super::database::{CACHE_BYTES, DAMAGED, FILTER, META, RECORDS, TableKey, failed, guarded};
+use super::expiries::Expiries;
 use super::file::RedbFile;
 use super::meta::{SegmentMeta, segment_name};
 use super::row::{Row, RowKey};
@@ -51,8 +53,9 @@ pub(crate) struct Sealed {
 #[derive(Debug)]
 pub(crate) enum Kept {
     Inline(Bytes),
-    /// In the segment's log; `bare` is the payload without the response.
+    /// In the log with this number among the segment's; `bare` is the payload without the response.
     InLog {
+        log: u16,
         location: Location,
         status: u16,
         bare: Bytes,
@@ -60,7 +63,7 @@ pub(crate) enum Kept {
 }
 
 /// A segment to be written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Draft {
     /// Its description, without what the entries decide.
     pub(crate) meta: SegmentMeta,
@@ -71,42 +74,47 @@ pub(crate) struct Draft {
 /// Writes and names a segment of these entries, which come in the order of their addresses. Returns
 /// `None` if there are none.
 ///
-/// `pace` runs between transactions, and may stop the work.
+/// `values` is called after the last entry, and returns the ends of the logs that hold the larger
+/// records. `pace` runs between transactions, and may stop the work.
 ///
 /// # Errors
 ///
-/// Those of `entries` and `pace`, [`Error::Io`], and [`Error::Corrupt`] if the file does not read
+/// Those of `entries`, `values` and `pace`, [`Error::Io`], and [`Error::Corrupt`] if the file does not read
 /// back. The unfinished file is removed.
 ///
 /// # Durability
 ///
 /// The content is durable when this returns; the caller makes the name durable.
 pub(crate) fn build(
-    disk: &dyn Disk,
-    draft: Draft,
+    pool: &Arc<Pool>,
+    draft: &Draft,
     entries: impl Iterator<Item = Result<Item>>,
+    values: impl FnOnce() -> Result<Vec<End>>,
     mut pace: impl FnMut() -> Result<()>,
 ) -> Result<Option<Segment>> {
     let mut entries = entries.peekable();
     if entries.peek().is_none() {
         return Ok(None);
     }
+    let disk = pool.disk();
     let name = segment_name(draft.meta.file);
     let temporary = format!("{name}.tmp");
     let path = disk.path_of(&temporary);
     let failed = |error| Error::io("create", &path, error);
     remove_leftover(disk, &temporary).map_err(failed)?;
     let file = disk.create(&temporary).map_err(failed)?;
-    let written = guarded(&path, || write(&path, Arc::clone(&file), &draft, entries, &mut pace));
+    let written =
+        guarded(&path, || write(&path, Arc::clone(&file), draft, entries, values, &mut pace));
     let kept = written.and_then(|meta| {
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
-        let Draft { key, .. } = draft;
+        let key = draft.key;
         let load = || Segment::load(name.clone(), path.clone(), file, meta.uuid, key);
         let loaded = guarded(&path, load)?;
         // What is in the log was verified before its row was written.
         loaded.verify_rows(false, pace)?;
         disk.rename(&temporary, &name).map_err(|error| Error::io("rename", &path, error))?;
-        Ok(Segment { path: disk.path_of(&name), ..loaded })
+        let file = pool.adopt(&name, Arc::clone(&loaded.file));
+        Ok(Segment { path: disk.path_of(&name), file, ..loaded })
     });
     if kept.is_err() {
         // The next attempt or opening removes a file that cannot be removed now.
@@ -121,19 +129,21 @@ fn write(
     file: Arc<dyn DiskFile>,
     draft: &Draft,
     entries: Peekable<impl Iterator<Item = Result<Item>>>,
+    values: impl FnOnce() -> Result<Vec<End>>,
     mut pace: impl FnMut() -> Result<()>,
 ) -> Result<SegmentMeta> {
     let database = Builder::new()
         .set_cache_size(16 * CACHE_BYTES)
         .create_with_backend(RedbFile(file))
         .map_err(|error| failed(path, error))?;
-    let mut meta = draft.meta;
+    let mut meta = draft.meta.clone();
     let binding = Binding::new(&meta, draft.key);
     let mut rows = Rows {
         entries,
         sentinel: true,
         bits: Vec::new(),
         damaged: Vec::new(),
+        expiries: Vec::new(),
         latest_expiry: Moment(0),
     };
     let mut more = true;
@@ -147,9 +157,10 @@ fn write(
         pace()?;
     }
     meta.records = rows.bits.len() as u64;
-    rows.damaged.sort_unstable();
+    rows.damaged.sort_unstable_by_key(|damaged| damaged.hash);
     meta.damaged = rows.damaged.len() as u64;
     meta.latest_expiry = rows.latest_expiry.0;
+    meta.values = values()?;
     write_meta(path, &database, &meta, &binding, rows)?;
     database.close().map_err(|error| failed(path, error))?;
     Ok(meta)
@@ -189,6 +200,8 @@ struct Rows<I: Iterator> {
     /// The filter's bits of each entry so far.
     bits: Vec<u64>,
     damaged: Vec<Damaged>,
+    /// The expiry of each entry so far, and its bytes.
+    expiries: Vec<(Moment, u64)>,
     latest_expiry: Moment,
 }
 
@@ -207,13 +220,19 @@ impl<I: Iterator<Item = Result<Item>>> Rows<I> {
         let Sealed { address, at, kept, expires } = entry;
         self.bits.push(filter::bits(address.hash));
         self.latest_expiry = self.latest_expiry.max(expires);
+        let in_log = match &kept {
+            Kept::Inline(_) => 0,
+            Kept::InLog { location, .. } => u64::from(location.length),
+        };
         let content = match &kept {
             Kept::Inline(payload) => Content::Inline(payload),
-            Kept::InLog { location, status, bare } => {
-                Content::InLog { location: *location, status: *status, bare }
+            Kept::InLog { log, location, status, bare } => {
+                Content::InLog { log: *log, location: *location, status: *status, bare }
             }
         };
-        put(RowKey::of(&address, 0), self.peek()?, &Value { at, expires, content }.encode())?;
+        let value = Value { at, expires, content }.encode();
+        self.expiries.push((expires, value.len() as u64 + in_log));
+        put(RowKey::of(&address, 0), self.peek()?, &value)?;
         Ok(true)
     }
 
@@ -258,6 +277,8 @@ fn write_meta<I: Iterator>(
     {
         let mut table = transaction.open_table(META).map_err(|error| failed(path, error))?;
         table.insert("meta", &meta.encode()[..]).map_err(|error| failed(path, error))?;
+        let expiries = Expiries::of(rows.expiries).encode(binding);
+        table.insert("expiries", &expiries[..]).map_err(|error| failed(path, error))?;
     }
     transaction.commit().map_err(|error| failed(path, error))
 }

@@ -1,28 +1,40 @@
-//! The addresses of a segment whose latest entry is damaged: they are known by their hash alone.
+//! The addresses of a segment whose latest entry could not be read: they are known by their hash
+//! alone.
+//!
+//! The entry stays where it is. Should the disk give it back, it is served.
 
 use crate::clock::Moment;
+use crate::engine::log::Location;
 
 use super::binding::Binding;
 
-/// An address whose latest entry in a segment is damaged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// An address whose latest entry in a segment could not be read when it was sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Damaged {
     pub(crate) hash: u128,
     /// The moment at which the entry has expired, whatever it was.
     pub(crate) expires: Moment,
+    /// The number of its log among the segment's.
+    pub(crate) log: u16,
+    pub(crate) location: Location,
 }
 
-/// The bytes of one of them: hash and expiry.
-const LEN: usize = 16 + 8;
+/// The bytes of one of them: hash, expiry, log, offset, length, check, time of its batch.
+const LEN: usize = 16 + 8 + 2 + 8 + 4 + 8 + 8;
 /// The bytes of a digest.
 const DIGEST: usize = 16;
 
 /// Returns a list as bytes, with a digest bound to the segment.
 pub(super) fn encode(list: &[Damaged], binding: &Binding) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(list.len() * LEN + DIGEST);
-    for damaged in list {
-        bytes.extend_from_slice(&damaged.hash.to_le_bytes());
-        bytes.extend_from_slice(&damaged.expires.0.to_le_bytes());
+    for Damaged { hash, expires, log, location } in list {
+        bytes.extend_from_slice(&hash.to_le_bytes());
+        bytes.extend_from_slice(&expires.0.to_le_bytes());
+        bytes.extend_from_slice(&log.to_le_bytes());
+        bytes.extend_from_slice(&location.offset.to_le_bytes());
+        bytes.extend_from_slice(&location.length.to_le_bytes());
+        bytes.extend_from_slice(&location.check.to_le_bytes());
+        bytes.extend_from_slice(&location.at.0.to_le_bytes());
     }
     let digest = binding.digest(&bytes);
     bytes.extend_from_slice(&digest);
@@ -36,12 +48,28 @@ pub(super) fn decode(bytes: &[u8], count: u64, binding: &Binding) -> Option<Vec<
     if binding.digest(bytes) != *digest || list.len() as u64 != count {
         return None;
     }
-    let read = |bytes: &[u8; LEN]| {
-        let (hash, expires) = bytes.split_first_chunk()?;
-        let expires = Moment(u64::from_le_bytes(expires.try_into().ok()?));
-        Some(Damaged { hash: u128::from_le_bytes(*hash), expires })
+    list.iter().map(|bytes| decode_one(bytes)).collect()
+}
+
+fn decode_one(bytes: &[u8]) -> Option<Damaged> {
+    let (hash, bytes) = bytes.split_first_chunk()?;
+    let (expires, bytes) = bytes.split_first_chunk()?;
+    let (log, bytes) = bytes.split_first_chunk()?;
+    let (offset, bytes) = bytes.split_first_chunk()?;
+    let (length, bytes) = bytes.split_first_chunk()?;
+    let (check, bytes) = bytes.split_first_chunk()?;
+    let location = Location {
+        offset: u64::from_le_bytes(*offset),
+        length: u32::from_le_bytes(*length),
+        check: u64::from_le_bytes(*check),
+        at: Moment(u64::from_le_bytes(bytes.try_into().ok()?)),
     };
-    list.iter().map(read).collect()
+    Some(Damaged {
+        hash: u128::from_le_bytes(*hash),
+        expires: Moment(u64::from_le_bytes(*expires)),
+        log: u16::from_le_bytes(*log),
+        location,
+    })
 }
 
 #[cfg(test)]
@@ -52,7 +80,8 @@ mod tests {
     #[test]
     fn p5_a_list_that_is_damaged_itself_is_none() {
         let binding = Binding::new(&BASE, KEY);
-        let list = [1, 2].map(|hash| Damaged { hash, expires: Moment(9) });
+        let location = Location { offset: 1, length: 2, check: 3, at: Moment(4) };
+        let list = [1, 2].map(|hash| Damaged { hash, expires: Moment(9), log: 5, location });
         let mut bytes = encode(&list, &binding);
         assert_eq!(decode(&bytes, 2, &binding), Some(list.to_vec()));
         assert_eq!(decode(&bytes, 1, &binding), None);

@@ -50,7 +50,7 @@ impl Segment {
         row: &Row<'_>,
     ) -> Result<(Moment, Bytes)> {
         let storage = |error| failed(&self.path, error);
-        let head = Head::decode(row.value).ok_or_else(|| self.damaged("a row has no head"))?;
+        let head = Head::decode(row.value).ok_or_else(|| self.broken("a row has no head"))?;
         let Some(digest) = head.digest else {
             return Ok((head.at, Bytes::copy_from_slice(head.part)));
         };
@@ -63,7 +63,7 @@ impl Segment {
             let (key, value) = part.map_err(storage)?;
             let row = self.row(key.value(), value.value())?;
             if complete || Some(row.key.part) != expected.map(|next| next.part) {
-                return Err(self.damaged("a part is missing"));
+                return Err(self.broken("a part is missing"));
             }
             payload.extend_from_slice(row.value);
             expected = RowKey::of(address, row.key.part).next_part();
@@ -73,7 +73,7 @@ impl Segment {
         if complete && payload.len() == head.total && matches() {
             Ok((head.at, payload.into()))
         } else {
-            Err(self.damaged("the parts of a value do not match its digest"))
+            Err(self.broken("the parts of a value do not match its digest"))
         }
     }
 }

@@ -13,11 +13,11 @@ const FORMAT: u32 = 2;
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Fixint,
-    bincode::config::Limit<1024>,
+    bincode::config::Limit<{ 64 * 1024 }>,
 > = bincode::config::standard().with_fixed_int_encoding().with_limit();
 
 /// The description of a segment, stored in the segment and in `MANIFEST`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct SegmentMeta {
     pub(crate) uuid: [u8; 16],
     /// The format of the file.
@@ -38,8 +38,8 @@ pub(crate) struct SegmentMeta {
     pub(crate) records: u64,
     /// The number of addresses whose latest entry is damaged.
     pub(crate) damaged: u64,
-    /// The end of the log that holds the larger records, if there are any.
-    pub(crate) values: Option<End>,
+    /// The ends of the logs that hold the larger records.
+    pub(crate) values: Vec<End>,
 }
 
 /// A description in format 1.
@@ -69,7 +69,7 @@ impl SegmentMeta1 {
             latest_expiry: self.latest_expiry,
             records: self.records,
             damaged: 0,
-            values: None,
+            values: Vec::new(),
         }
     }
 }

@@ -24,11 +24,15 @@ pub(super) const BASE: SegmentMeta = SegmentMeta {
     latest_expiry: 0,
     records: 0,
     damaged: 0,
-    values: None,
+    values: Vec::new(),
 };
 pub(super) const KEY: DigestKey = DigestKey::from_bytes([6; 32]);
 /// The generation of the log that holds the larger records.
 const VALUES: u64 = 2;
+
+fn pool(disk: &Arc<MemoryDisk>) -> Arc<Pool> {
+    Pool::new(Arc::clone(disk) as Arc<dyn Disk>)
+}
 
 fn address(n: usize) -> Address {
     Address::new(&UUID, Scope::new([b"abc"[n % 3]]), format!("key-{n}").parse().unwrap())
@@ -52,7 +56,7 @@ fn encoded(n: usize, body: Vec<u8>) -> Encoded {
 fn sealed(n: usize, encoded: &Encoded, in_log: Option<Location>) -> Item {
     let payload = Bytes::copy_from_slice(Parts::of(&encoded.bytes).unwrap().payload);
     let kept = match in_log {
-        Some(location) => Kept::InLog { location, status: 200, bare: Bytes::new() },
+        Some(location) => Kept::InLog { log: 0, location, status: 200, bare: Bytes::new() },
         None => Kept::Inline(payload),
     };
     let at = Moment(1_000);
@@ -60,14 +64,14 @@ fn sealed(n: usize, encoded: &Encoded, in_log: Option<Location>) -> Item {
     Item::Sealed(Sealed { address: address(n), at, kept, expires })
 }
 
-fn build_of(disk: &MemoryDisk, numbers: impl Iterator<Item = usize>) -> Segment {
+fn build_of(disk: &Arc<MemoryDisk>, numbers: impl Iterator<Item = usize>) -> Segment {
     build_from(disk, numbers.map(|n| (n, body(n))).collect())
 }
 
 /// Builds a segment, and before it the log with the records that are too large for a row.
-fn build_from(disk: &MemoryDisk, mut records: Vec<(usize, Vec<u8>)>) -> Segment {
+fn build_from(disk: &Arc<MemoryDisk>, mut records: Vec<(usize, Vec<u8>)>) -> Segment {
     let store = Identity { uuid: UUID, entries: KEY };
-    let log = Log::create(disk, VALUES, store, 1 << 20).unwrap();
+    let log = Log::create(&**disk, VALUES, store, 1 << 20).unwrap();
     let mut tail = Tail::new(Arc::new(log), 0);
     let mut batch = BatchBuilder::new();
     records.sort_by_key(|(n, _)| (address(*n).scope, address(*n).key));
@@ -86,18 +90,19 @@ fn build_from(disk: &MemoryDisk, mut records: Vec<(usize, Vec<u8>)>) -> Segment 
         })
         .collect();
     tail.append(&mut batch, Timeline::start(Arc::new(SimulatedClock::new())).anchor()).unwrap();
-    let values = Some(tail.end());
-    let draft = Draft { meta: SegmentMeta { values, ..BASE }, key: KEY };
-    let built = build(disk, draft, items.into_iter(), || Ok(())).unwrap().unwrap();
-    built.with_values(Some(tail.log))
+    let values = vec![tail.end()];
+    let draft = Draft { meta: BASE, key: KEY };
+    let built =
+        build(&pool(disk), &draft, items.into_iter(), || Ok(values), || Ok(())).unwrap().unwrap();
+    built.with_values(vec![tail.log])
 }
 
 #[test]
 fn a_segment_finds_what_it_holds_and_proves_the_rest_absent() {
-    let disk = MemoryDisk::default();
+    let disk = Arc::<MemoryDisk>::default();
     let Segment { meta, .. } = build_of(&disk, (0..600).step_by(2));
     let listed = SegmentMeta { latest_expiry: 1_598, records: 300, values: meta.values, ..BASE };
-    let segment = Segment::open(&disk, &listed, KEY).unwrap();
+    let segment = Segment::open(&pool(&disk), &listed, KEY).unwrap();
     let handles = Handles::default();
     for n in 0..600 {
         let found = segment.find(&handles, &address(n)).unwrap();
@@ -120,7 +125,7 @@ fn a_segment_finds_what_it_holds_and_proves_the_rest_absent() {
 #[test]
 fn small_segments_have_working_filters() {
     for count in 1..6 {
-        let segment = build_of(&MemoryDisk::default(), 0..count);
+        let segment = build_of(&Arc::default(), 0..count);
         for n in 0..count {
             assert!(segment.may_hold(&address(n)), "{n} of {count}");
         }
@@ -129,7 +134,7 @@ fn small_segments_have_working_filters() {
 
 #[test]
 fn the_filter_spares_the_look_for_what_is_not_there() {
-    let segment = build_of(&MemoryDisk::default(), 0..300);
+    let segment = build_of(&Arc::default(), 0..300);
     let taken_for_there = (300..1300).filter(|n| segment.may_hold(&address(*n))).count();
     // One address in 65,536 is a false positive.
     assert!(taken_for_there <= 1, "{taken_for_there} of 1000");
@@ -137,19 +142,30 @@ fn the_filter_spares_the_look_for_what_is_not_there() {
 
 #[test]
 fn nothing_to_hold_makes_no_segment() {
-    let disk = MemoryDisk::default();
-    let none = build(&disk, Draft { meta: BASE, key: KEY }, std::iter::empty(), || Ok(())).unwrap();
+    let disk = Arc::<MemoryDisk>::default();
+    let none = build(
+        &pool(&disk),
+        &Draft { meta: BASE, key: KEY },
+        std::iter::empty(),
+        || Ok(vec![]),
+        || Ok(()),
+    )
+    .unwrap();
     assert!(none.is_none());
     assert_eq!(disk.names().unwrap(), Vec::<String>::new());
 }
 
 #[test]
 fn sealing_that_is_stopped_leaves_nothing_behind() {
-    let disk = MemoryDisk::default();
+    let disk = Arc::<MemoryDisk>::default();
     let entries = [sealed(1, &encoded(1, body(1)), None)].into_iter().map(Ok);
-    let stopped = build(&disk, Draft { meta: BASE, key: KEY }, entries, || {
-        Err(Error::Stopped { source: None })
-    });
+    let stopped = build(
+        &pool(&disk),
+        &Draft { meta: BASE, key: KEY },
+        entries,
+        || Ok(vec![]),
+        || Err(Error::Stopped { source: None }),
+    );
     assert!(matches!(stopped, Err(Error::Stopped { .. })));
     assert_eq!(disk.names().unwrap(), Vec::<String>::new());
 }
@@ -157,7 +173,7 @@ fn sealing_that_is_stopped_leaves_nothing_behind() {
 /// A read past the end of a file is damage to the segment, and not an error of the disk.
 #[test]
 fn p5_a_segment_that_is_cut_short_is_damaged_open_or_not() {
-    let disk = MemoryDisk::default();
+    let disk = Arc::<MemoryDisk>::default();
     let segment = build_of(&disk, 0..60);
     let image = read_all(&*segment.file, 1 << 30).unwrap();
     let mut unread = 0;
@@ -173,7 +189,7 @@ fn p5_a_segment_that_is_cut_short_is_damaged_open_or_not() {
                 other => panic!("cut to {cut}: {other:?}"),
             }
         }
-        let opened = Segment::open(&disk, &segment.meta, KEY);
+        let opened = Segment::open(&pool(&disk), &segment.meta, KEY);
         assert!(matches!(opened, Err(Error::Corrupt { .. })), "cut to {cut}: {opened:?}");
     }
     assert!(unread > 100, "only {unread} errors");
@@ -184,10 +200,10 @@ fn p5_a_segment_that_is_cut_short_is_damaged_open_or_not() {
 fn p5_the_halves_of_two_records_never_make_up_one() {
     let of = |byte: u8| {
         let records = (0..20).map(|n| (n, vec![byte; 9_000]));
-        build_from(&MemoryDisk::default(), records.collect())
+        build_from(&Arc::default(), records.collect())
     };
     let (segment, other) = (of(1), of(2));
-    let logs = [&segment, &other].map(|segment| Arc::clone(segment.values.as_ref().unwrap()));
+    let logs = [&segment, &other].map(|segment| Arc::clone(&segment.values[0]));
     let images = logs.each_ref().map(|log| read_all(&*log.file, 1 << 30).unwrap());
     let mut noticed = 0;
     for at in (0..200_000).step_by(4096) {
@@ -211,13 +227,17 @@ fn p5_the_halves_of_two_records_never_make_up_one() {
 /// It is known by its hash alone, and hides what is older.
 #[test]
 fn p5_a_damaged_address_is_neither_absent_nor_another() {
-    let disk = MemoryDisk::default();
-    let damaged = Damaged { hash: address(7).hash, expires: Moment(5_000) };
+    let disk = Arc::<MemoryDisk>::default();
+    let location = Location { offset: 4096, length: 100, check: 0, at: Moment(1_000) };
+    let damaged = Damaged { hash: address(7).hash, expires: Moment(5_000), log: 0, location };
     let items = [1, 4].map(|n| Ok(sealed(n, &encoded(n, body(n)), None)));
     let [first, second] = items;
     let items = [first, Ok(Item::Damaged(damaged)), second].into_iter();
-    let built = build(&disk, Draft { meta: BASE, key: KEY }, items, || Ok(())).unwrap().unwrap();
-    let segment = Segment::open(&disk, &built.meta, KEY).unwrap();
+    let built =
+        build(&pool(&disk), &Draft { meta: BASE, key: KEY }, items, || Ok(Vec::new()), || Ok(()))
+            .unwrap()
+            .unwrap();
+    let segment = Segment::open(&pool(&disk), &built.meta, KEY).unwrap();
     assert_eq!((segment.meta.records, segment.meta.damaged), (2, 1));
     assert_eq!(segment.latest_expiry(), Moment(5_000));
     let handles = Handles::default();
@@ -235,7 +255,7 @@ fn p5_a_damaged_address_is_neither_absent_nor_another() {
 
 #[test]
 fn p5_no_flipped_byte_makes_a_stored_key_absent_or_wrong() {
-    let disk = MemoryDisk::default();
+    let disk = Arc::<MemoryDisk>::default();
     let count = 60;
     let meta = build_of(&disk, 0..count).meta;
     let file = disk.open("0000000000000003.redb").unwrap();
@@ -246,7 +266,7 @@ fn p5_no_flipped_byte_makes_a_stored_key_absent_or_wrong() {
     // A prime stride meets every kind of page at every kind of offset.
     for at in (0..image.len()).step_by(251) {
         file.write_at(&[image[at] ^ 0x41], at as u64).unwrap();
-        match Segment::open(&disk, &meta, KEY) {
+        match Segment::open(&pool(&disk), &meta, KEY) {
             Err(_) => noticed += 1,
             Ok(segment) => {
                 let handles = Handles::default();

@@ -12,24 +12,25 @@ pub(crate) const MAX_INLINE_BYTES: usize = 512;
 /// | --- | --- |
 /// | 8 | the time of the batch that made it durable |
 /// | 8 | the moment from which it may be dropped |
-/// | 1 | 0 if the payload follows, 1 if it is in the segment's log |
+/// | 1 | 0 if the payload follows, 1 if it is in a log of the segment |
+/// | 2 | in a log: number of the log among the segment's |
 /// | 8 | in a log: offset of the entry |
 /// | 4 | in a log: length of the entry |
 /// | 8 | in a log: the first half of the entry's digest |
 /// | 2 | in a log: status of the response |
 /// | rest | the payload; in a log: that of the record without its response |
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Value<'a> {
-    pub(super) at: Moment,
-    pub(super) expires: Moment,
-    pub(super) content: Content<'a>,
+pub(crate) struct Value<'a> {
+    pub(crate) at: Moment,
+    pub(crate) expires: Moment,
+    pub(crate) content: Content<'a>,
 }
 
 /// The content of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Content<'a> {
+pub(crate) enum Content<'a> {
     Inline(&'a [u8]),
-    InLog { location: Location, status: u16, bare: &'a [u8] },
+    InLog { log: u16, location: Location, status: u16, bare: &'a [u8] },
 }
 
 const INLINE: u8 = 0;
@@ -45,8 +46,9 @@ impl<'a> Value<'a> {
                 value.push(INLINE);
                 value.extend_from_slice(payload);
             }
-            Content::InLog { location, status, bare } => {
+            Content::InLog { log, location, status, bare } => {
                 value.push(IN_LOG);
+                value.extend_from_slice(&log.to_le_bytes());
                 value.extend_from_slice(&location.offset.to_le_bytes());
                 value.extend_from_slice(&location.length.to_le_bytes());
                 value.extend_from_slice(&location.check.to_le_bytes());
@@ -64,6 +66,7 @@ impl<'a> Value<'a> {
         let content = match *kind {
             INLINE => Content::Inline(value),
             IN_LOG => {
+                let (log, value) = take(value)?;
                 let (offset, value) = take(value)?;
                 let (length, value) = take(value)?;
                 let (check, value) = take(value)?;
@@ -74,7 +77,8 @@ impl<'a> Value<'a> {
                     check: u64::from_le_bytes(check),
                     at,
                 };
-                Content::InLog { location, status: u16::from_le_bytes(status), bare }
+                let (log, status) = (u16::from_le_bytes(log), u16::from_le_bytes(status));
+                Content::InLog { log, location, status, bare }
             }
             _ => return None,
         };
@@ -95,11 +99,11 @@ mod tests {
     fn golden_values_of_format_2() {
         let (at, expires) = (Moment(5), Moment(9));
         let location = Location { offset: 0x1000, length: 0x20, check: 7, at };
-        let in_log = Content::InLog { location, status: 201, bare: b"bare" };
+        let in_log = Content::InLog { log: 3, location, status: 201, bare: b"bare" };
         let times = "05000000000000000900000000000000";
         for (content, golden) in [
             (Content::Inline(b"payload"), "007061796c6f6164"),
-            (in_log, "010010000000000000200000000700000000000000c90062617265"),
+            (in_log, "0103000010000000000000200000000700000000000000c90062617265"),
         ] {
             let value = Value { at, expires, content };
             let bytes = value.encode();
@@ -112,7 +116,7 @@ mod tests {
     #[test]
     fn p14_values_that_are_cut_short_are_none() {
         let location = Location { offset: 1, length: 2, check: 3, at: Moment(5) };
-        let content = Content::InLog { location, status: 201, bare: b"" };
+        let content = Content::InLog { log: 0, location, status: 201, bare: b"" };
         let bytes = Value { at: Moment(5), expires: Moment(9), content }.encode();
         for length in 0..bytes.len() {
             assert_eq!(Value::decode(&bytes[..length]), None, "{length} bytes");

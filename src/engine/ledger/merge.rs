@@ -1,0 +1,393 @@
+//! Merging: segments that are many or small become one, and one that is mostly dead becomes small.
+//!
+//! Only the records that are live are taken over, and of each address the newest entry. The larger
+//! ones stay in their logs, unless most of a segment is dead: then they are copied.
+//!
+//! Invariants:
+//! - The segments of a merge are neighbours in age, and their successor takes their place.
+//! - Its files are durable before `MANIFEST` lists it, in one step with the removal of theirs.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Moment;
+use crate::engine::segment::{
+    Content, Cursor, Damaged, Item, Kept, OwnedRow, Sealed, Segment, SegmentMeta,
+};
+use crate::engine::trouble::Trouble;
+use crate::error::{Error, Result};
+use crate::observe;
+
+use super::Ledger;
+use super::latest::LargeBytes;
+use super::retired::{Retired, trim};
+use super::values::{Keep, Keeper, Source};
+
+/// The fewest segments that are merged.
+const MIN_RUN: usize = 8;
+/// The most segments that are merged at a time.
+const MAX_RUN: usize = 16;
+/// The most logs that a segment has for its larger records.
+const MAX_LOGS: usize = 64;
+/// Larger segments are merged while there are more than this many: a lookup asks each for its key.
+const MAX_SEGMENTS: usize = 48;
+/// The share of a log up to which a segment is small.
+const SMALL: u64 = 16;
+/// A segment is rewritten if at least this much of it is dead, and less than a quarter is live.
+const MIN_DEAD_BYTES: u64 = 256 * 1024;
+/// Segments are merged if the last records of each expire within this many rotation ages, so that
+/// what has expired is not kept for long. Small ones may differ by more.
+const MAX_SPAN: u32 = 2;
+/// The rows that are merged between two pauses.
+const ROWS_AT_A_TIME: usize = 512;
+
+impl Ledger {
+    /// Merges the segments that are due, if any are, and returns their number. `pace` runs in
+    /// between, and may stop the work.
+    ///
+    /// # Errors
+    ///
+    /// The segments are kept, and nothing is lost. After a fatal error it is unknown which `MANIFEST`
+    /// is on disk.
+    ///
+    /// # Durability
+    ///
+    /// The new segment is durable and listed when this returns; the old files may go.
+    pub(crate) fn merge(
+        &self,
+        retired: &mut Vec<Retired>,
+        mut pace: impl FnMut() -> Result<()>,
+    ) -> Result<usize, Trouble> {
+        let (snapshot, now) = (self.snapshot(), self.timeline.now());
+        let Some(range) = Due { ledger: self, segments: &snapshot.segments, now }.range() else {
+            return Ok(0);
+        };
+        let run = &snapshot.segments[range];
+        let merged = self.write_merged(run, now, &mut pace)?.map(Arc::new);
+        self.replace(run, merged.as_ref(), retired)?;
+        for log in merged.iter().flat_map(|merged| &merged.values) {
+            // What is not cut off is in nobody's way but the disk's.
+            let _ = trim(log, &mut pace);
+        }
+        Ok(run.len())
+    }
+
+    /// Writes the successor of these segments, newest first; `None` if nothing in them is live.
+    fn write_merged(
+        &self,
+        run: &[Arc<Segment>],
+        now: Moment,
+        pace: impl FnMut() -> Result<()>,
+    ) -> Result<Option<Segment>, Trouble> {
+        let (Some(newest), Some(oldest)) = (run.first(), run.last()) else { return Ok(None) };
+        let file = self.take_generation();
+        // Once the segment has its name, an older MANIFEST would be taken for a copy.
+        self.change_manifest(|manifest| {
+            manifest.next_generation = manifest.next_generation.max(file + 1);
+        })?;
+        let meta = SegmentMeta {
+            uuid: self.uuid,
+            format: SegmentMeta::FORMAT,
+            file,
+            first_generation: oldest.meta.first_generation,
+            generation: newest.meta.generation,
+            first_sequence: oldest.meta.first_sequence,
+            last_sequence: newest.meta.last_sequence,
+            latest_expiry: 0,
+            records: 0,
+            damaged: 0,
+            values: Vec::new(),
+        };
+        let (mut sources, mut firsts, mut copied) = (Vec::new(), Vec::new(), LargeBytes::default());
+        for segment in run {
+            let bytes: u64 = segment.meta.values.iter().map(|end| end.offset).sum();
+            let is_small = bytes <= self.settings.log_bytes / SMALL;
+            let is_copied = is_small || is_mostly_dead(segment, now);
+            firsts.push(sources.len());
+            let logs = segment.values.iter().zip(&segment.meta.values);
+            sources.extend(logs.map(|(log, end)| Source {
+                keep: Keep { log: Arc::clone(log), end: *end },
+                is_copied,
+            }));
+            if is_copied && !segment.values.is_empty() {
+                let live = segment.expiries.live(now);
+                copied.entries += live.records;
+                copied.bytes += live.bytes;
+            }
+        }
+        let (keeper, pace) = (RefCell::new(self.keeper(sources, copied)?), RefCell::new(pace));
+        let merge = Merge::open(run, &firsts, &keeper, self.uuid, now, &pace);
+        let written = merge.and_then(|mut merge| {
+            let items = std::iter::from_fn(|| merge.next().transpose());
+            self.write_segment(meta, &keeper, items, || pace.borrow_mut()())
+        });
+        written.inspect_err(|_| keeper.borrow_mut().abandon(self)).map_err(Trouble::Transient)
+    }
+
+    /// Lists a segment in place of those that it was made of, and retires these.
+    fn replace(
+        &self,
+        run: &[Arc<Segment>],
+        merged: Option<&Arc<Segment>>,
+        retired: &mut Vec<Retired>,
+    ) -> Result<(), Trouble> {
+        self.sync_names().map_err(Trouble::Fatal)?;
+        let is_old = |file: u64| run.iter().any(|old| old.meta.file == file);
+        let listed = self.change_manifest(|manifest| {
+            let at = manifest.segments.iter().position(|listed| is_old(listed.file));
+            manifest.segments.retain(|listed| !is_old(listed.file));
+            let at = at.unwrap_or_default();
+            manifest.segments.splice(at..at, merged.map(|merged| merged.meta.clone()));
+        });
+        if let Err(trouble) = listed {
+            if let (false, Some(merged)) = (trouble.is_fatal(), merged) {
+                // The next attempt needs its room. What cannot be removed is a leftover.
+                let _ = self.disk.remove(&merged.name);
+                self.discard(&merged.values);
+            }
+            return Err(trouble);
+        }
+        self.update_snapshot(|snapshot| {
+            let at = snapshot.segments.iter().position(|segment| is_old(segment.meta.file));
+            snapshot.segments.retain(|segment| !is_old(segment.meta.file));
+            let at = at.unwrap_or_default();
+            snapshot.segments.splice(at..at, merged.cloned());
+        });
+        observe::merged(run.len());
+        let manifest = self.manifest.lock();
+        for old in run {
+            self.handles.forget(old.meta.file);
+            let logs = old.values.iter().filter(|log| !manifest.lists_log(log.generation));
+            retired.extend(logs.cloned().map(Retired::Log));
+            retired.push(Retired::Segment(Arc::clone(old)));
+        }
+        Ok(())
+    }
+}
+
+/// Returns true if less than a quarter of a segment is live.
+fn is_mostly_dead(segment: &Segment, now: Moment) -> bool {
+    let (live, all) = (segment.expiries.live(now).bytes, segment.expiries.all().bytes);
+    live * 4 < all
+}
+
+/// Decides which segments are merged.
+struct Due<'a> {
+    ledger: &'a Ledger,
+    /// Newest first.
+    segments: &'a [Arc<Segment>],
+    now: Moment,
+}
+
+impl Due<'_> {
+    fn range(&self) -> Option<Range<usize>> {
+        self.mostly_dead().or_else(|| self.small()).or_else(|| self.many())
+    }
+
+    /// The oldest segment that is worth rewriting.
+    fn mostly_dead(&self) -> Option<Range<usize>> {
+        let at = self.segments.iter().rposition(|segment| {
+            let (live, all) = (segment.expiries.live(self.now), segment.expiries.all());
+            all.bytes - live.bytes >= MIN_DEAD_BYTES && is_mostly_dead(segment, self.now)
+        });
+        at.map(|at| at..at + 1)
+    }
+
+    /// The oldest run of small neighbours.
+    fn small(&self) -> Option<Range<usize>> {
+        let small = self.ledger.settings.log_bytes / SMALL;
+        let is_small = |at: usize| self.is_current(at) && self.bytes(at) <= small;
+        let mut end = self.segments.len();
+        while end >= MIN_RUN {
+            let start = (0..end).rev().take_while(|at| is_small(*at)).last().unwrap_or(end);
+            if let Some(run) = self.balanced(start..end) {
+                return Some(run);
+            }
+            end = start.min(end - 1);
+        }
+        None
+    }
+
+    /// The cheapest run of neighbours that expire at about the same time, if there are too many.
+    fn many(&self) -> Option<Range<usize>> {
+        if self.segments.len() <= MAX_SEGMENTS {
+            return None;
+        }
+        let span: Duration = self.ledger.settings.rotation_age() * MAX_SPAN;
+        let is_close = |run: &Range<usize>| {
+            let expiries = || run.clone().map(|at| self.segments[at].latest_expiry());
+            let (first, last) = (expiries().min(), expiries().max());
+            last.unwrap_or_default().since(first.unwrap_or_default()) <= span
+        };
+        let runs = (MIN_RUN..=self.segments.len()).map(|end| end - MIN_RUN..end);
+        runs.filter(|run| run.clone().all(|at| self.is_current(at)))
+            .filter(is_close)
+            .filter(|run| self.logs(run) <= MAX_LOGS && self.is_balanced(run))
+            .min_by_key(|run| (self.total(run), Reverse(run.start)))
+    }
+
+    /// Returns a part of a run in which no segment is larger than all others together, so that each
+    /// record is merged a few times only.
+    fn balanced(&self, mut run: Range<usize>) -> Option<Range<usize>> {
+        while run.len() >= MIN_RUN {
+            run.start = run.start.max(run.end.saturating_sub(MAX_RUN));
+            if self.is_balanced(&run) && self.logs(&run) <= MAX_LOGS {
+                return Some(run);
+            }
+            let largest = run.clone().max_by_key(|at| self.bytes(*at))?;
+            let (newer, older) = (run.start..largest, largest + 1..run.end);
+            run = if newer.len() > older.len() { newer } else { older };
+        }
+        None
+    }
+
+    fn is_balanced(&self, run: &Range<usize>) -> bool {
+        let largest = run.clone().map(|at| self.bytes(at)).max().unwrap_or_default();
+        largest * 2 <= self.total(run)
+    }
+
+    fn total(&self, run: &Range<usize>) -> u64 {
+        run.clone().map(|at| self.bytes(at)).sum()
+    }
+
+    fn logs(&self, run: &Range<usize>) -> usize {
+        run.clone().map(|at| self.segments[at].values.len()).sum()
+    }
+
+    /// The bytes of a segment, never none: each costs a file.
+    fn bytes(&self, at: usize) -> u64 {
+        1 + self.segments[at].expiries.all().bytes
+    }
+
+    fn is_current(&self, at: usize) -> bool {
+        self.segments[at].meta.format == SegmentMeta::FORMAT
+    }
+}
+
+/// The live entries of several segments, in the order of their addresses.
+struct Merge<'a, P> {
+    /// Newest first, each with its next row.
+    heads: Vec<(Cursor, Option<OwnedRow>)>,
+    run: &'a [Arc<Segment>],
+    /// The number of each segment's first log among the sources.
+    firsts: &'a [usize],
+    keeper: &'a RefCell<Keeper>,
+    /// The damaged addresses by their hash, with the number of their segment.
+    damaged: HashMap<u128, (usize, Damaged)>,
+    uuid: [u8; 16],
+    now: Moment,
+    pace: &'a RefCell<P>,
+    since_pause: usize,
+}
+
+impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
+    /// Goes to the first row of each segment.
+    fn open(
+        run: &'a [Arc<Segment>],
+        firsts: &'a [usize],
+        keeper: &'a RefCell<Keeper>,
+        uuid: [u8; 16],
+        now: Moment,
+        pace: &'a RefCell<P>,
+    ) -> Result<Self> {
+        let head = |segment| {
+            let mut cursor = Cursor::open(segment)?;
+            let row = cursor.next()?;
+            Ok((cursor, row))
+        };
+        let heads = run.iter().map(head).collect::<Result<_>>()?;
+        let mut damaged = HashMap::new();
+        for (at, segment) in run.iter().enumerate().rev() {
+            damaged.extend(segment.damaged().iter().map(|found| (found.hash, (at, *found))));
+        }
+        Ok(Self { heads, run, firsts, keeper, damaged, uuid, now, pace, since_pause: 0 })
+    }
+
+    /// Returns what goes into the segment for the next address, or `None` after the last one.
+    fn next(&mut self) -> Result<Option<Item>> {
+        loop {
+            self.since_pause += 1;
+            if self.since_pause >= ROWS_AT_A_TIME {
+                self.since_pause = 0;
+                self.pace.borrow_mut()()?;
+            }
+            let Some((segment, row)) = self.take_first()? else { return self.next_damaged() };
+            if let Some(item) = self.item(segment, &row)? {
+                return Ok(Some(item));
+            }
+        }
+    }
+
+    /// Takes the newest row of the first address, and passes over the older ones.
+    fn take_first(&mut self) -> Result<Option<(usize, OwnedRow)>> {
+        let heads = self.heads.iter().enumerate();
+        let rows = heads.filter_map(|(at, (_, row))| row.as_ref().map(|row| (row, at)));
+        let newest = rows.min_by(|(a, _), (b, _)| a.cmp_address(b)).map(|(_, at)| at);
+        let Some(newest) = newest else { return Ok(None) };
+        let (cursor, head) = &mut self.heads[newest];
+        let Some(taken) = std::mem::replace(head, cursor.next()?) else { return Ok(None) };
+        for (cursor, head) in &mut self.heads[newest + 1..] {
+            if head.as_ref().is_some_and(|row| row.cmp_address(&taken).is_eq()) {
+                *head = cursor.next()?;
+            }
+        }
+        Ok(Some((newest, taken)))
+    }
+
+    /// Returns what becomes of a row, unless it has expired or is hidden by a damaged entry.
+    fn item(&mut self, segment: usize, row: &OwnedRow) -> Result<Option<Item>> {
+        let malformed = |error| self.run[segment].malformed(error);
+        let address = row.address(&self.uuid).map_err(malformed)?;
+        let value = row.value().map_err(malformed)?;
+        match self.damaged.get(&address.hash) {
+            Some((newer, _)) if *newer < segment => return Ok(None),
+            Some(_) => drop(self.damaged.remove(&address.hash)),
+            None => {}
+        }
+        if value.expires <= self.now {
+            return Ok(None);
+        }
+        let (at, expires, hash) = (value.at, value.expires, address.hash);
+        let kept = match value.content {
+            Content::Inline(payload) => Kept::Inline(Bytes::copy_from_slice(payload)),
+            Content::InLog { log: number, location, status, bare } => {
+                let source = self.firsts[segment] + usize::from(number);
+                let mut keeper = self.keeper.borrow_mut();
+                let (log, location) = if keeper.copies(source) {
+                    match self.run[segment].entry_in_log(number, location, row) {
+                        Ok(bytes) => keeper.keep(source, hash, location, &bytes)?,
+                        Err(Error::Corrupt { .. } | Error::Io { .. }) => {
+                            let log = keeper.stay(source);
+                            let damaged = Damaged { hash, expires, log, location };
+                            return Ok(Some(Item::Damaged(damaged)));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                } else {
+                    (keeper.stay(source), location)
+                };
+                Kept::InLog { log, location, status, bare: Bytes::copy_from_slice(bare) }
+            }
+        };
+        Ok(Some(Item::Sealed(Sealed { address, at, kept, expires })))
+    }
+
+    /// Takes over a damaged address that no newer row has replaced.
+    fn next_damaged(&mut self) -> Result<Option<Item>> {
+        while let Some(hash) = self.damaged.keys().next().copied() {
+            let Some((segment, damaged)) = self.damaged.remove(&hash) else { continue };
+            if damaged.expires > self.now {
+                let source = self.firsts[segment] + usize::from(damaged.log);
+                let log = self.keeper.borrow_mut().stay(source);
+                return Ok(Some(Item::Damaged(Damaged { log, ..damaged })));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,112 @@
+//! The rows of a segment in the order of their keys.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use redb::Range;
+
+use crate::codec::Malformed;
+use crate::engine::entry::Parts;
+use crate::error::Result;
+use crate::key::{Address, Key, Scope};
+
+use super::Segment;
+use super::database::{RecordTable, TableKey, failed, guarded};
+use super::row::{Joined, RowKey};
+use super::value::Value;
+
+/// Reads the rows of a segment of the current format, and proves that none is missing.
+pub(crate) struct Cursor {
+    segment: Arc<Segment>,
+    rows: Range<'static, TableKey, &'static [u8]>,
+    /// The key of the next row, or `None` after the last one.
+    expected: Option<Joined>,
+    _table: RecordTable,
+}
+
+/// A row of an address.
+#[derive(Debug)]
+pub(crate) struct OwnedRow {
+    pub(crate) scope: [u8; 32],
+    pub(crate) key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Cursor {
+    /// Goes to the first row.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] and [`Error::Io`].
+    pub(crate) fn open(segment: &Arc<Segment>) -> Result<Self> {
+        let path = &segment.path;
+        guarded(path, || {
+            let table = RecordTable::open(path, &segment.file)?;
+            let rows = table.table.range::<TableKey>(..).map_err(|error| failed(path, error))?;
+            let (segment, expected) = (Arc::clone(segment), Some(RowKey::SENTINEL.joined()));
+            Ok(Self { segment, rows, expected, _table: table })
+        })
+    }
+
+    /// Reads the next row, or `None` after the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if a row does not verify or is missing, and [`Error::Io`].
+    pub(crate) fn next(&mut self) -> Result<Option<OwnedRow>> {
+        let Self { segment, rows, expected, .. } = self;
+        guarded(&segment.path, || {
+            loop {
+                let Some(row) = rows.next() else { break };
+                let (key, value) = row.map_err(|error| failed(&segment.path, error))?;
+                let row = segment.row(key.value(), value.value())?;
+                if *expected != Some(row.key.joined()) {
+                    return Err(segment.broken("a row is missing"));
+                }
+                *expected = row.successor.key();
+                if row.key != RowKey::SENTINEL {
+                    return Ok(Some(OwnedRow {
+                        scope: *row.key.scope,
+                        key: row.key.key.to_vec(),
+                        value: row.value.to_vec(),
+                    }));
+                }
+            }
+            match expected {
+                None => Ok(None),
+                Some(_) => Err(segment.broken("its last rows are missing")),
+            }
+        })
+    }
+}
+
+impl OwnedRow {
+    /// Returns the address of the row; `seed` is the store's uuid.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the key is outside the grammar.
+    pub(crate) fn address(&self, seed: &[u8; 16]) -> Result<Address, Malformed> {
+        let key = Key::from_stored(&self.key).ok_or(Malformed("key is outside the grammar"))?;
+        Ok(Address::new(seed, Scope::from_bytes(self.scope), key))
+    }
+
+    /// Compares the addresses of two rows.
+    pub(crate) fn cmp_address(&self, other: &Self) -> Ordering {
+        (&self.scope, &self.key).cmp(&(&other.scope, &other.key))
+    }
+
+    /// Decodes the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if it is none.
+    pub(crate) fn value(&self) -> Result<Value<'_>, Malformed> {
+        Value::decode(&self.value).ok_or(Malformed("a row has no value"))
+    }
+
+    /// Returns true if an entry is under the address of the row.
+    pub(crate) fn is_of(&self, entry: &Parts<'_>) -> bool {
+        entry.is_under(&self.scope, &self.key)
+    }
+}
