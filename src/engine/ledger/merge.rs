@@ -30,17 +30,18 @@ use super::retired::{Retired, trim};
 use super::values::{Keep, Keeper, Source};
 
 /// The fewest segments that are merged.
-const MIN_RUN: usize = 8;
+const MIN_RUN: usize = 4;
+/// The number of larger segments that are merged.
+const LARGE_RUN: usize = 8;
 /// The most segments that are merged at a time.
 const MAX_RUN: usize = 16;
 /// The most logs that a segment has for its larger records.
 const MAX_LOGS: usize = 64;
 /// Larger segments are merged while there are more than this many: a lookup asks each for its key.
 const MAX_SEGMENTS: usize = 48;
-/// The share of a log up to which a segment is small.
+/// The share of a log up to which a segment is small, and from which on it is worth rewriting what
+/// is mostly dead.
 const SMALL: u64 = 16;
-/// A segment is rewritten if at least this much of it is dead, and less than a quarter is live.
-const MIN_DEAD_BYTES: u64 = 256 * 1024;
 /// Segments are merged if the last records of each expire within this many rotation ages, so that
 /// what has expired is not kept for long. Small ones may differ by more.
 const MAX_SPAN: u32 = 2;
@@ -194,7 +195,8 @@ impl Due<'_> {
     fn mostly_dead(&self) -> Option<Range<usize>> {
         let at = self.segments.iter().rposition(|segment| {
             let (live, all) = (segment.expiries.live(self.now), segment.expiries.all());
-            all.bytes - live.bytes >= MIN_DEAD_BYTES && is_mostly_dead(segment, self.now)
+            let is_worth_it = all.bytes - live.bytes >= self.ledger.settings.log_bytes / SMALL;
+            is_worth_it && is_mostly_dead(segment, self.now)
         });
         at.map(|at| at..at + 1)
     }
@@ -225,7 +227,7 @@ impl Due<'_> {
             let (first, last) = (expiries().min(), expiries().max());
             last.unwrap_or_default().since(first.unwrap_or_default()) <= span
         };
-        let runs = (MIN_RUN..=self.segments.len()).map(|end| end - MIN_RUN..end);
+        let runs = (LARGE_RUN..=self.segments.len()).map(|end| end - LARGE_RUN..end);
         runs.filter(|run| run.clone().all(|at| self.is_current(at)))
             .filter(is_close)
             .filter(|run| self.logs(run) <= MAX_LOGS && self.is_balanced(run))
@@ -260,9 +262,9 @@ impl Due<'_> {
         run.clone().map(|at| self.segments[at].values.len()).sum()
     }
 
-    /// The bytes of a segment, never none: each costs a file.
+    /// The bytes of a segment that are live, never none: each costs a file.
     fn bytes(&self, at: usize) -> u64 {
-        1 + self.segments[at].expiries.all().bytes
+        1 + self.segments[at].expiries.live(self.now).bytes
     }
 
     fn is_current(&self, at: usize) -> bool {

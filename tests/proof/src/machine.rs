@@ -277,7 +277,7 @@ impl State {
         let Some(content) = self.files.get_mut(&file) else { return };
         let pages = content.write(bytes, offset);
         let content = content.clone();
-        if offset >= PAGE as u64 && bytes.starts_with(b"btch") {
+        if offset >= PAGE as u64 && bytes.starts_with(b"btc2") && self.is_log(file) {
             self.last_batch = Some((file, pages.clone()));
         }
         for page in pages {
