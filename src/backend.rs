@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::Response;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{Fingerprint, Key, RequestId, Scope, random_bytes};
 use crate::record::{Record, fits};
 use crate::stats::Stats;
@@ -51,7 +51,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// [`Answer::recorded`] for a record that was found, or by dropping it.
     ///
     /// The ticket must be ready within a time that the backend sets: a caller that gives up waits
-    /// for it nevertheless.
+    /// for it nevertheless. A backend that has no room for the key yet answers
+    /// [`Answer::Delayed`].
     ///
     /// # Errors
     ///
@@ -167,6 +168,19 @@ pub enum Answer {
         /// database. Dropped when the caller gives up.
         changed: Ticket<()>,
     },
+    /// The key is free and unknown, and the backend has no room for it yet. The face waits until it
+    /// has, or until the caller gives up.
+    Delayed(Box<Delayed>),
+}
+
+/// A wait for room, as part of [`Answer::Delayed`].
+#[derive(Debug)]
+pub struct Delayed {
+    /// Ready once there is room, with the ticket of the answer. It has the key: dropped, it frees
+    /// the key and gives up its place at once, and nothing runs.
+    pub turn: Ticket<Ticket<Answer>>,
+    /// The error for a caller who gives up.
+    pub refused: Error,
 }
 
 impl Answer {

@@ -118,6 +118,6 @@ pub use key::{Fingerprint, Key, RequestId, Scope};
 pub use operation::Operation;
 pub use permit::Permit;
 pub use record::Record;
-pub use stats::Stats;
+pub use stats::{Refusing, Stats};
 pub use store::Store;
 pub use ticket::Ticket;

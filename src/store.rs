@@ -68,14 +68,15 @@ impl Store {
     ///
     /// If the key is free and unknown, the caller gets to execute. If it has a live record, the
     /// caller replays or refuses. If another request holds it, this waits for that request's
-    /// verdict; see [`Begin::wait_timeout`] and [`Begin::give_up`].
+    /// verdict; and while the store commits faster than it seals, this waits for room. See
+    /// [`Begin::wait_timeout`] and [`Begin::give_up`].
     ///
     /// The embedded engine may read from the disk on this thread.
     ///
     /// # Errors
     ///
     /// [`Error::Limit`], [`Error::Full`] and [`Error::Ttl`] at once, before anything is claimed;
-    /// [`Error::Corrupt`] if what is stored under the key cannot be read: never take that for
+    /// [`Error::Behind`] after giving up a wait for room, with nothing claimed; [`Error::Corrupt`] if what is stored under the key cannot be read: never take that for
     /// absence; [`Error::Unavailable`]; [`Error::Stopped`].
     ///
     /// # Durability

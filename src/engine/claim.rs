@@ -6,8 +6,8 @@
 //! | durable | an entry, before the operation runs | the key is interrupted |
 //!
 //! Invariants:
-//! - Room for the verdict is reserved before the operation runs, so that a full disk cannot keep a
-//!   verdict out.
+//! - Room for the verdict is reserved before the operation runs, so that neither a full disk nor a
+//!   backlog keeps a verdict out. A new key may have to wait for it.
 //! - The hold on the key is freed by the settler, after the verdict is durable and published.
 
 use std::sync::Arc;
@@ -16,17 +16,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 
-use crate::backend::{self, Answer, Asked, Granted, Past};
-use crate::clock::millis;
+use crate::backend::{self, Answer, Asked, Delayed, Granted, Past};
+use crate::clock::{Moment, millis};
 use crate::engine::commit::{Claimed, Effect, Granting, Queue};
 use crate::engine::core::Engine;
 use crate::engine::entry::{self, Encoded, Entry};
-use crate::engine::ledger::{OpenClaim, Reservation};
+use crate::engine::ledger::{Admission, OpenClaim, Reservation, Turn};
 use crate::error::{Error, Result};
 use crate::key::Scope;
 use crate::record::Record;
 use crate::table::Hold;
 use crate::ticket::Ticket;
+
+/// The pages of a durable operation: for its claim, and for its verdict.
+const DURABLE_PAGES: u64 = 2;
 
 /// The engine as a claim sees it: its state, and the queue to its writer.
 pub(crate) struct Desk {
@@ -50,12 +53,41 @@ pub(crate) struct Claim {
 }
 
 impl Desk {
-    /// Claims a free key for an operation: in memory, or durably by one commit.
+    /// Claims a free key for an operation: in memory, or durably by one commit. Without room for the
+    /// verdict, and for the durable claim before it, the answer is a wait.
     pub(crate) fn claim(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
-        if asked.durable {
-            return self.claim_durably(asked, hold);
+        let pages = if asked.durable { DURABLE_PAGES } else { 1 };
+        match self.admit(hold.scope(), pages) {
+            Err(error) => Ticket::ready(Err(error)),
+            Ok(Admission::Granted(room)) => self.claim_in(room, asked, hold),
+            Ok(Admission::Queued(turn)) => {
+                let desk = Arc::clone(self);
+                let turn = in_turn(turn, move |room| desk.claim_in(room, asked, hold));
+                let delayed = Delayed { turn, refused: Error::Behind };
+                Ticket::ready(Ok(Answer::Delayed(Box::new(delayed))))
+            }
         }
-        Ticket::ready(self.reserve(hold.scope()).map(|room| {
+    }
+
+    /// Asks for room for a new key, or for a forget.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Space::admit`](crate::engine::ledger::Space::admit), and [`Error::Limit`] if there
+    /// are as many durable claims as may be.
+    fn admit(&self, scope: Scope, pages: u64) -> Result<Admission> {
+        let ledger = &self.engine.ledger;
+        ledger.expect_room_for_claim(scope)?;
+        ledger.space.admit(scope, pages)
+    }
+
+    /// Claims a free key, with room for it.
+    fn claim_in(self: &Arc<Self>, room: Reservation, asked: Asked, hold: Hold) -> Ticket<Answer> {
+        if asked.durable {
+            return self.claim_durably(room, asked, hold);
+        }
+        // The outcome may turn out unknown, and then the verdict is a durable claim.
+        Ticket::ready(self.engine.ledger.expect_room_for_claim(hold.scope()).map(|()| {
             let past = Past::first(&asked, &hold);
             let (desk, room, ttl) = (Arc::clone(self), Some(room), asked.ttl);
             let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
@@ -63,16 +95,13 @@ impl Desk {
         }))
     }
 
-    /// Reserves room for the verdict of an operation, whatever it will be: its outcome may be
-    /// unknown, and then the verdict is a durable claim.
-    fn reserve(&self, scope: Scope) -> Result<Reservation> {
-        let ledger = &self.engine.ledger;
-        ledger.expect_room_for_claim(scope)?;
-        ledger.space.reserve(0)
-    }
-
     /// Claims a free key by a commit, and answers once the claim is durable.
-    fn claim_durably(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
+    fn claim_durably(
+        self: &Arc<Self>,
+        room: Reservation,
+        asked: Asked,
+        hold: Hold,
+    ) -> Ticket<Answer> {
         let Asked { fingerprint, request_id, ttl, .. } = asked;
         let now = self.engine.ledger.timeline.now();
         let claim = OpenClaim::first(fingerprint, request_id, ttl, now);
@@ -83,8 +112,25 @@ impl Desk {
                 Answer::Claimed(Granted::new(Box::new(Claim::durable(desk, claimed))))
             }));
         });
-        self.commit_claim(claim, hold, granting);
+        self.commit_claim(room, claim, hold, granting);
         ticket
+    }
+
+    /// Commits a forget, once there is room for it.
+    pub(crate) fn forget(self: &Arc<Self>, hold: Hold, until: Moment) -> Ticket<()> {
+        let desk = Arc::clone(self);
+        let scope = hold.scope();
+        let commit = move |room| {
+            let encoded = Encoded::new(Some(hold.address()), &Entry::Forget(until.0));
+            let (ticket, promise) = Ticket::new();
+            desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
+            ticket
+        };
+        match self.engine.ledger.space.admit(scope, 1) {
+            Err(error) => Ticket::ready(Err(error)),
+            Ok(Admission::Granted(room)) => commit(room),
+            Ok(Admission::Queued(turn)) => in_turn(turn, commit).unnest(),
+        }
     }
 
     /// Checks that the writer is in this process: what is queued elsewhere stays there.
@@ -92,27 +138,48 @@ impl Desk {
         if self.engine.is_forked() { Err(Error::Forked) } else { Ok(()) }
     }
 
+    /// Commits the next attempt of an interrupted run, with room for it.
+    fn retry(
+        self: &Arc<Self>,
+        room: Reservation,
+        claim: OpenClaim,
+        hold: Hold,
+    ) -> Ticket<Box<dyn backend::Claim>> {
+        let (ticket, promise) = Ticket::new();
+        let desk = Arc::clone(self);
+        let granting: Granting = Box::new(move |claimed| {
+            promise.fulfil(claimed.map(|claimed| -> Box<dyn backend::Claim> {
+                Box::new(Claim::durable(desk, claimed))
+            }));
+        });
+        self.commit_claim(room, claim, hold, granting);
+        ticket
+    }
+
     /// Returns the claim of a run that was interrupted, with a new hold on its key.
     pub(crate) fn interrupted(self: &Arc<Self>, claim: OpenClaim, hold: Hold) -> Claim {
         Claim::over(Arc::clone(self), hold, claim, None)
     }
 
-    /// Commits a claim; its batch gives a first attempt its sequence.
-    fn commit_claim(&self, claim: OpenClaim, hold: Hold, granting: Granting) {
-        let rooms = || -> Result<_> {
-            self.expect_writer()?;
-            let ledger = &self.engine.ledger;
-            let rooms = (ledger.space.reserve(0)?, ledger.space.reserve(0)?);
-            if claim.attempt == 1 {
-                ledger.claims.lock().admit(hold.scope())?;
-            }
-            Ok(rooms)
-        };
-        match rooms() {
-            Ok((claim_room, verdict_room)) => {
+    /// Commits a claim, in the first page of its room; the second is for the verdict. The batch gives
+    /// a first attempt its sequence.
+    fn commit_claim(
+        &self,
+        mut room: Reservation,
+        claim: OpenClaim,
+        hold: Hold,
+        granting: Granting,
+    ) {
+        let admitted = self.expect_writer().and_then(|()| match claim.attempt {
+            1 => self.engine.ledger.claims.lock().admit(hold.scope()),
+            _ => Ok(()),
+        });
+        match admitted {
+            Ok(()) => {
                 let encoded = encode(&hold, &claim);
+                let verdict_room = room.split();
                 let effect = Effect::Claim { hold, claim, verdict_room, granting };
-                self.queue.commit(encoded, claim_room, effect);
+                self.queue.commit(encoded, room, effect);
             }
             Err(error) => {
                 drop(hold);
@@ -164,7 +231,8 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`Error::Volatile`], [`Error::Full`], [`Error::Limit`] or [`Error::Forked`].
+    /// [`Error::Volatile`], [`Error::Limit`] or [`Error::Forked`], and those of
+    /// [`Space::reserve`](crate::engine::ledger::Space::reserve).
     fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
         self.desk.expect_writer()?;
         let ledger = &self.desk.engine.ledger;
@@ -251,15 +319,13 @@ impl backend::Claim for Claim {
             claimed_at: desk.engine.ledger.timeline.now(),
             checkpoints: past.checkpoints,
         };
-        let (ticket, promise) = Ticket::new();
-        let next = Arc::clone(&desk);
-        let granting: Granting = Box::new(move |claimed| {
-            promise.fulfil(claimed.map(|claimed| -> Box<dyn backend::Claim> {
-                Box::new(Self::durable(next, claimed))
-            }));
-        });
-        desk.commit_claim(claim, hold, granting);
-        ticket
+        match desk.engine.ledger.space.admit(hold.scope(), DURABLE_PAGES) {
+            Err(error) => Ticket::ready(Err(error)),
+            Ok(Admission::Granted(room)) => desk.retry(room, claim, hold),
+            Ok(Admission::Queued(turn)) => {
+                in_turn(turn, move |room| desk.retry(room, claim, hold)).unnest()
+            }
+        }
     }
 }
 
@@ -270,6 +336,20 @@ impl std::fmt::Debug for Claim {
             .field("attempt", &self.past.attempt)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns a ticket that is ready when the turn has come and `then` has used the room.
+fn in_turn<T: 'static>(
+    mut turn: Turn,
+    then: impl FnOnce(Reservation) -> T + Send + 'static,
+) -> Ticket<T> {
+    let mut then = Some(then);
+    Ticket::polling(move |cx| {
+        turn.poll(cx).map(|room| {
+            let then = then.take().expect("polled after the outcome was taken");
+            room.map(then)
+        })
+    })
 }
 
 /// Returns the entry of a claim. A first attempt gets its sequence from its batch.

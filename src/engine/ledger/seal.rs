@@ -4,6 +4,7 @@
 //! - A frozen log leaves the snapshot only once `MANIFEST` lists the segment that took it over.
 //! - A failure that may end leaves the snapshot and `MANIFEST` as they were, to be tried again.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,40 +22,63 @@ use crate::error::{Error, Result};
 use crate::observe;
 use crate::sync::atomic::Ordering;
 
-use super::Ledger;
 use super::claims::needed_for;
 use super::retired::Retired;
+use super::{Ledger, usable};
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
 const MAX_SMALL_LOGS: usize = 3;
-/// Beyond the limit at which new keys are refused, this many more logs may wait before new ones
-/// stop being prepared. Admitted operations still complete in them.
-const MAX_BEHIND: u64 = 2;
 /// The entries whose addresses are read between two pauses.
 const ENTRIES_AT_A_TIME: usize = 8192;
 /// The most bytes that are sealed while a store opens.
 const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Ledger {
-    /// Prepares and lists a next log, unless there is one, and admits new keys again. A retired log
-    /// of the right size is recycled.
+    /// Prepares and lists a next log, unless there is one, and lets new keys in. A retired log of the
+    /// right size is recycled. The number of logs that wait for sealing does not matter: admission
+    /// bounds them.
     ///
     /// # Errors
     ///
-    /// A transient error leaves the store without a next log. After a fatal one it is unknown what
-    /// is on disk.
+    /// A transient error leaves the store without a next log, and new keys are refused until one is
+    /// prepared. After a fatal one it is unknown what is on disk.
     ///
     /// # Durability
     ///
     /// The log, its name and its entry in `MANIFEST` are durable when this returns.
     pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
-        if self.admit_again() || self.backlog() > self.max_frozen + MAX_BEHIND {
+        let mut unlisted = self.preparing.lock();
+        if self.has_next() {
             return Ok(());
         }
-        // Logs are limited in number too: one that is hardly written takes as many blocks.
-        if self.snapshot().logs.len() > self.max_logs {
-            return Ok(());
-        }
+        retired.append(&mut unlisted);
+        let log = self.prepare_log(retired).inspect_err(|trouble| {
+            if let Trouble::Transient(error) = trouble {
+                self.space.fall_back(error.clone());
+            }
+        })?;
+        let mut next = self.next.lock();
+        let wakers = self.space.set_next(usable(&log));
+        *next = Some(log);
+        drop((next, unlisted));
+        wakers.wake();
+        Ok(())
+    }
+
+    /// Prepares a next log on the writer's thread, because the batch at hand does not fit.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`prepare`](Self::prepare).
+    pub(crate) fn prepare_at_once(&self) -> Result<(), Trouble> {
+        let mut retired = Vec::new();
+        let outcome = self.prepare(&mut retired);
+        self.preparing.lock().append(&mut retired);
+        outcome
+    }
+
+    /// Creates and lists a log, or recycles one.
+    fn prepare_log(&self, retired: &mut Vec<Retired>) -> Result<Arc<Log>, Trouble> {
         let unlisted = self.unlisted.load(Ordering::Acquire);
         let generation = self.manifest.lock().next_generation.max(unlisted);
         // A store that had larger logs may have more claims than a log of this size can carry.
@@ -85,16 +109,7 @@ impl Ledger {
             }
             return Err(trouble);
         }
-        *self.next.lock() = Some(log);
-        self.admit_again();
-        Ok(())
-    }
-
-    /// Admits new keys again if sealing has caught up, and returns whether a next log is prepared.
-    fn admit_again(&self) -> bool {
-        let next = self.next.lock();
-        self.make_available(next.as_deref());
-        next.is_some()
+        Ok(log)
     }
 
     /// Seals the small logs that restarts in quick succession leave behind. This happens while the
@@ -141,10 +156,26 @@ impl Ledger {
     pub(crate) fn seal(
         &self,
         frozen: &[Frozen],
-        mut pace: impl FnMut() -> Result<()>,
+        pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
         let now = self.timeline.now();
         let logs = &frozen[..due(frozen, &self.settings, now)];
+        let sealed = self.seal_due(logs, now, pace);
+        match &sealed {
+            Ok(_) => self.space.finish(Ok(logs.iter().map(|frozen| frozen.end.offset).sum())),
+            Err(Trouble::Transient(error)) => self.space.finish(Err(error.clone())),
+            Err(Trouble::Fatal(_)) => {}
+        }
+        sealed
+    }
+
+    /// Seals these logs into one segment, and returns their number.
+    fn seal_due(
+        &self,
+        logs: &[Frozen],
+        now: Moment,
+        mut pace: impl FnMut() -> Result<()>,
+    ) -> Result<usize, Trouble> {
         let (Some(oldest), Some(newest)) = (logs.first(), logs.last()) else { return Ok(0) };
         let previous = self.manifest.lock().sealed;
         let meta = SegmentMeta {
@@ -157,12 +188,19 @@ impl Ledger {
             records: 0,
         };
         let sorted = sorted(logs, &mut pace).map_err(Trouble::Transient)?;
-        let entries = sorted.into_iter().filter_map(|place| place.read(logs, now).transpose());
+        // New keys are let in as the logs are sealed, and not a whole log at a time.
+        let read = Cell::new(0);
+        let pace = || {
+            self.space.advance(read.take());
+            pace()
+        };
+        let entries = sorted.into_iter().filter_map(|place| {
+            read.set(read.get() + u64::from(place.location.length));
+            place.read(logs, now).transpose()
+        });
         let segment =
             segment::build(&*self.disk, meta, entries, pace).map_err(Trouble::Transient)?;
         self.adopt(segment, newest.end)?;
-        let bytes: u64 = logs.iter().map(|frozen| frozen.end.offset).sum();
-        self.frozen_bytes.fetch_sub(bytes, Ordering::AcqRel);
         Ok(logs.len())
     }
 
