@@ -31,6 +31,9 @@ const MAX_BATCH_ENTRIES: usize = 256;
 /// own.
 const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 
+/// The fraction of the active log in which the writer prepares the next one, unless it is there.
+const NEARLY_FULL: u64 = 4;
+
 /// Starts the writer and its settler, and returns the queue of the writer.
 ///
 /// # Errors
@@ -167,6 +170,11 @@ impl Writer {
     fn make_room(&mut self) -> Result<(), Trouble> {
         let entries = self.pending.iter().map(|pending| Frame::HEAD + pending.encoded.bytes.len());
         let bytes = (BatchBuilder::HEAD + entries.sum::<usize>()) as u64;
+        // The reaper may be busy for longer than a log takes to fill.
+        let is_nearly_full = self.tail.room() < self.tail.log.size / NEARLY_FULL;
+        if is_nearly_full && self.engine.ledger.space.lacks_next() {
+            self.prepare()?;
+        }
         if bytes > self.tail.room() {
             self.prepare()?;
             self.rotate()?;

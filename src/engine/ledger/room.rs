@@ -89,6 +89,11 @@ impl Room {
         self.available = next.unwrap_or(self.active);
     }
 
+    /// Returns true if no next log is prepared, and no error is known to be in the way.
+    pub(super) fn lacks_next(&self) -> bool {
+        !self.has_next && self.preparing.is_none()
+    }
+
     /// Returns true if so many bytes are left for reservations.
     pub(super) fn has_space(&self, bytes: u64) -> bool {
         self.reserved + bytes <= self.available

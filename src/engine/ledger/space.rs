@@ -129,6 +129,11 @@ impl Space {
         .wake();
     }
 
+    /// Returns true if no next log is prepared, and no error is known to be in the way.
+    pub(crate) fn lacks_next(&self) -> bool {
+        self.room.lock().lacks_next()
+    }
+
     /// Counts the active log, of so many bytes, as frozen.
     pub(super) fn freeze(&self, bytes: u64) {
         self.change(|room| room.backlog.freeze(bytes)).wake();
