@@ -94,7 +94,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Returns the backend's figures, cheap: no disk and no network is asked. All are zero for a
-    /// backend that counts nothing; the store counts the operations in flight itself.
+    /// backend that counts nothing; the store counts the operations in flight itself. With
+    /// [`check`](Self::check) they make the store's [`Health`](crate::Health).
     fn stats(&self) -> Stats {
         Stats::default()
     }

@@ -9,6 +9,7 @@ use crate::backend::{Backend, Cursor, Past, Rules};
 use crate::begin::Begin;
 use crate::error::{Error, Result};
 use crate::face::Face;
+use crate::health::Health;
 use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 use crate::record::Record;
@@ -191,6 +192,14 @@ impl Store {
     pub fn reap(&self) -> Result<()> {
         self.face().check()?;
         self.face().backend.reap().wait()
+    }
+
+    /// Returns the state of the store, for readiness probes and alerts. Cheap.
+    pub fn health(&self) -> Health {
+        match self.face().check() {
+            Err(error @ (Error::Stopped { .. } | Error::Forked)) => Health::Stopped(error),
+            _ => Health::of(&self.stats()),
+        }
     }
 
     /// Returns the store's figures. Cheap.

@@ -5,7 +5,9 @@
 mod claims;
 mod damage;
 mod expiry;
+mod gate;
 mod kit;
 mod limits;
 mod opening;
+mod overload;
 mod restart;
