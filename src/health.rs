@@ -62,10 +62,13 @@ impl Health {
         if concerns.is_empty() { Self::Ok } else { Self::Degraded(concerns) }
     }
 
-    /// Returns whether new keys are served, if only after a wait. While they are refused, replays are
-    /// served nevertheless, unless the store is stopped.
+    /// Returns whether new keys are served, if only after a wait or once others have ended. While
+    /// they are not, replays are served nevertheless, unless the store is stopped.
     pub fn is_ready(&self) -> bool {
-        let refuses = |concern: &Concern| matches!(concern, Concern::Refusing(why) if *why != Refusing::Behind);
+        let refuses = |concern: &Concern| match concern {
+            Concern::Refusing(why) => !matches!(why, Refusing::Behind | Refusing::Reserved),
+            _ => false,
+        };
         match self {
             Self::Ok => true,
             Self::Degraded(concerns) => !concerns.iter().any(refuses),

@@ -69,7 +69,7 @@ pub(crate) struct Claimed {
 impl Queue {
     /// Queues an entry. If the writer is gone, the entry fails.
     pub(crate) fn commit(&self, encoded: Encoded, mut room: Reservation, effect: Effect) {
-        room.queue(encoded.bytes.len());
+        room.queue(encoded.bytes.len() as u64);
         // Dropping an unsent command fails it.
         let pending = Pending { encoded, effect: Some(effect), room };
         let _ = self.0.send(Command::Commit(Box::new(pending)));

@@ -225,8 +225,8 @@ impl Reservation {
     }
 
     /// Counts the entry, of so many bytes, as queued for the writer.
-    pub(crate) fn queue(&mut self, bytes: usize) {
-        self.queued = bytes as u64;
+    pub(crate) fn queue(&mut self, bytes: u64) {
+        self.queued = bytes;
         self.space.queued.add(self.queued, self.bytes);
     }
 }

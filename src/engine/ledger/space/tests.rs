@@ -176,7 +176,7 @@ fn p14_a_key_waits_while_too_many_bytes_are_queued() {
         let mut waiting = loop {
             match space.admit(Scope::new("s"), 1).unwrap() {
                 Admission::Granted(mut room) => {
-                    room.queue(LOG as usize);
+                    room.queue(LOG);
                     queued += 1;
                     rooms.push(room);
                 }
@@ -196,7 +196,7 @@ fn p14_those_in_flight_count_with_the_bytes_of_an_average_entry() {
     let space = space(1000);
     for _ in 0..100 {
         let mut room = granted(&space, "s", 1);
-        room.queue(LOG as usize / 16);
+        room.queue(LOG / 16);
     }
     // Two logs are frozen, and as much as another may be on its way.
     space.freeze(2 * LOG + PAGE);
@@ -216,7 +216,7 @@ fn p14_those_in_flight_count_with_the_bytes_of_an_average_entry() {
 fn p6_scopes_take_turns_and_keys_of_one_come_in_order() {
     let space = space(1000);
     for _ in 0..200 {
-        granted(&space, "s", 1).queue(LOG as usize / 4);
+        granted(&space, "s", 1).queue(LOG / 4);
     }
     space.freeze(4 * LOG);
     let noisy: Vec<_> = (0..3).map(|_| turn(&space, "noisy")).collect();
