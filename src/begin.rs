@@ -330,7 +330,11 @@ impl Future for Begin {
                     return self.poll_elsewhere(holder, hold, changed, cx);
                 }
                 State::Delayed(mut delayed) => match Pin::new(&mut delayed.turn).poll(cx) {
-                    Poll::Ready(Ok(answer)) => State::Asking(answer),
+                    // As in `ask`, the store may have stopped meanwhile.
+                    Poll::Ready(Ok(answer)) => match self.face.table.check() {
+                        Ok(()) => State::Asking(answer),
+                        Err(error) => State::Ready(Err(error)),
+                    },
                     Poll::Ready(Err(error)) => State::Ready(Err(error)),
                     Poll::Pending if given_up => State::Ready(Err(delayed.refused)),
                     Poll::Pending => {

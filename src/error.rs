@@ -101,8 +101,8 @@ pub enum Error {
     #[error("the disk has no room to record another result; free space on it, or raise the quota")]
     Full,
 
-    /// The store commits faster than it seals, and the caller gave up waiting for its turn. Nothing
-    /// was run, and the key is free. Retry shortly, or wait longer.
+    /// The store commits faster than it seals: the caller gave up waiting for its turn, or asked for
+    /// something that does not wait. Nothing was run. Retry shortly, or wait longer.
     #[error("no room yet to record another result")]
     Behind,
 

@@ -104,7 +104,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::InFlight`] while a request holds the key; else as for [`begin`](Self::begin).
+    /// [`Error::InFlight`] while a request holds the key; else as for [`begin`](Self::begin). While
+    /// the store is behind, the ticket waits for room; dropping it then forgets nothing.
     ///
     /// # Durability
     ///

@@ -22,13 +22,14 @@ use crate::engine::commit::{Claimed, Effect, Granting, Queue};
 use crate::engine::core::Engine;
 use crate::engine::entry::{self, Encoded, Entry};
 use crate::engine::ledger::{Admission, OpenClaim, Reservation, Turn};
+use crate::engine::log::PAGE;
 use crate::error::{Error, Result};
 use crate::key::Scope;
 use crate::record::Record;
 use crate::table::Hold;
 use crate::ticket::Ticket;
 
-/// The pages of a durable operation: for its claim, and for its verdict.
+/// The pages of a new durable operation: for its claim, and for its verdict.
 const DURABLE_PAGES: u64 = 2;
 
 /// The engine as a claim sees it: its state, and the queue to its writer.
@@ -136,24 +137,6 @@ impl Desk {
     /// Checks that the writer is in this process: what is queued elsewhere stays there.
     fn expect_writer(&self) -> Result<()> {
         if self.engine.is_forked() { Err(Error::Forked) } else { Ok(()) }
-    }
-
-    /// Commits the next attempt of an interrupted run, with room for it.
-    fn retry(
-        self: &Arc<Self>,
-        room: Reservation,
-        claim: OpenClaim,
-        hold: Hold,
-    ) -> Ticket<Box<dyn backend::Claim>> {
-        let (ticket, promise) = Ticket::new();
-        let desk = Arc::clone(self);
-        let granting: Granting = Box::new(move |claimed| {
-            promise.fulfil(claimed.map(|claimed| -> Box<dyn backend::Claim> {
-                Box::new(Claim::durable(desk, claimed))
-            }));
-        });
-        self.commit_claim(room, claim, hold, granting);
-        ticket
     }
 
     /// Returns the claim of a run that was interrupted, with a new hold on its key.
@@ -319,13 +302,19 @@ impl backend::Claim for Claim {
             claimed_at: desk.engine.ledger.timeline.now(),
             checkpoints: past.checkpoints,
         };
-        match desk.engine.ledger.space.admit(hold.scope(), DURABLE_PAGES) {
-            Err(error) => Ticket::ready(Err(error)),
-            Ok(Admission::Granted(room)) => desk.retry(room, claim, hold),
-            Ok(Admission::Queued(turn)) => {
-                in_turn(turn, move |room| desk.retry(room, claim, hold)).unnest()
-            }
-        }
+        let room = match desk.engine.ledger.space.reserve(PAGE) {
+            Ok(room) => room,
+            Err(error) => return Ticket::ready(Err(error)),
+        };
+        let (ticket, promise) = Ticket::new();
+        let next = Arc::clone(&desk);
+        let granting: Granting = Box::new(move |claimed| {
+            promise.fulfil(claimed.map(|claimed| -> Box<dyn backend::Claim> {
+                Box::new(Self::durable(next, claimed))
+            }));
+        });
+        desk.commit_claim(room, claim, hold, granting);
+        ticket
     }
 }
 
