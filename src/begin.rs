@@ -64,8 +64,6 @@ pub struct Begin {
     expired: u8,
     /// Measures the wait for another request, if there was one.
     waited: Option<Stopwatch>,
-    /// Measures the wait for room, if there was one.
-    delayed: Option<Stopwatch>,
 }
 
 enum State {
@@ -80,8 +78,8 @@ enum State {
         hold: Hold,
         changed: Ticket<()>,
     },
-    /// The backend has no room for the key yet.
-    Delayed(Box<Delayed>),
+    /// The backend has no room for the key yet, since then.
+    Delayed(Box<Delayed>, Stopwatch),
     Done,
 }
 
@@ -106,7 +104,6 @@ impl Begin {
             given_up: false,
             expired: 0,
             waited: None,
-            delayed: None,
         };
         begin.state = begin.start();
         begin.waited = matches!(begin.state, State::Waiting(_)).then(Stopwatch::start);
@@ -222,8 +219,7 @@ impl Begin {
                 return State::Elsewhere { holder, hold, changed };
             }
             Answer::Delayed(delayed) => {
-                self.delayed.get_or_insert_with(Stopwatch::start);
-                return State::Delayed(delayed);
+                return State::Delayed(delayed, Stopwatch::start());
             }
         })
     }
@@ -252,18 +248,16 @@ impl Begin {
             Ok(Outcome::Conflict { .. }) => "mismatch",
             Ok(Outcome::Interrupted(_)) => "interrupted",
             Ok(Outcome::InFlight { .. }) => "in_progress",
-            Err(_) => "error",
+            Err(error) => {
+                if error.is_without_room() {
+                    observe::admission("refused");
+                }
+                "error"
+            }
         };
         observe::begun(name);
         if let Some(waited) = self.waited {
             observe::waited(name, waited);
-        }
-        if let Some(delayed) = self.delayed {
-            observe::admission("waited");
-            observe::admitted(delayed);
-        }
-        if outcome.as_ref().is_err_and(Error::is_without_room) {
-            observe::admission("refused");
         }
     }
 
@@ -329,18 +323,9 @@ impl Future for Begin {
                 State::Elsewhere { holder, hold, changed } => {
                     return self.poll_elsewhere(holder, hold, changed, cx);
                 }
-                State::Delayed(mut delayed) => match Pin::new(&mut delayed.turn).poll(cx) {
-                    // As in `ask`, the store may have stopped meanwhile.
-                    Poll::Ready(Ok(answer)) => match self.face.table.check() {
-                        Ok(()) => State::Asking(answer),
-                        Err(error) => State::Ready(Err(error)),
-                    },
-                    Poll::Ready(Err(error)) => State::Ready(Err(error)),
-                    Poll::Pending if given_up => State::Ready(Err(delayed.refused)),
-                    Poll::Pending => {
-                        self.state = State::Delayed(delayed);
-                        return Poll::Pending;
-                    }
+                State::Delayed(delayed, since) => match self.poll_delayed(delayed, since, cx) {
+                    Poll::Ready(state) => state,
+                    Poll::Pending => return Poll::Pending,
                 },
                 State::Done => panic!("polled after the outcome was taken"),
             };
@@ -364,6 +349,31 @@ impl Begin {
         }
         self.state = State::Elsewhere { holder, hold, changed };
         Poll::Pending
+    }
+
+    /// Goes on waiting for room, or with what came of it.
+    fn poll_delayed(
+        &mut self,
+        mut delayed: Box<Delayed>,
+        since: Stopwatch,
+        cx: &mut Context<'_>,
+    ) -> Poll<State> {
+        let turn = match Pin::new(&mut delayed.turn).poll(cx) {
+            Poll::Pending if self.given_up => Err(delayed.refused),
+            Poll::Pending => {
+                self.state = State::Delayed(delayed, since);
+                return Poll::Pending;
+            }
+            Poll::Ready(turn) => turn,
+        };
+        observe::admission("waited");
+        observe::admitted(since);
+        // As in `ask`, the store may have stopped meanwhile.
+        let answer = turn.and_then(|answer| self.face.table.check().map(|()| answer));
+        Poll::Ready(match answer {
+            Ok(answer) => State::Asking(answer),
+            Err(error) => State::Ready(Err(error)),
+        })
     }
 
     fn is_over(&self, record: &Record) -> bool {

@@ -63,23 +63,35 @@ impl Desk {
             Ok(Admission::Granted(room)) => self.claim_in(room, asked, hold),
             Ok(Admission::Queued(turn)) => {
                 let desk = Arc::clone(self);
-                let turn = in_turn(turn, move |room| desk.claim_in(room, asked, hold));
+                let turn = in_turn(turn, move |room| match desk.expect_room(hold.scope()) {
+                    Ok(()) => desk.claim_in(room, asked, hold),
+                    Err(error) => Ticket::ready(Err(error)),
+                });
                 let delayed = Delayed { turn, refused: Error::Behind };
                 Ticket::ready(Ok(Answer::Delayed(Box::new(delayed))))
             }
         }
     }
 
-    /// Asks for room for a new key, or for a forget.
+    /// Asks for room for a new key.
     ///
     /// # Errors
     ///
-    /// Those of [`Space::admit`](crate::engine::ledger::Space::admit), and [`Error::Limit`] if there
-    /// are as many durable claims as may be.
+    /// Those of [`expect_room`](Self::expect_room), and of
+    /// [`Space::admit`](crate::engine::ledger::Space::admit).
     fn admit(&self, scope: Scope, pages: u64) -> Result<Admission> {
-        let ledger = &self.engine.ledger;
-        ledger.expect_room_for_claim(scope)?;
-        ledger.space.admit(scope, pages)
+        self.expect_room(scope)?;
+        self.engine.ledger.space.admit(scope, pages)
+    }
+
+    /// Checks that there is a place for a claim: the outcome of an operation may turn out unknown,
+    /// and then its verdict is a durable claim.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if there are as many as may be.
+    fn expect_room(&self, scope: Scope) -> Result<()> {
+        self.engine.ledger.expect_room_for_claim(scope)
     }
 
     /// Claims a free key, with room for it.
@@ -87,13 +99,10 @@ impl Desk {
         if asked.durable {
             return self.claim_durably(room, asked, hold);
         }
-        // The outcome may turn out unknown, and then the verdict is a durable claim.
-        Ticket::ready(self.engine.ledger.expect_room_for_claim(hold.scope()).map(|()| {
-            let past = Past::first(&asked, &hold);
-            let (desk, room, ttl) = (Arc::clone(self), Some(room), asked.ttl);
-            let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
-            Answer::Claimed(Granted::new(Box::new(claim)))
-        }))
+        let past = Past::first(&asked, &hold);
+        let (desk, room, ttl) = (Arc::clone(self), Some(room), asked.ttl);
+        let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
+        Ticket::ready(Ok(Answer::Claimed(Granted::new(Box::new(claim)))))
     }
 
     /// Claims a free key by a commit, and answers once the claim is durable.
@@ -329,7 +338,7 @@ impl std::fmt::Debug for Claim {
 
 /// Returns a ticket that is ready when the turn has come and `then` has used the room.
 fn in_turn<T: 'static>(
-    mut turn: Turn,
+    mut turn: Box<Turn>,
     then: impl FnOnce(Reservation) -> T + Send + 'static,
 ) -> Ticket<T> {
     let mut then = Some(then);

@@ -9,6 +9,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The bytes of entries that may be queued for the writer, and in memory for it.
 const MAX_QUEUED_BYTES: u64 = 16 * 1024 * 1024;
+/// Two thirds of that.
+const NEAR_QUEUED_BYTES: u64 = MAX_QUEUED_BYTES / 3 * 2;
 /// The full logs that may wait for sealing, beside the active one. A store that opens with more
 /// allows as many as it found, so that it serves at once.
 const MAX_FROZEN_LOGS: u64 = 2;
@@ -21,6 +23,10 @@ pub(super) struct Backlog {
     log_bytes: u64,
     /// New keys wait while there are more bytes than this.
     max: u64,
+    /// Two thirds of that.
+    near: u64,
+    /// The bytes that are not sealed, of all that follow.
+    unsealed: u64,
     /// Bytes in the active log.
     written: u64,
     /// Bytes in frozen logs.
@@ -44,29 +50,34 @@ impl Backlog {
     /// The backlog of a store that opens with as many bytes in frozen logs.
     pub(super) fn new(log_bytes: u64, frozen: u64) -> Self {
         let logs = MAX_FROZEN_LOGS.max(frozen.div_ceil(log_bytes));
-        Self { log_bytes, max: (logs + 1) * log_bytes, written: 0, frozen, sealed: 0 }
+        let max = (logs + 1) * log_bytes;
+        let (near, unsealed) = (max / 3 * 2, frozen);
+        Self { log_bytes, max, near, unsealed, written: 0, frozen, sealed: 0 }
     }
 
     /// Sets the bytes in the active log.
     pub(super) fn set_written(&mut self, bytes: u64) {
         self.written = bytes;
+        self.update();
     }
 
     /// Counts the active log as frozen.
     pub(super) fn freeze(&mut self, bytes: u64) {
         self.frozen += bytes;
-        self.written = 0;
+        self.set_written(0);
     }
 
     /// Counts further bytes of frozen logs as sealed, for the time being.
     pub(super) fn advance(&mut self, bytes: u64) {
         self.sealed += bytes;
+        self.update();
     }
 
     /// Counts logs of so many bytes as sealed for good: none if sealing failed.
     pub(super) fn finish(&mut self, bytes: u64) {
         self.frozen = self.frozen.saturating_sub(bytes);
         self.sealed = 0;
+        self.update();
     }
 
     /// Returns the bytes of frozen logs that are not sealed.
@@ -81,15 +92,20 @@ impl Backlog {
     /// yet, so there is work. From then on keys in flight count as well, each with the bytes of an
     /// average entry, so that those who wait are not all let in at once.
     pub(super) fn is_behind(&self, queued: &Queued, reserved: u64) -> bool {
-        // A log may be longer than most, and only its own rotation makes it work for the reaper.
-        let unsealed = self.written.min(self.log_bytes) + self.frozen();
         let in_queue = queued.bytes();
-        let expected = || {
-            let outstanding = reserved.saturating_sub(queued.reserved()) / PAGE;
-            outstanding * queued.average.load(Ordering::Relaxed)
-        };
-        let is_over = |bytes: u64, max: u64| bytes > max / 3 * 2 && bytes + expected() > max;
-        is_over(unsealed + in_queue, self.max) || is_over(in_queue, MAX_QUEUED_BYTES)
+        let unsealed = self.unsealed + in_queue;
+        if unsealed <= self.near && in_queue <= NEAR_QUEUED_BYTES {
+            return false;
+        }
+        let outstanding = reserved.saturating_sub(queued.reserved()) / PAGE;
+        let expected = outstanding * queued.average.load(Ordering::Relaxed);
+        (unsealed > self.near && unsealed + expected > self.max)
+            || (in_queue > NEAR_QUEUED_BYTES && in_queue + expected > MAX_QUEUED_BYTES)
+    }
+
+    fn update(&mut self) {
+        // A log may be longer than most, and only its own rotation makes it work for the reaper.
+        self.unsealed = self.written.min(self.log_bytes) + self.frozen();
     }
 }
 

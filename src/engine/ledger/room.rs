@@ -129,33 +129,32 @@ impl Room {
         Decision::Wait
     }
 
-    /// Reserves so many bytes for a new key of a scope. Returns the slot for the answer if the key
-    /// has to wait.
+    /// Returns true if a new key gets so many bytes at once: those who wait have asked before.
+    pub(super) fn is_free(&self, bytes: u64, queued: &Queued) -> bool {
+        self.queue.is_empty()
+            && self.stopped.is_none()
+            && self.has_space(bytes)
+            && !self.backlog.is_behind(queued, self.reserved + bytes)
+    }
+
+    /// Queues a new key of a scope for so many bytes, which are not free, and returns the slot for
+    /// the answer.
     ///
     /// # Errors
     ///
     /// The reason for which waiting brings no room.
-    pub(super) fn admit(
+    pub(super) fn join(
         &mut self,
         scope: Scope,
         bytes: u64,
         queued: &Queued,
-    ) -> Result<Option<Arc<Slot<Granted>>>, Refusal> {
-        match self.decide(bytes, queued) {
-            // Those who wait have asked before.
-            Decision::Grant if self.queue.is_empty() => {
-                self.reserved += bytes;
-                Ok(None)
-            }
-            Decision::Grant | Decision::Wait => {
-                self.counts.waited += 1;
-                Ok(Some(self.queue.push(scope, bytes)))
-            }
-            Decision::Refuse(refusal) => {
-                self.counts.refused += 1;
-                Err(refusal)
-            }
+    ) -> Result<Arc<Slot<Granted>>, Error> {
+        if let Decision::Refuse(refusal) = self.decide(bytes, queued) {
+            self.counts.refused += 1;
+            return Err(refusal.into());
         }
+        self.counts.waited += 1;
+        Ok(self.queue.push(scope, bytes))
     }
 
     /// Answers those who wait, in their order, until one has to go on waiting.
@@ -180,8 +179,10 @@ impl Room {
 
     /// Returns the reason for which a new key would be refused or held up, if it would.
     pub(super) fn refusing(&self, bytes: u64, queued: &Queued) -> Option<Refusing> {
+        if self.is_free(bytes, queued) {
+            return None;
+        }
         match self.decide(bytes, queued) {
-            Decision::Grant if self.queue.is_empty() => None,
             Decision::Grant | Decision::Wait => Some(Refusing::Behind),
             // A store that is closed or has failed says so in other ways.
             Decision::Refuse(Refusal::Stopped(_)) => None,

@@ -6,8 +6,8 @@
 //! - A reserved page is enough for any completion without a body, even in a batch of its own.
 //! - All reservations fit in the next log while one is prepared, and otherwise in the rest of the
 //!   active log. Bodies are stored only in space that is not reserved.
-//! - Every change that may let a key in goes through [`Space::change`], which answers those who
-//!   wait. So no wake-up is lost.
+//! - Every change that may let a key in answers those who wait, most of them through
+//!   [`Space::change`]. So no wake-up is lost.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -46,7 +46,7 @@ pub(crate) struct Reservation {
 #[derive(Debug)]
 pub(crate) enum Admission {
     Granted(Reservation),
-    Queued(Turn),
+    Queued(Box<Turn>),
 }
 
 /// A place in the queue for room. Dropping it gives it up, and gives back room that had been
@@ -74,12 +74,16 @@ impl Space {
     /// the error that the space was stopped with.
     pub(crate) fn admit(self: &Arc<Self>, scope: Scope, pages: u64) -> Result<Admission> {
         let bytes = pages * PAGE;
-        let admitted = self.room.lock().admit(scope, bytes, &self.queued);
+        let mut room = self.room.lock();
+        if room.is_free(bytes, &self.queued) {
+            room.reserved += bytes;
+            drop(room);
+            return Ok(Admission::Granted(Reservation::new(Arc::clone(self), bytes)));
+        }
+        let slot = room.join(scope, bytes, &self.queued)?;
+        drop(room);
         let space = Arc::clone(self);
-        Ok(match admitted? {
-            None => Admission::Granted(Reservation::new(space, bytes)),
-            Some(slot) => Admission::Queued(Turn { space, scope, bytes, slot, is_over: false }),
-        })
+        Ok(Admission::Queued(Box::new(Turn { space, scope, bytes, slot, is_over: false })))
     }
 
     /// Reserves a page for an entry of an operation that was admitted before, and further pages for
@@ -236,7 +240,13 @@ impl Drop for Reservation {
         if self.queued > 0 {
             self.space.queued.remove(self.queued, self.bytes);
         }
-        self.space.change(|room| room.reserved -= self.bytes).wake();
+        let mut room = self.space.room.lock();
+        room.reserved -= self.bytes;
+        if !room.queue.is_empty() {
+            let wakers = room.serve(&self.space.queued);
+            drop(room);
+            wakers.wake();
+        }
     }
 }
 

@@ -23,7 +23,7 @@ fn granted(space: &Arc<Space>, scope: &str, pages: u64) -> Reservation {
 
 fn turn(space: &Arc<Space>, scope: &str) -> Turn {
     match space.admit(Scope::new(scope), 1) {
-        Ok(Admission::Queued(turn)) => turn,
+        Ok(Admission::Queued(turn)) => *turn,
         other => panic!("{other:?}"),
     }
 }
