@@ -240,7 +240,7 @@ pub trait Claim: Any + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::Fenced`](crate::Error::Fenced) if another node has taken the key over: nothing was
+    /// [`Error::Fenced`] if another node has taken the key over: nothing was
     /// recorded. After any other error the outcome is unknown, and the key is retained;
     /// [`Hold::answer_with`] does both.
     ///
@@ -268,7 +268,7 @@ pub trait Claim: Any + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`](crate::Error::Limit) over a limit of the backend's own.
+    /// [`Error::Limit`] over a limit of the backend's own.
     fn checkpoint(&mut self, data: Bytes) -> Ticket<()>;
 
     /// Begins the next attempt of an interrupted run, as the request that asks.
