@@ -113,19 +113,19 @@ fn key(n: u64) -> Key {
 fn fill(options: &Options) -> Result<()> {
     let store = options.open()?;
     println!("open");
-    let (next, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+    let next = AtomicU64::new(0);
     thread::scope(|threads| {
         for _ in 0..options.committers {
-            threads.spawn(|| commit(&store, options, &next, &refused));
+            threads.spawn(|| commit(&store, options, &next));
         }
     });
-    println!("filled {}", refused.into_inner());
+    println!("filled {}", store.stats().waited_for_room);
     loop {
         thread::park();
     }
 }
 
-fn commit(store: &Store, options: &Options, next: &AtomicU64, refused: &AtomicU64) {
+fn commit(store: &Store, options: &Options, next: &AtomicU64) {
     loop {
         let n = next.fetch_add(1, Ordering::Relaxed);
         if n >= options.records {
@@ -135,23 +135,16 @@ fn commit(store: &Store, options: &Options, next: &AtomicU64, refused: &AtomicU6
             eprintln!("{n} of {} records", options.records);
         }
         let operation = Operation::new(scope(), key(n), Fingerprint::of([n.to_le_bytes()]));
-        let permit = begin(store, &operation, refused);
+        let permit = begin(store, &operation);
         let response = Response::new(options.body(n));
         permit.complete(&response).wait().expect("the disk takes it");
     }
 }
 
-fn begin(store: &Store, operation: &Operation, refused: &AtomicU64) -> Permit {
-    loop {
-        match store.begin(operation).wait() {
-            Ok(Outcome::Execute(permit)) => return permit,
-            // Sealing has fallen behind; its backlog is done when this returns.
-            Err(refrain::Error::Full) => {
-                refused.fetch_add(1, Ordering::Relaxed);
-                store.reap().expect("the disk takes it");
-            }
-            other => panic!("not to be executed: {other:?}"),
-        }
+fn begin(store: &Store, operation: &Operation) -> Permit {
+    match store.begin(operation).wait() {
+        Ok(Outcome::Execute(permit)) => permit,
+        other => panic!("not to be executed: {other:?}"),
     }
 }
 
@@ -166,25 +159,25 @@ fn fill_and_kill(options: &Options) -> Result<()> {
     // The lock ends with the process.
     child.kill()?;
     child.wait()?;
-    let (took, refused) = filled?;
+    let (took, waited) = filled?;
     let seconds = took.as_secs_f64();
     println!("records              {}", options.records);
     println!(
         "filled in            {seconds:.2} s, {:.0} records/s",
         options.records as f64 / seconds
     );
-    println!("refused for room     {refused} times");
+    println!("keys that waited     {waited}");
     Ok(())
 }
 
-/// The time that the child takes to fill the store, and the number of keys that were refused.
+/// The time that the child takes to fill the store, and the number of keys that waited for room.
 fn watch(child: &mut Child) -> Result<(Duration, u64)> {
     let output = child.stdout.take().ok_or("the child has no standard output")?;
     let mut lines = BufReader::new(output).lines();
     said(&mut lines, "open")?;
     let began = now();
-    let refused = said(&mut lines, "filled")?.trim().parse()?;
-    Ok((began.elapsed(), refused))
+    let waited = said(&mut lines, "filled")?.trim().parse()?;
+    Ok((began.elapsed(), waited))
 }
 
 fn said(lines: &mut Lines<BufReader<ChildStdout>>, word: &str) -> Result<String> {

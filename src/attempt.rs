@@ -98,7 +98,8 @@ impl Attempt {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] if there is no room on the disk, or [`Error::Stopped`].
+    /// [`Error::Full`] if there is no room on the disk, [`Error::Behind`], [`Error::Unavailable`] or
+    /// [`Error::Limit`] if there is none in the logs, or [`Error::Stopped`].
     pub fn retry(self) -> Ticket<Permit> {
         let Self { claim, asked, rules, .. } = self;
         // The fingerprint is the claim's, or the outcome would have been a conflict.
@@ -107,8 +108,8 @@ impl Attempt {
 
     /// Records this response as that of the interrupted run.
     ///
-    /// Durability and errors are those of [`Permit::complete`], and [`Error::Full`] if there is no
-    /// room on the disk.
+    /// Durability and errors are those of [`Permit::complete`], and the errors of
+    /// [`retry`](Self::retry) if there is no room.
     pub fn complete(self, response: &Response<Bytes>) -> Ticket<Record> {
         self.into_permit().complete(response)
     }
@@ -128,7 +129,7 @@ impl Attempt {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] if there is no room on the disk, or [`Error::Stopped`].
+    /// Those of [`retry`](Self::retry).
     pub fn release(self) -> Ticket<()> {
         self.into_permit().release()
     }

@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::Response;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{Fingerprint, Key, RequestId, Scope, random_bytes};
 use crate::record::{Record, fits};
 use crate::stats::Stats;
@@ -51,7 +51,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// [`Answer::recorded`] for a record that was found, or by dropping it.
     ///
     /// The ticket must be ready within a time that the backend sets: a caller that gives up waits
-    /// for it nevertheless.
+    /// for it nevertheless. A backend that has no room for the key yet answers
+    /// [`Answer::Delayed`].
     ///
     /// # Errors
     ///
@@ -93,7 +94,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Returns the backend's figures, cheap: no disk and no network is asked. All are zero for a
-    /// backend that counts nothing; the store counts the operations in flight itself.
+    /// backend that counts nothing; the store counts the operations in flight itself. With
+    /// [`check`](Self::check) they make the store's [`Health`](crate::Health).
     fn stats(&self) -> Stats {
         Stats::default()
     }
@@ -167,6 +169,19 @@ pub enum Answer {
         /// database. Dropped when the caller gives up.
         changed: Ticket<()>,
     },
+    /// The key is free and unknown, and the backend has no room for it yet. The face waits until it
+    /// has, or until the caller gives up.
+    Delayed(Box<Delayed>),
+}
+
+/// A wait for room, as part of [`Answer::Delayed`].
+#[derive(Debug)]
+pub struct Delayed {
+    /// Ready once there is room, with the ticket of the answer. It has the key: dropped, it frees
+    /// the key and gives up its place at once, and nothing runs.
+    pub turn: Ticket<Ticket<Answer>>,
+    /// The error for a caller who gives up.
+    pub refused: Error,
 }
 
 impl Answer {
@@ -225,7 +240,7 @@ pub trait Claim: Any + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::Fenced`](crate::Error::Fenced) if another node has taken the key over: nothing was
+    /// [`Error::Fenced`] if another node has taken the key over: nothing was
     /// recorded. After any other error the outcome is unknown, and the key is retained;
     /// [`Hold::answer_with`] does both.
     ///
@@ -253,7 +268,7 @@ pub trait Claim: Any + fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`](crate::Error::Limit) over a limit of the backend's own.
+    /// [`Error::Limit`] over a limit of the backend's own.
     fn checkpoint(&mut self, data: Bytes) -> Ticket<()>;
 
     /// Begins the next attempt of an interrupted run, as the request that asks.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::attempt::Attempt;
-use crate::backend::{Answer, Asked, Claim, Rules};
+use crate::backend::{Answer, Asked, Claim, Delayed, Rules};
 use crate::error::{Error, Limit, Result};
 use crate::face::Face;
 use crate::key::{Address, RequestId};
@@ -49,7 +49,8 @@ pub enum Outcome {
 
 /// A wait for an [`Outcome`]: a future, with [`wait`](Self::wait) for threads without a runtime.
 ///
-/// Dropping it gives up the wait. A key that had arrived is handed on to the next in line, and a
+/// It waits for another request that holds the key, and for room in a store that commits faster than
+/// it seals, where scopes take turns. Dropping it gives up the wait. A key that had arrived is handed on to the next in line, and a
 /// durable claim that was just made is taken back, because nothing was run.
 #[must_use = "the outcome says what to do"]
 pub struct Begin {
@@ -77,6 +78,8 @@ enum State {
         hold: Hold,
         changed: Ticket<()>,
     },
+    /// The backend has no room for the key yet, since then.
+    Delayed(Box<Delayed>, Stopwatch),
     Done,
 }
 
@@ -92,16 +95,23 @@ impl Begin {
         let Operation { scope, ref key, ref request_id, .. } = operation;
         let address = face.table.address(scope, key.clone());
         let request_id = request_id.clone().unwrap_or_else(RequestId::random);
-        let (state, given_up, waited) = (State::Done, false, None);
-        let expired = 0;
-        let mut begin =
-            Self { face, operation, address, request_id, state, given_up, expired, waited };
+        let mut begin = Self {
+            face,
+            operation,
+            address,
+            request_id,
+            state: State::Done,
+            given_up: false,
+            expired: 0,
+            waited: None,
+        };
         begin.state = begin.start();
         begin.waited = matches!(begin.state, State::Waiting(_)).then(Stopwatch::start);
         begin
     }
 
-    /// Blocks this thread until the outcome is known, however long another request runs.
+    /// Blocks this thread until the outcome is known, however long another request runs, and however
+    /// long it takes until there is room.
     ///
     /// # Errors
     ///
@@ -110,12 +120,13 @@ impl Begin {
         block_on(self)
     }
 
-    /// Blocks this thread until the outcome is known, and gives up the wait for another request
-    /// after `timeout`: the outcome is then [`Outcome::InFlight`], unless another has just arrived.
+    /// Blocks this thread until the outcome is known, and gives up the wait after `timeout`. If
+    /// another request has the key, the outcome is then [`Outcome::InFlight`], unless another has
+    /// just arrived.
     ///
     /// # Errors
     ///
-    /// See [`Store::begin`](crate::Store::begin).
+    /// [`Error::Behind`] if the wait was for room; else see [`Store::begin`](crate::Store::begin).
     pub fn wait_timeout(mut self, timeout: Duration) -> Result<Outcome> {
         match block_on_timeout(&mut self, timeout) {
             Some(outcome) => outcome,
@@ -126,8 +137,9 @@ impl Begin {
         }
     }
 
-    /// Ends the wait for another request: awaited again, this comes at once to
-    /// [`Outcome::InFlight`], or to the outcome that has arrived in the meantime.
+    /// Ends the wait for another request or for room: awaited again, this comes at once to
+    /// [`Outcome::InFlight`] or [`Error::Behind`], or to the outcome that has arrived in the
+    /// meantime.
     ///
     /// A timer of any runtime makes a deadline of it.
     pub fn give_up(&mut self) {
@@ -206,6 +218,9 @@ impl Begin {
                 hold.name_holder(&holder);
                 return State::Elsewhere { holder, hold, changed };
             }
+            Answer::Delayed(delayed) => {
+                return State::Delayed(delayed, Stopwatch::start());
+            }
         })
     }
 
@@ -233,7 +248,12 @@ impl Begin {
             Ok(Outcome::Conflict { .. }) => "mismatch",
             Ok(Outcome::Interrupted(_)) => "interrupted",
             Ok(Outcome::InFlight { .. }) => "in_progress",
-            Err(_) => "error",
+            Err(error) => {
+                if error.is_without_room() {
+                    observe::admission("refused");
+                }
+                "error"
+            }
         };
         observe::begun(name);
         if let Some(waited) = self.waited {
@@ -303,6 +323,10 @@ impl Future for Begin {
                 State::Elsewhere { holder, hold, changed } => {
                     return self.poll_elsewhere(holder, hold, changed, cx);
                 }
+                State::Delayed(delayed, since) => match self.poll_delayed(delayed, since, cx) {
+                    Poll::Ready(state) => state,
+                    Poll::Pending => return Poll::Pending,
+                },
                 State::Done => panic!("polled after the outcome was taken"),
             };
         }
@@ -325,6 +349,31 @@ impl Begin {
         }
         self.state = State::Elsewhere { holder, hold, changed };
         Poll::Pending
+    }
+
+    /// Goes on waiting for room, or with what came of it.
+    fn poll_delayed(
+        &mut self,
+        mut delayed: Box<Delayed>,
+        since: Stopwatch,
+        cx: &mut Context<'_>,
+    ) -> Poll<State> {
+        let turn = match Pin::new(&mut delayed.turn).poll(cx) {
+            Poll::Pending if self.given_up => Err(delayed.refused),
+            Poll::Pending => {
+                self.state = State::Delayed(delayed, since);
+                return Poll::Pending;
+            }
+            Poll::Ready(turn) => turn,
+        };
+        observe::admission("waited");
+        observe::admitted(since);
+        // As in `ask`, the store may have stopped meanwhile.
+        let answer = turn.and_then(|answer| self.face.table.check().map(|()| answer));
+        Poll::Ready(match answer {
+            Ok(answer) => State::Asking(answer),
+            Err(error) => State::Ready(Err(error)),
+        })
     }
 
     fn is_over(&self, record: &Record) -> bool {

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
 use crate::observe::{self, Stopwatch};
 use crate::record::Record;
-use crate::stats::Stats;
+use crate::stats::{Refusing, Stats};
 use crate::store::Store;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -45,10 +45,8 @@ pub(crate) mod trouble;
 pub(crate) mod writer;
 
 use claim::Desk;
-use commit::Effect;
 use core::{Engine, Message, Waiting};
 use disk::Disk;
-use entry::{Encoded, Entry};
 use ledger::{OpenClaim, Opened};
 use reaper::Reaper;
 use settings::Settings;
@@ -230,7 +228,7 @@ impl Embedded {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] if there is no room for the entry, and those of a lookup.
+    /// Those of a lookup.
     fn try_forget(&self, hold: Hold) -> Result<Ticket<()>> {
         let ledger = &self.desk.engine.ledger;
         let address = hold.address();
@@ -241,11 +239,7 @@ impl Embedded {
         };
         let claim = ledger.open_claim(address).map(|claim| claim.expiry());
         let Some(until) = record.max(claim) else { return Ok(Ticket::ready(Ok(()))) };
-        let room = ledger.space.reserve(0)?;
-        let encoded = Encoded::new(&ledger.digests, Some(address), &Entry::Forget(until.0));
-        let (ticket, promise) = Ticket::new();
-        self.desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
-        Ok(ticket)
+        Ok(self.desk.forget(hold, until))
     }
 }
 
@@ -300,8 +294,14 @@ fn stats_of(engine: &Engine) -> Stats {
     let Engine { ledger, counters, .. } = engine;
     let snapshot = ledger.snapshot();
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let trouble = engine.expect_back().err().or_else(|| counters.last_trouble.lock().clone());
+    let away = engine.expect_back().err();
+    let (counts, refusing) = ledger.space.figures();
+    let is_away = matches!(away, Some(Error::Foreign { .. }));
+    let trouble = away.or_else(|| counters.last_trouble.lock().clone());
     Stats {
+        refusing: if is_away { Some(Refusing::Away) } else { refusing },
+        waited_for_room: counts.waited,
+        refused_for_room: counts.refused,
         open_claims: ledger.claims.lock().len(),
         batches: count(&counters.batches),
         entries: count(&counters.entries),

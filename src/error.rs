@@ -2,7 +2,9 @@
 //!
 //! | variants | reaction |
 //! | --- | --- |
-//! | [`Full`](Error::Full), [`Limit`](Error::Limit), [`InFlight`](Error::InFlight), [`Unavailable`](Error::Unavailable) | retry later |
+//! | [`Behind`](Error::Behind), [`Limit`](Error::Limit), [`InFlight`](Error::InFlight) | retry later |
+//! | [`Full`](Error::Full) | free disk space; retry later |
+//! | [`Unavailable`](Error::Unavailable) | look at the source; retry later |
 //! | [`Stopped`](Error::Stopped) | restart the process |
 //! | [`Locked`](Error::Locked), [`Missing`](Error::Missing), [`Foreign`](Error::Foreign), [`Newer`](Error::Newer), [`Corrupt`](Error::Corrupt), [`Io`](Error::Io) | an operator looks at the directory |
 //! | [`Volatile`](Error::Volatile), [`Ended`](Error::Ended), [`Ttl`](Error::Ttl), [`Setting`](Error::Setting), [`Forked`](Error::Forked) | correct the program |
@@ -94,11 +96,15 @@ pub enum Error {
         reason: String,
     },
 
-    /// No room is left to record another result, so no new key is admitted: the disk is full, or
-    /// more than two full logs wait for sealing. Free disk space, or retry; the results of requests
-    /// already admitted still have their room.
-    #[error("no room to record another result")]
+    /// The disk, or the quota on it, is full, so no new key is admitted. Nothing was run. Free some
+    /// space; the results of requests already admitted have theirs, and replays go on.
+    #[error("the disk has no room to record another result; free space on it, or raise the quota")]
     Full,
+
+    /// The store commits faster than it seals: the caller gave up waiting for its turn, or asked for
+    /// something that does not wait. Nothing was run. Retry shortly, or wait longer.
+    #[error("no room yet to record another result")]
+    Behind,
 
     /// A limit was reached. Retry later, or raise it with the [`Builder`](crate::Builder); those of
     /// a claim's checkpoints are fixed.
@@ -175,9 +181,10 @@ pub enum Error {
     #[error("the claim was lost to another node")]
     Fenced,
 
-    /// The backend cannot be reached. Asked for a key, nothing runs: retry later. Asked for a
-    /// verdict, its outcome is unknown.
-    #[error("the store cannot be reached")]
+    /// The backend cannot be reached, or background work on which new keys depend does not succeed:
+    /// a log is damaged, or too many files are open. The source says which. Asked for a key, nothing
+    /// runs: retry later. Asked for a verdict, its outcome is unknown.
+    #[error("the store is unavailable")]
     #[non_exhaustive]
     Unavailable {
         /// The backend's own error.
@@ -209,6 +216,9 @@ pub enum Limit {
     OpenClaims,
     /// Durable claims of one scope that are open or interrupted.
     OpenClaimsPerScope,
+    /// Bytes of a log that are reserved for the results of operations in flight. A larger
+    /// [`log_bytes`](crate::Builder::log_bytes) has more of them.
+    ReservedBytes,
     /// Checkpoints of one claim.
     Checkpoints,
     /// Bytes of one checkpoint.
@@ -223,6 +233,7 @@ impl std::fmt::Display for Limit {
             Self::WaitersPerKey => "waiters-per-key",
             Self::OpenClaims => "open-claims",
             Self::OpenClaimsPerScope => "open-claims-per-scope",
+            Self::ReservedBytes => "reserved-bytes",
             Self::Checkpoints => "checkpoints",
             Self::CheckpointBytes => "checkpoint-bytes",
         })
@@ -240,7 +251,7 @@ impl Error {
         Self::Stopped { source: None }
     }
 
-    /// The error of a backend that cannot be reached, for backends.
+    /// The error of a backend that cannot take work now, for backends.
     pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unavailable { source: source.into().into() }
     }
@@ -271,6 +282,15 @@ impl Error {
         let is_of_memory = matches!(code, Some(Errno::NOMEM | Errno::INTR));
         let is_of_limits = matches!(cause, Cause::OpenFiles { .. } | Cause::FileSize { .. });
         self.is_full() || is_of_limits || is_of_memory
+    }
+
+    /// Returns true if a new key was refused because there was no room for its result.
+    pub(crate) fn is_without_room(&self) -> bool {
+        match self {
+            Self::Full | Self::Behind | Self::Unavailable { .. } => true,
+            Self::Limit { limit, .. } => *limit == Limit::ReservedBytes,
+            _ => false,
+        }
     }
 
     /// Returns true if the disk or a quota was full.

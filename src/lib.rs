@@ -88,6 +88,7 @@ mod cursor;
 mod engine;
 pub mod error;
 mod face;
+mod health;
 #[cfg(any(feature = "server", feature = "client"))]
 mod http;
 #[doc(hidden)]
@@ -114,10 +115,11 @@ pub use begin::{Begin, Outcome};
 pub use engine::builder::Builder;
 pub use engine::disk;
 pub use error::{Error, Result};
+pub use health::{Concern, Health};
 pub use key::{Fingerprint, Key, RequestId, Scope};
 pub use operation::Operation;
 pub use permit::Permit;
 pub use record::Record;
-pub use stats::Stats;
+pub use stats::{Refusing, Stats};
 pub use store::Store;
 pub use ticket::Ticket;

@@ -23,6 +23,21 @@ pub(crate) fn waited(outcome: &'static str, waited: Stopwatch) {
     let _ = (outcome, waited);
 }
 
+/// Counts the keys that did not find room at once: those that `waited`, and those that were
+/// `refused`.
+pub(crate) fn admission(outcome: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("refrain_admission_total", "outcome" => outcome).increment(1);
+    let _ = outcome;
+}
+
+/// Records the time of a wait for room.
+pub(crate) fn admitted(waited: Stopwatch) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!("refrain_admission_duration_seconds").record(waited.elapsed());
+    let _ = waited;
+}
+
 /// Counts the verdict that ended a permit.
 pub(crate) fn ended(outcome: &'static str) {
     #[cfg(feature = "metrics")]

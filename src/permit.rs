@@ -110,8 +110,8 @@ impl Permit {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] for the store's durable claims, [`Error::Full`] or [`Error::Stopped`]. The
-    /// key then stays claimed for as long as the process lives.
+    /// [`Error::Limit`] for the store's durable claims, or [`Error::Stopped`]. The key then stays
+    /// claimed for as long as the process lives.
     pub fn interrupt(mut self) -> Ticket<()> {
         self.claim.hold().retain_if_dropped();
         counted("interrupted", self.claim.interrupt())
@@ -140,7 +140,8 @@ impl Permit {
     /// - [`Error::Volatile`] if the operation is not durable.
     /// - [`Error::Limit`] for more than 16 checkpoints of one operation, for one of more than 16
     ///   KiB, and if all checkpoints of the store exceed an eighth of a log.
-    /// - [`Error::Full`] if there is no room on the disk, and [`Error::Stopped`].
+    /// - [`Error::Full`] if there is no room on the disk, [`Error::Behind`] or
+    ///   [`Error::Unavailable`] if there is none in the logs, and [`Error::Stopped`].
     pub fn checkpoint(&mut self, data: impl Into<Bytes>) -> Ticket<()> {
         let data = data.into();
         match self.admit_checkpoint(data.len()) {

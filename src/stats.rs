@@ -1,5 +1,6 @@
 //! A store in numbers.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -7,8 +8,8 @@ use serde::Serialize;
 /// Counters and sizes of a store, from [`Store::stats`](crate::Store::stats).
 ///
 /// Counters start at zero when the store is opened. Another backend than the embedded engine sets
-/// what it has: over PostgreSQL that is `in_flight`, `retained`
-/// and `last_trouble`, and the rest stays zero.
+/// what it has: over PostgreSQL that is `in_flight`, `retained`, `refusing` and `last_trouble`, and
+/// the rest stays zero.
 ///
 /// ```
 /// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
@@ -58,8 +59,14 @@ pub struct Stats {
     pub segments_dropped: u64,
     /// Responses left out of their records because the disk was full.
     pub bodies_left_out: u64,
-    /// True if the next log is prepared, so that there is room for further keys. False for long
-    /// means that the disk is full or that sealing has fallen behind.
+    /// The reason for which new keys are refused or held up now, if they are.
+    pub refusing: Option<Refusing>,
+    /// New keys that waited for room.
+    pub waited_for_room: u64,
+    /// New keys that were refused because there was no room, or gave up waiting for it.
+    pub refused_for_room: u64,
+    /// True if the next log is prepared. False for long means that the disk is full, or that another
+    /// error, which is in `last_trouble`, keeps the log from being prepared.
     pub next_log_ready: bool,
     /// The difference, in either direction, between the time since the previous run of the process
     /// by the wall clock and the time that the store counted, if it is more than a minute.
@@ -77,4 +84,35 @@ pub struct Stats {
     /// True if a write or a sync has failed. The store then takes no more work, and only a new
     /// process can open it.
     pub failed: bool,
+}
+
+/// The reason for which new keys are refused or held up, in [`Stats::refusing`]. Replays and
+/// verdicts go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub enum Refusing {
+    /// The disk is full: new keys get [`Error::Full`](crate::Error::Full).
+    Full,
+    /// The store commits faster than it seals: new keys wait for their turn.
+    Behind,
+    /// The operations in flight have reserved all of a log: new keys get
+    /// [`Error::Limit`](crate::Error::Limit).
+    Reserved,
+    /// Background work does not succeed, or the database does not answer: new keys get
+    /// [`Error::Unavailable`](crate::Error::Unavailable).
+    Unavailable,
+    /// The store is not at its path: new keys get [`Error::Foreign`](crate::Error::Foreign).
+    Away,
+}
+
+impl fmt::Display for Refusing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "new keys are refused: the disk is full",
+            Self::Behind => "new keys wait: sealing is behind",
+            Self::Reserved => "new keys are refused: operations in flight have all the room",
+            Self::Unavailable => "new keys are refused: the store is unavailable",
+            Self::Away => "new keys are refused: the store is not at its path",
+        })
+    }
 }

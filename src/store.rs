@@ -9,6 +9,7 @@ use crate::backend::{Backend, Cursor, Past, Rules};
 use crate::begin::Begin;
 use crate::error::{Error, Result};
 use crate::face::Face;
+use crate::health::Health;
 use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 use crate::record::Record;
@@ -68,14 +69,15 @@ impl Store {
     ///
     /// If the key is free and unknown, the caller gets to execute. If it has a live record, the
     /// caller replays or refuses. If another request holds it, this waits for that request's
-    /// verdict; see [`Begin::wait_timeout`] and [`Begin::give_up`].
+    /// verdict; and while the store commits faster than it seals, this waits for room. See
+    /// [`Begin::wait_timeout`] and [`Begin::give_up`].
     ///
     /// The embedded engine may read from the disk on this thread.
     ///
     /// # Errors
     ///
     /// [`Error::Limit`], [`Error::Full`] and [`Error::Ttl`] at once, before anything is claimed;
-    /// [`Error::Corrupt`] if what is stored under the key cannot be read: never take that for
+    /// [`Error::Behind`] after giving up a wait for room, with nothing claimed; [`Error::Corrupt`] if what is stored under the key cannot be read: never take that for
     /// absence; [`Error::Unavailable`]; [`Error::Stopped`].
     ///
     /// # Durability
@@ -102,7 +104,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::InFlight`] while a request holds the key; else as for [`begin`](Self::begin).
+    /// [`Error::InFlight`] while a request holds the key; else as for [`begin`](Self::begin). While
+    /// the store is behind, the ticket waits for room; dropping it then forgets nothing.
     ///
     /// # Durability
     ///
@@ -190,6 +193,14 @@ impl Store {
     pub fn reap(&self) -> Result<()> {
         self.face().check()?;
         self.face().backend.reap().wait()
+    }
+
+    /// Returns the state of the store, for readiness probes and alerts. Cheap.
+    pub fn health(&self) -> Health {
+        match self.face().check() {
+            Err(error @ (Error::Stopped { .. } | Error::Forked)) => Health::Stopped(error),
+            _ => Health::of(&self.stats()),
+        }
     }
 
     /// Returns the store's figures. Cheap.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -104,6 +104,22 @@ impl<T> Ticket<T> {
     /// The ticket itself, if time ran out; the commit goes on.
     pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<T>, Self> {
         block_on_timeout(&mut self, timeout).ok_or(self)
+    }
+}
+
+impl<T: Send + 'static> Ticket<Ticket<T>> {
+    /// Returns a ticket that is ready when the ticket in this one is.
+    pub(crate) fn unnest(self) -> Ticket<T> {
+        let mut outer = Some(self);
+        let mut inner = None;
+        Ticket::polling(move |cx| {
+            if let Some(ticket) = &mut outer {
+                inner = Some(ready!(Pin::new(ticket).poll(cx))?);
+                outer = None;
+            }
+            let inner = inner.as_mut().expect("polled after the outcome was taken");
+            Pin::new(inner).poll(cx)
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get, post};
+use refrain::Store;
 use refrain::server::{IdempotencyLayer, request_id, scope};
 
 use crate::account;
@@ -15,6 +16,7 @@ use crate::book::Book;
 use crate::calls::{self, Office};
 use crate::carrier::Carrier;
 use crate::manner::{Manner, speak};
+use crate::readiness;
 use crate::refusal::Refusal;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,7 +33,14 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 ///    token that is no longer valid;
 /// 3. the idempotency layer, which takes that id and that account;
 /// 4. the handlers.
-pub(crate) fn router(idempotency: IdempotencyLayer, carrier: Carrier, manner: Manner) -> Router {
+///
+/// `/readyz` is outside of them all, for a load balancer.
+pub(crate) fn router(
+    idempotency: IdempotencyLayer,
+    store: Store,
+    carrier: Carrier,
+    manner: Manner,
+) -> Router {
     let office = Arc::new(Office { book: Book::new(), carrier, manner });
     let idempotency = manner.configure(idempotency.scope(scope::extension));
     let speaking = from_fn_with_state(manner, speak);
@@ -48,7 +57,9 @@ pub(crate) fn router(idempotency: IdempotencyLayer, carrier: Carrier, manner: Ma
         .layer(idempotency)
         .layer(from_fn(account::authenticate))
         .with_state(office);
-    Router::new().nest("/v1", v1).fallback(not_found).layer(from_fn(identify)).layer(speaking)
+    let app = Router::new().nest("/v1", v1).fallback(not_found);
+    let app = app.layer(from_fn(identify)).layer(speaking);
+    app.route("/readyz", get(readiness::ready).with_state(store))
 }
 
 /// Gives the request an id, and adds the id to the response.

@@ -18,6 +18,7 @@ mod failure;
 mod manner;
 mod number;
 mod process;
+mod readiness;
 mod refusal;
 mod storage;
 
@@ -116,7 +117,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         layer = layer.on_interrupted(OnInterrupted::Refuse);
     }
     let carrier = Carrier::new(options.latency, options.journal)?;
-    let app = app::router(layer, carrier, options.dialect);
+    let app = app::router(layer, store.clone(), carrier, options.dialect);
     let failed = |source| Failure::Listen { address: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -112,8 +112,9 @@ impl Builder {
     /// Sets the size of a log in bytes: 128 MiB by default, from 256 KiB to 4 GiB, rounded up to
     /// whole pages of 4 KiB.
     ///
-    /// A running store has two or three logs, and up to five more that wait for sealing; restarts
-    /// in quick succession leave three more. Larger logs make fewer and larger segments.
+    /// A running store has two or three logs. Under load two more wait for sealing, and as many as
+    /// the operations in flight fill; restarts in quick succession leave three more. Larger logs make
+    /// fewer and larger segments.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.settings.log_bytes = bytes.next_multiple_of(PAGE);
         self

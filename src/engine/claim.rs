@@ -6,8 +6,8 @@
 //! | durable | an entry, before the operation runs | the key is interrupted |
 //!
 //! Invariants:
-//! - Room for the verdict is reserved before the operation runs, so that a full disk cannot keep a
-//!   verdict out.
+//! - Room for the verdict is reserved before the operation runs, so that neither a full disk nor a
+//!   backlog keeps a verdict out. A new key may have to wait for it.
 //! - The hold on the key is freed by the settler, after the verdict is durable and published.
 
 use std::sync::Arc;
@@ -16,18 +16,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 
-use crate::backend::{self, Answer, Asked, Granted, Past};
-use crate::clock::millis;
+use crate::backend::{self, Answer, Asked, Delayed, Granted, Past};
+use crate::clock::{Moment, millis};
 use crate::engine::commit::{Claimed, Effect, Granting, Queue};
 use crate::engine::core::Engine;
 use crate::engine::digest::DigestKey;
 use crate::engine::entry::{self, Encoded, Entry};
-use crate::engine::ledger::{OpenClaim, Reservation};
+use crate::engine::ledger::{Admission, OpenClaim, Reservation, Turn};
+use crate::engine::log::PAGE;
 use crate::error::{Error, Result};
 use crate::key::Scope;
 use crate::record::Record;
 use crate::table::Hold;
 use crate::ticket::Ticket;
+
+/// The pages of a new durable operation: for its claim, and for its verdict.
+const DURABLE_PAGES: u64 = 2;
 
 /// The engine as a claim sees it: its state, and the queue to its writer.
 pub(crate) struct Desk {
@@ -51,29 +55,64 @@ pub(crate) struct Claim {
 }
 
 impl Desk {
-    /// Claims a free key for an operation: in memory, or durably by one commit.
+    /// Claims a free key for an operation: in memory, or durably by one commit. Without room for the
+    /// verdict, and for the durable claim before it, the answer is a wait.
     pub(crate) fn claim(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
-        if asked.durable {
-            return self.claim_durably(asked, hold);
+        let pages = if asked.durable { DURABLE_PAGES } else { 1 };
+        match self.admit(hold.scope(), pages) {
+            Err(error) => Ticket::ready(Err(error)),
+            Ok(Admission::Granted(room)) => self.claim_in(room, asked, hold),
+            Ok(Admission::Queued(turn)) => {
+                let desk = Arc::clone(self);
+                let turn = in_turn(turn, move |room| match desk.expect_room(hold.scope()) {
+                    Ok(()) => desk.claim_in(room, asked, hold),
+                    Err(error) => Ticket::ready(Err(error)),
+                });
+                let delayed = Delayed { turn, refused: Error::Behind };
+                Ticket::ready(Ok(Answer::Delayed(Box::new(delayed))))
+            }
         }
-        Ticket::ready(self.reserve(hold.scope()).map(|room| {
-            let past = Past::first(&asked, &hold);
-            let (desk, room, ttl) = (Arc::clone(self), Some(room), asked.ttl);
-            let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
-            Answer::Claimed(Granted::new(Box::new(claim)))
-        }))
     }
 
-    /// Reserves room for the verdict of an operation, whatever it will be: its outcome may be
-    /// unknown, and then the verdict is a durable claim.
-    fn reserve(&self, scope: Scope) -> Result<Reservation> {
-        let ledger = &self.engine.ledger;
-        ledger.expect_room_for_claim(scope)?;
-        ledger.space.reserve(0)
+    /// Asks for room for a new key.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`expect_room`](Self::expect_room), and of
+    /// [`Space::admit`](crate::engine::ledger::Space::admit).
+    fn admit(&self, scope: Scope, pages: u64) -> Result<Admission> {
+        self.expect_room(scope)?;
+        self.engine.ledger.space.admit(scope, pages)
+    }
+
+    /// Checks that there is a place for a claim: the outcome of an operation may turn out unknown,
+    /// and then its verdict is a durable claim.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if there are as many as may be.
+    fn expect_room(&self, scope: Scope) -> Result<()> {
+        self.engine.ledger.expect_room_for_claim(scope)
+    }
+
+    /// Claims a free key, with room for it.
+    fn claim_in(self: &Arc<Self>, room: Reservation, asked: Asked, hold: Hold) -> Ticket<Answer> {
+        if asked.durable {
+            return self.claim_durably(room, asked, hold);
+        }
+        let past = Past::first(&asked, &hold);
+        let (desk, room, ttl) = (Arc::clone(self), Some(room), asked.ttl);
+        let claim = Claim { desk, hold, room, past, ttl, first_sequence: None };
+        Ticket::ready(Ok(Answer::Claimed(Granted::new(Box::new(claim)))))
     }
 
     /// Claims a free key by a commit, and answers once the claim is durable.
-    fn claim_durably(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
+    fn claim_durably(
+        self: &Arc<Self>,
+        room: Reservation,
+        asked: Asked,
+        hold: Hold,
+    ) -> Ticket<Answer> {
         let Asked { fingerprint, request_id, ttl, .. } = asked;
         let now = self.engine.ledger.timeline.now();
         let claim = OpenClaim::first(fingerprint, request_id, ttl, now);
@@ -84,8 +123,26 @@ impl Desk {
                 Answer::Claimed(Granted::new(Box::new(Claim::durable(desk, claimed))))
             }));
         });
-        self.commit_claim(claim, hold, granting);
+        self.commit_claim(room, claim, hold, granting);
         ticket
+    }
+
+    /// Commits a forget, once there is room for it.
+    pub(crate) fn forget(self: &Arc<Self>, hold: Hold, until: Moment) -> Ticket<()> {
+        let desk = Arc::clone(self);
+        let scope = hold.scope();
+        let commit = move |room| {
+            let encoded =
+                Encoded::new(desk.digests(), Some(hold.address()), &Entry::Forget(until.0));
+            let (ticket, promise) = Ticket::new();
+            desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
+            ticket
+        };
+        match self.engine.ledger.space.admit(scope, 1) {
+            Err(error) => Ticket::ready(Err(error)),
+            Ok(Admission::Granted(room)) => commit(room),
+            Ok(Admission::Queued(turn)) => in_turn(turn, commit).unnest(),
+        }
     }
 
     /// Returns the key of the store's digests.
@@ -116,22 +173,25 @@ impl Desk {
         Claim::over(Arc::clone(self), hold, claim, None)
     }
 
-    /// Commits a claim; its batch gives a first attempt its sequence.
-    fn commit_claim(&self, claim: OpenClaim, hold: Hold, granting: Granting) {
-        let rooms = || -> Result<_> {
-            self.expect_writer()?;
-            let ledger = &self.engine.ledger;
-            let rooms = (ledger.space.reserve(0)?, ledger.space.reserve(0)?);
-            if claim.attempt == 1 {
-                ledger.claims.lock().admit(hold.scope())?;
-            }
-            Ok(rooms)
-        };
-        match rooms() {
-            Ok((claim_room, verdict_room)) => {
+    /// Commits a claim, in the first page of its room; the second is for the verdict. The batch gives
+    /// a first attempt its sequence.
+    fn commit_claim(
+        &self,
+        mut room: Reservation,
+        claim: OpenClaim,
+        hold: Hold,
+        granting: Granting,
+    ) {
+        let admitted = self.expect_writer().and_then(|()| match claim.attempt {
+            1 => self.engine.ledger.claims.lock().admit(hold.scope()),
+            _ => Ok(()),
+        });
+        match admitted {
+            Ok(()) => {
                 let encoded = self.encode(&hold, &claim);
+                let verdict_room = room.split();
                 let effect = Effect::Claim { hold, claim, verdict_room, granting };
-                self.queue.commit(encoded, claim_room, effect);
+                self.queue.commit(encoded, room, effect);
             }
             Err(error) => {
                 drop(hold);
@@ -183,7 +243,8 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`Error::Volatile`], [`Error::Full`], [`Error::Limit`] or [`Error::Forked`].
+    /// [`Error::Volatile`], [`Error::Limit`] or [`Error::Forked`], and those of
+    /// [`Space::reserve`](crate::engine::ledger::Space::reserve).
     fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
         self.desk.expect_writer()?;
         let ledger = &self.desk.engine.ledger;
@@ -270,6 +331,10 @@ impl backend::Claim for Claim {
             claimed_at: desk.engine.ledger.timeline.now(),
             checkpoints: past.checkpoints,
         };
+        let room = match desk.engine.ledger.space.reserve(PAGE) {
+            Ok(room) => room,
+            Err(error) => return Ticket::ready(Err(error)),
+        };
         let (ticket, promise) = Ticket::new();
         let next = Arc::clone(&desk);
         let granting: Granting = Box::new(move |claimed| {
@@ -277,7 +342,7 @@ impl backend::Claim for Claim {
                 Box::new(Self::durable(next, claimed))
             }));
         });
-        desk.commit_claim(claim, hold, granting);
+        desk.commit_claim(room, claim, hold, granting);
         ticket
     }
 }
@@ -289,4 +354,18 @@ impl std::fmt::Debug for Claim {
             .field("attempt", &self.past.attempt)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns a ticket that is ready when the turn has come and `then` has used the room.
+fn in_turn<T: 'static>(
+    mut turn: Box<Turn>,
+    then: impl FnOnce(Reservation) -> T + Send + 'static,
+) -> Ticket<T> {
+    let mut then = Some(then);
+    Ticket::polling(move |cx| {
+        turn.poll(cx).map(|room| {
+            let then = then.take().expect("polled after the outcome was taken");
+            room.map(then)
+        })
+    })
 }

@@ -2,7 +2,8 @@
 //!
 //! Settling a batch publishes it to the index first, then frees keys and wakes their waiters: a
 //! request that finds a key free finds its record. The queue needs no bound of its own, because
-//! each command in it belongs to an operation in flight, and those are bounded.
+//! each command in it belongs to an operation in flight, and those are bounded. New keys wait while
+//! the bytes in it are too many.
 
 use std::sync::Arc;
 
@@ -68,7 +69,8 @@ pub(crate) struct Claimed {
 
 impl Queue {
     /// Queues an entry. If the writer is gone, the entry fails.
-    pub(crate) fn commit(&self, encoded: Encoded, room: Reservation, effect: Effect) {
+    pub(crate) fn commit(&self, encoded: Encoded, mut room: Reservation, effect: Effect) {
+        room.queue(encoded.bytes.len() as u64);
         // Dropping an unsent command fails it.
         let pending = Pending { encoded, effect: Some(effect), room };
         let _ = self.0.send(Command::Commit(Box::new(pending)));

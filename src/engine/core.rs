@@ -73,7 +73,9 @@ impl Engine {
             observe::failed(&error);
             Arc::new(error)
         });
-        self.table.stop(&self.stopped());
+        let stopped = self.stopped();
+        self.table.stop(&stopped);
+        self.ledger.space.stop(&stopped);
     }
 
     /// Returns true once the store has failed.
@@ -86,9 +88,11 @@ impl Engine {
         self.process != std::process::id()
     }
 
-    /// Lets the threads end once their work is done.
+    /// Lets the threads end once their work is done. No room is made from then on, so nobody waits
+    /// for it.
     pub(crate) fn start_closing(&self) {
         self.closing.store(true, Ordering::Release);
+        self.ledger.space.stop(&self.stopped());
     }
 
     /// Returns true once the store is being closed.

@@ -16,7 +16,8 @@
 //! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
 //!   the logs that the segment took over. A listed file that is missing is therefore damage.
 //! - A log is sealed only once all open claims have been carried into a newer one.
-//! - Of the mutexes, `next` is taken before the one in [`Space`]; no others are held together.
+//! - Of the mutexes, `preparing` is taken first, then `next` or the one of `MANIFEST`, and then the
+//!   one in [`Space`]; no others are held together. Wakers run outside all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ use crate::record::Record;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock};
 
+mod admission;
+mod backlog;
 mod chain;
 mod claims;
 mod creation;
@@ -45,6 +48,7 @@ mod merge;
 mod names;
 mod recovery;
 mod retired;
+mod room;
 mod seal;
 mod space;
 mod values;
@@ -55,11 +59,8 @@ use manifest::{Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;
 pub(crate) use seal::reap_interval;
-pub(crate) use space::{Reservation, Space};
+pub(crate) use space::{Admission, Reservation, Space, Turn};
 
-/// New keys are refused while more logs than this wait for sealing. A store that opens with more
-/// allows as many as it found, so that it serves at once.
-const MAX_FROZEN: u64 = 2;
 /// Logs that may be added to those that a store had when it was opened, however little is in each.
 const MAX_MORE_LOGS: usize = 6;
 /// The size at which a batch of carried claims is closed.
@@ -88,14 +89,13 @@ pub(crate) struct Ledger {
     pub(crate) segment_lookups: AtomicU64,
     /// A prepared log, ready to become the active one.
     next: Mutex<Option<Arc<Log>>>,
+    /// Held while a log is prepared, which the writer and the reaper both do: logs that could not be
+    /// listed, to be used again.
+    preparing: Mutex<Vec<Retired>>,
     /// The generation of the next log. `MANIFEST` may be behind, because some belong to logs that
     /// could not be listed on a full disk.
     next_generation: AtomicU64,
-    /// Bytes in frozen logs, which wait for sealing.
-    frozen_bytes: AtomicU64,
-    /// New keys are refused while `frozen_bytes` is more than this many logs' worth.
-    max_frozen: u64,
-    /// No further log is prepared while there are more logs than this, however little is in each.
+    /// No log is frozen for its age while there are more logs than this, however little is in each.
     max_logs: usize,
 }
 
@@ -127,7 +127,7 @@ impl Ledger {
             timeline,
             claim_count: claims.count(),
             claims: Mutex::new(claims),
-            space: Arc::new(Space::default()),
+            space: Arc::new(Space::new(settings.log_bytes, frozen_bytes)),
             snapshot: RwLock::new(Arc::new(snapshot)),
             handles: Handles::default(),
             next_generation: AtomicU64::new(manifest.next_generation),
@@ -135,8 +135,7 @@ impl Ledger {
             manifest: Mutex::new(manifest),
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
-            frozen_bytes: AtomicU64::new(frozen_bytes),
-            max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
+            preparing: Mutex::default(),
             max_logs: frozen.len() + MAX_MORE_LOGS,
             pool,
             disk,
@@ -313,7 +312,7 @@ impl Ledger {
         self.update_snapshot(|snapshot| snapshot.logs.insert(0, Arc::clone(&log)));
         let end = tail.end();
         let old = std::mem::replace(tail, Tail::new(log, end.sequence));
-        self.frozen_bytes.fetch_add(end.offset, Ordering::AcqRel);
+        self.space.freeze(end.offset);
         batch.clear();
         start(&self.digests, batch, Some(end));
         self.carry(tail, batch, self.timeline.anchor())?;
@@ -347,30 +346,23 @@ impl Ledger {
 
     /// Updates [`Space`] with the bytes that are left for verdicts.
     pub(crate) fn measure(&self, tail: &Tail) {
+        let (written, left) = (tail.end().offset, tail.room());
         // Under the mutex, so that this cannot overwrite the space of a log that is just prepared.
         let next = self.next.lock();
-        self.space.set_active(tail.room());
-        self.make_available(next.as_deref());
-    }
-
-    /// Makes the space of the next log available to reservations, or the rest of the active one if
-    /// no next log is prepared. Nothing is available while sealing is behind.
-    fn make_available(&self, next: Option<&Log>) {
-        match next {
-            _ if self.is_behind() => self.space.set_available(0),
-            Some(next) => self.space.set_available(usable(next.size)),
-            None => self.space.fall_back(),
-        }
-    }
-
-    /// Returns true if so much waits for sealing that new keys are refused.
-    fn is_behind(&self) -> bool {
-        self.backlog() > self.max_frozen
+        let wakers = self.space.measure(written, left, next.as_deref().map(usable));
+        drop(next);
+        wakers.wake();
     }
 
     /// Returns the bytes that wait for sealing, in full logs, rounded up.
     pub(crate) fn backlog(&self) -> u64 {
-        self.frozen_bytes.load(Ordering::Acquire).div_ceil(self.settings.log_bytes)
+        self.space.frozen().div_ceil(self.settings.log_bytes)
+    }
+
+    /// Returns true if a log may be frozen for its age. One that is hardly written takes as many
+    /// blocks as a full one, so their number is limited too.
+    pub(crate) fn may_freeze_early(&self) -> bool {
+        self.snapshot().logs.len() <= self.max_logs
     }
 
     /// Changes `MANIFEST`, first on disk, durably, and then in memory.
@@ -404,8 +396,8 @@ fn start(digests: &DigestKey, batch: &mut BatchBuilder, follows: Option<End>) {
 
 /// Returns the bytes of a new log that verdicts may use: all but its header, a page for its start
 /// entry, and a quarter for the claims that it opens with.
-fn usable(size: u64) -> u64 {
-    size - size / 4 - 2 * PAGE
+fn usable(log: &Log) -> u64 {
+    log.size - log.size / 4 - 2 * PAGE
 }
 
 #[cfg(test)]

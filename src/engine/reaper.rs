@@ -159,7 +159,7 @@ impl Reaper {
         let old = age.is_some_and(|age| age >= ledger.settings.rotation_age())
             || ledger.timeline.unwritten() >= ledger.settings.anchor_age();
         drop(active);
-        if !old || !ledger.has_next() {
+        if !old || !ledger.has_next() || !ledger.may_freeze_early() {
             return Ok(());
         }
         self.queue.rotate();
@@ -179,13 +179,12 @@ impl Reaper {
         loop {
             let engine = &self.engine;
             let (frozen, retired) = (&self.frozen, &mut self.retired);
-            let behind = engine.ledger.backlog() > 1;
             let sealed = engine.ledger.seal(frozen, || {
                 // Sealing a full log may take longer than filling the next one.
                 if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
                     engine.fail(error);
                 }
-                if behind { keep_going(engine) } else { pause(engine) }
+                if engine.ledger.backlog() > 1 { keep_going(engine) } else { pause(engine) }
             })?;
             if sealed == 0 {
                 return Ok(());

@@ -134,7 +134,7 @@ impl Segment {
         let database = open_database(&path, &file)?;
         let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
         let table = transaction.open_table(META).map_err(|error| failed(&path, error))?;
-        let row = |name: &str| {
+        let row = |name: &str| -> Result<Vec<u8>> {
             let bytes = table.get(name).map_err(|error| failed(&path, error))?;
             let bytes = bytes.ok_or_else(|| Error::corrupt(&path, "a row about it is missing"))?;
             Ok(bytes.value().to_vec())

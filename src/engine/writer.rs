@@ -10,7 +10,7 @@
 //!
 //! Invariants:
 //! - One batch is in flight at a time.
-//! - The writer waits for new commands and for the disk, and for nothing else.
+//! - The writer waits for new commands and for the disk, and for nothing else: not for sealing.
 //! - After a failed write or sync it writes nothing more.
 
 use std::sync::Arc;
@@ -30,6 +30,9 @@ const MAX_BATCH_ENTRIES: usize = 256;
 /// The most bytes of a batch, unless an eighth of a log is less. A larger entry is a batch of its
 /// own.
 const MAX_BATCH_BYTES: u64 = 1024 * 1024;
+
+/// The fraction of the active log in which the writer prepares the next one, unless it is there.
+const NEARLY_FULL: u64 = 4;
 
 /// Starts the writer and its settler, and returns the queue of the writer.
 ///
@@ -162,20 +165,37 @@ impl Writer {
         self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
     }
 
-    /// Rotates if the batch does not fit. Where no next log is prepared, leaves out as many
-    /// response bodies as it takes for the batch to fit.
+    /// Rotates if the batch does not fit. Only where no next log can be prepared, as on a full disk,
+    /// leaves out as many response bodies as it takes for the batch to fit.
     fn make_room(&mut self) -> Result<(), Trouble> {
         let entries =
             self.pending.iter().map(|pending| Frame::OVERHEAD + pending.encoded.bytes.len());
-        let mut bytes = (BatchBuilder::OVERHEAD + entries.sum::<usize>()) as u64;
+        let bytes = (BatchBuilder::OVERHEAD + entries.sum::<usize>()) as u64;
+        // The reaper may be busy for longer than a log takes to fill.
+        let is_nearly_full = self.tail.room() < self.tail.log.size / NEARLY_FULL;
+        if is_nearly_full && self.engine.ledger.space.lacks_next() {
+            self.prepare()?;
+        }
         if bytes > self.tail.room() {
+            self.prepare()?;
             self.rotate()?;
         }
-        let Engine { ledger, counters, .. } = &*self.engine;
-        if bytes <= self.tail.room() && ledger.has_next() {
-            return Ok(());
+        let (left, ledger) = (self.tail.room(), &self.engine.ledger);
+        let own = self.pending.iter().map(|pending| pending.room.bytes()).sum();
+        let fits = bytes <= left
+            && (ledger.has_next()
+                || ledger.space.take(left, own, |room| (bytes <= room).then_some(bytes))
+                || self.prepare()?);
+        if !fits {
+            self.leave_bodies_out(bytes, own);
         }
-        let own: u64 = self.pending.iter().map(|pending| pending.room.bytes()).sum();
+        Ok(())
+    }
+
+    /// Leaves out as many response bodies as it takes for the batch of so many bytes to fit. `own`
+    /// are the bytes that are reserved for the batch.
+    fn leave_bodies_out(&mut self, mut bytes: u64, own: u64) {
+        let Engine { ledger, counters, .. } = &*self.engine;
         let pending = &mut self.pending;
         ledger.space.take(self.tail.room(), own, |room| {
             for pending in pending.iter_mut().rev() {
@@ -186,9 +206,17 @@ impl Writer {
                 bytes -= left_out;
                 counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
             }
-            bytes
+            Some(bytes)
         });
-        Ok(())
+    }
+
+    /// Prepares a next log, unless there is one, and returns whether there is one now. The reaper
+    /// prepares it in general, ahead of time.
+    fn prepare(&self) -> Result<bool, Trouble> {
+        match self.engine.ledger.prepare_at_once() {
+            Err(Trouble::Transient(_)) => Ok(false),
+            prepared => prepared.map(|()| true),
+        }
     }
 
     /// Makes the prepared log the active one, if there is one.

@@ -114,3 +114,13 @@ async fn a_wrong_method_is_told_which_are_right() {
     let allowed: Vec<_> = answer.header("allow").unwrap().split(',').collect();
     assert_eq!(allowed, ["POST", "GET", "HEAD"]);
 }
+
+/// A load balancer has no token.
+#[tokio::test]
+async fn a_server_says_that_it_is_ready() {
+    let home = Home::new();
+    let server = home.start(&[]);
+    let probe = anonymous(Method::GET, "/readyz").body(whole("")).unwrap();
+    let answer = server.send(probe).await;
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"ok\n"[..]));
+}

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use refrain::{Error, Outcome, Store};
+use refrain::{Concern, Error, Health, Outcome, Refusing, Store};
 
 use crate::kit::*;
 
@@ -274,7 +274,8 @@ fn p13_a_store_whose_path_leads_elsewhere_for_a_while_goes_on() {
     assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
     let stats = store.stats();
     assert!(stats.last_trouble.unwrap().contains("moved away"));
-    assert!(!stats.failed);
+    assert_eq!((stats.failed, stats.refusing), (false, Some(Refusing::Away)));
+    assert!(!store.health().is_ready());
 
     switch_to(&old);
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));
@@ -294,6 +295,8 @@ fn p13_a_store_whose_path_leads_elsewhere_for_a_while_goes_on() {
     let interrupted = store.begin(&durable("c")).wait();
     assert!(matches!(interrupted, Ok(Outcome::Interrupted(_))), "{interrupted:?}");
     assert_eq!(store.stats().retained, 2);
+    let Health::Degraded(concerns) = store.health() else { panic!("two keys are held") };
+    assert_eq!(concerns, [Concern::Retained(2)]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use refrain::record::Trailers;
-use refrain::{Error, Outcome, Store};
+use refrain::{Outcome, Store};
 
 use crate::kit::*;
 
@@ -69,20 +69,8 @@ fn p2_rotation_under_load_keeps_every_record() {
     let body = "x".repeat(10_000);
     for n in 0..500 {
         let name = format!("key-{n}");
-        let permit = loop {
-            // While there is none, bodies may be left out.
-            if !store.stats().next_log_ready {
-                std::thread::yield_now();
-                continue;
-            }
-            match store.begin(&operation(&name)).wait() {
-                Ok(Outcome::Execute(permit)) => break permit,
-                // Sealing is behind; the room comes back.
-                Err(Error::Full) => std::thread::yield_now(),
-                other => panic!("{other:?}"),
-            }
-        };
-        permit.complete(&response(&body)).wait().unwrap();
+        // While sealing is behind, this waits.
+        execute(&store, &operation(&name)).complete(&response(&body)).wait().unwrap();
     }
     store.reap().unwrap();
     assert!(store.stats().segments > 2, "{:?}", store.stats());

@@ -12,7 +12,7 @@ const ROOMS: [&[&str]; 14] = [
     &["sync", "key"],
     &["error", "clock", "address_map", "cursor"],
     &["observe", "operation", "stats"],
-    &["record", "ticket"],
+    &["record", "ticket", "health"],
     &["codec", "table"],
     &["backend"],
     &["face"],

@@ -14,6 +14,7 @@ mod interruptions;
 mod kit;
 mod limits;
 mod options;
+mod overload;
 mod policies;
 mod readiness;
 mod requests;

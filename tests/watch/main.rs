@@ -13,7 +13,7 @@ use http::Request;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use refrain::clock::SimulatedClock;
 use refrain::server::IdempotencyLayer;
-use refrain::{Fingerprint, Operation, Scope, Store};
+use refrain::{Error, Fingerprint, Operation, Scope, Store};
 use tower::ServiceExt;
 use tower_http::trace::TraceLayer;
 
@@ -123,6 +123,20 @@ async fn p16_metrics_and_traces_tell_what_happened_and_no_secret() {
     ] {
         assert!(snapshot.contains(name), "{name}: {snapshot}");
     }
+    // So is what has no room.
+    let small = Store::builder().log_bytes(256 * 1024).max_response_bytes(1024);
+    let small = small.max_open_claims(8).open_in_memory().unwrap();
+    let mut held = Vec::new();
+    let refused = loop {
+        let key = format!("held-{}", held.len()).parse().unwrap();
+        match small.begin(&Operation::new(scope, key, Fingerprint::of(["x"]))).await {
+            Ok(outcome) => held.push(outcome),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::Limit { .. }), "{refused:?}");
+    let rooms = lines_of(&snapshotter).join("\n");
+    assert!(rooms.contains("refrain_admission_total{outcome=refused} 1"), "{rooms}");
     // What the store suffers from is told to the operator alone.
     store.close(Duration::ZERO).wait().unwrap();
     assert_eq!(send(request("late", "{}")).await.unwrap().status(), 503);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use refrain::backend::{Answer, Asked, Backend, Completion, Cursor, Hold, Past, Rules, Ticket};
-use refrain::{Error, Fingerprint, Key, Record, RequestId, Result, Scope, Stats, codec};
+use refrain::{Error, Fingerprint, Key, Record, Refusing, RequestId, Result, Scope, Stats, codec};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -112,8 +112,11 @@ impl Backend for Postgres {
         let mut stats = Stats::default();
         let of_statements = self.0.queue.last_trouble().map(|trouble| trouble.to_string());
         let of_sweeper = || self.0.last_trouble.lock().expect("nobody panics here").clone();
-        let of_session = || self.0.session.trouble();
-        stats.last_trouble = of_statements.or_else(of_session).or_else(of_sweeper);
+        let of_session = self.0.session.trouble();
+        // The session asks again by itself. The trouble of a statement lasts until the next request,
+        // and none would come to a node that calls itself unavailable for it.
+        stats.refusing = of_session.as_ref().map(|_| Refusing::Unavailable);
+        stats.last_trouble = of_statements.or(of_session).or_else(of_sweeper);
         stats
     }
 

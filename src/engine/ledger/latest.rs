@@ -3,7 +3,7 @@
 //! Entries are read in the order of their offsets, and sorted by their addresses. A damaged entry is
 //! known by the hash of its address, and goes into the segment as what it is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(super) struct Reading<'a> {
     pub(super) now: Moment,
     /// The longest TTL that a damaged entry can have.
     pub(super) longest_ttl: Duration,
+    /// The bytes that have been read since this was last taken.
+    pub(super) read: Cell<u64>,
 }
 
 /// The latest entry of each address, in the order of the logs and of the offsets in each.
@@ -133,6 +135,7 @@ impl Found {
     /// has expired.
     fn item(&self, reading: &Reading<'_>, keeper: &RefCell<Keeper>) -> Result<Option<Item>> {
         let log = &reading.logs[self.log].log;
+        reading.read.set(reading.read.get() + u64::from(self.location.length));
         let sealed = log.read_entry(self.location).and_then(|bytes| {
             let sealed = self.seal(reading, &bytes);
             Ok((sealed.map_err(|error| log.damaged(self.location, error))?, bytes))

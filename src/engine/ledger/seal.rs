@@ -4,7 +4,7 @@
 //! - A frozen log leaves the snapshot only once `MANIFEST` lists the segment that took it over.
 //! - A failure that may end leaves the snapshot and `MANIFEST` as they were, to be tried again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,42 +16,64 @@ use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe;
-use crate::sync::atomic::Ordering;
 
-use super::Ledger;
 use super::claims::needed_for;
 use super::latest::{Latest, Reading};
 use super::retired::{Retired, trim};
 use super::values::Keeper;
+use super::{Ledger, usable};
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
 const MAX_SMALL_LOGS: usize = 3;
-/// Beyond the limit at which new keys are refused, this many more logs may wait before new ones
-/// stop being prepared. Admitted operations still complete in them.
-const MAX_BEHIND: u64 = 2;
 /// The most bytes that are sealed while a store opens.
 const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Ledger {
-    /// Prepares and lists a next log, unless there is one, and admits new keys again. A retired log
-    /// of the right size is recycled.
+    /// Prepares and lists a next log, unless there is one, and lets new keys in. A retired log of the
+    /// right size is recycled. The number of logs that wait for sealing does not matter: admission
+    /// bounds them.
     ///
     /// # Errors
     ///
-    /// A transient error leaves the store without a next log. After a fatal one it is unknown what
-    /// is on disk.
+    /// A transient error leaves the store without a next log, and new keys are refused until one is
+    /// prepared. After a fatal one it is unknown what is on disk.
     ///
     /// # Durability
     ///
     /// The log, its name and its entry in `MANIFEST` are durable when this returns.
     pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
-        if self.admit_again() || self.backlog() > self.max_frozen + MAX_BEHIND {
+        let mut unlisted = self.preparing.lock();
+        if self.has_next() {
             return Ok(());
         }
-        // Logs are limited in number too: one that is hardly written takes as many blocks.
-        if self.snapshot().logs.len() > self.max_logs {
-            return Ok(());
-        }
+        retired.append(&mut unlisted);
+        let log = self.prepare_log(retired).inspect_err(|trouble| {
+            if let Trouble::Transient(error) = trouble {
+                self.space.fall_back(error.clone());
+            }
+        })?;
+        let mut next = self.next.lock();
+        let wakers = self.space.set_next(usable(&log));
+        *next = Some(log);
+        drop((next, unlisted));
+        wakers.wake();
+        Ok(())
+    }
+
+    /// Prepares a next log on the writer's thread, because the batch at hand does not fit.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`prepare`](Self::prepare).
+    pub(crate) fn prepare_at_once(&self) -> Result<(), Trouble> {
+        let mut retired = Vec::new();
+        let outcome = self.prepare(&mut retired);
+        self.preparing.lock().append(&mut retired);
+        outcome
+    }
+
+    /// Creates and lists a log, or recycles one.
+    fn prepare_log(&self, retired: &mut Vec<Retired>) -> Result<Arc<Log>, Trouble> {
         let generation = self.take_generation();
         // A store that had larger logs may have more claims than a log of this size can carry.
         let carried = needed_for(self.claims.lock().iter());
@@ -80,16 +102,7 @@ impl Ledger {
             }
             return Err(trouble);
         }
-        *self.next.lock() = Some(log);
-        self.admit_again();
-        Ok(())
-    }
-
-    /// Admits new keys again if sealing has caught up, and returns whether a next log is prepared.
-    fn admit_again(&self) -> bool {
-        let next = self.next.lock();
-        self.make_available(next.as_deref());
-        next.is_some()
+        Ok(log)
     }
 
     /// Seals the small logs that restarts in quick succession leave behind. This happens while the
@@ -134,10 +147,26 @@ impl Ledger {
     pub(crate) fn seal(
         &self,
         frozen: &[Frozen],
-        mut pace: impl FnMut() -> Result<()>,
+        pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
         let now = self.timeline.now();
         let logs = &frozen[..due(frozen, &self.settings, now)];
+        let sealed = self.seal_due(logs, now, pace);
+        match &sealed {
+            Ok(_) => self.space.finish(Ok(logs.iter().map(|frozen| frozen.end.offset).sum())),
+            Err(Trouble::Transient(error)) => self.space.finish(Err(error.clone())),
+            Err(Trouble::Fatal(_)) => {}
+        }
+        sealed
+    }
+
+    /// Seals these logs into one segment, and returns their number.
+    fn seal_due(
+        &self,
+        logs: &[Frozen],
+        now: Moment,
+        mut pace: impl FnMut() -> Result<()>,
+    ) -> Result<usize, Trouble> {
         let (Some(oldest), Some(newest)) = (logs.first(), logs.last()) else { return Ok(0) };
         let previous = self.manifest.lock().sealed;
         let meta = SegmentMeta {
@@ -153,7 +182,12 @@ impl Ledger {
             damaged: 0,
             values: Vec::new(),
         };
-        let reading = Reading { logs, now, longest_ttl: self.longest_ttl };
+        let reading = Reading { logs, now, longest_ttl: self.longest_ttl, read: Cell::new(0) };
+        // New keys are let in as the logs are sealed, and not a whole log at a time.
+        let mut pace = || {
+            self.space.advance(reading.read.take());
+            pace()
+        };
         let latest = Latest::of(logs);
         let keeper = RefCell::new(self.keeper_of(logs, latest.large_bytes())?);
         let sorted = latest.sorted(&reading, &keeper, &mut pace);
@@ -167,8 +201,6 @@ impl Ledger {
         if damaged > 0 {
             observe::damaged(damaged, &self.disk.path_of(&newest.log.name));
         }
-        let bytes: u64 = logs.iter().map(|frozen| frozen.end.offset).sum();
-        self.frozen_bytes.fetch_sub(bytes, Ordering::AcqRel);
         Ok(logs.len())
     }
 

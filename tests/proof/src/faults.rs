@@ -135,7 +135,8 @@ fn go_through(
 ) -> std::result::Result<Result<()>, String> {
     for step in steps {
         let Err(error) = history.step(step) else { continue };
-        let refused = matches!(error, Error::Full | Error::Limit { .. });
+        let refused =
+            matches!(error, Error::Full | Error::Limit { .. } | Error::Unavailable { .. });
         if !refused && !history.machine().has_failed() {
             return Err(format!("{step:?}: nothing has failed yet, and still: {error:?}"));
         }

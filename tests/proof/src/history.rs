@@ -38,8 +38,6 @@ pub struct History {
     held: Vec<Held>,
     /// Responses that this process was told are not kept, though they were given.
     left_out: u64,
-    /// Set once this process has refused something for want of room.
-    refused: bool,
     /// Keys that stay locked until the process ends.
     stuck: HashSet<Name>,
     /// Keys of which nobody knows how the last thing asked of them ended.
@@ -98,7 +96,6 @@ impl History {
             model,
             held: Vec::new(),
             left_out: 0,
-            refused: false,
             stuck: HashSet::new(),
             unsure: HashSet::new(),
             journal,
@@ -182,7 +179,7 @@ impl History {
         drop(self.store.take());
         self.held.clear();
         self.stuck.clear();
-        (self.left_out, self.refused) = (0, false);
+        self.left_out = 0;
     }
 
     /// Ends the process, and lets the cache drop what it may.
@@ -192,7 +189,7 @@ impl History {
     }
 
     /// Takes a step where nothing fails, so that the store may refuse only what is too much at
-    /// once, and leaves out no body before it refuses.
+    /// once, and leaves out no body.
     ///
     /// # Errors
     ///
@@ -203,11 +200,10 @@ impl History {
     /// If the store gives an answer that it must not give.
     pub fn step_on_a_sound_disk(&mut self, step: Step) -> std::result::Result<(), String> {
         match self.step(step) {
-            Ok(()) => {}
-            Err(Error::Full | Error::Limit { .. }) => self.refused = true,
+            Ok(()) | Err(Error::Limit { .. }) => {}
             Err(error) => return Err(format!("{step:?} on a sound disk: {error:?}")),
         }
-        if self.left_out > 0 && !self.refused {
+        if self.left_out > 0 {
             return Err(format!("{step:?} on a sound disk: a body is left out"));
         }
         Ok(())

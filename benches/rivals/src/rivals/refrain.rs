@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::Response;
 use refrain::clock::{Clock, Reading, SystemClock};
-use refrain::{Builder, Error, Fingerprint, Operation, Outcome, Scope, Store};
+use refrain::{Builder, Fingerprint, Operation, Outcome, Scope, Store};
 
 use super::{Kind, Rival, Session};
 use crate::workload::Name;
@@ -158,14 +158,11 @@ impl Session for Handle {
     fn record(&mut self, name: &Name, body: &[u8]) -> Result<()> {
         debug_assert_eq!(self.response.body().len(), body.len());
         let operation = self.operation(name)?;
-        let permit = loop {
-            match self.store.begin(&operation).wait() {
-                Ok(Outcome::Execute(permit)) => break permit,
-                // Sealing is behind: wait as a client that is told to retry later.
-                Err(Error::Full) => thread::sleep(Duration::from_millis(1)),
-                Ok(other) => bail!("the key is known: {other:?}"),
-                Err(error) => return Err(error).context("begin"),
-            }
+        // While sealing is behind, this waits.
+        let permit = match self.store.begin(&operation).wait() {
+            Ok(Outcome::Execute(permit)) => permit,
+            Ok(other) => bail!("the key is known: {other:?}"),
+            Err(error) => return Err(error).context("begin"),
         };
         permit.complete(&self.response).wait()?;
         Ok(())

@@ -268,9 +268,9 @@ impl Worker<'_> {
     fn accepted<T>(&self, key: &str, outcome: Result<T>) -> Turn<Option<T>> {
         match outcome {
             Ok(granted) => Ok(Some(granted)),
-            Err(Error::Full | Error::Limit { .. }) => {
+            Err(Error::Full | Error::Limit { .. } | Error::Unavailable { .. }) => {
                 self.told(key, Answer::Refused)?;
-                // Sealing is behind, and needs a core.
+                // The reaper tries again, and needs a core.
                 thread::yield_now();
                 Ok(None)
             }

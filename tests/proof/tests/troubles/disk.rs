@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use refrain::error::Limit;
 use refrain_proof::machine::{Fault, Faults};
 use rustix::io::Errno;
 
@@ -270,7 +271,11 @@ fn p11_a_full_disk_refuses_new_keys_and_finishes_those_in_flight() {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(refused, Error::Full), "{refused:?}");
+        // The fault may come after there was room, which others then have reserved.
+        assert!(
+            matches!(refused, Error::Full | Error::Limit { limit: Limit::ReservedBytes, .. }),
+            "{refused:?}"
+        );
         for permit in permits {
             permit.complete(&Response::new(Bytes::new())).wait().unwrap();
         }
