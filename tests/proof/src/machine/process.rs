@@ -192,7 +192,9 @@ impl DiskFile for OpenFile {
             if len > state.limits.room {
                 return Err(Errno::NOSPC.into());
             }
-            state.set_len(self.file, len);
+            if len > state.files[&self.file].len() {
+                state.set_len(self.file, len);
+            }
             Ok(())
         })
     }
