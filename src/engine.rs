@@ -236,7 +236,7 @@ impl Embedded {
         let record = ledger.find(address)?.map(|record| record.expiry());
         let claim = ledger.open_claim(address).map(|claim| claim.expiry());
         let Some(until) = record.max(claim) else { return Ok(Ticket::ready(Ok(()))) };
-        let room = ledger.space.reserve(0)?;
+        let room = ledger.reserve(0)?;
         let encoded = Encoded::new(Some(address), &Entry::Forget(until.0));
         let (ticket, promise) = Ticket::new();
         self.desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });

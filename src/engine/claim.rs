@@ -68,7 +68,7 @@ impl Desk {
     fn reserve(&self, scope: Scope) -> Result<Reservation> {
         let ledger = &self.engine.ledger;
         ledger.expect_room_for_claim(scope)?;
-        ledger.space.reserve(0)
+        ledger.reserve(0)
     }
 
     /// Claims a free key by a commit, and answers once the claim is durable.
@@ -102,7 +102,7 @@ impl Desk {
         let rooms = || -> Result<_> {
             self.expect_writer()?;
             let ledger = &self.engine.ledger;
-            let rooms = (ledger.space.reserve(0)?, ledger.space.reserve(0)?);
+            let rooms = (ledger.reserve(0)?, ledger.reserve(0)?);
             if claim.attempt == 1 {
                 ledger.claims.lock().admit(hold.scope())?;
             }
@@ -144,7 +144,7 @@ impl Claim {
     ) -> Ticket<T> {
         let room = self.desk.expect_writer().and_then(|()| match self.room {
             Some(room) => Ok(room),
-            None => self.desk.engine.ledger.space.reserve(0),
+            None => self.desk.engine.ledger.reserve(0),
         });
         match room {
             Ok(room) => {
@@ -168,7 +168,7 @@ impl Claim {
     fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
         self.desk.expect_writer()?;
         let ledger = &self.desk.engine.ledger;
-        let room = ledger.space.reserve(bytes as u64)?;
+        let room = ledger.reserve(bytes as u64)?;
         ledger.claims.lock().admit_checkpoint(bytes)?;
         Ok(room)
     }

@@ -158,6 +158,8 @@ pub(crate) enum Message {
     Frozen(Frozen),
     /// The writer has rotated as it was asked to; the log that it froze, if any, was sent before.
     Rotated,
+    /// The active log has twice the bytes of the time before.
+    Grow,
     /// Do all that is due, and answer.
     Reap(Waiting),
     Stop,

@@ -16,7 +16,8 @@
 //! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
 //!   the logs that the segment took over. A listed file that is missing is therefore damage.
 //! - A log is sealed only once all open claims have been carried into a newer one.
-//! - Of the mutexes, `next` is taken before the one in [`Space`]; no others are held together.
+//! - Of the mutexes, the one of growth is taken before `next`, and those of `next` and of the claims
+//!   before the one in [`Space`]; no others are held together.
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ use crate::sync::{Mutex, RwLock};
 mod chain;
 mod claims;
 mod creation;
+mod growth;
 mod manifest;
 mod names;
 mod recovery;
@@ -77,6 +79,10 @@ pub(crate) struct Ledger {
     pub(crate) segment_lookups: AtomicU64,
     /// A prepared log, ready to become the active one.
     next: Mutex<Option<Arc<Log>>>,
+    /// Held while a log grows.
+    growth: Mutex<()>,
+    /// The size of log that the load suggests: what the latest frozen log took, a power of two.
+    latest_bytes: AtomicU64,
     /// New logs take no generation below this, because some belong to logs that could not be
     /// listed on a full disk.
     unlisted: AtomicU64,
@@ -108,18 +114,21 @@ impl Ledger {
         frozen: &[Frozen],
     ) -> Self {
         let frozen_bytes: u64 = frozen.iter().map(|frozen| frozen.end.offset).sum();
-        let claims = Claims::new(&settings);
+        let space = Arc::<Space>::default();
+        let claims = Claims::new(&settings, Arc::clone(&space));
         Self {
             uuid: manifest.uuid,
             timeline,
             claim_count: claims.count(),
             claims: Mutex::new(claims),
-            space: Arc::new(Space::default()),
+            space,
             snapshot: RwLock::new(Arc::new(snapshot)),
             handles: Handles::default(),
             manifest: Mutex::new(manifest),
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
+            growth: Mutex::default(),
+            latest_bytes: AtomicU64::default(),
             unlisted: AtomicU64::default(),
             frozen_bytes: AtomicU64::new(frozen_bytes),
             max_frozen: MAX_FROZEN.max(frozen_bytes.div_ceil(settings.log_bytes)),
@@ -265,7 +274,7 @@ impl Ledger {
     }
 
     /// Makes the prepared log the active one and carries all open claims into it. Returns the log
-    /// that was active, or nothing if no log is prepared.
+    /// that was active, or nothing if no log is prepared, or none that takes all that is reserved.
     ///
     /// `batch` is the writer's buffer; its content is lost.
     ///
@@ -281,15 +290,22 @@ impl Ledger {
         tail: &mut Tail,
         batch: &mut BatchBuilder,
     ) -> Result<Option<Frozen>> {
-        let Some(log) = self.next.lock().take() else { return Ok(None) };
+        let next = self.next.lock().take_if(|_| self.space.is_in_next());
+        let Some(log) = next else { return Ok(None) };
         // Readers know the new log before anything can be published in it.
         self.update_snapshot(|snapshot| snapshot.logs.insert(0, Arc::clone(&log)));
         let end = tail.end();
         let old = std::mem::replace(tail, Tail::new(log, end.sequence));
         self.frozen_bytes.fetch_add(end.offset, Ordering::AcqRel);
+        self.note_size(&old.log, end);
+        let anchor = self.timeline.anchor();
         batch.clear();
         batch.push(&Encoded::new(None, &Entry::Start(Some(end))));
-        self.carry(tail, batch, self.timeline.anchor())?;
+        if tail.is_grown() {
+            // The claims may need more than the size at creation.
+            tail.extend(batch, anchor)?;
+        }
+        self.carry(tail, batch, anchor)?;
         self.measure(tail);
         Ok(Some(Frozen { log: old.log, end }))
     }
@@ -321,7 +337,7 @@ impl Ledger {
     pub(crate) fn measure(&self, tail: &Tail) {
         // Under the mutex, so that this cannot overwrite the space of a log that is just prepared.
         let next = self.next.lock();
-        self.space.set_active(tail.room());
+        self.space.set_active(tail.reach());
         self.make_available(next.as_deref());
     }
 
@@ -329,9 +345,11 @@ impl Ledger {
     /// no next log is prepared. Nothing is available while sealing is behind.
     fn make_available(&self, next: Option<&Log>) {
         match next {
-            _ if self.is_behind() => self.space.set_available(0),
-            Some(next) => self.space.set_available(usable(next.size)),
+            Some(next) => self.space.offer_next(growth::usable(next.size())),
             None => self.space.fall_back(),
+        }
+        if self.is_behind() {
+            self.space.set_available(0);
         }
     }
 
@@ -364,12 +382,17 @@ impl Ledger {
     pub(crate) fn has_next(&self) -> bool {
         self.next.lock().is_some()
     }
-}
 
-/// Returns the bytes of a new log that verdicts may use: all but its header, a page for its start
-/// entry, and a quarter for the claims that it opens with.
-fn usable(size: u64) -> u64 {
-    size - size / 4 - 2 * PAGE
+    /// Returns true if a next log is prepared that takes all that is reserved, and a batch of
+    /// `bytes` besides.
+    pub(crate) fn can_rotate_for(&self, bytes: u64) -> bool {
+        let next = self.next.lock();
+        let takes = |next: &Arc<Log>| {
+            let carried = self.space.carried();
+            growth::usable(next.size()).saturating_sub(carried) >= bytes.next_multiple_of(PAGE)
+        };
+        next.as_ref().is_some_and(takes) && self.space.is_in_next()
+    }
 }
 
 #[cfg(test)]

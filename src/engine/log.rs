@@ -8,6 +8,9 @@
 //! - One batch is in flight at a time: [`Tail::append`] returns after its fdatasync.
 //! - A file has its `.log` name only once its header is durable. A `.log` without a valid header is
 //!   damage, never a leftover.
+//! - A log may grow while it is in use. A batch lies within the length that the header or an earlier
+//!   batch records, and no length is recorded before it is durable. A log that was cut is therefore
+//!   never taken for one that ends there.
 //! - The index holds durable entries only.
 
 use std::collections::HashMap;
@@ -23,6 +26,7 @@ use crate::engine::disk::{Disk, DiskFile, remove_leftover};
 use crate::engine::entry::{self, End, Found, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 
 mod addresses;
@@ -49,8 +53,10 @@ const SCAN_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Log {
     pub(crate) generation: u64,
     pub(crate) name: String,
+    /// The size at creation, which the header has: the file is never shorter.
+    least: u64,
     /// Allocated bytes, header included.
-    pub(crate) size: u64,
+    size: AtomicU64,
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
     /// The key of the batches' checksums.
@@ -141,9 +147,10 @@ impl Log {
         // The rename is durable before the content changes: under its old name, a log with changed
         // content would be damage.
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
-        let cleared = clear(old).map_err(failed);
         let file = Arc::clone(&old.file);
-        let log = cleared.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size));
+        // A sparse copy of the old log has not all of its blocks.
+        let cleared = file.allocate(old.size()).and_then(|()| clear(old)).map_err(failed);
+        let log = cleared.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size()));
         log.inspect_err(|_| {
             // The space is needed; a file that cannot be removed is a leftover.
             let _ = disk.remove(&temporary);
@@ -153,8 +160,9 @@ impl Log {
     /// Overwrites everything with zeros.
     fn overwrite(&self) -> io::Result<()> {
         let zeros = vec![0; usize::try_from(SCAN_BYTES).unwrap_or(usize::MAX)];
-        for offset in (0..self.size).step_by(zeros.len()) {
-            let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
+        let size = self.size();
+        for offset in (0..size).step_by(zeros.len()) {
+            let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
             self.file.write_at(&zeros[..zeros.len().min(left)], offset)?;
         }
         Ok(())
@@ -179,9 +187,9 @@ impl Log {
     }
 
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
-        let LogHeader { generation, size, key, .. } = header;
-        let (end, index) = (Mutex::default(), RwLock::default());
-        Self { generation, name, size, file, path, key, end, index }
+        let LogHeader { generation, size: least, key, .. } = header;
+        let (size, end, index) = (AtomicU64::new(least), Mutex::default(), RwLock::default());
+        Self { generation, name, least, size, file, path, key, end, index }
     }
 
     /// Opens a log and verifies its header.
@@ -212,14 +220,43 @@ impl Log {
             return Err(Error::corrupt(path, "it holds the log of another generation"));
         }
         let log = Self::of(header, name, path, file);
-        log.verify_length()?;
+        let length = log.verify_length()?;
+        log.size.store(length - length % PAGE, Ordering::Release);
         Ok(log)
     }
 
-    /// Checks that the file is as long as its header says.
-    fn verify_length(&self) -> Result<()> {
+    /// Returns the allocated bytes, header included.
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Returns the size at creation, which batches may use without a record of another one.
+    pub(crate) fn least(&self) -> u64 {
+        self.least
+    }
+
+    /// Allocates the log again up to `size` bytes, or what it has if that is more: blocks may be
+    /// missing in a sparse copy. Callers take turns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]; the log is as large as before.
+    ///
+    /// # Durability
+    ///
+    /// The new length is not durable when this returns: [`Tail::extend`] makes it so.
+    pub(crate) fn allocate(&self, size: u64) -> Result<()> {
+        let size = size.max(self.size());
+        let failed = |error| Error::io("allocate", &self.path, error);
+        self.file.allocate(size).map_err(failed)?;
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns the length of the file, after a check that it is as long as it was.
+    fn verify_length(&self) -> Result<u64> {
         let length = self.file.len().map_err(|error| Error::io("measure", &self.path, error))?;
-        if length < self.size { Err(self.broken("it is cut short")) } else { Ok(()) }
+        if length < self.size() { Err(self.broken("it is cut short")) } else { Ok(length) }
     }
 
     /// Reads the header and every batch up to the end, and checks that they verify and that every
@@ -236,7 +273,7 @@ impl Log {
         self.verify_length()?;
         let mut page = [0; PAGE_BYTES];
         self.read(&mut page, 0)?;
-        let Self { generation, size, key, .. } = *self;
+        let Self { generation, least: size, key, .. } = *self;
         if page != (LogHeader { uuid, generation, size, key }).encode() {
             return Err(self.broken("its header is not the one that it was opened with"));
         }
@@ -269,7 +306,7 @@ impl Log {
     ///
     /// [`Error::Io`] if the file cannot be read.
     pub(crate) fn batch_at(&self, offset: u64) -> Result<Option<Batch>> {
-        let Some(room) = self.size.checked_sub(offset) else { return Ok(None) };
+        let Some(room) = self.size().checked_sub(offset) else { return Ok(None) };
         if room < BatchHead::LEN as u64 {
             return Ok(None);
         }
@@ -305,10 +342,10 @@ impl Log {
     /// Calls `accept` with the offset of each page from `offset` on that begins with the head of a
     /// batch, until it accepts one. Returns whether it did.
     fn scan(&self, offset: u64, mut accept: impl FnMut(u64) -> Result<bool>) -> Result<bool> {
-        let mut chunk = Vec::new();
+        let (mut chunk, size) = (Vec::new(), self.size());
         let mut start = offset;
-        while start < self.size {
-            chunk.resize(usize::try_from(SCAN_BYTES.min(self.size - start)).unwrap_or(0), 0);
+        while start < size {
+            chunk.resize(usize::try_from(SCAN_BYTES.min(size - start)).unwrap_or(0), 0);
             self.read(&mut chunk, start)?;
             let pages = chunk.chunks(PAGE_BYTES).zip((start..).step_by(PAGE_BYTES));
             for (page, offset) in pages {
@@ -360,9 +397,14 @@ impl Log {
         *self.end.lock() = Some(end);
     }
 
+    /// Returns the bytes up to the end of the durable batches.
+    pub(crate) fn written(&self) -> u64 {
+        self.end.lock().map_or(0, |end| end.offset)
+    }
+
     /// Returns true if more than half of the log has been written, so that recycling saves time.
     pub(crate) fn is_mostly_written(&self) -> bool {
-        self.end.lock().is_some_and(|end| end.offset > self.size / 2)
+        self.written() > self.size() / 2
     }
 
     /// Enters durable entries into the index, oldest first. Lookups find them from then on.

@@ -1,7 +1,7 @@
 //! The thread behind the writer: it prepares logs, seals frozen ones, and drops expired segments.
 //!
 //! ```text
-//!  writer ──frozen log──► settler ──► messages ──► reaper: prepare, rotate, seal, drop, free
+//!  writer ──frozen log──► settler ──► messages ──► reaper: grow, prepare, rotate, seal, drop, free
 //!                                                    │
 //!                                                    └──rotate──► writer
 //! ```
@@ -79,7 +79,7 @@ impl Reaper {
             Message::Frozen(frozen) => self.frozen.push(frozen),
             Message::Reap(done) => self.waiting.push(done),
             // The loop sees for itself that the store is closing.
-            Message::Rotated | Message::Stop => {}
+            Message::Rotated | Message::Grow | Message::Stop => {}
         }
     }
 
@@ -120,6 +120,7 @@ impl Reaper {
     /// Does all steps, even after one has failed: on a full disk, dropping expired files is what
     /// frees space.
     fn work(&mut self) -> Result<(), Trouble> {
+        let grown = self.engine.ledger.grow();
         let prepared = self.prepare();
         let rotated = self.rotate_if_old();
         let sealed = self.seal();
@@ -135,7 +136,7 @@ impl Reaper {
             Err(Trouble::Transient(_)) => self.prepare(),
             prepared => prepared,
         };
-        worst([prepared, rotated, sealed, expired, freed])
+        worst([grown, prepared, rotated, sealed, expired, freed])
     }
 
     /// Prepares a next log, if there is none.
@@ -180,7 +181,10 @@ impl Reaper {
             let behind = engine.ledger.backlog() > 1;
             let sealed = engine.ledger.seal(frozen, || {
                 // Sealing a full log may take longer than filling the next one.
-                if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
+                let ledger = &engine.ledger;
+                if let Err(Trouble::Fatal(error)) =
+                    ledger.grow().and_then(|()| ledger.prepare(retired))
+                {
                     engine.fail(error);
                 }
                 if behind { keep_going(engine) } else { pause(engine) }

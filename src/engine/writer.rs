@@ -10,14 +10,15 @@
 //!
 //! Invariants:
 //! - One batch is in flight at a time.
-//! - The writer waits for new commands and for the disk, and for nothing else.
+//! - The writer waits for new commands and for the disk, and for nothing else. It waits for a log to
+//!   grow only if no next log takes the batch.
 //! - After a failed write or sync it writes nothing more.
 
 use std::sync::Arc;
 
 use crate::engine::commit::{Command, Committed, Pending, Queue};
 use crate::engine::core::{Engine, Message};
-use crate::engine::log::{BatchBuilder, Frame, Tail};
+use crate::engine::log::{BatchBuilder, Frame, PAGE, Tail};
 use crate::engine::settler::{Settlement, Settler};
 use crate::engine::trouble::Trouble;
 use crate::observe::{self, Stopwatch};
@@ -43,12 +44,14 @@ pub(crate) fn start(
 ) -> std::io::Result<(Queue, JoinHandle<()>)> {
     let (sender, receiver) = unbounded();
     let queue = Queue(sender);
-    let settler = Settler::start(Arc::clone(engine), reaper)?;
+    let settler = Settler::start(Arc::clone(engine), reaper.clone())?;
     let writer = Writer {
         engine: Arc::clone(engine),
         receiver,
         tail,
         settler,
+        reaper,
+        grow_at: engine.ledger.small() / 2,
         batch: BatchBuilder::new(),
         pending: Vec::with_capacity(MAX_BATCH_ENTRIES),
         overflow: None,
@@ -67,6 +70,9 @@ struct Writer {
     receiver: Receiver<Command>,
     tail: Tail,
     settler: Settler,
+    reaper: Sender<Message>,
+    /// The reaper is to look at the sizes of the logs once the active one has this many bytes.
+    grow_at: u64,
     batch: BatchBuilder,
     /// The entries of the batch at hand, boxed as they came through the queue.
     #[expect(clippy::vec_box, reason = "unboxing would copy each")]
@@ -162,19 +168,19 @@ impl Writer {
         self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
     }
 
-    /// Rotates if the batch does not fit. Where no next log is prepared, leaves out as many
-    /// response bodies as it takes for the batch to fit.
+    /// Rotates, or lets the active log grow, if the batch does not fit. Where neither can be, leaves
+    /// out as many response bodies as it takes for the batch to fit.
     fn make_room(&mut self) -> Result<(), Trouble> {
         let entries = self.pending.iter().map(|pending| Frame::HEAD + pending.encoded.bytes.len());
         let mut bytes = (BatchBuilder::HEAD + entries.sum::<usize>()) as u64;
-        if bytes > self.tail.room() {
-            self.rotate()?;
+        let own: u64 = self.pending.iter().map(|pending| pending.room.bytes()).sum();
+        if self.is_short_of(bytes, own) {
+            self.find_room(bytes, own)?;
         }
         let Engine { ledger, counters, .. } = &*self.engine;
-        if bytes <= self.tail.room() && ledger.has_next() {
+        if bytes <= self.tail.room() && ledger.space.is_in_next() {
             return Ok(());
         }
-        let own: u64 = self.pending.iter().map(|pending| pending.room.bytes()).sum();
         let pending = &mut self.pending;
         ledger.space.take(self.tail.room(), own, |room| {
             for pending in pending.iter_mut().rev() {
@@ -190,6 +196,47 @@ impl Writer {
         Ok(())
     }
 
+    /// Returns true if a batch of `bytes`, with `own` bytes reserved for it, does not fit the active
+    /// log beside the reservations of others.
+    fn is_short_of(&self, bytes: u64, own: u64) -> bool {
+        let others = self.engine.ledger.space.kept_for_others(own);
+        bytes.next_multiple_of(PAGE) + others > self.tail.room()
+    }
+
+    /// Finds room for a batch that does not fit: where the active log has grown, in the next log, or
+    /// by letting the active log grow now.
+    fn find_room(&mut self, bytes: u64, own: u64) -> Result<(), Trouble> {
+        self.extend()?;
+        if self.is_short_of(bytes, own) && self.engine.ledger.can_rotate_for(bytes) {
+            self.rotate()?;
+        }
+        if self.is_short_of(bytes, own) {
+            let others = self.engine.ledger.space.kept_for_others(own);
+            let grown = self.engine.ledger.grow_active(&self.tail, bytes + others)?;
+            if grown {
+                return self.extend();
+            }
+            if bytes > self.tail.room() {
+                self.rotate()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes use of what the active log has grown by.
+    fn extend(&mut self) -> Result<(), Trouble> {
+        if self.engine.has_failed() || !self.tail.is_grown() {
+            return Ok(());
+        }
+        let ledger = &self.engine.ledger;
+        ledger.expect_ownership(&self.tail.log)?;
+        self.batch.clear();
+        let anchor = ledger.timeline.anchor();
+        self.tail.extend(&mut self.batch, anchor).map_err(Trouble::Fatal)?;
+        ledger.measure(&self.tail);
+        Ok(())
+    }
+
     /// Makes the prepared log the active one, if there is one.
     fn rotate(&mut self) -> Result<(), Trouble> {
         if self.engine.has_failed() {
@@ -199,6 +246,7 @@ impl Writer {
         ledger.expect_ownership(&self.tail.log)?;
         let frozen = ledger.rotate(&mut self.tail, &mut self.batch).map_err(Trouble::Fatal)?;
         if let Some(frozen) = frozen {
+            self.grow_at = self.engine.ledger.small() / 2;
             // In order, after the batches of that log that are still being settled.
             self.settler.take(Settlement::Frozen(frozen));
         }
@@ -217,6 +265,11 @@ impl Writer {
         let offset = self.tail.append(&mut self.batch, anchor).map_err(Trouble::Fatal)?;
         observe::committed(places.len(), took);
         ledger.measure(&self.tail);
+        if self.tail.end >= self.grow_at {
+            self.grow_at = (self.tail.end + 1).next_power_of_two();
+            // If the reaper is gone, the store is closing.
+            let _ = self.reaper.send(Message::Grow);
+        }
         let counters = &self.engine.counters;
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.entries.fetch_add(places.len() as u64, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use crate::clock::Moment;
 use crate::codec::Malformed;
 use crate::engine::disk::Disk;
 use crate::engine::entry::{self, End, Entry, Parts};
-use crate::engine::log::{Batch, Change, Frozen, Location, Log, PAGE};
+use crate::engine::log::{Batch, Change, Frame, Frozen, Location, Log, PAGE};
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::sync::thread;
@@ -124,6 +124,12 @@ pub(super) fn start_of_batch(batch: &Batch) -> Option<Option<End>> {
     }
 }
 
+/// Returns true if the entry is about its log, and says nothing of another one.
+pub(super) fn is_of_log(frame: &Frame<'_>) -> bool {
+    let entry = Parts::of(frame.bytes).and_then(|parts| entry::decode(parts.payload));
+    matches!(entry, Ok(Entry::Start(_) | Entry::Length(_)))
+}
+
 /// A log, its predecessor's end, and its own end if a successor names it.
 type Job = (Arc<Log>, Option<End>, Option<End>);
 
@@ -227,6 +233,10 @@ fn read_batch(
             let parts = Parts::of(frame.bytes)?;
             let what = match entry::decode(parts.payload)? {
                 Entry::Start(_) => return Ok(()),
+                Entry::Length(length) if length > log.size() => {
+                    return Err(Malformed("the file is shorter than recorded"));
+                }
+                Entry::Length(_) => return Ok(()),
                 Entry::Completion(_) => {
                     let hash = parts.hash128(&uuid);
                     changes.push(Change { hash, location, hides_until: None });

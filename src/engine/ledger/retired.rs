@@ -37,9 +37,9 @@ impl Retired {
         }
     }
 
-    /// Returns true if the file can become a new log of `size` bytes.
+    /// Returns true if the file can become a new log of `size` bytes, or somewhat more.
     pub(super) fn is_recyclable(&self, size: u64) -> bool {
-        matches!(self, Self::Log(log) if log.size == size) && !self.is_read()
+        matches!(self, Self::Log(log) if (size..2 * size).contains(&log.size())) && !self.is_read()
     }
 
     /// Returns true if the file is a log of which more than half was written.
@@ -66,9 +66,10 @@ impl Ledger {
     ) -> Result<()> {
         let mut kept = Vec::new();
         let (mut has_spare, prepared) = (false, self.has_next());
+        let (size, in_place) = (self.suggested(), self.disk.overwrites_in_place());
         while let Some(file) = retired.pop() {
             let is_worth_it = file.is_mostly_written() && !self.settings.zero_recycled;
-            let spare = file.is_recyclable(self.settings.log_bytes) && (!prepared || is_worth_it);
+            let spare = in_place && file.is_recyclable(size) && (!prepared || is_worth_it);
             if (spare && !has_spare) || file.is_read() {
                 has_spare |= spare;
                 kept.push(file);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::clock::Moment;
 use crate::codec::Malformed;
 use crate::engine::entry::{self, End, Entry, Parts};
-use crate::engine::log::{Addresses, Frozen, Location, Log, PAGE};
+use crate::engine::log::{Addresses, Frozen, Location, Log};
 use crate::engine::segment::{self, Sealed, Segment, SegmentMeta};
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
@@ -22,7 +22,6 @@ use crate::observe;
 use crate::sync::atomic::Ordering;
 
 use super::Ledger;
-use super::claims::needed_for;
 use super::retired::Retired;
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
@@ -37,7 +36,7 @@ const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Ledger {
     /// Prepares and lists a next log, unless there is one, and admits new keys again. A retired log
-    /// of the right size is recycled.
+    /// of the right size is recycled. On a full disk the log is smaller.
     ///
     /// # Errors
     ///
@@ -57,17 +56,15 @@ impl Ledger {
         }
         let unlisted = self.unlisted.load(Ordering::Acquire);
         let generation = self.manifest.lock().next_generation.max(unlisted);
-        // A store that had larger logs may have more claims than a log of this size can carry.
-        let carried = needed_for(self.claims.lock().iter());
-        let size = self.settings.log_bytes.max(carried.next_multiple_of(PAGE));
-        let old = retired.iter().position(|file| file.is_recyclable(size));
+        let (size, in_place) = (self.suggested(), self.disk.overwrites_in_place());
+        let old = retired.iter().position(|file| in_place && file.is_recyclable(size));
         let log = match old.map(|at| retired.swap_remove(at)) {
             Some(Retired::Log(old)) => {
                 let zeroed = self.settings.zero_recycled;
                 let recycle = if zeroed { Log::recycle_zeroed } else { Log::recycle };
                 recycle(&*self.disk, &old, generation, self.uuid)
             }
-            _ => Log::create(&*self.disk, generation, self.uuid, size),
+            _ => self.create_next(generation, size),
         };
         // The log is not listed yet, so nothing is lost with it.
         let log = log.map(Arc::new).map_err(Trouble::classify)?;
@@ -91,7 +88,7 @@ impl Ledger {
     }
 
     /// Admits new keys again if sealing has caught up, and returns whether a next log is prepared.
-    fn admit_again(&self) -> bool {
+    pub(super) fn admit_again(&self) -> bool {
         let next = self.next.lock();
         self.make_available(next.as_deref());
         next.is_some()
@@ -109,7 +106,7 @@ impl Ledger {
         retired: &mut Vec<Retired>,
     ) -> Result<()> {
         while frozen.len() > MAX_SMALL_LOGS {
-            let due = due(frozen, &self.settings, self.timeline.now());
+            let due = due(frozen, self.ceiling(), &self.settings, self.timeline.now());
             let bytes: u64 = frozen[..due].iter().map(|frozen| frozen.end.offset).sum();
             if bytes > MAX_SMALL_BYTES {
                 return Ok(());
@@ -144,7 +141,7 @@ impl Ledger {
         mut pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
         let now = self.timeline.now();
-        let logs = &frozen[..due(frozen, &self.settings, now)];
+        let logs = &frozen[..due(frozen, self.ceiling(), &self.settings, now)];
         let (Some(oldest), Some(newest)) = (logs.first(), logs.last()) else { return Ok(0) };
         let previous = self.manifest.lock().sealed;
         let meta = SegmentMeta {
@@ -228,21 +225,21 @@ impl Ledger {
     }
 }
 
-/// Returns the number of the oldest frozen logs that are sealed next: as many as fill one log
-/// together.
+/// Returns the number of the oldest frozen logs that are sealed next: as many as fill one log of
+/// `full` bytes together.
 ///
 /// Small logs wait for more until one of them is old, so that restarts do not make a segment each.
-fn due(frozen: &[Frozen], settings: &Settings, now: Moment) -> usize {
+fn due(frozen: &[Frozen], full: u64, settings: &Settings, now: Moment) -> usize {
     let Some(oldest) = frozen.first() else { return 0 };
     let mut bytes = 0;
     let fit = frozen.iter().take_while(|frozen| {
         bytes += frozen.end.offset;
-        bytes <= settings.log_bytes
+        bytes <= full
     });
     let fit = fit.count().max(1);
-    let full = fit < frozen.len() || bytes > settings.log_bytes / 2;
+    let fills = fit < frozen.len() || bytes > full / 2;
     let old = oldest.log.first_at().is_none_or(|at| now.since(at) >= settings.rotation_age());
-    if full || old || frozen.len() >= MAX_SMALL_LOGS { fit } else { 0 }
+    if fills || old || frozen.len() >= MAX_SMALL_LOGS { fit } else { 0 }
 }
 
 /// An indexed entry, with its address to sort by.

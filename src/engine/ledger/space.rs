@@ -2,8 +2,10 @@
 //!
 //! Invariants:
 //! - A reserved page is enough for any completion without a body, even in a batch of its own.
-//! - All reservations fit in the next log while one is prepared, and otherwise in the rest of the
-//!   active log. Bodies are stored only in space that is not reserved.
+//! - All reservations fit in the next log, behind the open claims that it begins with, from the
+//!   moment on in which they do. Until then, and while no next log is prepared, they fit in the rest
+//!   of the active log. Bodies are stored only in space that is not reserved.
+//! - A claim becomes one that is carried before its own reservation is given back.
 
 use std::sync::Arc;
 
@@ -24,6 +26,10 @@ struct Room {
     available: u64,
     /// Bytes that they have taken.
     reserved: u64,
+    /// The most bytes of the open claims in a new log.
+    carried: u64,
+    /// True if the next log has room for the reservations and the open claims.
+    in_next: bool,
     /// Bytes left in the active log, less those of a batch that is being written.
     active: u64,
 }
@@ -44,7 +50,8 @@ impl Space {
     pub(crate) fn reserve(self: &Arc<Self>, content: u64) -> Result<Reservation> {
         let bytes = PAGE + content.next_multiple_of(PAGE);
         let mut room = self.0.lock();
-        if room.reserved + bytes > room.available {
+        let carried = if room.in_next { room.carried } else { 0 };
+        if room.reserved + carried + bytes > room.available {
             return Err(Error::Full);
         }
         room.reserved += bytes;
@@ -61,10 +68,46 @@ impl Space {
         self.0.lock().active = bytes;
     }
 
+    /// Makes the usable bytes of the next log available, once it has room for all that is reserved
+    /// and carried; and the rest of the active log until then.
+    pub(crate) fn offer_next(&self, usable: u64) {
+        let mut room = self.0.lock();
+        room.in_next |= room.reserved + room.carried <= usable;
+        room.available = if room.in_next { usable } else { room.active };
+    }
+
     /// Makes the rest of the active log available, because no next log is prepared.
     pub(crate) fn fall_back(&self) {
         let mut room = self.0.lock();
+        room.in_next = false;
         room.available = room.active;
+    }
+
+    /// Returns true if the next log has room for all that is reserved and carried.
+    pub(crate) fn is_in_next(&self) -> bool {
+        self.0.lock().in_next
+    }
+
+    /// Sets the most bytes of the open claims in a new log.
+    pub(crate) fn set_carried(&self, bytes: u64) {
+        self.0.lock().carried = bytes;
+    }
+
+    /// Returns the most bytes of the open claims in a new log.
+    pub(crate) fn carried(&self) -> u64 {
+        self.0.lock().carried
+    }
+
+    /// Returns the bytes that a new log needs for all that is reserved and carried.
+    pub(crate) fn needed(&self) -> u64 {
+        let room = self.0.lock();
+        room.reserved + room.carried
+    }
+
+    /// Returns the bytes that others than the owner of `own` bytes have reserved in the active log.
+    pub(crate) fn kept_for_others(&self, own: u64) -> u64 {
+        let room = self.0.lock();
+        if room.in_next { 0 } else { room.reserved.saturating_sub(own) }
     }
 
     /// Takes space for a batch out of the `left` bytes of the active log. `fit` gets the bytes not

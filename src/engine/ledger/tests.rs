@@ -11,6 +11,8 @@ use crate::engine::disk::MemoryDisk;
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 
+mod growth;
+
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -51,7 +53,7 @@ impl Opened {
         Address::new(&self.ledger.uuid, Scope::new("s"), name.parse().unwrap())
     }
 
-    /// Commits a record.
+    /// Commits a record, in a log that grows if it must.
     fn put(&mut self, name: &str, body: Vec<u8>) {
         let completion = Completion {
             fingerprint: Fingerprint::of(["x"]),
@@ -61,6 +63,10 @@ impl Opened {
         };
         let mut batch = BatchBuilder::new();
         batch.push(&Encoded::completion(&self.address(name), &completion));
+        if batch.len() > self.tail.room() {
+            self.ledger.grow_active(&self.tail, batch.len()).unwrap();
+            self.extend();
+        }
         let offset = self.tail.append(&mut batch, self.ledger.timeline.anchor()).unwrap();
         let log = &self.tail.log;
         let batch = log.batch_at(offset).unwrap().unwrap();
@@ -68,8 +74,15 @@ impl Opened {
         self.ledger.measure(&self.tail);
     }
 
+    /// Makes use of what the active log has grown by.
+    fn extend(&mut self) {
+        let anchor = self.ledger.timeline.anchor();
+        self.tail.extend(&mut BatchBuilder::new(), anchor).unwrap();
+    }
+
+    /// Fills the active log up to `log_bytes`.
     fn fill(&mut self) {
-        while self.tail.room() > 8 * PAGE {
+        while self.tail.end + 12 * PAGE < self.ledger.settings.log_bytes {
             let name = format!("key-{}-{}", self.tail.log.generation, self.tail.end);
             self.put(&name, vec![7; 30_000]);
         }
@@ -134,7 +147,7 @@ fn p5_a_log_that_follows_none_is_damage_where_older_ones_were_sealed() {
     bench.clock.advance(HOUR);
     assert_eq!(opened.seal(), 1);
     let Opened { tail, .. } = opened;
-    tail.log.file.set_len(PAGE).and_then(|()| tail.log.file.set_len(tail.log.size)).unwrap();
+    tail.log.file.set_len(PAGE).and_then(|()| tail.log.file.set_len(tail.log.size())).unwrap();
     let mut batch = BatchBuilder::new();
     batch.push(&Encoded::new(None, &Entry::Start(None)));
     Tail::new(tail.log, 0)
@@ -250,6 +263,7 @@ fn a_file_that_is_dropped_gives_its_blocks_back_a_piece_at_a_time() {
     let bench = Bench { log_bytes: 20 * 1024 * 1024, ..Bench::default() };
     let mut opened = bench.open();
     opened.put("a", vec![1]);
+    opened.tail.log.allocate(bench.log_bytes).unwrap();
     opened.rotate();
     // The log is not needed as the next one.
     opened.prepare();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Anchor;
-use crate::engine::entry::End;
+use crate::engine::entry::{Encoded, End, Entry};
 use crate::error::{Error, Result};
 
 use super::Log;
@@ -18,18 +18,64 @@ pub(crate) struct Tail {
     pub(crate) end: u64,
     /// The sequence of the last batch.
     pub(crate) sequence: u64,
+    /// The length of the log as a durable batch or the header records it: no batch goes beyond.
+    recorded: u64,
 }
 
 impl Tail {
+    /// The bytes that a log keeps free for the record of its next length.
+    const RECORD: u64 = PAGE;
+
     /// Creates the tail of a log without batches; its first batch follows the batch `sequence` of
     /// another log.
     pub(crate) fn new(log: Arc<Log>, sequence: u64) -> Self {
-        Self { log, end: PAGE, sequence }
+        let recorded = log.least;
+        Self { log, end: PAGE, sequence, recorded }
     }
 
-    /// Returns the bytes that are left.
+    /// Returns the bytes that are left for batches.
     pub(crate) fn room(&self) -> u64 {
-        self.log.size - self.end
+        (self.recorded - self.end).saturating_sub(Self::RECORD)
+    }
+
+    /// Returns the bytes that are left once the tail is [extended](Self::extend).
+    pub(crate) fn reach(&self) -> u64 {
+        if self.is_grown() {
+            (self.log.size() - self.end).saturating_sub(2 * Self::RECORD)
+        } else {
+            self.room()
+        }
+    }
+
+    /// Returns true if the log is longer than recorded.
+    pub(crate) fn is_grown(&self) -> bool {
+        self.log.size() > self.recorded
+    }
+
+    /// Makes use of the length to which the log has grown, if it has: appends a batch that records
+    /// the length, behind the entries that are in `batch` already. The batch is empty then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`append`](Self::append).
+    ///
+    /// # Durability
+    ///
+    /// The batch is durable when this returns.
+    pub(crate) fn extend(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<()> {
+        let size = self.log.size();
+        if size == self.recorded {
+            return Ok(());
+        }
+        // A record that a power cut keeps, of a length that it does not keep, would be damage. The
+        // writer syncs the file itself: an error of the disk is told once, and must stop it.
+        let synced = self.log.file.sync();
+        synced.map_err(|error| Error::io("extend", &self.log.path, error))?;
+        batch.push(&Encoded::new(None, &Entry::Length(size)));
+        self.append(batch, anchor)?;
+        self.recorded = size;
+        batch.clear();
+        Ok(())
     }
 
     /// Appends a batch under the next sequence, and returns its offset.
@@ -47,7 +93,8 @@ impl Tail {
     /// The batch is durable when this returns.
     pub(crate) fn append(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<u64> {
         let bytes = batch.finish(&self.log.key, self.sequence + 1, anchor);
-        assert!(bytes.len() as u64 <= self.room(), "a batch is admitted only where it fits");
+        let left = self.recorded - self.end;
+        assert!(bytes.len() as u64 <= left, "a batch is admitted only where it fits");
         let offset = self.end;
         self.log
             .file

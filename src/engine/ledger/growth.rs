@@ -1,0 +1,233 @@
+//! The sizes of logs: small at first, and larger as the load asks for it.
+//!
+//! ```text
+//!  writer ──half full──► reaper: the active log twice as large, the next one as what is written
+//!  caller ──no room for a verdict──► the next log twice as large, by the caller itself
+//! ```
+//!
+//! A log grows in place, and only while it is active or the next one. The bytes that were written
+//! to the latest log tell the size of the one after the next, so logs are small again once a load
+//! has ended.
+//!
+//! Invariants:
+//! - A log grows by one thread at a time.
+//! - No log is made larger than [`Ledger::ceiling`], but for claims and reservations that need it.
+//! - A log that cannot grow for want of space stays as it is, and nothing has failed.
+
+use std::sync::Arc;
+
+use crate::engine::entry::End;
+use crate::engine::log::{Log, PAGE, Tail};
+use crate::engine::trouble::Trouble;
+use crate::error::{Error, Result};
+use crate::sync::atomic::Ordering;
+
+use super::space::Reservation;
+use super::{CARRY_BYTES, Ledger};
+
+/// The size of a log, in bytes, in a store without load; or an eighth of `log_bytes`, if that is
+/// less.
+const SMALL_LOG_BYTES: u64 = 1024 * 1024;
+/// The smallest log, in bytes, that is made if the disk is too full for a larger one, unless more
+/// is needed.
+const LEAST_LOG_BYTES: u64 = 8 * PAGE;
+/// The fraction of the space that is free, or in logs, that one log may take: two are in use, some
+/// wait for sealing, and the segment that takes them over needs space too.
+const DISK_SHARE: u64 = 8;
+
+impl Ledger {
+    /// Returns the size of a log in a store without load.
+    pub(crate) fn small(&self) -> u64 {
+        small(self.settings.log_bytes)
+    }
+
+    /// Returns the size up to which logs grow: `log_bytes`, or less on a small disk.
+    pub(crate) fn ceiling(&self) -> u64 {
+        // A disk that does not say it counts as large.
+        let free = self.disk.free_bytes().unwrap_or(u64::MAX);
+        let in_logs: u64 = self.snapshot().logs.iter().map(|log| log.size()).sum();
+        let in_next = self.next.lock().as_ref().map_or(0, |next| next.size());
+        let share = free.saturating_add(in_logs + in_next) / DISK_SHARE;
+        share.next_multiple_of(PAGE).clamp(self.small(), self.settings.log_bytes)
+    }
+
+    /// Returns the size up to which a next log may grow: the ceiling, or more if that is what the
+    /// claims need that it begins with.
+    fn most(&self) -> u64 {
+        self.ceiling().max(size_for(2 * self.space.carried() + self.small() / 2))
+    }
+
+    /// Returns the size that the next log is to have: as much as the latest log took, with room for
+    /// what is claimed and reserved.
+    pub(super) fn suggested(&self) -> u64 {
+        let latest = self.latest_bytes.load(Ordering::Acquire);
+        let needed = size_for(2 * self.space.needed());
+        needed.next_power_of_two().max(latest).max(self.small()).min(self.most())
+    }
+
+    /// Notes the end of a log that is frozen.
+    pub(super) fn note_size(&self, log: &Log, end: End) {
+        // A full log would have taken more.
+        let was_full = end.offset > log.size() - log.size() / 4;
+        let bytes = if was_full { 2 * log.size() } else { end.offset };
+        self.latest_bytes.store(bytes.next_power_of_two(), Ordering::Release);
+    }
+
+    /// Creates a next log of `size` bytes, or a smaller one if the disk has too little space, down
+    /// to what is claimed and reserved.
+    pub(super) fn create_next(&self, generation: u64, size: u64) -> Result<Log> {
+        let least = size_for(self.space.needed()).max(LEAST_LOG_BYTES);
+        let create = |size| Log::create(&*self.disk, generation, self.uuid, size);
+        let free = self.disk.free_bytes().unwrap_or(u64::MAX);
+        for size in sizes(size, least) {
+            // The segments that take over the logs need space too.
+            if size > self.small() && free / 3 < size {
+                continue;
+            }
+            match create(size) {
+                Err(error) if error.is_full() && size > least => {}
+                created => return created,
+            }
+        }
+        create(least)
+    }
+
+    /// Makes the active log larger if it is half full, and the next log as large as what is written
+    /// to the active one. The reaper calls this ahead of need.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::allocate`], but for a full disk.
+    pub(crate) fn grow(&self) -> Result<(), Trouble> {
+        let active = Arc::clone(&self.snapshot().logs[0]);
+        let (size, written) = (active.size(), active.written());
+        if written >= size / 2 {
+            self.grow_log(&active, (2 * size).min(self.ceiling()))?;
+        }
+        let next = self.next.lock().clone();
+        if let Some(next) = next
+            && next.size() < written
+        {
+            self.grow_log(&next, written.next_power_of_two().min(self.ceiling()))?;
+            self.admit_again();
+        }
+        Ok(())
+    }
+
+    /// Makes room for a batch in the active log: at once, where the reaper was not ahead of need and
+    /// no next log takes the batch. Returns whether there is room now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::allocate`], but for a full disk.
+    pub(crate) fn grow_active(&self, tail: &Tail, bytes: u64) -> Result<bool, Trouble> {
+        let size = tail.log.size();
+        let needed = (tail.end + bytes + 3 * PAGE).next_multiple_of(PAGE);
+        let most = self.ceiling().max(needed.min(self.settings.log_bytes));
+        self.grow_log(&tail.log, needed.max(2 * size).min(most))?;
+        Ok(tail.reach() >= bytes)
+    }
+
+    /// Makes a log larger, unless the disk is full.
+    fn grow_log(&self, log: &Log, size: u64) -> Result<(), Trouble> {
+        let _turn = self.growth.lock();
+        if size <= log.size() {
+            return Ok(());
+        }
+        match log.allocate(size) {
+            Err(error) if !error.is_full() => Err(Trouble::classify(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reserves a page for an entry, and further pages for `content` bytes. If the next log is too
+    /// small for it, it grows first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] if there is too little space, because the disk is full or sealing is behind,
+    /// and [`Error::Io`] if the log cannot grow for another reason.
+    pub(crate) fn reserve(&self, content: u64) -> Result<Reservation> {
+        loop {
+            match self.space.reserve(content) {
+                Err(Error::Full) if self.grow_next(content)? => {}
+                reserved => return reserved,
+            }
+        }
+    }
+
+    /// Makes the next log large enough for one more reservation. Returns whether there is room now.
+    fn grow_next(&self, content: u64) -> Result<bool> {
+        let _turn = self.growth.lock();
+        let Some(next) = self.next.lock().clone() else { return Ok(false) };
+        let needed = size_for(self.space.needed() + PAGE + content.next_multiple_of(PAGE));
+        if self.is_behind() || needed > self.most() {
+            return Ok(false);
+        }
+        if needed > next.size() {
+            let size = needed.next_power_of_two().min(self.most());
+            match next.allocate(size) {
+                Err(error) if error.is_transient() => return Ok(false),
+                allocated => allocated?,
+            }
+        }
+        Ok(self.admit_again())
+    }
+}
+
+/// Returns the size of a log in a store without load, if logs grow up to `log_bytes`.
+pub(super) fn small(log_bytes: u64) -> u64 {
+    SMALL_LOG_BYTES.min((log_bytes / 8).next_multiple_of(PAGE))
+}
+
+/// Returns sizes to try, from the largest on: each half of the one before, down to `least`.
+pub(super) fn sizes(largest: u64, least: u64) -> impl Iterator<Item = u64> {
+    let half =
+        move |size: &u64| (*size > least).then(|| (size / 2).next_multiple_of(PAGE).max(least));
+    std::iter::successors(Some(largest.max(least)), half)
+}
+
+/// Returns the bytes of a new log that claims and reservations may use: all but the header, the
+/// batch with its start entry, the page for the record of its next length, and the ends of the
+/// batches that carry the claims.
+pub(super) fn usable(size: u64) -> u64 {
+    size.saturating_sub((4 + size / (CARRY_BYTES / 2)) * PAGE)
+}
+
+/// Returns the size of a log with this many usable bytes.
+pub(super) fn size_for(bytes: u64) -> u64 {
+    let mut size = bytes.next_multiple_of(PAGE) + 4 * PAGE;
+    while usable(size) < bytes {
+        size += (bytes - usable(size)).next_multiple_of(PAGE);
+    }
+    size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_has_the_usable_bytes_that_it_is_made_for() {
+        for bytes in [0, 1, PAGE, 100 * PAGE + 1, 1 << 20, (1 << 27) + 5, 1 << 32] {
+            let size = size_for(bytes);
+            assert!(usable(size) >= bytes, "{bytes}");
+            assert!(bytes == 0 || usable(size - PAGE) < bytes, "{bytes}");
+            assert!(size.is_multiple_of(PAGE), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn sizes_halve_down_to_the_least() {
+        let tried = |largest, least| sizes(largest * PAGE, least * PAGE).map(|size| size / PAGE);
+        assert!(tried(32, 5).eq([32, 16, 8, 5]));
+        assert!(tried(7, 2).eq([7, 4, 2]));
+        assert!(tried(1, 3).eq([3]));
+    }
+
+    #[test]
+    fn a_store_without_load_has_logs_of_a_mebibyte() {
+        assert_eq!(small(128 << 20), 1 << 20);
+        assert_eq!(small(256 << 10), 32 << 10);
+    }
+}
