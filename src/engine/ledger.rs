@@ -337,7 +337,7 @@ impl Ledger {
     pub(crate) fn measure(&self, tail: &Tail) {
         // Under the mutex, so that this cannot overwrite the space of a log that is just prepared.
         let next = self.next.lock();
-        self.space.set_active(tail.reach());
+        self.space.set_active(tail.log.generation, || tail.reach());
         self.make_available(next.as_deref());
     }
 

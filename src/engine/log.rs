@@ -235,22 +235,24 @@ impl Log {
         self.least
     }
 
-    /// Allocates the log again up to `size` bytes, or what it has if that is more: blocks may be
-    /// missing in a sparse copy. Callers take turns.
+    /// Allocates the file up to `size` bytes, or what the log has if that is more: blocks may be
+    /// missing in a sparse copy. [`set_size`](Self::set_size) makes the log as large.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; the log is as large as before.
+    /// [`Error::Io`].
     ///
     /// # Durability
     ///
     /// The new length is not durable when this returns: [`Tail::extend`] makes it so.
     pub(crate) fn allocate(&self, size: u64) -> Result<()> {
-        let size = size.max(self.size());
-        let failed = |error| Error::io("allocate", &self.path, error);
-        self.file.allocate(size).map_err(failed)?;
+        let allocated = self.file.allocate(size.max(self.size()));
+        allocated.map_err(|error| Error::io("allocate", &self.path, error))
+    }
+
+    /// Makes the log as large as it was allocated. Callers take turns.
+    pub(crate) fn set_size(&self, size: u64) {
         self.size.store(size, Ordering::Release);
-        Ok(())
     }
 
     /// Returns the length of the file, after a check that it is as long as it was.

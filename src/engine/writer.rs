@@ -181,18 +181,23 @@ impl Writer {
         if bytes <= self.tail.room() && ledger.space.is_in_next() {
             return Ok(());
         }
-        let pending = &mut self.pending;
-        ledger.space.take(self.tail.room(), own, |room| {
-            for pending in pending.iter_mut().rev() {
-                if bytes <= room {
-                    break;
+        let (pending, tail) = (&mut self.pending, &self.tail);
+        ledger.space.take(
+            || tail.reach(),
+            own,
+            |room| {
+                let room = room.min(tail.room());
+                for pending in pending.iter_mut().rev() {
+                    if bytes <= room {
+                        break;
+                    }
+                    let left_out = pending.leave_body_out() as u64;
+                    bytes -= left_out;
+                    counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
                 }
-                let left_out = pending.leave_body_out() as u64;
-                bytes -= left_out;
-                counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
-            }
-            bytes
-        });
+                bytes
+            },
+        );
         Ok(())
     }
 

@@ -131,47 +131,73 @@ impl Ledger {
     /// Makes a log larger, unless the disk is full.
     fn grow_log(&self, log: &Log, size: u64) -> Result<(), Trouble> {
         let _turn = self.growth.lock();
-        if size <= log.size() {
-            return Ok(());
-        }
-        match log.allocate(size) {
+        match self.enlarge(log, size) {
             Err(error) if !error.is_full() => Err(Trouble::classify(error)),
             _ => Ok(()),
         }
     }
 
-    /// Reserves a page for an entry, and further pages for `content` bytes. If the next log is too
-    /// small for it, it grows first.
+    /// Makes a log larger, for the one whose turn it is.
+    fn enlarge(&self, log: &Log, size: u64) -> Result<()> {
+        let more = size.saturating_sub(log.size());
+        if more == 0 {
+            return Ok(());
+        }
+        log.allocate(size)?;
+        // A page goes to the record of the new length.
+        self.space.grow(log.generation, more.saturating_sub(PAGE), || log.set_size(size));
+        Ok(())
+    }
+
+    /// Reserves a page for an entry, and further pages for `content` bytes. If the log that takes the
+    /// reservations is too small, it grows first.
     ///
     /// # Errors
     ///
     /// [`Error::Full`] if there is too little space, because the disk is full or sealing is behind,
     /// and [`Error::Io`] if the log cannot grow for another reason.
     pub(crate) fn reserve(&self, content: u64) -> Result<Reservation> {
+        let bytes = PAGE + content.next_multiple_of(PAGE);
         loop {
             match self.space.reserve(content) {
-                Err(Error::Full) if self.grow_next(content)? => {}
+                Err(Error::Full) if self.make_room_for(bytes)? => {}
                 reserved => return reserved,
             }
         }
     }
 
-    /// Makes the next log large enough for one more reservation. Returns whether there is room now.
-    fn grow_next(&self, content: u64) -> Result<bool> {
+    /// Makes the next log large enough for one more reservation, or the active one while there is no
+    /// next log. Returns whether there may be room now.
+    fn make_room_for(&self, bytes: u64) -> Result<bool> {
         let _turn = self.growth.lock();
-        let Some(next) = self.next.lock().clone() else { return Ok(false) };
-        let needed = size_for(self.space.needed() + PAGE + content.next_multiple_of(PAGE));
-        if self.is_behind() || needed > self.most() {
+        if self.is_behind() {
             return Ok(false);
         }
-        if needed > next.size() {
-            let size = needed.next_power_of_two().min(self.most());
-            match next.allocate(size) {
-                Err(error) if error.is_transient() => return Ok(false),
-                allocated => allocated?,
+        let next = self.next.lock().clone();
+        let (log, size) = match next {
+            Some(next) => {
+                let needed = size_for(self.space.needed() + bytes);
+                if needed > self.most() {
+                    return Ok(false);
+                }
+                let size = needed.next_power_of_two().min(self.most());
+                (next, size)
             }
+            None => {
+                let active = Arc::clone(&self.snapshot().logs[0]);
+                let (size, ceiling) = (active.size(), self.ceiling());
+                if size + bytes + PAGE > ceiling {
+                    return Ok(false);
+                }
+                (active, (2 * size).max(size + bytes + PAGE).min(ceiling))
+            }
+        };
+        match self.enlarge(&log, size) {
+            Err(error) if error.is_transient() => return Ok(false),
+            enlarged => enlarged?,
         }
-        Ok(self.admit_again())
+        self.admit_again();
+        Ok(true)
     }
 }
 

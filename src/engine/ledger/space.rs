@@ -32,6 +32,8 @@ struct Room {
     in_next: bool,
     /// Bytes left in the active log, less those of a batch that is being written.
     active: u64,
+    /// The generation of the active log.
+    generation: u64,
 }
 
 /// Pages that are reserved for an entry, until this is dropped.
@@ -63,9 +65,22 @@ impl Space {
         self.0.lock().available = bytes;
     }
 
-    /// Sets the bytes that are left in the active log.
-    pub(crate) fn set_active(&self, bytes: u64) {
-        self.0.lock().active = bytes;
+    /// Sets the bytes that are `left` in the active log, which has this generation.
+    pub(crate) fn set_active(&self, generation: u64, left: impl FnOnce() -> u64) {
+        let mut room = self.0.lock();
+        room.generation = generation;
+        room.active = left();
+    }
+
+    /// Makes a log of this generation larger, by `grow`, and adds the bytes that this gives if it is
+    /// the active one.
+    pub(crate) fn grow(&self, generation: u64, bytes: u64, grow: impl FnOnce()) {
+        // Under the mutex, so that nobody counts the bytes twice.
+        let mut room = self.0.lock();
+        grow();
+        if room.generation == generation {
+            room.active += bytes;
+        }
     }
 
     /// Makes the usable bytes of the next log available, once it has room for all that is reserved
@@ -110,12 +125,13 @@ impl Space {
         if room.in_next { 0 } else { room.reserved.saturating_sub(own) }
     }
 
-    /// Takes space for a batch out of the `left` bytes of the active log. `fit` gets the bytes not
+    /// Takes space for a batch out of the bytes that are `left` in the active log. `fit` gets the bytes not
     /// reserved by others and returns how many the batch uses; `own` are the batch's reservations.
     ///
     /// The bytes count as used from then on, though they are not written yet.
-    pub(crate) fn take(&self, left: u64, own: u64, fit: impl FnOnce(u64) -> u64) {
+    pub(crate) fn take(&self, left: impl FnOnce() -> u64, own: u64, fit: impl FnOnce(u64) -> u64) {
         let mut room = self.0.lock();
+        let left = left();
         let others = room.reserved.saturating_sub(own);
         let taken = fit(left.saturating_sub(others)).next_multiple_of(PAGE);
         room.active = left.saturating_sub(taken);
@@ -143,14 +159,18 @@ mod tests {
     #[test]
     fn p11_a_batch_uses_its_space_before_it_is_written() {
         let space = Arc::new(Space::default());
-        space.set_active(10 * PAGE);
+        space.set_active(1, || 10 * PAGE);
         space.fall_back();
         let own = space.reserve(0).unwrap();
         let others = [0, PAGE + 1].map(|content| space.reserve(content).unwrap());
-        space.take(10 * PAGE, own.bytes(), |room| {
-            assert_eq!(room, 6 * PAGE, "all but the four pages of the others");
-            5 * PAGE + 1
-        });
+        space.take(
+            || 10 * PAGE,
+            own.bytes(),
+            |room| {
+                assert_eq!(room, 6 * PAGE, "all but the four pages of the others");
+                5 * PAGE + 1
+            },
+        );
         drop(own);
         assert!(matches!(space.reserve(0), Err(Error::Full)));
         // An update by the reaper returns nothing either.

@@ -264,6 +264,7 @@ fn a_file_that_is_dropped_gives_its_blocks_back_a_piece_at_a_time() {
     let mut opened = bench.open();
     opened.put("a", vec![1]);
     opened.tail.log.allocate(bench.log_bytes).unwrap();
+    opened.tail.log.set_size(bench.log_bytes);
     opened.rotate();
     // The log is not needed as the next one.
     opened.prepare();

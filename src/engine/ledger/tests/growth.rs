@@ -85,6 +85,7 @@ fn p11_a_log_that_is_too_small_for_what_is_reserved_does_not_become_the_active_o
     let bench = Bench { log_bytes: 64 * MIB, ..Bench::default() };
     let mut opened = bench.open();
     opened.tail.log.allocate(16 * MIB).unwrap();
+    opened.tail.log.set_size(16 * MIB);
     opened.ledger.measure(&opened.tail);
     let permits: Vec<_> = (0..1000).map(|_| opened.ledger.reserve(0).unwrap()).collect();
     let small = Log::create(&*bench.disk, 1000, opened.ledger.uuid, MIB).unwrap();
@@ -111,6 +112,24 @@ fn p2_all_is_found_again_in_a_log_that_has_grown() {
     for name in &names {
         assert!(reopened.ledger.find(&reopened.address(name)).unwrap().is_some(), "{name}");
     }
+}
+
+/// There is none for a moment after each rotation.
+#[test]
+fn p11_the_active_log_grows_with_what_is_reserved_while_there_is_no_next_one() {
+    let bench = Bench { log_bytes: 64 * MIB, ..Bench::default() };
+    let mut opened = bench.open();
+    let permits: Vec<_> = (0..4096).map(|_| opened.ledger.reserve(0).unwrap()).collect();
+    let bytes: u64 = permits.iter().map(Reservation::bytes).sum();
+    opened.extend();
+    assert!(opened.tail.room() >= bytes, "{} are left", opened.tail.room());
+    opened.ledger.measure(&opened.tail);
+    drop(permits);
+    while opened.ledger.reserve(0).map(std::mem::forget).is_ok() {}
+    let reserved = opened.ledger.space.needed();
+    assert!(opened.tail.log.size() <= 64 * MIB);
+    opened.extend();
+    assert!(opened.tail.room() >= reserved, "{reserved} are reserved");
 }
 
 /// Otherwise a log that was cut at a page would be one that ends there.

@@ -9,16 +9,11 @@ use super::*;
 
 /// A store whose last log has no more than so many pages left, which it says.
 fn nearly_full(bench: &Bench, most: usize) -> (Arc<Process>, Store, usize) {
-    // Logs of this size are none that larger ones are made of.
-    drop(bench.open(LOG_BYTES));
-    bench.limit_room(LOG_BYTES);
-    for _ in 0..2 {
-        // The prepared log is used up, and smaller ones follow.
-        let store = bench.open(2 * LOG_BYTES);
-        store.close(HOUR).wait().unwrap();
-    }
+    // Logs of this size are none that larger ones are made of, and the prepared one is used up.
+    drop(bench.open(4 * LOG_BYTES));
+    bench.limit_room(0);
     let process = bench.machine.start();
-    let store = bench.try_open(&process, 2 * LOG_BYTES).unwrap();
+    let store = bench.try_open(&process, 8 * LOG_BYTES).unwrap();
     assert!(!store.stats().next_log_ready);
     let count = AtomicUsize::new(0);
     let fresh = || format!("key-{}", count.fetch_add(1, Ordering::Relaxed));
