@@ -16,8 +16,8 @@
 //! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
 //!   the logs that the segment took over. A listed file that is missing is therefore damage.
 //! - A log is sealed only once all open claims have been carried into a newer one.
-//! - Of the mutexes, the one of growth is taken before `next`, and those of `next` and of the claims
-//!   before the one in [`Space`]; no others are held together.
+//! - Of the mutexes, the one of growth is taken before `next`, and those of `next` and of the
+//!   claims before the one in [`Space`]; no others are held together.
 
 use std::sync::Arc;
 

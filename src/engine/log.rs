@@ -8,9 +8,9 @@
 //! - One batch is in flight at a time: [`Tail::append`] returns after its fdatasync.
 //! - A file has its `.log` name only once its header is durable. A `.log` without a valid header is
 //!   damage, never a leftover.
-//! - A log may grow while it is in use. A batch lies within the length that the header or an earlier
-//!   batch records, and no length is recorded before it is durable. A log that was cut is therefore
-//!   never taken for one that ends there.
+//! - A log may grow while it is in use. A batch lies within the length that the header or an
+//!   earlier batch records, and no length is recorded before it is durable. A log that was cut is
+//!   therefore never taken for one that ends there.
 //! - The index holds durable entries only.
 
 use std::collections::HashMap;

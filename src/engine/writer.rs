@@ -10,8 +10,8 @@
 //!
 //! Invariants:
 //! - One batch is in flight at a time.
-//! - The writer waits for new commands and for the disk, and for nothing else. It waits for a log to
-//!   grow only if no next log takes the batch.
+//! - The writer waits for new commands and for the disk, and for nothing else. It waits for a log
+//!   to grow only if no next log takes the batch.
 //! - After a failed write or sync it writes nothing more.
 
 use std::sync::Arc;
@@ -168,8 +168,8 @@ impl Writer {
         self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
     }
 
-    /// Rotates, or lets the active log grow, if the batch does not fit. Where neither can be, leaves
-    /// out as many response bodies as it takes for the batch to fit.
+    /// Rotates, or lets the active log grow, if the batch does not fit. Where neither can be,
+    /// leaves out as many response bodies as it takes for the batch to fit.
     fn make_room(&mut self) -> Result<(), Trouble> {
         let entries = self.pending.iter().map(|pending| Frame::HEAD + pending.encoded.bytes.len());
         let mut bytes = (BatchBuilder::HEAD + entries.sum::<usize>()) as u64;
@@ -201,15 +201,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns true if a batch of `bytes`, with `own` bytes reserved for it, does not fit the active
-    /// log beside the reservations of others.
+    /// Returns true if a batch of `bytes`, with `own` bytes reserved for it, does not fit the
+    /// active log beside the reservations of others.
     fn is_short_of(&self, bytes: u64, own: u64) -> bool {
         let others = self.engine.ledger.space.kept_for_others(own);
         bytes.next_multiple_of(PAGE) + others > self.tail.room()
     }
 
-    /// Finds room for a batch that does not fit: where the active log has grown, in the next log, or
-    /// by letting the active log grow now.
+    /// Finds room for a batch that does not fit: where the active log has grown, in the next log,
+    /// or by letting the active log grow now.
     fn find_room(&mut self, bytes: u64, own: u64) -> Result<(), Trouble> {
         self.extend()?;
         if self.is_short_of(bytes, own) && self.engine.ledger.can_rotate_for(bytes) {

@@ -114,8 +114,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Makes room for a batch in the active log: at once, where the reaper was not ahead of need and
-    /// no next log takes the batch. Returns whether there is room now.
+    /// Makes room for a batch in the active log: at once, where the reaper was not ahead of need
+    /// and no next log takes the batch. Returns whether there is room now.
     ///
     /// # Errors
     ///
@@ -149,8 +149,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Reserves a page for an entry, and further pages for `content` bytes. If the log that takes the
-    /// reservations is too small, it grows first.
+    /// Reserves a page for an entry, and further pages for `content` bytes. If the log that takes
+    /// the reservations is too small, it grows first.
     ///
     /// # Errors
     ///
@@ -166,8 +166,8 @@ impl Ledger {
         }
     }
 
-    /// Makes the next log large enough for one more reservation, or the active one while there is no
-    /// next log. Returns whether there may be room now.
+    /// Makes the next log large enough for one more reservation, or the active one while there is
+    /// no next log. Returns whether there may be room now.
     fn make_room_for(&self, bytes: u64) -> Result<bool> {
         let _turn = self.growth.lock();
         if self.is_behind() {

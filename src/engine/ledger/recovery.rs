@@ -178,9 +178,9 @@ impl Listed {
         Ok(Opened { ledger, tail, frozen, retired })
     }
 
-    /// Creates a log of `size` bytes and adds it to `MANIFEST`. If the disk is too full, it takes the
-    /// log that was preallocated behind the `newest` started one, or creates a smaller one, with at
-    /// least `least` bytes.
+    /// Creates a log of `size` bytes and adds it to `MANIFEST`. If the disk is too full, it takes
+    /// the log that was preallocated behind the `newest` started one, or creates a smaller one,
+    /// with at least `least` bytes.
     fn list_new_log(
         &mut self,
         disk: &dyn Disk,

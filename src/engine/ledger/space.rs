@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A reserved page is enough for any completion without a body, even in a batch of its own.
 //! - All reservations fit in the next log, behind the open claims that it begins with, from the
-//!   moment on in which they do. Until then, and while no next log is prepared, they fit in the rest
-//!   of the active log. Bodies are stored only in space that is not reserved.
+//!   moment on in which they do. Until then, and while no next log is prepared, they fit in the
+//!   rest of the active log. Bodies are stored only in space that is not reserved.
 //! - A claim becomes one that is carried before its own reservation is given back.
 
 use std::sync::Arc;
@@ -72,8 +72,8 @@ impl Space {
         room.active = left();
     }
 
-    /// Makes a log of this generation larger, by `grow`, and adds the bytes that this gives if it is
-    /// the active one.
+    /// Makes a log of this generation larger, by `grow`, and adds the bytes that this gives if it
+    /// is the active one.
     pub(crate) fn grow(&self, generation: u64, bytes: u64, grow: impl FnOnce()) {
         // Under the mutex, so that nobody counts the bytes twice.
         let mut room = self.0.lock();
@@ -125,8 +125,9 @@ impl Space {
         if room.in_next { 0 } else { room.reserved.saturating_sub(own) }
     }
 
-    /// Takes space for a batch out of the bytes that are `left` in the active log. `fit` gets the bytes not
-    /// reserved by others and returns how many the batch uses; `own` are the batch's reservations.
+    /// Takes space for a batch out of the bytes that are `left` in the active log. `fit` gets the
+    /// bytes not reserved by others and returns how many the batch uses; `own` are the batch's
+    /// reservations.
     ///
     /// The bytes count as used from then on, though they are not written yet.
     pub(crate) fn take(&self, left: impl FnOnce() -> u64, own: u64, fit: impl FnOnce(u64) -> u64) {
