@@ -216,16 +216,27 @@ impl Writer {
             self.rotate()?;
         }
         if self.is_short_of(bytes, own) {
-            let others = self.engine.ledger.space.kept_for_others(own);
-            let grown = self.engine.ledger.grow_active(&self.tail, bytes + others)?;
-            if grown {
-                return self.extend();
-            }
-            if bytes > self.tail.room() {
-                self.rotate()?;
-            }
+            self.grow(bytes, own)?;
+        }
+        if bytes > self.tail.room() {
+            self.rotate()?;
+        }
+        if self.is_short_of(bytes, own) {
+            self.grow(bytes, own)?;
         }
         Ok(())
+    }
+
+    /// Lets the active log grow by as much as a batch needs beside the reservations of others, if
+    /// it can.
+    fn grow(&mut self, bytes: u64, own: u64) -> Result<(), Trouble> {
+        let ledger = &self.engine.ledger;
+        let needed = bytes.next_multiple_of(PAGE) + ledger.space.kept_for_others(own);
+        match ledger.grow_active(&self.tail, needed) {
+            // A verdict has its room all the same, and bodies may be left out.
+            Ok(()) | Err(Trouble::Transient(_)) => self.extend(),
+            failed => failed,
+        }
     }
 
     /// Makes use of what the active log has grown by.

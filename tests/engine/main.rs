@@ -9,3 +9,4 @@ mod kit;
 mod limits;
 mod opening;
 mod restart;
+mod size;

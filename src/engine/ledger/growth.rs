@@ -13,6 +13,7 @@
 //! - A log grows by one thread at a time.
 //! - No log is made larger than [`Ledger::ceiling`], but for claims and reservations that need it.
 //! - A log that cannot grow for want of space stays as it is, and nothing has failed.
+//! - Logs leave space on the disk for the next opening.
 
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ const SMALL_LOG_BYTES: u64 = 1024 * 1024;
 /// The smallest log, in bytes, that is made if the disk is too full for a larger one, unless more
 /// is needed.
 const LEAST_LOG_BYTES: u64 = 8 * PAGE;
+/// The bytes that logs leave free, so that the store opens again: for a small log, and `MANIFEST`.
+const RESERVE_BYTES: u64 = 128 * 1024;
 /// The fraction of the space that is free, or in logs, that one log may take: two are in use, some
 /// wait for sealing, and the segment that takes them over needs space too.
 const DISK_SHARE: u64 = 8;
@@ -43,12 +46,25 @@ impl Ledger {
 
     /// Returns the size up to which logs grow: `log_bytes`, or less on a small disk.
     pub(crate) fn ceiling(&self) -> u64 {
-        // A disk that does not say it counts as large.
-        let free = self.disk.free_bytes().unwrap_or(u64::MAX);
+        let free = self.free_bytes();
         let in_logs: u64 = self.snapshot().logs.iter().map(|log| log.size()).sum();
         let in_next = self.next.lock().as_ref().map_or(0, |next| next.size());
         let share = free.saturating_add(in_logs + in_next) / DISK_SHARE;
         share.next_multiple_of(PAGE).clamp(self.small(), self.settings.log_bytes)
+    }
+
+    /// Returns the bytes that are free on the disk. One that does not tell counts as large.
+    fn free_bytes(&self) -> u64 {
+        self.disk.free_bytes().unwrap_or(u64::MAX)
+    }
+
+    /// Checks that a log may take so many bytes of the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] if too little would be left.
+    fn expect_free(&self, bytes: u64) -> Result<()> {
+        if self.free_bytes() >= bytes + RESERVE_BYTES { Ok(()) } else { Err(Error::Full) }
     }
 
     /// Returns the size up to which a next log may grow: the ceiling, or more if that is what the
@@ -77,8 +93,11 @@ impl Ledger {
     /// to what is claimed and reserved.
     pub(super) fn create_next(&self, generation: u64, size: u64) -> Result<Log> {
         let least = size_for(self.space.needed()).max(LEAST_LOG_BYTES);
-        let create = |size| Log::create(&*self.disk, generation, self.uuid, size);
-        let free = self.disk.free_bytes().unwrap_or(u64::MAX);
+        let create = |size| {
+            self.expect_free(size)?;
+            Log::create(&*self.disk, generation, self.uuid, size)
+        };
+        let free = self.free_bytes();
         for size in sizes(size, least) {
             // The segments that take over the logs need space too.
             if size > self.small() && free / 3 < size {
@@ -115,17 +134,16 @@ impl Ledger {
     }
 
     /// Makes room for a batch in the active log: at once, where the reaper was not ahead of need
-    /// and no next log takes the batch. Returns whether there is room now.
+    /// and no next log takes the batch.
     ///
     /// # Errors
     ///
     /// Those of [`Log::allocate`], but for a full disk.
-    pub(crate) fn grow_active(&self, tail: &Tail, bytes: u64) -> Result<bool, Trouble> {
+    pub(crate) fn grow_active(&self, tail: &Tail, bytes: u64) -> Result<(), Trouble> {
         let size = tail.log.size();
         let needed = (tail.end + bytes + 3 * PAGE).next_multiple_of(PAGE);
         let most = self.ceiling().max(needed.min(self.settings.log_bytes));
-        self.grow_log(&tail.log, needed.max(2 * size).min(most))?;
-        Ok(tail.reach() >= bytes)
+        self.grow_log(&tail.log, needed.max(2 * size).min(most))
     }
 
     /// Makes a log larger, unless the disk is full.
@@ -143,6 +161,7 @@ impl Ledger {
         if more == 0 {
             return Ok(());
         }
+        self.expect_free(more)?;
         log.allocate(size)?;
         // A page goes to the record of the new length.
         self.space.grow(log.generation, more.saturating_sub(PAGE), || log.set_size(size));
