@@ -36,20 +36,20 @@ fn p14_an_idle_store_takes_less_than_4_mib() {
 fn p14_logs_grow_up_to_log_bytes_under_load_and_are_small_again_later() {
     let home = Home::new();
     let store =
-        Store::builder().log_bytes(16 * MIB).clock(home.clock.clone()).open(home.path()).unwrap();
+        Store::builder().log_bytes(8 * MIB).clock(home.clock.clone()).open(home.path()).unwrap();
     let body = Response::new(Bytes::from(vec![7; 100_000]));
-    for n in 0..400 {
+    for n in 0..150 {
         let permit = execute(&store, &operation(&format!("key-{n}")));
         assert!(permit.complete(&body).wait().unwrap().response().is_some());
     }
-    assert_eq!(largest_log(&home), 16 * MIB);
+    assert_eq!(largest_log(&home), 8 * MIB);
     for n in 0..4 {
         run(&store, &format!("later-{n}"));
         home.clock.advance(HOUR);
         store.reap().unwrap();
     }
     assert_eq!(largest_log(&home), MIB);
-    for n in 0..400 {
+    for n in 0..150 {
         assert!(replayed_bytes(&store, &format!("key-{n}")) == Some(body.body().clone()), "{n}");
     }
 }
