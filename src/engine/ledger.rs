@@ -44,6 +44,7 @@ mod names;
 mod recovery;
 mod retired;
 mod seal;
+mod size;
 mod space;
 
 pub(crate) use claims::{Claims, OpenClaim};
@@ -52,6 +53,7 @@ use manifest::{Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;
 pub(crate) use seal::reap_interval;
+use size::{CARRY_BYTES, usable};
 pub(crate) use space::{Reservation, Space};
 
 /// New keys are refused while more logs than this wait for sealing. A store that opens with more
@@ -59,8 +61,6 @@ pub(crate) use space::{Reservation, Space};
 const MAX_FROZEN: u64 = 2;
 /// Logs that may be added to those that a store had when it was opened, however little is in each.
 const MAX_MORE_LOGS: usize = 6;
-/// The size at which a batch of carried claims is closed.
-const CARRY_BYTES: u64 = 1024 * 1024;
 
 /// The files of an open store.
 #[derive(Debug)]
@@ -345,7 +345,7 @@ impl Ledger {
     /// no next log is prepared. Nothing is available while sealing is behind.
     fn make_available(&self, next: Option<&Log>) {
         match next {
-            Some(next) => self.space.offer_next(growth::usable(next.size())),
+            Some(next) => self.space.offer_next(usable(next.size())),
             None => self.space.fall_back(),
         }
         if self.is_behind() {
@@ -389,7 +389,7 @@ impl Ledger {
         let next = self.next.lock();
         let takes = |next: &Arc<Log>| {
             let carried = self.space.carried();
-            growth::usable(next.size()).saturating_sub(carried) >= bytes.next_multiple_of(PAGE)
+            usable(next.size()).saturating_sub(carried) >= bytes.next_multiple_of(PAGE)
         };
         next.as_ref().is_some_and(takes) && self.space.is_in_next()
     }

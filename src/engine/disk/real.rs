@@ -214,10 +214,10 @@ impl RealDisk {
     /// Returns true on a file system that writes every change to new blocks.
     fn copies_on_writing(&self) -> bool {
         /// The numbers of Btrfs, bcachefs and ZFS.
-        const COPYING: [u64; 3] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1];
+        const COPYING: [i128; 3] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1];
         let found = rustix::fs::fstatfs(&self.directory);
-        // The width of the number differs between machines.
-        found.is_ok_and(|found| COPYING.contains(&(found.f_type as u64 & 0xffff_ffff)))
+        // The type of the number differs between machines.
+        found.is_ok_and(|found| COPYING.contains(&(i128::from(found.f_type) & 0xffff_ffff)))
     }
 }
 

@@ -28,10 +28,10 @@ use crate::observe;
 use super::chain::{self, Walked};
 use super::claims::OpenClaim;
 use super::creation::{self, FIRST};
-use super::growth::{size_for, sizes, small};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
 use super::names::Names;
 use super::retired::Retired;
+use super::size::{size_for, sizes, small};
 use super::{Ledger, Snapshot};
 
 /// The most bytes of a start entry in its batch, the batch's head included.

@@ -1,6 +1,6 @@
 //! P2, P5, P11: logs begin small, and grow.
 
-use crate::engine::ledger::growth::{size_for, usable};
+use crate::engine::ledger::size::{size_for, usable};
 
 use super::*;
 
