@@ -65,11 +65,30 @@ impl Reaper {
             if !self.waiting.is_empty() || self.engine.is_closing() {
                 continue;
             }
-            match self.messages.recv_timeout(interval) {
+            match self.next_message(interval) {
                 Ok(message) => self.note(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+        }
+    }
+
+    /// Waits for a message that asks for a round, and lets the logs grow meanwhile.
+    fn next_message(&self, interval: Duration) -> Result<Message, RecvTimeoutError> {
+        loop {
+            match self.messages.recv_timeout(interval) {
+                Ok(Message::Grow) => self.grow(),
+                received => return received,
+            }
+        }
+    }
+
+    /// Lets the logs grow. A transient failure is reported by the next round, which tries again.
+    fn grow(&self) {
+        if !self.engine.has_failed()
+            && let Err(Trouble::Fatal(error)) = self.engine.ledger.grow()
+        {
+            self.engine.fail(error);
         }
     }
 
@@ -78,7 +97,7 @@ impl Reaper {
         match message {
             Message::Frozen(frozen) => self.frozen.push(frozen),
             Message::Reap(done) => self.waiting.push(done),
-            // The loop sees for itself that the store is closing.
+            // The loop sees for itself that the store is closing, and a round lets logs grow.
             Message::Rotated | Message::Grow | Message::Stop => {}
         }
     }
