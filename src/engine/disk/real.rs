@@ -211,10 +211,11 @@ impl Disk for RealDisk {
 
 #[cfg(target_os = "linux")]
 impl RealDisk {
-    /// Returns true on a file system that writes every change to new blocks.
+    /// Returns true on a file system that writes changes to new blocks, always or where a copy
+    /// shares the old ones.
     fn copies_on_writing(&self) -> bool {
-        /// The numbers of Btrfs, bcachefs and ZFS.
-        const COPYING: [i128; 3] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1];
+        /// The numbers of Btrfs, bcachefs and ZFS, and of XFS, whose files may share blocks.
+        const COPYING: [i128; 4] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1, 0x5846_5342];
         let found = rustix::fs::fstatfs(&self.directory);
         // The type of the number differs between machines.
         found.is_ok_and(|found| COPYING.contains(&(i128::from(found.f_type) & 0xffff_ffff)))
