@@ -57,6 +57,8 @@ pub(crate) struct Log {
     least: u64,
     /// Allocated bytes, header included.
     size: AtomicU64,
+    /// The length that the header or a batch records, which is durable.
+    recorded: AtomicU64,
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
     /// The key of the batches' checksums.
@@ -149,7 +151,8 @@ impl Log {
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
         let file = Arc::clone(&old.file);
         // A sparse copy of the old log has not all of its blocks.
-        let cleared = file.allocate(old.size()).and_then(|()| clear(old)).map_err(failed);
+        let cut = old.cut().and_then(|()| file.allocate(old.size()));
+        let cleared = cut.and_then(|()| clear(old)).map_err(failed);
         let log = cleared.and_then(|()| Self::initialize(disk, file, generation, uuid, old.size()));
         log.inspect_err(|_| {
             // The space is needed; a file that cannot be removed is a leftover.
@@ -188,8 +191,9 @@ impl Log {
 
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let LogHeader { generation, size: least, key, .. } = header;
-        let (size, end, index) = (AtomicU64::new(least), Mutex::default(), RwLock::default());
-        Self { generation, name, least, size, file, path, key, end, index }
+        let (size, recorded) = (AtomicU64::new(least), AtomicU64::new(least));
+        let (end, index) = (Mutex::default(), RwLock::default());
+        Self { generation, name, least, size, recorded, file, path, key, end, index }
     }
 
     /// Opens a log and verifies its header.
@@ -230,11 +234,6 @@ impl Log {
         self.size.load(Ordering::Acquire)
     }
 
-    /// Returns the size at creation, which batches may use without a record of another one.
-    pub(crate) fn least(&self) -> u64 {
-        self.least
-    }
-
     /// Allocates the file up to `size` bytes, or what the log has if that is more: blocks may be
     /// missing in a sparse copy. [`set_size`](Self::set_size) makes the log as large.
     ///
@@ -248,6 +247,30 @@ impl Log {
     pub(crate) fn allocate(&self, size: u64) -> Result<()> {
         let allocated = self.file.allocate(size.max(self.size()));
         allocated.map_err(|error| Error::io("allocate", &self.path, error))
+    }
+
+    /// Returns the length that the header or a batch records.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.recorded.load(Ordering::Acquire)
+    }
+
+    /// Notes that a batch records this length.
+    pub(crate) fn note_length(&self, length: u64) {
+        self.recorded.fetch_max(length, Ordering::AcqRel);
+    }
+
+    /// Cuts the file to the recorded length, before it is used again. A longer one may be in the
+    /// page cache alone: after a failed sync in an earlier process no later sync makes it durable.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
+    pub(crate) fn cut(&self) -> io::Result<()> {
+        if self.size() > self.recorded() {
+            self.file.set_len(self.recorded())?;
+            self.set_size(self.recorded());
+        }
+        Ok(())
     }
 
     /// Makes the log as large as it was allocated. Callers take turns.

@@ -236,7 +236,10 @@ fn read_batch(
                 Entry::Length(length) if length > log.size() => {
                     return Err(Malformed("the file is shorter than recorded"));
                 }
-                Entry::Length(_) => return Ok(()),
+                Entry::Length(length) => {
+                    log.note_length(length);
+                    return Ok(());
+                }
                 Entry::Completion(_) => {
                     let hash = parts.hash128(&uuid);
                     changes.push(Change { hash, location, hides_until: None });

@@ -190,17 +190,17 @@ impl Listed {
         least: u64,
     ) -> Result<Arc<Log>> {
         let refused = match list_created(disk, manifest, size) {
-            Err(error) if error.is_full() => error,
-            listed => return listed,
+            Err(Trouble::Transient(error)) if error.is_full() => error,
+            listed => return listed.map_err(Trouble::into_error),
         };
         // It needs no free space, unless this is a sparse copy.
-        if let Some(log) = self.take_preallocated(newest, least)? {
+        if let Some(log) = self.take_preallocated(disk, newest, least)? {
             return list(disk, manifest, log).map_err(Trouble::into_error);
         }
         for size in sizes(size, least).skip(1) {
             match list_created(disk, manifest, size) {
-                Err(error) if error.is_full() => {}
-                listed => return listed,
+                Err(Trouble::Transient(error)) if error.is_full() => {}
+                listed => return listed.map_err(Trouble::into_error),
             }
         }
         Err(refused.with_needed(least))
@@ -208,10 +208,17 @@ impl Listed {
 
     /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
     /// newer than all started logs.
-    fn take_preallocated(&mut self, newest: u64, least: u64) -> Result<Option<Arc<Log>>> {
-        let is_fit = |log: &Arc<Log>| log.generation > newest && log.least() >= least;
+    fn take_preallocated(
+        &mut self,
+        disk: &dyn Disk,
+        newest: u64,
+        least: u64,
+    ) -> Result<Option<Arc<Log>>> {
+        let is_fit = |log: &Arc<Log>| log.generation > newest && log.recorded() >= least;
         let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
-        match self.unused[position].allocate(0) {
+        let log = &self.unused[position];
+        let cut = log.cut().map_err(|error| Error::io("cut", disk.path_of(&log.name), error));
+        match cut.and_then(|()| log.allocate(0)) {
             Err(error) if error.is_full() => Ok(None),
             Err(error) => Err(error),
             Ok(()) => Ok(Some(self.unused.swap_remove(position))),
@@ -288,20 +295,25 @@ impl Ledger {
 
 /// Creates a log of the next generation and adds it to `MANIFEST`.
 ///
+/// # Errors
+///
+/// After a transient one the log is gone, and `manifest` lists what it did before.
+///
 /// # Durability
 ///
 /// The log, its name and its entry in `MANIFEST` are durable when this returns.
-fn list_created(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>> {
-    let log = Log::create(disk, manifest.next_generation, manifest.uuid, size)?;
-    disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
+fn list_created(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>, Trouble> {
+    let log = Log::create(disk, manifest.next_generation, manifest.uuid, size);
+    let log = log.map_err(Trouble::classify)?;
+    let synced = disk.sync().map_err(|error| Error::io("sync", disk.path(), error));
+    synced.map_err(Trouble::Fatal)?;
     manifest.next_generation += 1;
     let name = log.name.clone();
-    list(disk, manifest, Arc::new(log)).map_err(|trouble| {
+    list(disk, manifest, Arc::new(log)).inspect_err(|trouble| {
         if !trouble.is_fatal() {
             // The next attempt needs its space. A file that cannot be removed is a leftover.
             let _ = disk.remove(&name);
         }
-        trouble.into_error()
     })
 }
 

@@ -39,7 +39,8 @@ impl Retired {
 
     /// Returns true if the file can become a new log of `size` bytes, or somewhat more.
     pub(super) fn is_recyclable(&self, size: u64) -> bool {
-        matches!(self, Self::Log(log) if (size..2 * size).contains(&log.size())) && !self.is_read()
+        matches!(self, Self::Log(log) if (size..2 * size).contains(&log.recorded()))
+            && !self.is_read()
     }
 
     /// Returns true if the file is a log of which more than half was written.

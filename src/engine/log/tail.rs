@@ -18,8 +18,6 @@ pub(crate) struct Tail {
     pub(crate) end: u64,
     /// The sequence of the last batch.
     pub(crate) sequence: u64,
-    /// The length of the log as a durable batch or the header records it: no batch goes beyond.
-    recorded: u64,
 }
 
 impl Tail {
@@ -29,13 +27,12 @@ impl Tail {
     /// Creates the tail of a log without batches; its first batch follows the batch `sequence` of
     /// another log.
     pub(crate) fn new(log: Arc<Log>, sequence: u64) -> Self {
-        let recorded = log.least;
-        Self { log, end: PAGE, sequence, recorded }
+        Self { log, end: PAGE, sequence }
     }
 
     /// Returns the bytes that are left for batches.
     pub(crate) fn room(&self) -> u64 {
-        (self.recorded - self.end).saturating_sub(Self::RECORD)
+        (self.log.recorded() - self.end).saturating_sub(Self::RECORD)
     }
 
     /// Returns the bytes that are left once the tail is [extended](Self::extend).
@@ -49,7 +46,7 @@ impl Tail {
 
     /// Returns true if the log is longer than recorded.
     pub(crate) fn is_grown(&self) -> bool {
-        self.log.size() > self.recorded
+        self.log.size() > self.log.recorded()
     }
 
     /// Makes use of the length to which the log has grown, if it has: appends a batch that records
@@ -64,7 +61,7 @@ impl Tail {
     /// The batch is durable when this returns.
     pub(crate) fn extend(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<()> {
         let size = self.log.size();
-        if size == self.recorded {
+        if size <= self.log.recorded() {
             return Ok(());
         }
         // A record that a power cut keeps, of a length that it does not keep, would be damage. The
@@ -73,7 +70,7 @@ impl Tail {
         synced.map_err(|error| Error::io("extend", &self.log.path, error))?;
         batch.push(&Encoded::new(None, &Entry::Length(size)));
         self.append(batch, anchor)?;
-        self.recorded = size;
+        self.log.note_length(size);
         batch.clear();
         Ok(())
     }
@@ -93,7 +90,7 @@ impl Tail {
     /// The batch is durable when this returns.
     pub(crate) fn append(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<u64> {
         let bytes = batch.finish(&self.log.key, self.sequence + 1, anchor);
-        let left = self.recorded - self.end;
+        let left = self.log.recorded() - self.end;
         assert!(bytes.len() as u64 <= left, "a batch is admitted only where it fits");
         let offset = self.end;
         self.log
