@@ -15,6 +15,7 @@
 //! - A log that cannot grow for want of space stays as it is, and nothing has failed.
 //! - Logs leave space on the disk for the next opening.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::engine::entry::End;
@@ -60,9 +61,13 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] if too little would be left.
+    /// That of a full disk, if too little would be left.
     fn expect_free(&self, bytes: u64) -> Result<()> {
-        if self.free_bytes() >= bytes + RESERVE_BYTES { Ok(()) } else { Err(Error::Full) }
+        if self.free_bytes() >= bytes.saturating_add(RESERVE_BYTES) {
+            return Ok(());
+        }
+        let full = io::ErrorKind::StorageFull.into();
+        Err(Error::io("make room for logs in", self.disk.path(), full))
     }
 
     /// Returns the size up to which a next log may grow: the ceiling, or more if that is what the
