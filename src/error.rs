@@ -22,8 +22,8 @@ use crate::key::RequestId;
 mod cause;
 
 pub use cause::Cause;
-use cause::Circumstance;
 pub(crate) use cause::expect_file_size;
+use cause::{Circumstance, Needed};
 
 /// A result whose error is [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -244,6 +244,13 @@ impl Error {
     pub(crate) fn io(action: &'static str, file: impl Into<PathBuf>, source: io::Error) -> Self {
         let cause = Cause::of(&source);
         Self::Io { action, file: file.into(), cause, source: Arc::new(source) }
+    }
+
+    /// Names the bytes that a file needs in the source of an error of the system.
+    pub(crate) fn with_needed(self, bytes: u64) -> Self {
+        let Self::Io { action, file, cause, source } = self else { return self };
+        let source = Arc::new(io::Error::new(source.kind(), Needed(bytes)));
+        Self::Io { action, file, cause, source }
     }
 
     /// The error of a store that was closed, for backends.

@@ -109,8 +109,12 @@ impl Builder {
         self
     }
 
-    /// Sets the size of a log in bytes: 128 MiB by default, from 256 KiB to 4 GiB, rounded up to
-    /// whole pages of 4 KiB.
+    /// Sets the size up to which a log grows, in bytes: 128 MiB by default, from 256 KiB to 4 GiB,
+    /// rounded up to whole pages of 4 KiB.
+    ///
+    /// Logs begin with 1 MiB, or an eighth of this if that is less, and grow with the load; they
+    /// are small again once it has ended. On a small disk a log takes no more than an eighth of
+    /// the space that is free or in logs.
     ///
     /// A running store has two or three logs. Under load two more wait for sealing, and as many as
     /// the operations in flight fill; restarts in quick succession leave three more. Larger logs make

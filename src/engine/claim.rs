@@ -79,10 +79,10 @@ impl Desk {
     /// # Errors
     ///
     /// Those of [`expect_room`](Self::expect_room), and of
-    /// [`Space::admit`](crate::engine::ledger::Space::admit).
+    /// [`Ledger::admit`](crate::engine::ledger::Ledger::admit).
     fn admit(&self, scope: Scope, pages: u64) -> Result<Admission> {
         self.expect_room(scope)?;
-        self.engine.ledger.space.admit(scope, pages)
+        self.engine.ledger.admit(scope, pages)
     }
 
     /// Checks that there is a place for a claim: the outcome of an operation may turn out unknown,
@@ -138,7 +138,7 @@ impl Desk {
             desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
             ticket
         };
-        match self.engine.ledger.space.admit(scope, 1) {
+        match self.engine.ledger.admit(scope, 1) {
             Err(error) => Ticket::ready(Err(error)),
             Ok(Admission::Granted(room)) => commit(room),
             Ok(Admission::Queued(turn)) => in_turn(turn, commit).unnest(),
@@ -223,7 +223,7 @@ impl Claim {
     ) -> Ticket<T> {
         let room = self.desk.expect_writer().and_then(|()| match self.room {
             Some(room) => Ok(room),
-            None => self.desk.engine.ledger.space.reserve(0),
+            None => self.desk.engine.ledger.reserve(0),
         });
         match room {
             Ok(room) => {
@@ -244,11 +244,11 @@ impl Claim {
     /// # Errors
     ///
     /// [`Error::Volatile`], [`Error::Limit`] or [`Error::Forked`], and those of
-    /// [`Space::reserve`](crate::engine::ledger::Space::reserve).
+    /// [`Ledger::reserve`](crate::engine::ledger::Ledger::reserve).
     fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
         self.desk.expect_writer()?;
         let ledger = &self.desk.engine.ledger;
-        let room = ledger.space.reserve(bytes as u64)?;
+        let room = ledger.reserve(bytes as u64)?;
         ledger.claims.lock().admit_checkpoint(bytes)?;
         Ok(room)
     }
@@ -331,7 +331,7 @@ impl backend::Claim for Claim {
             claimed_at: desk.engine.ledger.timeline.now(),
             checkpoints: past.checkpoints,
         };
-        let room = match desk.engine.ledger.space.reserve(PAGE) {
+        let room = match desk.engine.ledger.reserve(PAGE) {
             Ok(room) => room,
             Err(error) => return Ticket::ready(Err(error)),
         };

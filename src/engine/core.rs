@@ -162,6 +162,8 @@ pub(crate) enum Message {
     Frozen(Frozen),
     /// The writer has rotated as it was asked to; the log that it froze, if any, was sent before.
     Rotated,
+    /// The active log has reached the next power of two: let the logs grow if they are to.
+    Grow,
     /// Do all that is due, and answer.
     Reap(Waiting),
     Stop,

@@ -174,6 +174,23 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         Ok(true)
     }
 
+    /// Returns the bytes that are free on the file system. The store keeps its logs small where
+    /// little is free.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system. The store then behaves as if the space were unlimited.
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
+    /// Returns true if bytes that are written again stay in the blocks that the file has. A file
+    /// system that copies on writing needs free space for it, so the store then makes new files
+    /// instead of using old ones again.
+    fn overwrites_in_place(&self) -> bool {
+        true
+    }
+
     /// Returns the path of a file in the directory, for messages.
     fn path_of(&self, name: &str) -> PathBuf {
         self.path().join(name)
@@ -215,13 +232,18 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// keep any part of them.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes the file `len` bytes long and allocates all of its blocks, so that later writes within
-    /// that length need no free space. The store calls it on new files only.
+    /// Makes the file at least `len` bytes long and allocates all blocks up to there, so that later
+    /// writes within that length need no free space. The content stays as it is, and new bytes are
+    /// zero.
+    ///
+    /// The store calls it on new files, on files that are to grow while other threads read and
+    /// write them, and on files whose blocks may be missing, as in a sparse copy.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::StorageFull`] or [`io::ErrorKind::QuotaExceeded`] if there is too little
-    /// free space, and those of the operating system.
+    /// free space, and those of the operating system. The file may be longer then, with or without
+    /// blocks.
     ///
     /// # Durability
     ///

@@ -16,8 +16,9 @@
 //! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
 //!   the logs that the segment took over. A listed file that is missing is therefore damage.
 //! - A log is sealed only once all open claims have been carried into a newer one.
-//! - Of the mutexes, `preparing` is taken first, then `next` or the one of `MANIFEST`, and then the
-//!   one in [`Space`]; no others are held together. Wakers run outside all of them.
+//! - Of the mutexes, `preparing` or the one of growth is taken first, then `next` or the one of
+//!   `MANIFEST` or of the claims, and then the one in [`Space`]; no others are held together. Wakers
+//!   run outside all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, Pool};
 use crate::engine::entry::{Encoded, End, Entry, Found};
 pub(crate) use crate::engine::log::Frozen;
-use crate::engine::log::{BatchBuilder, Frame, Log, PAGE, Tail};
+use crate::engine::log::{BatchBuilder, Frame, Log, Tail};
 use crate::engine::segment::{Handles, Segment};
 pub(crate) use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
@@ -42,6 +43,7 @@ mod backlog;
 mod chain;
 mod claims;
 mod creation;
+mod growth;
 mod latest;
 mod manifest;
 mod merge;
@@ -50,6 +52,7 @@ mod recovery;
 mod retired;
 mod room;
 mod seal;
+mod size;
 mod space;
 mod values;
 
@@ -59,12 +62,11 @@ use manifest::{Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;
 pub(crate) use seal::reap_interval;
+use size::{CARRY_BYTES, usable};
 pub(crate) use space::{Admission, Reservation, Space, Turn};
 
 /// Logs that may be added to those that a store had when it was opened, however little is in each.
 const MAX_MORE_LOGS: usize = 6;
-/// The size at which a batch of carried claims is closed.
-const CARRY_BYTES: u64 = 1024 * 1024;
 
 /// The files of an open store.
 #[derive(Debug)]
@@ -92,6 +94,10 @@ pub(crate) struct Ledger {
     /// Held while a log is prepared, which the writer and the reaper both do: logs that could not be
     /// listed, to be used again.
     preparing: Mutex<Vec<Retired>>,
+    /// Held while a log grows.
+    growth: Mutex<()>,
+    /// The size of log that the load suggests: what the latest frozen log took, a power of two.
+    latest_bytes: AtomicU64,
     /// The generation of the next log. `MANIFEST` may be behind, because some belong to logs that
     /// could not be listed on a full disk.
     next_generation: AtomicU64,
@@ -120,14 +126,15 @@ impl Ledger {
         frozen: &[Frozen],
     ) -> Self {
         let frozen_bytes: u64 = frozen.iter().map(|frozen| frozen.end.offset).sum();
-        let claims = Claims::new(&settings);
+        let space = Arc::new(Space::new(settings.log_bytes, frozen_bytes));
+        let claims = Claims::new(&settings, Arc::clone(&space));
         Self {
             uuid: manifest.uuid,
             digests: manifest.digests,
             timeline,
             claim_count: claims.count(),
             claims: Mutex::new(claims),
-            space: Arc::new(Space::new(settings.log_bytes, frozen_bytes)),
+            space,
             snapshot: RwLock::new(Arc::new(snapshot)),
             handles: Handles::default(),
             next_generation: AtomicU64::new(manifest.next_generation),
@@ -136,6 +143,8 @@ impl Ledger {
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
             preparing: Mutex::default(),
+            growth: Mutex::default(),
+            latest_bytes: AtomicU64::default(),
             max_logs: frozen.len() + MAX_MORE_LOGS,
             pool,
             disk,
@@ -281,6 +290,12 @@ impl Ledger {
         self.claim_count.load(Ordering::Acquire) > 0
     }
 
+    /// Removes the claims that have expired, which makes room for new keys.
+    pub(crate) fn expire_claims(&self) {
+        self.claims.lock().expire(self.timeline.now());
+        self.space.serve().wake();
+    }
+
     /// Returns the durable claim on an address that has no verdict yet, unless it has expired.
     pub(crate) fn open_claim(&self, address: &Address) -> Option<OpenClaim> {
         if !self.has_claims() {
@@ -291,7 +306,7 @@ impl Ledger {
     }
 
     /// Makes the prepared log the active one and carries all open claims into it. Returns the log
-    /// that was active, or nothing if no log is prepared.
+    /// that was active, or nothing if no log is prepared, or none that takes all that is reserved.
     ///
     /// `batch` is the writer's buffer; its content is lost.
     ///
@@ -307,15 +322,29 @@ impl Ledger {
         tail: &mut Tail,
         batch: &mut BatchBuilder,
     ) -> Result<Option<Frozen>> {
-        let Some(log) = self.next.lock().take() else { return Ok(None) };
+        let taken = {
+            let mut next = self.next.lock();
+            let taken = next.take_if(|_| self.space.is_in_next());
+            // From now on, all that is reserved is in the new log.
+            taken.inspect(|log| {
+                self.space.take_next(log.generation, || usable(log.size()));
+            })
+        };
+        let Some(log) = taken else { return Ok(None) };
         // Readers know the new log before anything can be published in it.
         self.update_snapshot(|snapshot| snapshot.logs.insert(0, Arc::clone(&log)));
         let end = tail.end();
         let old = std::mem::replace(tail, Tail::new(log, end.sequence));
         self.space.freeze(end.offset);
+        self.note_size(&old.log, end);
+        let anchor = self.timeline.anchor();
         batch.clear();
         start(&self.digests, batch, Some(end));
-        self.carry(tail, batch, self.timeline.anchor())?;
+        if tail.is_grown() {
+            // The claims may need more than the size at creation.
+            tail.extend(batch, anchor)?;
+        }
+        self.carry(tail, batch, anchor)?;
         self.measure(tail);
         Ok(Some(Frozen { log: old.log, end }))
     }
@@ -346,11 +375,7 @@ impl Ledger {
 
     /// Updates [`Space`] with the bytes that are left for verdicts.
     pub(crate) fn measure(&self, tail: &Tail) {
-        let (written, left) = (tail.end().offset, tail.room());
-        // Under the mutex, so that this cannot overwrite the space of a log that is just prepared.
-        let next = self.next.lock();
-        let wakers = self.space.measure(written, left, next.as_deref().map(usable));
-        drop(next);
+        let wakers = self.space.measure(tail.end, tail.log.generation, || tail.reach());
         wakers.wake();
     }
 
@@ -392,12 +417,6 @@ fn start(digests: &DigestKey, batch: &mut BatchBuilder, follows: Option<End>) {
     let encoded = Encoded::new(digests, None, &Entry::Start(follows));
     batch.push(&encoded);
     batch.push(&encoded);
-}
-
-/// Returns the bytes of a new log that verdicts may use: all but its header, a page for its start
-/// entry, and a quarter for the claims that it opens with.
-fn usable(log: &Log) -> u64 {
-    log.size - log.size / 4 - 2 * PAGE
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The thread behind the writer: it prepares logs, seals frozen ones, and drops expired segments.
 //!
 //! ```text
-//!  writer ──frozen log──► settler ──► messages ──► reaper: prepare, rotate, seal, drop, free
+//!  writer ──frozen log──► settler ──► messages ──► reaper: grow, prepare, rotate, seal, drop, free
 //!                                                    │
 //!                                                    └──rotate──► writer
 //! ```
@@ -65,11 +65,30 @@ impl Reaper {
             if !self.waiting.is_empty() || self.engine.is_closing() {
                 continue;
             }
-            match self.messages.recv_timeout(interval) {
+            match self.next_message(interval) {
                 Ok(message) => self.note(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+        }
+    }
+
+    /// Waits for a message that asks for a round, and lets the logs grow meanwhile.
+    fn next_message(&self, interval: Duration) -> Result<Message, RecvTimeoutError> {
+        loop {
+            match self.messages.recv_timeout(interval) {
+                Ok(Message::Grow) => self.grow(),
+                received => return received,
+            }
+        }
+    }
+
+    /// Lets the logs grow. A transient failure is reported by the next round, which tries again.
+    fn grow(&self) {
+        if !self.engine.has_failed()
+            && let Err(Trouble::Fatal(error)) = self.engine.ledger.grow()
+        {
+            self.engine.fail(error);
         }
     }
 
@@ -78,8 +97,8 @@ impl Reaper {
         match message {
             Message::Frozen(frozen) => self.frozen.push(frozen),
             Message::Reap(done) => self.waiting.push(done),
-            // The loop sees for itself that the store is closing.
-            Message::Rotated | Message::Stop => {}
+            // The loop sees for itself that the store is closing, and a round lets logs grow.
+            Message::Rotated | Message::Grow | Message::Stop => {}
         }
     }
 
@@ -120,11 +139,12 @@ impl Reaper {
     /// Does all steps, even after one has failed: on a full disk, dropping expired files is what
     /// frees space.
     fn work(&mut self) -> Result<(), Trouble> {
+        let grown = self.engine.ledger.grow();
         let prepared = self.prepare();
         let rotated = self.rotate_if_old();
         let sealed = self.seal();
         let ledger = &self.engine.ledger;
-        ledger.claims.lock().expire(ledger.timeline.now());
+        ledger.expire_claims();
         let expired = ledger.drop_expired(&mut self.retired).map(|dropped| {
             let counter = &self.engine.counters.segments_dropped;
             counter.fetch_add(dropped as u64, Ordering::Relaxed);
@@ -137,7 +157,7 @@ impl Reaper {
             Err(Trouble::Transient(_)) => self.prepare(),
             prepared => prepared,
         };
-        worst([prepared, rotated, sealed, expired, merged, freed])
+        worst([grown, prepared, rotated, sealed, expired, merged, freed])
     }
 
     /// Prepares a next log, if there is none.
@@ -181,7 +201,10 @@ impl Reaper {
             let (frozen, retired) = (&self.frozen, &mut self.retired);
             let sealed = engine.ledger.seal(frozen, || {
                 // Sealing a full log may take longer than filling the next one.
-                if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
+                let ledger = &engine.ledger;
+                if let Err(Trouble::Fatal(error)) =
+                    ledger.grow().and_then(|()| ledger.prepare(retired))
+                {
                     engine.fail(error);
                 }
                 if engine.ledger.backlog() > 1 { keep_going(engine) } else { pause(engine) }
@@ -204,6 +227,10 @@ impl Reaper {
         loop {
             let (engine, retired) = (&self.engine, &mut self.retired);
             let merged = engine.ledger.merge(retired, || {
+                // As with sealing, the active log may fill meanwhile.
+                if let Err(Trouble::Fatal(error)) = engine.ledger.grow() {
+                    engine.fail(error);
+                }
                 if engine.ledger.backlog() > 1 { Err(engine.stopped()) } else { pause(engine) }
             });
             match merged {

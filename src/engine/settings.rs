@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 
 /// The most bytes of a claim in a log.
-const CLAIM_BYTES: usize = 1024;
+pub(crate) const CLAIM_BYTES: usize = 1024;
 
 /// The settings that the engine reads; limits on operations in flight are the table's.
 #[derive(Debug, Clone)]
@@ -14,7 +14,7 @@ pub(crate) struct Settings {
     pub(crate) clock: Arc<dyn Clock>,
     /// The longest time for which a record is replayed.
     pub(crate) ttl: Duration,
-    /// The size of a log, a multiple of a page.
+    /// The size up to which a log grows, a multiple of a page.
     pub(crate) log_bytes: u64,
     /// The most durable claims without a verdict, in the store and in one scope.
     pub(crate) max_open_claims: usize,

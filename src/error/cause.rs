@@ -96,9 +96,9 @@ impl fmt::Display for Circumstance<'_> {
     }
 }
 
-/// The bytes that a file was to have, beyond the limit of the process.
+/// The bytes that a file was to have, beyond the limit of the process or the space on the disk.
 #[derive(Debug)]
-struct Needed(u64);
+pub(super) struct Needed(pub(super) u64);
 
 impl fmt::Display for Needed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

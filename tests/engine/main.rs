@@ -12,3 +12,4 @@ mod limits;
 mod opening;
 mod overload;
 mod restart;
+mod size;

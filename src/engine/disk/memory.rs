@@ -134,7 +134,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.set_len(len)
+        let mut content = self.content.write();
+        content.len = content.len.max(index(len)?);
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

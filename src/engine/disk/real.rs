@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags, Stat, fallocate, fdatasync,
-    flock, fstat, fsync, mkdirat, openat, renameat, statat, unlinkat,
+    flock, fstat, fstatvfs, fsync, mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -197,6 +197,29 @@ impl Disk for RealDisk {
         let is_removed = !self.leads_to(lock, file.identity)?;
         Ok(is_own || is_removed || is_found(&self.path.join(lock))?.is_some())
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let found = fstatvfs(&self.directory)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn overwrites_in_place(&self) -> bool {
+        !self.copies_on_writing()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl RealDisk {
+    /// Returns true on a file system that writes changes to new blocks, always or where a copy
+    /// shares the old ones.
+    fn copies_on_writing(&self) -> bool {
+        /// The numbers of Btrfs, bcachefs and ZFS, and of XFS, whose files may share blocks.
+        const COPYING: [i128; 4] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1, 0x5846_5342];
+        let found = rustix::fs::fstatfs(&self.directory);
+        // The type of the number differs between machines.
+        found.is_ok_and(|found| COPYING.contains(&(i128::from(found.f_type) & 0xffff_ffff)))
+    }
 }
 
 impl DiskFile for RealFile {
@@ -216,17 +239,16 @@ impl DiskFile for RealFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         expect_file_size(len)?;
         match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
-            Ok(()) => self.file.set_len(len),
-            // This file system cannot allocate without writing.
+            // This file system cannot allocate without writing, so it gets no blocks for what the
+            // file has already.
             Err(Errno::OPNOTSUPP | Errno::INVAL) => {
-                self.file.set_len(len)?;
-                for offset in (0..len).step_by(ZEROS.len()) {
+                for offset in (self.len()?..len).step_by(ZEROS.len()) {
                     let left = usize::try_from(len - offset).unwrap_or(usize::MAX);
                     self.file.write_all_at(&ZEROS[..ZEROS.len().min(left)], offset)?;
                 }
                 Ok(())
             }
-            Err(error) => Err(error.into()),
+            allocated => Ok(allocated?),
         }
     }
 

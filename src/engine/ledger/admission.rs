@@ -25,6 +25,8 @@ pub(super) type Granted = Result<()>;
 pub(super) struct Queue {
     turns: VecDeque<Scope>,
     scopes: HashMap<Scope, VecDeque<Waiting>>,
+    /// The bytes that all of them ask for.
+    bytes: u64,
 }
 
 /// A key that waits.
@@ -39,6 +41,11 @@ impl Queue {
         self.turns.is_empty()
     }
 
+    /// Returns the bytes that all keys in the queue ask for.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Queues a key of a scope that asks for so many bytes, and returns the slot for the answer.
     pub(super) fn push(&mut self, scope: Scope, bytes: u64) -> Arc<Slot<Granted>> {
         let slot = Arc::new(Slot::new());
@@ -46,6 +53,7 @@ impl Queue {
         if waiting.is_empty() {
             self.turns.push_back(scope);
         }
+        self.bytes += bytes;
         waiting.push_back(Waiting { bytes, slot: Arc::clone(&slot) });
         slot
     }
@@ -66,6 +74,7 @@ impl Queue {
         } else {
             self.turns.push_back(scope);
         }
+        self.bytes -= served.as_ref().map_or(0, |served| served.bytes);
         // It was in the queue, so nobody has closed its slot.
         wakers.0.extend(served.and_then(|served| served.slot.fill(answer).ok().flatten()));
     }
@@ -76,7 +85,11 @@ impl Queue {
         if answer.is_none()
             && let hash_map::Entry::Occupied(mut waiting) = self.scopes.entry(scope)
         {
-            waiting.get_mut().retain(|waiting| !Arc::ptr_eq(&waiting.slot, slot));
+            waiting.get_mut().retain(|waiting| {
+                let stays = !Arc::ptr_eq(&waiting.slot, slot);
+                self.bytes -= if stays { 0 } else { waiting.bytes };
+                stays
+            });
             if waiting.get().is_empty() {
                 waiting.remove();
                 self.turns.retain(|turn| *turn != scope);

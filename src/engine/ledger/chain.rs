@@ -133,9 +133,10 @@ fn start_in(frame: &Frame<'_>) -> Option<Option<End>> {
     }
 }
 
-/// Returns true if the frame is a start entry's, damaged or not.
-pub(super) fn is_start(frame: &Frame<'_>) -> bool {
-    frame.hash == Some(0) || start_in(frame).is_some()
+/// Returns true if the entry is about its log, damaged or not, and says nothing of another one.
+pub(super) fn is_of_log(frame: &Frame<'_>) -> bool {
+    let entry = || Parts::of(frame.bytes).and_then(|parts| entry::decode(parts.payload));
+    frame.hash == Some(0) || matches!(entry(), Ok(Entry::Start(_) | Entry::Length(_)))
 }
 
 /// A log, its predecessor's end, and its own end if a successor names it.
@@ -263,7 +264,7 @@ fn read_batch(
         let location = Location::of(&frame, offset, batch.head.anchor.at);
         if !frame.is_whole {
             // The index leads to it, so that its key is damaged and not absent.
-            let hash = frame.hash.filter(|_| !is_start(&frame));
+            let hash = frame.hash.filter(|_| !is_of_log(&frame));
             changes.extend(hash.map(|hash| Change { hash, location, hides_until: None }));
             continue;
         }
@@ -271,6 +272,13 @@ fn read_batch(
             let parts = Parts::of(frame.bytes)?;
             let what = match entry::decode(parts.payload)? {
                 Entry::Start(_) => return Ok(()),
+                Entry::Length(length) if length > log.size() => {
+                    return Err(Malformed("the file is shorter than recorded"));
+                }
+                Entry::Length(length) => {
+                    log.note_length(length);
+                    return Ok(());
+                }
                 Entry::Completion(_) => {
                     let hash = parts.hash128(&uuid);
                     changes.push(Change { hash, location, hides_until: None });

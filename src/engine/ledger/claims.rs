@@ -16,16 +16,16 @@ use crate::backend::Past;
 use crate::clock::{Moment, millis};
 use crate::codec::{Malformed, request_id};
 use crate::engine::digest::DigestKey;
-use crate::engine::entry::{Claim, Encoded, Entry, MAX_BARE_ENTRY_BYTES};
-use crate::engine::log::{PAGE, PAGE_BYTES};
-use crate::engine::settings::Settings;
+use crate::engine::entry::{Claim, Encoded, Entry};
+use crate::engine::settings::{CLAIM_BYTES, Settings};
 use crate::error::{Error, Limit, Result};
 use crate::key::{Address, Fingerprint, RequestId, Scope};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
-/// The bytes that are spared for a claim or a checkpoint besides its data: its address and its frame,
-/// and a page, because it may be a batch of its own.
-const SPARE_BYTES: usize = PAGE_BYTES + MAX_BARE_ENTRY_BYTES;
+use super::space::Space;
+
+/// The most bytes of a checkpoint in a log, besides its data.
+const CHECKPOINT_BYTES: usize = 512;
 
 /// A durable claim without a verdict.
 #[derive(Debug, Clone)]
@@ -123,6 +123,12 @@ impl OpenClaim {
     fn checkpoint_bytes(&self) -> usize {
         self.checkpoints.iter().map(Bytes::len).sum()
     }
+
+    /// Returns the most bytes that a new log needs to carry the claim, with its checkpoints.
+    pub(super) fn carried_bytes(&self) -> u64 {
+        let checkpoints = self.checkpoint_bytes() + self.checkpoints.len() * CHECKPOINT_BYTES;
+        (CLAIM_BYTES + checkpoints) as u64
+    }
 }
 
 /// All durable claims without a verdict.
@@ -132,6 +138,9 @@ pub(crate) struct Claims {
     /// Open and admitted claims of each scope.
     scopes: HashMap<Scope, usize>,
     checkpoint_bytes: usize,
+    /// The most bytes that all open claims need in a new log.
+    carried_bytes: u64,
+    space: Arc<Space>,
     /// Claims that are admitted and not durable yet.
     pending: usize,
     /// Bytes of checkpoints that are admitted and not durable yet.
@@ -145,12 +154,15 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Creates an empty list, with the limits of these settings.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    /// Creates an empty list, with the limits of these settings, which tells `space` the bytes that
+    /// it needs in a new log.
+    pub(crate) fn new(settings: &Settings, space: Arc<Space>) -> Self {
         Self {
             open: AddressMap::default(),
             scopes: HashMap::new(),
             checkpoint_bytes: 0,
+            carried_bytes: 0,
+            space,
             pending: 0,
             pending_bytes: 0,
             count: Arc::default(),
@@ -177,6 +189,7 @@ impl Claims {
 
     fn publish_count(&self) {
         self.count.store(self.open.len() + self.pending, Ordering::Release);
+        self.space.set_carried(self.carried_bytes);
     }
 
     /// Returns the claim on an address, expired or not.
@@ -198,8 +211,9 @@ impl Claims {
         {
             claim.checkpoints.clone_from(&old.checkpoints);
         }
-        self.remove(&address);
+        self.take_out(&address);
         self.checkpoint_bytes += claim.checkpoint_bytes();
+        self.carried_bytes += claim.carried_bytes();
         *self.scopes.entry(address.scope).or_insert(0) += 1;
         self.open.insert(address, claim);
         self.publish_count();
@@ -207,10 +221,18 @@ impl Claims {
 
     /// Removes the claim on an address, which has its verdict.
     pub(crate) fn remove(&mut self, address: &Address) {
-        let Some(old) = self.open.remove(address) else { return };
+        if self.take_out(address) {
+            self.publish_count();
+        }
+    }
+
+    /// Takes a claim out, and returns whether there was one.
+    fn take_out(&mut self, address: &Address) -> bool {
+        let Some(old) = self.open.remove(address) else { return false };
         self.checkpoint_bytes -= old.checkpoint_bytes();
+        self.carried_bytes -= old.carried_bytes();
         self.count_out(address.scope);
-        self.publish_count();
+        true
     }
 
     /// Counts one claim of a scope less.
@@ -228,7 +250,9 @@ impl Claims {
         self.pending_bytes -= data.len();
         if let Some(claim) = self.open.get_mut(address) {
             self.checkpoint_bytes += data.len();
+            self.carried_bytes += (data.len() + CHECKPOINT_BYTES) as u64;
             claim.checkpoints.push(data);
+            self.publish_count();
         }
     }
 
@@ -322,14 +346,4 @@ impl Claims {
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
-}
-
-/// Returns the bytes that a log needs to carry these claims and to take verdicts on them.
-pub(super) fn needed_for<'a>(claims: impl Iterator<Item = (&'a Address, &'a OpenClaim)>) -> u64 {
-    let sizes = claims.map(|(_, claim)| {
-        let checkpoints = claim.checkpoints.iter().map(|data| data.len() + SPARE_BYTES);
-        SPARE_BYTES + checkpoints.sum::<usize>()
-    });
-    let carried: usize = sizes.sum();
-    4 * carried as u64 + 16 * PAGE
 }

@@ -26,15 +26,16 @@ use crate::key::{Address, random_bytes};
 use crate::observe;
 
 use super::chain::{self, Walked};
-use super::claims::{OpenClaim, needed_for};
+use super::claims::OpenClaim;
 use super::creation::{self, FIRST};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
 use super::names::Names;
 use super::retired::Retired;
+use super::size::{size_for, sizes, small};
 use super::{Ledger, Snapshot, start};
 
-/// The smallest log, in bytes, that is created if the disk is too full for one of full size.
-const MIN_LOG_BYTES: u64 = 256 * 1024;
+/// The most bytes of a start entry in its batch, the batch's head included.
+const START_BYTES: u64 = 512;
 
 /// An open store: its files, and the place where the writer goes on.
 #[derive(Debug)]
@@ -156,9 +157,10 @@ impl Listed {
         names.remove_temporaries(&*disk);
         manifest.longest_ttl = manifest.longest_ttl.max(millis(settings.ttl));
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
-        let (newest_generation, needed) = (newest.log.generation, needed(&last, &claims));
-        let size = settings.log_bytes.max(needed);
-        let log = self.list_new_log(&*disk, &mut manifest, newest_generation, size, needed)?;
+        let (newest_generation, needed) = (newest.log.generation, Needed::of(&last, &claims));
+        let size = small(settings.log_bytes).max(needed.comfort).next_power_of_two();
+        let log =
+            self.list_new_log(&*disk, &mut manifest, newest_generation, size, needed.least)?;
         let mut tail = self.take_over(newest, &last, log, manifest.identity())?;
         manifest.logs = self.chain.iter().map(|walked| walked.log.generation).collect();
         manifest.logs.push(tail.log.generation);
@@ -181,46 +183,52 @@ impl Listed {
         Ok(Opened { ledger, tail, frozen, retired })
     }
 
-    /// Creates a log of `size` bytes and adds it to `MANIFEST`. If the disk is full, it takes the
-    /// log that was preallocated behind the `newest` started one, or creates a smaller one, with
-    /// room for at least `needed` bytes.
+    /// Creates a log of `size` bytes and adds it to `MANIFEST`. If the disk is too full, it takes
+    /// the log that was preallocated behind the `newest` started one, or creates a smaller one,
+    /// with at least `least` bytes.
     fn list_new_log(
         &mut self,
         disk: &dyn Disk,
         manifest: &mut Manifest,
         newest: u64,
         size: u64,
-        needed: u64,
+        least: u64,
     ) -> Result<Arc<Log>> {
-        let (log, is_new) = match create_log(disk, manifest, size) {
-            // The preallocated log needs no free space.
-            Err(error) if error.is_full() => match self.take_preallocated(newest, needed) {
-                Some(log) => (log, false),
-                None => (create_log(disk, manifest, MIN_LOG_BYTES.max(needed))?, true),
-            },
-            created => (created?, true),
+        let refused = match list_created(disk, manifest, size) {
+            Err(Trouble::Transient(error)) if error.is_full() => error,
+            listed => return listed.map_err(Trouble::into_error),
         };
-        // Old entries stay until the last batch is rewritten, because it may exist only in the page
-        // cache, and on disk only in a log that the newest one replaced.
-        manifest.logs.retain(|listed| *listed != log.generation);
-        manifest.logs.push(log.generation);
-        if let Err(trouble) = manifest.write(disk) {
-            if is_new && !trouble.is_fatal() {
-                // The next opening needs its space. A file that cannot be removed is a leftover.
-                let _ = disk.remove(&log.name);
-            }
-            return Err(trouble.into_error());
+        // It needs no free space, unless this is a sparse copy.
+        if let Some(log) = self.take_preallocated(disk, newest, least)? {
+            return list(disk, manifest, log).map_err(Trouble::into_error);
         }
-        Ok(log)
+        for size in sizes(size, least).skip(1) {
+            match list_created(disk, manifest, size) {
+                Err(Trouble::Transient(error)) if error.is_full() => {}
+                listed => return listed.map_err(Trouble::into_error),
+            }
+        }
+        Err(refused.with_needed(least))
     }
 
-    /// Takes out the log that was prepared before the store stopped: it is newer than all started
-    /// logs.
-    fn take_preallocated(&mut self, newest: u64, needed: u64) -> Option<Arc<Log>> {
+    /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
+    /// newer than all started logs.
+    fn take_preallocated(
+        &mut self,
+        disk: &dyn Disk,
+        newest: u64,
+        least: u64,
+    ) -> Result<Option<Arc<Log>>> {
         let is_fit =
-            |log: &Arc<Log>| log.generation > newest && log.size >= needed && log.is_current();
-        let position = self.unused.iter().position(is_fit)?;
-        Some(self.unused.swap_remove(position))
+            |log: &Arc<Log>| log.generation > newest && log.recorded() >= least && log.is_current();
+        let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
+        let log = &self.unused[position];
+        let cut = log.cut().map_err(|error| Error::io("cut", disk.path_of(&log.name), error));
+        match cut.and_then(|()| log.allocate(0)) {
+            Err(error) if error.is_full() => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Some(self.unused.swap_remove(position))),
+        }
     }
 
     /// Repeats the last batch of the newest log in the new one, and returns the new log's end.
@@ -291,30 +299,70 @@ impl Ledger {
     }
 }
 
-/// Creates a log of the next generation.
+/// Creates a log of the next generation and adds it to `MANIFEST`.
+///
+/// # Errors
+///
+/// After a transient one the log is gone, and `manifest` lists what it did before.
 ///
 /// # Durability
 ///
-/// The log and its name are durable when this returns, but `MANIFEST` does not list it yet.
-fn create_log(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>> {
-    let log = Log::create(disk, manifest.next_generation, manifest.identity(), size)?;
-    disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
+/// The log, its name and its entry in `MANIFEST` are durable when this returns.
+fn list_created(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>, Trouble> {
+    let log = Log::create(disk, manifest.next_generation, manifest.identity(), size);
+    let log = log.map_err(Trouble::classify)?;
+    let synced = disk.sync().map_err(|error| Error::io("sync", disk.path(), error));
+    synced.map_err(Trouble::Fatal)?;
     manifest.next_generation += 1;
-    Ok(Arc::new(log))
+    let name = log.name.clone();
+    list(disk, manifest, Arc::new(log)).inspect_err(|trouble| {
+        if !trouble.is_fatal() {
+            // The next attempt needs its space. A file that cannot be removed is a leftover.
+            let _ = disk.remove(&name);
+        }
+    })
 }
 
-/// The bytes that a new log must have room for: the repeated batch, and the carried claims.
-fn needed(last: &Batch, claims: &[(Address, OpenClaim)]) -> u64 {
-    let entries = last.frames().map(|frame| frame.bytes.len() + Frame::OVERHEAD);
-    let claims = needed_for(claims.iter().map(|(address, claim)| (address, claim)));
-    (entries.sum::<usize>() as u64 + claims).next_multiple_of(PAGE)
+/// Adds a log to `MANIFEST`.
+///
+/// # Errors
+///
+/// Those of [`Manifest::write`]; `manifest` is as before then.
+fn list(disk: &dyn Disk, manifest: &mut Manifest, log: Arc<Log>) -> Result<Arc<Log>, Trouble> {
+    let mut changed = manifest.clone();
+    // Old entries stay until the last batch is rewritten, because it may exist only in the page
+    // cache, and on disk only in a log that the newest one replaced.
+    changed.logs.retain(|listed| *listed != log.generation);
+    changed.logs.push(log.generation);
+    changed.write(disk)?;
+    *manifest = changed;
+    Ok(log)
+}
+
+/// The bytes that the log of an opening needs.
+struct Needed {
+    /// For the repeated batch, and the claims that it carries.
+    least: u64,
+    /// For verdicts on those claims too.
+    comfort: u64,
+}
+
+impl Needed {
+    fn of(last: &Batch, claims: &[(Address, OpenClaim)]) -> Self {
+        let entries = last.frames().map(|frame| frame.bytes.len() + Frame::OVERHEAD);
+        let repeated = (entries.sum::<usize>() as u64 + START_BYTES).next_multiple_of(PAGE);
+        let carried: u64 = claims.iter().map(|(_, claim)| claim.carried_bytes()).sum();
+        let verdicts = claims.len() as u64 * PAGE;
+        let least = size_for(carried) + repeated;
+        Self { least, comfort: least + carried + verdicts }
+    }
 }
 
 /// Appends the last batch again, under its sequence and with its times, behind start entries.
 fn repeat(last: &Batch, follows: Option<End>, tail: &mut Tail, store: Identity) -> Result<()> {
     let mut batch = BatchBuilder::new();
     start(&store.entries, &mut batch, follows);
-    for frame in last.frames().filter(|frame| !chain::is_start(frame)) {
+    for frame in last.frames().filter(|frame| !chain::is_of_log(frame)) {
         let hash = Parts::of(frame.bytes).map_or(0, |parts| parts.hash128(&store.uuid));
         let (bytes, digest) = (frame.bytes.to_vec(), store.entries.digest(&[frame.bytes]));
         batch.push(&Encoded { bytes, digest, hash });

@@ -38,10 +38,11 @@ impl Retired {
         }
     }
 
-    /// Returns true if the file can become a new log of `size` bytes.
+    /// Returns true if the file can become a new log of about `size` bytes: it has little less, or up
+    /// to twice as many.
     pub(super) fn is_recyclable(&self, size: u64) -> bool {
-        let has_size = |log: &Log| log.file.len().is_ok_and(|length| length == size);
-        matches!(self, Self::Log(log) if has_size(log)) && !self.is_read()
+        let is_fit = |log: &Log| (size - size / SLACK..2 * size).contains(&log.reusable());
+        matches!(self, Self::Log(log) if is_fit(log)) && !self.is_read()
     }
 
     /// Returns true if the file is a log of which more than half was written.
@@ -68,9 +69,10 @@ impl Ledger {
     ) -> Result<()> {
         let mut kept = Vec::new();
         let (mut has_spare, prepared) = (false, self.has_next());
+        let (size, in_place) = (self.suggested(), self.disk.overwrites_in_place());
         while let Some(file) = retired.pop() {
             let is_worth_it = file.is_mostly_written() && !self.settings.zero_recycled;
-            let spare = file.is_recyclable(self.settings.log_bytes) && (!prepared || is_worth_it);
+            let spare = in_place && file.is_recyclable(size) && (!prepared || is_worth_it);
             if (spare && !has_spare) || file.is_read() {
                 has_spare |= spare;
                 kept.push(file);
@@ -98,7 +100,7 @@ impl Ledger {
 /// little: a log of full size can be recycled.
 pub(super) fn trim(log: &Log, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
     let length = log.file.len().unwrap_or_default();
-    if log.size < length - length / SLACK { shrink(&*log.file, log.size, pace) } else { Ok(()) }
+    if log.size() < length - length / SLACK { shrink(&*log.file, log.size(), pace) } else { Ok(()) }
 }
 
 /// Frees a file's blocks behind `end`, a piece at a time.

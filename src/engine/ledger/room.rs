@@ -2,7 +2,7 @@
 //!
 //! | the obstacle | a new key |
 //! | --- | --- |
-//! | the writer or sealing is behind, or the next log is about to be prepared | waits |
+//! | the writer or sealing is behind, or the next log is about to be prepared or to grow | waits |
 //! | the disk is full | is refused: [`Error::Full`] |
 //! | another error keeps a log from being prepared or sealed | is refused: [`Error::Unavailable`] |
 //! | other operations have reserved all of a log | is refused: [`Error::Limit`] |
@@ -22,23 +22,38 @@ use super::backlog::{Backlog, Queued};
 /// The room, under the mutex of its [`Space`](super::Space).
 #[derive(Debug)]
 pub(super) struct Room {
-    /// Bytes that reservations may take altogether.
-    pub(super) available: u64,
-    /// Bytes that they have taken.
+    /// Bytes that reservations have taken.
     pub(super) reserved: u64,
+    /// The most bytes of the open claims in a new log.
+    pub(super) carried: u64,
     /// Bytes left in the active log, less those of a batch that is being written.
     pub(super) active: u64,
+    /// The generation of the active log.
+    pub(super) generation: u64,
+    /// The space of the next log, while one is prepared.
+    pub(super) next: Option<Next>,
     pub(super) backlog: Backlog,
     pub(super) queue: Queue,
     pub(super) counts: Counts,
     /// The error that kept the next log from being prepared, the last time.
     pub(super) preparing: Option<Error>,
+    /// The error that kept the next log from growing, the last time.
+    pub(super) growing: Option<Error>,
     /// The error that kept a log from being sealed, the last time.
     pub(super) sealing: Option<Error>,
     /// Set once no key is admitted any more.
     pub(super) stopped: Option<Error>,
-    /// True while a next log is prepared, and `available` is its space.
-    has_next: bool,
+    /// True if the next log has room for the reservations and the open claims.
+    in_next: bool,
+}
+
+/// The space of the next log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// The bytes for open claims and reservations.
+    pub(super) usable: u64,
+    /// False once the log is as large as it may be.
+    pub(super) can_grow: bool,
 }
 
 /// The numbers of keys, since the store was opened, that did not find room at once.
@@ -70,33 +85,64 @@ impl Room {
     /// The room of a store that opens with as many bytes in frozen logs. None is available yet.
     pub(super) fn new(log_bytes: u64, frozen: u64) -> Self {
         Self {
-            available: 0,
             reserved: 0,
+            carried: 0,
             active: 0,
+            generation: 0,
+            next: None,
             backlog: Backlog::new(log_bytes, frozen),
             queue: Queue::default(),
             counts: Counts::default(),
             preparing: None,
+            growing: None,
             sealing: None,
             stopped: None,
-            has_next: false,
+            in_next: false,
         }
     }
 
-    /// Makes the space of the next log available, or the rest of the active log if none is prepared.
-    pub(super) fn set_next(&mut self, next: Option<u64>) {
-        self.has_next = next.is_some();
-        self.available = next.unwrap_or(self.active);
+    /// Puts the reservations into the rest of the active log, because there is no next one.
+    pub(super) fn remove_next(&mut self) {
+        self.next = None;
+        self.in_next = false;
+        self.growing = None;
+    }
+
+    /// Returns true if the next log has room for all that is reserved and carried, now or before: it
+    /// is kept for them from then on.
+    pub(super) fn look_ahead(&mut self) -> bool {
+        let needed = self.reserved + self.carried;
+        self.in_next |= self.next.is_some_and(|next| needed <= next.usable);
+        self.in_next
     }
 
     /// Returns true if no next log is prepared, and no error is known to be in the way.
     pub(super) fn lacks_next(&self) -> bool {
-        !self.has_next && self.preparing.is_none()
+        self.next.is_none() && self.preparing.is_none()
+    }
+
+    /// Returns the bytes that reservations may take altogether.
+    fn available(&self) -> u64 {
+        match self.next {
+            Some(next) if self.in_next => next.usable.saturating_sub(self.carried),
+            _ => self.active,
+        }
     }
 
     /// Returns true if so many bytes are left for reservations.
     pub(super) fn has_space(&self, bytes: u64) -> bool {
-        self.reserved + bytes <= self.available
+        self.reserved + bytes <= self.available()
+    }
+
+    /// Returns true if a larger log would make room: for what is reserved, for those who wait, and for
+    /// so many bytes more.
+    pub(super) fn is_short(&mut self, bytes: u64) -> bool {
+        self.look_ahead();
+        let fits = self.has_space(self.queue.bytes() + bytes);
+        match self.next {
+            Some(next) => next.can_grow && !(fits && self.in_next),
+            None => !fits,
+        }
     }
 
     /// Decides about a new key that asks for so many bytes.
@@ -123,10 +169,14 @@ impl Room {
         }
         // The writer gives back the room of the entries that are queued.
         let in_use = self.reserved.saturating_sub(queued.reserved());
-        if self.has_next && in_use + bytes > self.available {
-            return Decision::Refuse(Refusal::Reserved(self.available));
+        match (self.next, &self.growing) {
+            (Some(_), _) if in_use + bytes <= self.available() => Decision::Wait,
+            (Some(_), Some(trouble)) => Decision::Refuse(Refusal::Trouble(trouble.clone())),
+            (Some(next), None) if !next.can_grow => {
+                Decision::Refuse(Refusal::Reserved(self.available()))
+            }
+            _ => Decision::Wait,
         }
-        Decision::Wait
     }
 
     /// Returns true if a new key gets so many bytes at once: those who wait have asked before.
@@ -160,6 +210,7 @@ impl Room {
     /// Answers those who wait, in their order, until one has to go on waiting.
     pub(super) fn serve(&mut self, queued: &Queued) -> Wakers {
         let mut wakers = Wakers::default();
+        self.look_ahead();
         while let Some(bytes) = self.queue.next() {
             let answer = match self.decide(bytes, queued) {
                 Decision::Wait => break,
@@ -178,7 +229,8 @@ impl Room {
     }
 
     /// Returns the reason for which a new key would be refused or held up, if it would.
-    pub(super) fn refusing(&self, bytes: u64, queued: &Queued) -> Option<Refusing> {
+    pub(super) fn refusing(&mut self, bytes: u64, queued: &Queued) -> Option<Refusing> {
+        self.look_ahead();
         if self.is_free(bytes, queued) {
             return None;
         }

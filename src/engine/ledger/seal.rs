@@ -10,18 +10,17 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::engine::entry::End;
-use crate::engine::log::{Frozen, Log, PAGE};
+use crate::engine::log::{Frozen, Log};
 use crate::engine::segment::{self, Draft, Item, Segment, SegmentMeta};
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe;
 
-use super::claims::needed_for;
+use super::Ledger;
 use super::latest::{Latest, Reading};
 use super::retired::{Retired, trim};
 use super::values::Keeper;
-use super::{Ledger, usable};
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
 const MAX_SMALL_LOGS: usize = 3;
@@ -30,8 +29,8 @@ const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Ledger {
     /// Prepares and lists a next log, unless there is one, and lets new keys in. A retired log of the
-    /// right size is recycled. The number of logs that wait for sealing does not matter: admission
-    /// bounds them.
+    /// right size is recycled. On a full disk the log is smaller. The number of logs that wait for
+    /// sealing does not matter: admission bounds them.
     ///
     /// # Errors
     ///
@@ -52,11 +51,12 @@ impl Ledger {
                 self.space.fall_back(error.clone());
             }
         })?;
-        let mut next = self.next.lock();
-        let wakers = self.space.set_next(usable(&log));
-        *next = Some(log);
-        drop((next, unlisted));
+        *self.next.lock() = Some(log);
+        let wakers = self.offer_next();
+        drop(unlisted);
         wakers.wake();
+        // More may have asked for room since its size was chosen.
+        self.make_room(0);
         Ok(())
     }
 
@@ -69,23 +69,23 @@ impl Ledger {
         let mut retired = Vec::new();
         let outcome = self.prepare(&mut retired);
         self.preparing.lock().append(&mut retired);
+        // One that was prepared before may be too small for what is reserved.
+        self.make_room(0);
         outcome
     }
 
     /// Creates and lists a log, or recycles one.
     fn prepare_log(&self, retired: &mut Vec<Retired>) -> Result<Arc<Log>, Trouble> {
         let generation = self.take_generation();
-        // A store that had larger logs may have more claims than a log of this size can carry.
-        let carried = needed_for(self.claims.lock().iter());
-        let size = self.settings.log_bytes.max(carried.next_multiple_of(PAGE));
-        let old = retired.iter().position(|file| file.is_recyclable(size));
+        let (size, in_place) = (self.suggested(), self.disk.overwrites_in_place());
+        let old = retired.iter().position(|file| in_place && file.is_recyclable(size));
         let log = match old.map(|at| retired.swap_remove(at)) {
             Some(Retired::Log(old)) => {
                 let zeroed = self.settings.zero_recycled;
                 let recycle = if zeroed { Log::recycle_zeroed } else { Log::recycle };
                 recycle(&*self.disk, &old, generation, self.identity())
             }
-            _ => Log::create(&*self.disk, generation, self.identity(), size),
+            _ => self.create_next(generation, size),
         };
         // The log is not listed yet, so nothing is lost with it.
         let log = log.map(Arc::new).map_err(Trouble::classify)?;
@@ -117,7 +117,7 @@ impl Ledger {
         retired: &mut Vec<Retired>,
     ) -> Result<()> {
         while frozen.len() > MAX_SMALL_LOGS {
-            let due = due(frozen, &self.settings, self.timeline.now());
+            let due = due(frozen, self.ceiling(), &self.settings, self.timeline.now());
             let bytes: u64 = frozen[..due].iter().map(|frozen| frozen.end.offset).sum();
             if bytes > MAX_SMALL_BYTES {
                 return Ok(());
@@ -150,7 +150,7 @@ impl Ledger {
         pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
         let now = self.timeline.now();
-        let logs = &frozen[..due(frozen, &self.settings, now)];
+        let logs = &frozen[..due(frozen, self.ceiling(), &self.settings, now)];
         let sealed = self.seal_due(logs, now, pace);
         match &sealed {
             Ok(_) => self.space.finish(Ok(logs.iter().map(|frozen| frozen.end.offset).sum())),
@@ -321,21 +321,21 @@ impl Ledger {
     }
 }
 
-/// Returns the number of the oldest frozen logs that are sealed next: as many as fill one log
-/// together.
+/// Returns the number of the oldest frozen logs that are sealed next: as many as fill one log of
+/// `full` bytes together.
 ///
 /// Small logs wait for more until one of them is old, so that restarts do not make a segment each.
-fn due(frozen: &[Frozen], settings: &Settings, now: Moment) -> usize {
+fn due(frozen: &[Frozen], full: u64, settings: &Settings, now: Moment) -> usize {
     let Some(oldest) = frozen.first() else { return 0 };
     let mut bytes = 0;
     let fit = frozen.iter().take_while(|frozen| {
         bytes += frozen.end.offset;
-        bytes <= settings.log_bytes
+        bytes <= full
     });
     let fit = fit.count().max(1);
-    let full = fit < frozen.len() || bytes > settings.log_bytes / 2;
+    let fills = fit < frozen.len() || bytes > full / 2;
     let old = oldest.log.first_at().is_none_or(|at| now.since(at) >= settings.rotation_age());
-    if full || old || frozen.len() >= MAX_SMALL_LOGS { fit } else { 0 }
+    if fills || old || frozen.len() >= MAX_SMALL_LOGS { fit } else { 0 }
 }
 
 /// Returns the longest time between two rounds of the reaper.

@@ -8,8 +8,11 @@ use http::Response;
 use super::*;
 use crate::clock::SimulatedClock;
 use crate::engine::disk::MemoryDisk;
+use crate::engine::log::PAGE;
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
+
+mod growth;
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -51,7 +54,7 @@ impl Opened {
         Address::new(&self.ledger.uuid, Scope::new("s"), name.parse().unwrap())
     }
 
-    /// Commits a record.
+    /// Commits a record, in a log that grows if it must.
     fn put(&mut self, name: &str, body: Vec<u8>) {
         self.put_for(name, body, DAY);
     }
@@ -65,6 +68,10 @@ impl Opened {
         };
         let mut batch = BatchBuilder::new();
         batch.push(&Encoded::completion(&self.ledger.digests, &self.address(name), &completion));
+        if batch.span() > self.tail.room() {
+            self.ledger.grow_active(&self.tail, batch.span()).unwrap();
+            self.extend();
+        }
         let offset = self.tail.append(&mut batch, self.ledger.timeline.anchor()).unwrap();
         let log = &self.tail.log;
         let batch = log.batch_at(offset).unwrap().unwrap();
@@ -72,13 +79,20 @@ impl Opened {
         self.ledger.measure(&self.tail);
     }
 
+    /// Makes use of what the active log has grown by.
+    fn extend(&mut self) {
+        let anchor = self.ledger.timeline.anchor();
+        self.tail.extend(&mut BatchBuilder::new(), anchor).unwrap();
+    }
+
+    /// Fills the active log.
     fn fill(&mut self) {
         self.fill_with(30_000);
     }
 
-    /// Fills the active log with records of this size.
+    /// Fills the active log with records of this size, up to `log_bytes`.
     fn fill_with(&mut self, bytes: usize) {
-        while self.tail.room() > bytes as u64 + 2 * PAGE {
+        while self.tail.end + bytes as u64 + 5 * PAGE < self.ledger.settings.log_bytes {
             let name = format!("key-{}-{}", self.tail.log.generation, self.tail.end);
             self.put(&name, vec![7; bytes]);
         }
@@ -146,7 +160,7 @@ fn p5_a_log_that_follows_none_is_damage_where_older_ones_were_sealed() {
     bench.clock.advance(HOUR);
     assert_eq!(opened.seal(), 1);
     let Opened { tail, ledger, .. } = opened;
-    tail.log.file.set_len(PAGE).and_then(|()| tail.log.file.set_len(tail.log.size)).unwrap();
+    tail.log.file.set_len(PAGE).and_then(|()| tail.log.file.set_len(tail.log.size())).unwrap();
     let mut batch = BatchBuilder::new();
     start(&ledger.digests, &mut batch, None);
     Tail::new(tail.log, 0)
@@ -259,7 +273,7 @@ fn full_logs_take_turns_in_three_files() {
 /// Sealing copies none of them.
 #[test]
 fn a_log_of_larger_records_stays_until_they_expire_and_is_then_used_again() {
-    let bench = Bench::default();
+    let bench = Bench { log_bytes: 1024 * 1024, ..Bench::default() };
     let mut opened = bench.open();
     opened.prepare();
     opened.retired.clear();
@@ -282,6 +296,9 @@ fn a_log_of_larger_records_stays_until_they_expire_and_is_then_used_again() {
     assert_eq!(segment.values[0].file.identity(), file);
     opened.ledger.verify().unwrap();
     drop(segment);
+    // It is as large as this load asks for.
+    opened.fill();
+    opened.rotate();
     bench.clock.advance(DAY);
     assert_eq!(opened.ledger.drop_expired(&mut opened.retired).unwrap(), 1);
     opened.ledger.free(&mut opened.retired, || Ok(())).unwrap();
@@ -351,7 +368,7 @@ fn small_segments_become_one_that_says_what_they_said() {
     opened.ledger.verify().unwrap();
     assert_eq!(opened.merge(), 0);
     drop((before, after));
-    opened.retired.retain(|file| !matches!(file, Retired::Log(log) if log.size > 1024 * 1024));
+    opened.retired.retain(|file| !matches!(file, Retired::Log(log) if log.size() > 1024 * 1024));
     opened.ledger.free(&mut opened.retired, || Ok(())).unwrap();
     let check = |opened: Opened| {
         for n in 0..8_u8 {
@@ -430,6 +447,8 @@ fn a_file_that_is_dropped_gives_its_blocks_back_a_piece_at_a_time() {
     let bench = Bench { log_bytes: 20 * 1024 * 1024, ..Bench::default() };
     let mut opened = bench.open();
     opened.put("a", vec![1]);
+    opened.tail.log.allocate(bench.log_bytes).unwrap();
+    opened.tail.log.set_size(bench.log_bytes);
     opened.rotate();
     // The log is not needed as the next one.
     opened.prepare();

@@ -40,15 +40,17 @@ struct State {
 /// The limits of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The most that can be allocated at once.
+    /// The bytes that can still be allocated. Nothing is given back.
     pub room: u64,
+    /// The bytes that all files can have together.
+    pub space: u64,
     /// The error of making a file, if none can be made.
     pub creation: Option<Errno>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { room: u64::MAX, creation: None }
+        Self { room: u64::MAX, space: u64::MAX, creation: None }
     }
 }
 
@@ -285,6 +287,35 @@ impl State {
             let len = content.len().min((page as u64 + 1) * PAGE as u64);
             self.note(Event::Write { file, page, content: Arc::clone(written), len });
         }
+    }
+
+    /// Returns the bytes that files can still have.
+    fn free(&self) -> u64 {
+        let used: u64 = self.names.values().map(|file| self.files[file].len()).sum();
+        if self.limits.space == u64::MAX {
+            u64::MAX
+        } else {
+            self.limits.space.saturating_sub(used)
+        }
+    }
+
+    /// Expects that a file can have so many more bytes.
+    fn take_space(&self, more: u64) -> io::Result<()> {
+        if more > 0 && more > self.free() { Err(Errno::NOSPC.into()) } else { Ok(()) }
+    }
+
+    /// Makes a file at least `len` bytes long, or fails if there is too little space.
+    fn allocate(&mut self, file: FileId, len: u64) -> io::Result<()> {
+        let more = len.saturating_sub(self.files[&file].len());
+        if more > self.limits.room {
+            return Err(Errno::NOSPC.into());
+        }
+        self.take_space(more)?;
+        if more > 0 {
+            self.limits.room -= if self.limits.room == u64::MAX { 0 } else { more };
+            self.set_len(file, len);
+        }
+        Ok(())
     }
 
     /// Returns true if a log has this file, under its own name.

@@ -7,7 +7,7 @@ use std::task::Poll;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::{Admission, Space};
+use super::{Admission, Next, Space};
 use crate::engine::log::PAGE;
 use crate::{Error, Scope};
 
@@ -23,7 +23,7 @@ const LOG: u64 = 1024 * 1024;
 fn p8_p15_everyone_who_waits_for_room_gets_it_once_it_is_there() {
     explore(|| {
         let space = Arc::new(Space::new(LOG, 0));
-        space.measure(0, LOG, Some(PAGE)).wake();
+        space.set_next(Next { usable: PAGE, can_grow: false }).wake();
         space.freeze(4 * LOG);
         let inside = Arc::new(AtomicUsize::new(0));
         let clients =
@@ -67,7 +67,8 @@ fn p8_p15_everyone_who_waits_for_room_gets_it_once_it_is_there() {
 fn p8_nobody_waits_for_room_in_a_store_that_stops() {
     explore(|| {
         let space = Arc::new(Space::new(LOG, 4 * LOG));
-        space.measure(LOG, LOG, Some(9 * PAGE)).wake();
+        space.measure(LOG, 1, || LOG).wake();
+        space.set_next(Next { usable: 9 * PAGE, can_grow: false }).wake();
         space.freeze(4 * LOG);
         let clients = ["a", "a", "b"].map(|scope| {
             let space = Arc::clone(&space);

@@ -70,17 +70,21 @@ fn run(voice: &Voice, script: &Script) -> Turn {
     voice.say(&Line::Open)?;
     wait_for_parent()?;
     let mut now = script.now;
+    voice.say(&Line::Tick(now))?;
     for tick in 0..script.ticks {
-        voice.say(&Line::Tick(now))?;
         work(&store, voice, script, tick)?;
-        advance(&clock, &mut now);
+        advance(&clock, &mut now, voice)?;
     }
     store.close(Duration::ZERO).wait().map(drop).map_err(halt)
 }
 
-fn advance(clock: &SimulatedClock, now: &mut u64) {
-    clock.advance(TICK);
+/// Lets time pass. The parent is told before the background thread can write the new time, because
+/// it opens the store at the time that it was told.
+fn advance(clock: &SimulatedClock, now: &mut u64, voice: &Voice) -> Turn {
     *now += u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
+    voice.say(&Line::Tick(*now))?;
+    clock.advance(TICK);
+    Ok(())
 }
 
 /// Waits for one line from the parent, which lets the child go on.

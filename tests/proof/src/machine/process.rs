@@ -132,6 +132,10 @@ impl Disk for Process {
         self.with(Kind::Look, |_| Ok(()))
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.with(Kind::Look, |state| Ok(state.free()))
+    }
+
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
         self.with(Kind::Look, |state| Ok(state.names.get(name) == Some(&file.identity().1)))
     }
@@ -174,9 +178,9 @@ impl DiskFile for OpenFile {
         if self.killed.load(Ordering::SeqCst) {
             return Err(Errno::IO.into());
         }
-        let grows = offset + bytes.len() as u64 > state.files[&self.file].len();
-        let kind = if grows { Kind::Grow } else { Kind::Write };
-        if let Err(error) = state.operate(kind) {
+        let more = (offset + bytes.len() as u64).saturating_sub(state.files[&self.file].len());
+        let kind = if more > 0 { Kind::Grow } else { Kind::Write };
+        if let Err(error) = state.operate(kind).and_then(|()| state.take_space(more)) {
             // A write that fails may have written some of it.
             let part = state.chance.below(bytes.len() + 1);
             state.write(self.file, &bytes[..part], offset);
@@ -188,13 +192,9 @@ impl DiskFile for OpenFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.with(Kind::Grow, |state| {
-            if len > state.limits.room {
-                return Err(Errno::NOSPC.into());
-            }
-            state.set_len(self.file, len);
-            Ok(())
-        })
+        let grows = len > self.machine.0.lock().files[&self.file].len();
+        let kind = if grows { Kind::Grow } else { Kind::Change };
+        self.with(kind, |state| state.allocate(self.file, len))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -1,25 +1,25 @@
 //! Disks that are full, or fail, and what restarts do to them.
 
+use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use refrain::error::Limit;
+use refrain::error::{Cause, Limit};
 use refrain_proof::machine::{Fault, Faults};
 use rustix::io::Errno;
 
 use super::*;
 
+const MIB: u64 = 1024 * 1024;
+/// Room for a log of a few pages.
+const LITTLE: u64 = 32 * 1024;
+
 /// A store whose last log has no more than so many pages left, which it says.
 fn nearly_full(bench: &Bench, most: usize) -> (Arc<Process>, Store, usize) {
-    // Logs of this size are none that larger ones are made of.
-    drop(bench.open(LOG_BYTES));
-    bench.limit_room(LOG_BYTES);
-    for _ in 0..2 {
-        // The prepared log is used up, and smaller ones follow.
-        let store = bench.open(2 * LOG_BYTES);
-        store.close(HOUR).wait().unwrap();
-    }
+    // Logs of this size are none that larger ones are made of, and the prepared one is used up.
+    drop(bench.open(4 * LOG_BYTES));
+    bench.limit_room(0);
     let process = bench.machine.start();
-    let store = bench.try_open(&process, 2 * LOG_BYTES).unwrap();
+    let store = bench.try_open(&process, 8 * LOG_BYTES).unwrap();
     assert!(!store.stats().next_log_ready);
     let count = AtomicUsize::new(0);
     let fresh = || format!("key-{}", count.fetch_add(1, Ordering::Relaxed));
@@ -290,7 +290,7 @@ fn p12_a_store_on_a_full_disk_opens_again_and_again() {
     let mut names = vec!["roomy".to_owned()];
     run(&bench.open(2 * LOG_BYTES), &names[0], "x");
     // The first time there is a prepared log, and not even a smaller one could be made.
-    for room in [0, LOG_BYTES, LOG_BYTES, LOG_BYTES] {
+    for room in [0, LITTLE, LITTLE, LITTLE] {
         bench.limit_room(room);
         let store = bench.open(2 * LOG_BYTES);
         for name in &names {
@@ -304,4 +304,74 @@ fn p12_a_store_on_a_full_disk_opens_again_and_again() {
     let store = bench.open(2 * LOG_BYTES);
     run(&store, "roomy-again", "x");
     assert!(store.stats().next_log_ready);
+    for name in &names {
+        assert!(matches!(store.begin(&operation(name)).wait(), Ok(Outcome::Replay(_))));
+    }
+}
+
+#[test]
+fn p12_a_disk_without_room_for_any_log_is_told_apart_by_the_bytes_that_are_needed() {
+    let bench = Bench::new();
+    bench.limit_room(LITTLE / 2);
+    let refused = bench.try_open(&bench.machine.start(), LOG_BYTES).unwrap_err();
+    assert!(matches!(refused, Error::Io { cause: Cause::DiskFull, .. }), "{refused:?}");
+    assert_eq!(refused.source().unwrap().to_string(), "20480 bytes are needed");
+    bench.limit_room(LITTLE);
+    drop(bench.open(LOG_BYTES));
+}
+
+/// A volume that did not hold two logs took some hundred keys, and then refused all for good.
+#[test]
+fn p11_a_small_disk_serves_for_as_long_as_its_records_fit() {
+    let bench = Bench::new();
+    bench.machine.set_limits(Limits { space: 8 * MIB, ..Limits::default() });
+    let store = bench.open(128 * MIB);
+    for round in 0..12 {
+        // A fifth of the disk at a time, and at last several times the disk.
+        for n in 0..40 {
+            let operation = operation(&format!("key-{round}-{n}")).ttl(HOUR);
+            let record = execute(&store, &operation)
+                .complete(&Response::new(Bytes::from(vec![7; 40_000])))
+                .wait()
+                .unwrap();
+            assert!(record.response().is_some(), "in round {round}");
+        }
+        let outcome = store.begin(&operation(&format!("key-{round}-0"))).wait();
+        assert!(matches!(outcome, Ok(Outcome::Replay(_))), "in round {round}: {outcome:?}");
+        bench.clock.advance(2 * HOUR);
+        store.reap().unwrap();
+    }
+    assert_eq!(store.stats().bodies_left_out, 0);
+    store.verify().unwrap();
+}
+
+/// Whatever fills it, the store opens again, and serves once there is space.
+#[test]
+fn p11_p12_a_disk_that_fills_up_keeps_what_was_acknowledged() {
+    let bench = Bench::new();
+    bench.machine.set_limits(Limits { space: 4 * MIB, ..Limits::default() });
+    let mut done = Vec::new();
+    for process in 0..3 {
+        let store = bench.open(128 * MIB);
+        for n in 0..150 {
+            let name = format!("key-{process}-{n}");
+            let Ok(Outcome::Execute(permit)) = store.begin(&operation(&name)).wait() else {
+                continue;
+            };
+            let body = vec![7; 40_000];
+            let record = permit.complete(&Response::new(Bytes::from(body))).wait().unwrap();
+            done.push((name, record.response().is_some()));
+        }
+        for (name, is_kept) in &done {
+            let Ok(Outcome::Replay(record)) = store.begin(&operation(name)).wait() else {
+                panic!("{name} is gone")
+            };
+            assert_eq!(record.response().is_some(), *is_kept, "{name}");
+        }
+        store.close(HOUR).wait().unwrap();
+    }
+    bench.machine.set_limits(Limits::default());
+    let store = bench.open(128 * MIB);
+    run(&store, "roomy-again", vec![7; 40_000]);
+    store.verify().unwrap();
 }
