@@ -320,19 +320,21 @@ impl Segment {
             return Err(self.broken("it is not the segment that was opened"));
         }
         guarded(path, || verify_pages(path, file))?;
-        for log in &self.values {
-            log.verify()?;
-        }
         self.verify_rows(true, || Ok(()))?;
         let is_lost = |damaged: &&Damaged| {
             let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
             self.entry(damaged.log, damaged.location, is_expected).is_err()
         };
         match self.damaged.iter().filter(is_lost).count() {
-            0 => Ok(()),
-            1 => Err(self.broken("it holds 1 key whose record is damaged")),
-            count => Err(self.broken(&format!("it holds {count} keys whose records are damaged"))),
+            0 => {}
+            1 => return Err(self.broken("it holds 1 key whose record is damaged")),
+            count => {
+                let reason = format!("it holds {count} keys whose records are damaged");
+                return Err(self.broken(&reason));
+            }
         }
+        // After the keys, because a log that holds one of those does not verify either.
+        self.values.iter().try_for_each(|log| log.verify())
     }
 
     /// Reads every row in order, and checks that no row is missing. The records in the segment's log

@@ -77,7 +77,7 @@ fn p8_p14_a_new_key_waits_while_sealing_is_behind_and_is_served_when_it_has_caug
     assert!(busy.store.health().is_ready(), "whoever waits is served");
     let stats = busy.store.stats();
     assert_eq!((stats.waited_for_room, stats.refused_for_room), (1, 1));
-    assert!(stats.logs > 3, "{stats:?}");
+    assert!(stats.logs > 2, "{stats:?}");
 
     // Neither a replay nor a verdict waits.
     assert!(matches!(busy.ask(&operation("key-0")), Ok(Outcome::Replay(_))));
