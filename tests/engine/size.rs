@@ -70,7 +70,7 @@ fn p11_p14_a_burst_of_new_keys_finds_room_at_once() {
     let home = Home::new();
     let store = Store::builder().clock(home.clock.clone()).open(home.path()).unwrap();
     let operations = (0..4096).map(|n| {
-        let scope = Scope::new(&format!("scope-{n}"));
+        let scope = Scope::new(format!("scope-{n}"));
         Operation::new(scope, format!("key-{n}").parse().unwrap(), Fingerprint::of(["x"]))
     });
     let permits: Vec<_> = operations.map(|operation| execute(&store, &operation)).collect();

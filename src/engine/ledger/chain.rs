@@ -135,8 +135,11 @@ fn start_in(frame: &Frame<'_>) -> Option<Option<End>> {
 
 /// Returns true if the entry is about its log, damaged or not, and says nothing of another one.
 pub(super) fn is_of_log(frame: &Frame<'_>) -> bool {
+    // In format 1, which has no hashes, all entries are whole.
     let entry = || Parts::of(frame.bytes).and_then(|parts| entry::decode(parts.payload));
-    frame.hash == Some(0) || matches!(entry(), Ok(Entry::Start(_) | Entry::Length(_)))
+    frame
+        .hash
+        .map_or_else(|| matches!(entry(), Ok(Entry::Start(_) | Entry::Length(_))), |hash| hash == 0)
 }
 
 /// A log, its predecessor's end, and its own end if a successor names it.

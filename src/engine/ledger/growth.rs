@@ -67,7 +67,7 @@ impl Ledger {
     /// # Errors
     ///
     /// That of a full disk, if too little would be left.
-    fn expect_free(&self, bytes: u64) -> Result<()> {
+    pub(super) fn expect_free(&self, bytes: u64) -> Result<()> {
         if self.free_bytes() >= bytes.saturating_add(RESERVE_BYTES) {
             return Ok(());
         }

@@ -89,7 +89,9 @@ impl Ledger {
             manifest.next_generation = manifest.next_generation.max(generation + 1);
         })?;
         let size = Copier::size_for(large);
-        let log = Log::create_unnamed(&*self.disk, generation, self.identity(), size);
+        let log = self
+            .expect_free(size)
+            .and_then(|()| Log::create_unnamed(&*self.disk, generation, self.identity(), size));
         Ok(Copier {
             tail: Tail::new(Arc::new(log.map_err(Trouble::classify)?), 0),
             batch: BatchBuilder::new(),
