@@ -320,10 +320,15 @@ impl Segment {
             return Err(self.broken("it is not the segment that was opened"));
         }
         guarded(path, || verify_pages(path, file))?;
+        self.expect_undamaged()?;
         for log in &self.values {
             log.verify()?;
         }
-        self.verify_rows(true, || Ok(()))?;
+        self.verify_rows(true, || Ok(()))
+    }
+
+    /// Checks that every entry can be read that could not be read when it was sealed.
+    fn expect_undamaged(&self) -> Result<()> {
         let is_lost = |damaged: &&Damaged| {
             let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
             self.entry(damaged.log, damaged.location, is_expected).is_err()
