@@ -4,11 +4,11 @@
 //! known by the hash of its address, and goes into the segment as what it is.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::address_map::AddressHashMap;
 use crate::clock::Moment;
 use crate::codec::{Malformed, Stored};
 use crate::engine::entry::{self, Entry, Parts};
@@ -55,7 +55,7 @@ pub(super) struct Place {
 impl Latest {
     /// Collects the latest entries of these logs.
     pub(super) fn of(logs: &[Frozen]) -> Self {
-        let mut newest = HashMap::new();
+        let mut newest = AddressHashMap::default();
         for (log, frozen) in logs.iter().enumerate() {
             let found = |(hash, location)| (hash, Found { hash, log, location });
             newest.extend(frozen.log.locations().map(found));
