@@ -28,8 +28,8 @@ pub(super) struct Reading<'a> {
     pub(super) now: Moment,
     /// The longest TTL that a damaged entry can have.
     pub(super) longest_ttl: Duration,
-    /// The bytes that have been read since this was last taken.
-    pub(super) read: Cell<u64>,
+    /// The bytes that have gone into the segment since this was last taken.
+    pub(super) sealed: Cell<u64>,
 }
 
 /// The latest entry of each address, in the order of the logs and of the offsets in each.
@@ -118,6 +118,8 @@ impl Place {
         reading: &Reading<'_>,
         keeper: &RefCell<Keeper>,
     ) -> Result<Option<Item>> {
+        let length = u64::from(self.found.location.length);
+        reading.sealed.set(reading.sealed.get() + length);
         match self.large {
             Some(item) => Ok(item),
             None => self.found.item(reading, keeper),
@@ -135,7 +137,6 @@ impl Found {
     /// has expired.
     fn item(&self, reading: &Reading<'_>, keeper: &RefCell<Keeper>) -> Result<Option<Item>> {
         let log = &reading.logs[self.log].log;
-        reading.read.set(reading.read.get() + u64::from(self.location.length));
         let sealed = log.read_entry(self.location).and_then(|bytes| {
             let sealed = self.seal(reading, &bytes);
             Ok((sealed.map_err(|error| log.damaged(self.location, error))?, bytes))

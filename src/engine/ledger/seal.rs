@@ -182,10 +182,10 @@ impl Ledger {
             damaged: 0,
             values: Vec::new(),
         };
-        let reading = Reading { logs, now, longest_ttl: self.longest_ttl, read: Cell::new(0) };
+        let reading = Reading { logs, now, longest_ttl: self.longest_ttl, sealed: Cell::new(0) };
         // New keys are let in as the logs are sealed, and not a whole log at a time.
         let mut pace = || {
-            self.space.advance(reading.read.take());
+            self.space.advance(reading.sealed.take());
             pace()
         };
         let latest = Latest::of(logs);
