@@ -16,7 +16,7 @@ use crate::engine::log::{Addresses, Frozen, Location};
 use crate::engine::segment::{Damaged, Item, Kept, MAX_INLINE_BYTES, Sealed};
 use crate::error::{Error, Result};
 
-use super::values::Keeper;
+use super::values::{Keeper, LargeBytes};
 
 /// The entries whose addresses are read between two pauses.
 const ENTRIES_AT_A_TIME: usize = 8192;
@@ -102,13 +102,6 @@ impl Latest {
         places.sort_unstable_by(|a, b| (a.scope, &a.key).cmp(&(b.scope, &b.key)));
         Ok(places)
     }
-}
-
-/// The number of the larger entries, and their bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LargeBytes {
-    pub(super) entries: u64,
-    pub(super) bytes: u64,
 }
 
 impl Place {

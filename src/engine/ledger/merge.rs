@@ -25,9 +25,8 @@ use crate::error::{Error, Result};
 use crate::observe;
 
 use super::Ledger;
-use super::latest::LargeBytes;
 use super::retired::{Retired, trim};
-use super::values::{Keep, Keeper, Source};
+use super::values::{Keep, Keeper, LargeBytes, Source};
 
 /// The fewest segments that are merged.
 const MIN_RUN: usize = 4;
