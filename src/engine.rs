@@ -91,6 +91,7 @@ pub(crate) fn start(
     let rules = Rules { ttl: settings.ttl, max_response_bytes };
     let Opened { ledger, tail, mut frozen, mut retired } = ledger::open(disk, settings)?;
     ledger.seal_small(&mut frozen, &mut retired)?;
+    ledger.merge_small(&mut retired)?;
     // So that the first key finds its room reserved. A full disk still has the rest of the active
     // log, and the reaper tries again.
     match ledger.prepare(&mut retired) {

@@ -29,6 +29,7 @@ use crate::engine::entry::{Found, Parts};
 use crate::engine::log::{Location, Log};
 use crate::error::{Error, Result};
 use crate::key::Address;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 mod binding;
 mod build;
@@ -76,6 +77,8 @@ pub(crate) struct Segment {
     pub(crate) expiries: Expiries,
     /// The logs that hold the larger records.
     pub(crate) values: Vec<Arc<Log>>,
+    /// Set once a merge has failed because of this segment: it is left as it is.
+    left: AtomicBool,
 }
 
 impl Segment {
@@ -163,7 +166,8 @@ impl Segment {
         };
         drop(table);
         let values = Vec::new();
-        Ok(Self { meta, name, file, path, filter, binding, damaged, expiries, values })
+        let left = AtomicBool::new(false);
+        Ok(Self { meta, name, file, path, filter, binding, damaged, expiries, values, left })
     }
 
     /// Returns the segment with the logs that hold its larger records.
@@ -284,6 +288,21 @@ impl Segment {
         row: &OwnedRow,
     ) -> Result<Bytes> {
         self.entry(log, location, |parts| row.is_of(parts))
+    }
+
+    /// Returns true if an error is about the file of this segment.
+    pub(crate) fn is_named_in(&self, error: &Error) -> bool {
+        matches!(error, Error::Corrupt { file, .. } | Error::Io { file, .. } if *file == self.path)
+    }
+
+    /// Leaves the segment out of merges, because it cannot be read to its end.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    /// Returns true if the segment is left out of merges.
+    pub(crate) fn is_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     /// Returns the addresses whose latest entry could not be read when it was sealed.
