@@ -9,6 +9,9 @@ use crate::key::Address;
 /// are.
 pub(crate) type AddressMap<V> = HashMap<Address, V, BuildHasherDefault<OwnHash>>;
 
+/// A map by the hash of an address alone.
+pub(crate) type AddressHashMap<V> = HashMap<u128, V, BuildHasherDefault<OwnHash>>;
+
 /// Passes on the low half of an [`Address`]'s own hash. The shard of the table is taken from the
 /// high half.
 #[derive(Default)]

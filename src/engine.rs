@@ -91,6 +91,7 @@ pub(crate) fn start(
     let rules = Rules { ttl: settings.ttl, max_response_bytes };
     let Opened { ledger, tail, mut frozen, mut retired } = ledger::open(disk, settings)?;
     ledger.seal_small(&mut frozen, &mut retired)?;
+    ledger.merge_small(&mut retired)?;
     // So that the first key finds its room reserved. A full disk still has the rest of the active
     // log, and the reaper tries again.
     match ledger.prepare(&mut retired) {
@@ -310,9 +311,11 @@ fn stats_of(engine: &Engine) -> Stats {
         log_records: snapshot.logs.iter().map(|log| log.len()).sum(),
         segments: snapshot.segments.len(),
         segment_records: snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
+        damaged_records: snapshot.segments.iter().map(|segment| segment.meta.damaged).sum(),
         filter_bytes: snapshot.segments.iter().map(|segment| segment.filter_bytes()).sum(),
         segment_lookups: count(&ledger.segment_lookups),
         segments_sealed: count(&counters.segments_sealed),
+        segments_merged: count(&counters.segments_merged),
         segments_dropped: count(&counters.segments_dropped),
         bodies_left_out: count(&counters.bodies_left_out),
         next_log_ready: ledger.has_next(),

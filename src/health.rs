@@ -44,6 +44,9 @@ pub enum Concern {
     /// So many keys stay held until a restart, because their outcome is unknown and could not be
     /// recorded.
     Retained(usize),
+    /// So many keys have a record that could not be read when it was sealed:
+    /// [`Stats::damaged_records`].
+    Damaged(u64),
     /// The wall clock and the store's time disagree by this much; see [`Stats::clock_jump`].
     ClockJump(Duration),
 }
@@ -51,11 +54,12 @@ pub enum Concern {
 impl Health {
     /// Returns the health of a store that takes work, by its figures.
     pub(crate) fn of(stats: &Stats) -> Self {
-        let Stats { refusing, last_trouble, retained, clock_jump, .. } = stats;
+        let Stats { refusing, last_trouble, retained, damaged_records, clock_jump, .. } = stats;
         let concerns = [
             refusing.map(Concern::Refusing),
             last_trouble.clone().map(Concern::Trouble),
             (*retained > 0).then_some(Concern::Retained(*retained)),
+            (*damaged_records > 0).then_some(Concern::Damaged(*damaged_records)),
             clock_jump.map(Concern::ClockJump),
         ];
         let concerns: Vec<_> = concerns.into_iter().flatten().collect();
@@ -108,6 +112,7 @@ impl fmt::Display for Concern {
             Self::Refusing(why) => write!(f, "{why}"),
             Self::Trouble(trouble) => write!(f, "{trouble}"),
             Self::Retained(keys) => write!(f, "{keys} keys are held until a restart"),
+            Self::Damaged(keys) => write!(f, "the records of {keys} keys are damaged"),
             Self::ClockJump(by) => write!(f, "the clocks disagree by {by:?}"),
         }
     }

@@ -49,12 +49,18 @@ pub struct Stats {
     pub segments: usize,
     /// Records in those segments, expired ones included.
     pub segment_records: u64,
+    /// Keys in those segments whose record could not be read when it was sealed, expired ones
+    /// included. They get [`Error::Corrupt`](crate::Error::Corrupt), unless the disk gives the record
+    /// back.
+    pub damaged_records: u64,
     /// Memory that the segments' filters take, in bytes.
     pub filter_bytes: usize,
     /// Lookups in a segment, because its filter could not rule the key out.
     pub segment_lookups: u64,
     /// Segments sealed.
     pub segments_sealed: u64,
+    /// Segments merged into others, or rewritten without what had expired.
+    pub segments_merged: u64,
     /// Segments dropped because all in them had expired.
     pub segments_dropped: u64,
     /// Responses left out of their records because the disk was full.

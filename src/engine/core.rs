@@ -46,6 +46,7 @@ pub(crate) struct Counters {
     pub(crate) bytes: AtomicU64,
     pub(crate) bodies_left_out: AtomicU64,
     pub(crate) segments_sealed: AtomicU64,
+    pub(crate) segments_merged: AtomicU64,
     pub(crate) segments_dropped: AtomicU64,
     /// The error of the reaper's latest round, if it had one.
     pub(crate) last_trouble: Mutex<Option<Error>>,

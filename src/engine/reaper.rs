@@ -235,7 +235,10 @@ impl Reaper {
             });
             match merged {
                 Ok(0) => return Ok(()),
-                Ok(_) => {}
+                Ok(merged) => {
+                    let counter = &engine.counters.segments_merged;
+                    counter.fetch_add(merged as u64, Ordering::Relaxed);
+                }
                 // It is done later.
                 Err(Trouble::Transient(Error::Stopped { .. })) => return Ok(()),
                 Err(trouble) => return Err(trouble),

@@ -29,6 +29,7 @@ use crate::engine::entry::{Found, Parts};
 use crate::engine::log::{Location, Log};
 use crate::error::{Error, Result};
 use crate::key::Address;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 mod binding;
 mod build;
@@ -76,6 +77,8 @@ pub(crate) struct Segment {
     pub(crate) expiries: Expiries,
     /// The logs that hold the larger records.
     pub(crate) values: Vec<Arc<Log>>,
+    /// Set once a merge has failed because of this segment: it is left as it is.
+    left: AtomicBool,
 }
 
 impl Segment {
@@ -163,7 +166,8 @@ impl Segment {
         };
         drop(table);
         let values = Vec::new();
-        Ok(Self { meta, name, file, path, filter, binding, damaged, expiries, values })
+        let left = AtomicBool::new(false);
+        Ok(Self { meta, name, file, path, filter, binding, damaged, expiries, values, left })
     }
 
     /// Returns the segment with the logs that hold its larger records.
@@ -286,6 +290,21 @@ impl Segment {
         self.entry(log, location, |parts| row.is_of(parts))
     }
 
+    /// Returns true if an error is about the file of this segment.
+    pub(crate) fn is_named_in(&self, error: &Error) -> bool {
+        matches!(error, Error::Corrupt { file, .. } | Error::Io { file, .. } if *file == self.path)
+    }
+
+    /// Leaves the segment out of merges, because it cannot be read to its end.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    /// Returns true if the segment is left out of merges.
+    pub(crate) fn is_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
     /// Returns the addresses whose latest entry could not be read when it was sealed.
     pub(crate) fn damaged(&self) -> &[Damaged] {
         &self.damaged
@@ -320,21 +339,24 @@ impl Segment {
             return Err(self.broken("it is not the segment that was opened"));
         }
         guarded(path, || verify_pages(path, file))?;
-        self.verify_rows(true, || Ok(()))?;
+        self.expect_undamaged()?;
+        for log in &self.values {
+            log.verify()?;
+        }
+        self.verify_rows(true, || Ok(()))
+    }
+
+    /// Checks that every entry can be read that could not be read when it was sealed.
+    fn expect_undamaged(&self) -> Result<()> {
         let is_lost = |damaged: &&Damaged| {
             let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
             self.entry(damaged.log, damaged.location, is_expected).is_err()
         };
         match self.damaged.iter().filter(is_lost).count() {
-            0 => {}
-            1 => return Err(self.broken("it holds 1 key whose record is damaged")),
-            count => {
-                let reason = format!("it holds {count} keys whose records are damaged");
-                return Err(self.broken(&reason));
-            }
+            0 => Ok(()),
+            1 => Err(self.broken("it holds 1 key whose record is damaged")),
+            count => Err(self.broken(&format!("it holds {count} keys whose records are damaged"))),
         }
-        // After the keys, because a log that holds one of those does not verify either.
-        self.values.iter().try_for_each(|log| log.verify())
     }
 
     /// Reads every row in order, and checks that no row is missing. The records in the segment's log

@@ -66,7 +66,7 @@ pub(super) struct Shares {
 }
 
 /// The shares of each scope that has any, by kind.
-type Scopes = HashMap<Scope, [usize; KINDS]>;
+type Scopes = HashMap<Scope, [usize; KINDS], foldhash::fast::RandomState>;
 
 impl Shares {
     pub(super) fn new(limits: Limits) -> Self {

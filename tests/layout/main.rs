@@ -26,11 +26,12 @@ const ROOMS: [&[&str]; 14] = [
 ];
 
 /// The floors inside `engine/`; the head is `engine.rs` itself.
-const ENGINE: [&[&str]; 11] = [
-    &["disk"],
+const ENGINE: [&[&str]; 12] = [
+    &["disk", "digest"],
     &["trouble", "settings"],
     &["entry"],
-    &["log", "segment"],
+    &["log"],
+    &["segment"],
     &["ledger"],
     &["core"],
     &["commit"],

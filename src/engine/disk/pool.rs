@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::sync::Mutex;
+use parking_lot::Mutex;
 
 use super::{Disk, DiskFile};
 

@@ -4,11 +4,11 @@
 //! known by the hash of its address, and goes into the segment as what it is.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::address_map::AddressHashMap;
 use crate::clock::Moment;
 use crate::codec::{Malformed, Stored};
 use crate::engine::entry::{self, Entry, Parts};
@@ -16,7 +16,7 @@ use crate::engine::log::{Addresses, Frozen, Location};
 use crate::engine::segment::{Damaged, Item, Kept, MAX_INLINE_BYTES, Sealed};
 use crate::error::{Error, Result};
 
-use super::values::Keeper;
+use super::values::{Keeper, LargeBytes};
 
 /// The entries whose addresses are read between two pauses.
 const ENTRIES_AT_A_TIME: usize = 8192;
@@ -28,8 +28,8 @@ pub(super) struct Reading<'a> {
     pub(super) now: Moment,
     /// The longest TTL that a damaged entry can have.
     pub(super) longest_ttl: Duration,
-    /// The bytes that have been read since this was last taken.
-    pub(super) read: Cell<u64>,
+    /// The bytes that have gone into the segment since this was last taken.
+    pub(super) sealed: Cell<u64>,
 }
 
 /// The latest entry of each address, in the order of the logs and of the offsets in each.
@@ -55,7 +55,7 @@ pub(super) struct Place {
 impl Latest {
     /// Collects the latest entries of these logs.
     pub(super) fn of(logs: &[Frozen]) -> Self {
-        let mut newest = HashMap::new();
+        let mut newest = AddressHashMap::default();
         for (log, frozen) in logs.iter().enumerate() {
             let found = |(hash, location)| (hash, Found { hash, log, location });
             newest.extend(frozen.log.locations().map(found));
@@ -104,13 +104,6 @@ impl Latest {
     }
 }
 
-/// The number of the larger entries, and their bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LargeBytes {
-    pub(super) entries: u64,
-    pub(super) bytes: u64,
-}
-
 impl Place {
     /// Returns what goes into the segment, unless the entry has expired.
     pub(super) fn item(
@@ -118,6 +111,8 @@ impl Place {
         reading: &Reading<'_>,
         keeper: &RefCell<Keeper>,
     ) -> Result<Option<Item>> {
+        let length = u64::from(self.found.location.length);
+        reading.sealed.set(reading.sealed.get() + length);
         match self.large {
             Some(item) => Ok(item),
             None => self.found.item(reading, keeper),
@@ -135,7 +130,6 @@ impl Found {
     /// has expired.
     fn item(&self, reading: &Reading<'_>, keeper: &RefCell<Keeper>) -> Result<Option<Item>> {
         let log = &reading.logs[self.log].log;
-        reading.read.set(reading.read.get() + u64::from(self.location.length));
         let sealed = log.read_entry(self.location).and_then(|bytes| {
             let sealed = self.seal(reading, &bytes);
             Ok((sealed.map_err(|error| log.damaged(self.location, error))?, bytes))

@@ -8,11 +8,8 @@
 //! - Its files are durable before `MANIFEST` lists it, in one step with the removal of theirs.
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -25,26 +22,14 @@ use crate::error::{Error, Result};
 use crate::observe;
 
 use super::Ledger;
-use super::latest::LargeBytes;
 use super::retired::{Retired, trim};
-use super::values::{Keep, Keeper, Source};
+use super::seal::MAX_SMALL_BYTES;
+use super::values::{Keep, Keeper, LargeBytes, Source};
 
-/// The fewest segments that are merged.
-const MIN_RUN: usize = 4;
-/// The number of larger segments that are merged.
-const LARGE_RUN: usize = 8;
-/// The most segments that are merged at a time.
-const MAX_RUN: usize = 16;
-/// The most logs that a segment has for its larger records.
-const MAX_LOGS: usize = 64;
-/// Larger segments are merged while there are more than this many: a lookup asks each for its key.
-const MAX_SEGMENTS: usize = 48;
-/// The share of a log up to which a segment is small, and from which on it is worth rewriting what
-/// is mostly dead.
-const SMALL: u64 = 16;
-/// Segments are merged if the last records of each expire within this many rotation ages, so that
-/// what has expired is not kept for long. Small ones may differ by more.
-const MAX_SPAN: u32 = 2;
+mod due;
+
+use due::{Due, MAX_SEGMENTS, SMALL, is_mostly_dead};
+
 /// The rows that are merged between two pauses.
 const ROWS_AT_A_TIME: usize = 512;
 
@@ -63,14 +48,50 @@ impl Ledger {
     pub(crate) fn merge(
         &self,
         retired: &mut Vec<Retired>,
-        mut pace: impl FnMut() -> Result<()>,
+        pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
         let (snapshot, now) = (self.snapshot(), self.timeline.now());
-        let Some(range) = Due { ledger: self, segments: &snapshot.segments, now }.range() else {
-            return Ok(0);
-        };
-        let run = &snapshot.segments[range];
-        let merged = self.write_merged(run, now, &mut pace)?.map(Arc::new);
+        let segments = &snapshot.segments;
+        match (Due { settings: &self.settings, segments, now }).range() {
+            Some(range) => self.merge_run(&segments[range], now, retired, pace),
+            None => Ok(0),
+        }
+    }
+
+    /// Merges small segments, once there are many. This happens while the store opens, because each
+    /// run of the process may be too short for the reaper.
+    ///
+    /// # Errors
+    ///
+    /// Fatal ones only: the reaper tries again after a transient one.
+    pub(crate) fn merge_small(&self, retired: &mut Vec<Retired>) -> Result<()> {
+        let (snapshot, now) = (self.snapshot(), self.timeline.now());
+        let segments = &snapshot.segments;
+        let due = Due { settings: &self.settings, segments, now };
+        let run = due.small().filter(|run| due.total(run) <= MAX_SMALL_BYTES);
+        let Some(run) = run.filter(|_| segments.len() > MAX_SEGMENTS) else { return Ok(()) };
+        match self.merge_run(&segments[run], now, retired, || Ok(())) {
+            Err(Trouble::Fatal(error)) => Err(error),
+            // The reaper tries again, and reports the error.
+            Ok(_) | Err(Trouble::Transient(_)) => Ok(()),
+        }
+    }
+
+    /// Merges these segments, and returns their number.
+    fn merge_run(
+        &self,
+        run: &[Arc<Segment>],
+        now: Moment,
+        retired: &mut Vec<Retired>,
+        mut pace: impl FnMut() -> Result<()>,
+    ) -> Result<usize, Trouble> {
+        let merged = self.write_merged(run, now, &mut pace).inspect_err(|trouble| {
+            if let Trouble::Transient(error) = trouble {
+                // The others must not wait for one that cannot be read.
+                run.iter().filter(|segment| segment.is_named_in(error)).for_each(|s| s.leave());
+            }
+        });
+        let merged = merged?.map(Arc::new);
         self.replace(run, merged.as_ref(), retired)?;
         for log in merged.iter().flat_map(|merged| &merged.values) {
             // What is not cut off is in nobody's way but the disk's.
@@ -138,22 +159,13 @@ impl Ledger {
         merged: Option<&Arc<Segment>>,
         retired: &mut Vec<Retired>,
     ) -> Result<(), Trouble> {
-        self.sync_names().map_err(Trouble::Fatal)?;
         let is_old = |file: u64| run.iter().any(|old| old.meta.file == file);
-        let listed = self.change_manifest(|manifest| {
+        self.list_segment(merged, |manifest| {
             let at = manifest.segments.iter().position(|listed| is_old(listed.file));
             manifest.segments.retain(|listed| !is_old(listed.file));
             let at = at.unwrap_or_default();
             manifest.segments.splice(at..at, merged.map(|merged| merged.meta.clone()));
-        });
-        if let Err(trouble) = listed {
-            if let (false, Some(merged)) = (trouble.is_fatal(), merged) {
-                // The next attempt needs its room. What cannot be removed is a leftover.
-                let _ = self.disk.remove(&merged.name);
-                self.discard(&merged.values);
-            }
-            return Err(trouble);
-        }
+        })?;
         self.update_snapshot(|snapshot| {
             let at = snapshot.segments.iter().position(|segment| is_old(segment.meta.file));
             snapshot.segments.retain(|segment| !is_old(segment.meta.file));
@@ -169,106 +181,6 @@ impl Ledger {
             retired.push(Retired::Segment(Arc::clone(old)));
         }
         Ok(())
-    }
-}
-
-/// Returns true if less than a quarter of a segment is live.
-fn is_mostly_dead(segment: &Segment, now: Moment) -> bool {
-    let (live, all) = (segment.expiries.live(now).bytes, segment.expiries.all().bytes);
-    live * 4 < all
-}
-
-/// Decides which segments are merged.
-struct Due<'a> {
-    ledger: &'a Ledger,
-    /// Newest first.
-    segments: &'a [Arc<Segment>],
-    now: Moment,
-}
-
-impl Due<'_> {
-    fn range(&self) -> Option<Range<usize>> {
-        self.mostly_dead().or_else(|| self.small()).or_else(|| self.many())
-    }
-
-    /// The oldest segment that is worth rewriting.
-    fn mostly_dead(&self) -> Option<Range<usize>> {
-        let at = self.segments.iter().rposition(|segment| {
-            let (live, all) = (segment.expiries.live(self.now), segment.expiries.all());
-            let is_worth_it = all.bytes - live.bytes >= self.ledger.settings.log_bytes / SMALL;
-            is_worth_it && is_mostly_dead(segment, self.now)
-        });
-        at.map(|at| at..at + 1)
-    }
-
-    /// The oldest run of small neighbours.
-    fn small(&self) -> Option<Range<usize>> {
-        let small = self.ledger.settings.log_bytes / SMALL;
-        let is_small = |at: usize| self.is_current(at) && self.bytes(at) <= small;
-        let mut end = self.segments.len();
-        while end >= MIN_RUN {
-            let start = (0..end).rev().take_while(|at| is_small(*at)).last().unwrap_or(end);
-            if let Some(run) = self.balanced(start..end) {
-                return Some(run);
-            }
-            end = start.min(end - 1);
-        }
-        None
-    }
-
-    /// The cheapest run of neighbours that expire at about the same time, if there are too many.
-    fn many(&self) -> Option<Range<usize>> {
-        if self.segments.len() <= MAX_SEGMENTS {
-            return None;
-        }
-        let span: Duration = self.ledger.settings.rotation_age() * MAX_SPAN;
-        let is_close = |run: &Range<usize>| {
-            let expiries = || run.clone().map(|at| self.segments[at].latest_expiry());
-            let (first, last) = (expiries().min(), expiries().max());
-            last.unwrap_or_default().since(first.unwrap_or_default()) <= span
-        };
-        let runs = (LARGE_RUN..=self.segments.len()).map(|end| end - LARGE_RUN..end);
-        runs.filter(|run| run.clone().all(|at| self.is_current(at)))
-            .filter(is_close)
-            .filter(|run| self.logs(run) <= MAX_LOGS && self.is_balanced(run))
-            .min_by_key(|run| (self.total(run), Reverse(run.start)))
-    }
-
-    /// Returns a part of a run in which no segment is larger than all others together, so that each
-    /// record is merged a few times only.
-    fn balanced(&self, mut run: Range<usize>) -> Option<Range<usize>> {
-        while run.len() >= MIN_RUN {
-            run.start = run.start.max(run.end.saturating_sub(MAX_RUN));
-            if self.is_balanced(&run) && self.logs(&run) <= MAX_LOGS {
-                return Some(run);
-            }
-            let largest = run.clone().max_by_key(|at| self.bytes(*at))?;
-            let (newer, older) = (run.start..largest, largest + 1..run.end);
-            run = if newer.len() > older.len() { newer } else { older };
-        }
-        None
-    }
-
-    fn is_balanced(&self, run: &Range<usize>) -> bool {
-        let largest = run.clone().map(|at| self.bytes(at)).max().unwrap_or_default();
-        largest * 2 <= self.total(run)
-    }
-
-    fn total(&self, run: &Range<usize>) -> u64 {
-        run.clone().map(|at| self.bytes(at)).sum()
-    }
-
-    fn logs(&self, run: &Range<usize>) -> usize {
-        run.clone().map(|at| self.segments[at].values.len()).sum()
-    }
-
-    /// The bytes of a segment that are live, never none: each costs a file.
-    fn bytes(&self, at: usize) -> u64 {
-        1 + self.segments[at].expiries.live(self.now).bytes
-    }
-
-    fn is_current(&self, at: usize) -> bool {
-        self.segments[at].meta.format == SegmentMeta::FORMAT
     }
 }
 

@@ -19,13 +19,14 @@ use crate::observe;
 
 use super::Ledger;
 use super::latest::{Latest, Reading};
+use super::manifest::Manifest;
 use super::retired::{Retired, trim};
 use super::values::Keeper;
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
 const MAX_SMALL_LOGS: usize = 3;
 /// The most bytes that are sealed while a store opens.
-const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Ledger {
     /// Prepares and lists a next log, unless there is one, and lets new keys in. A retired log of the
@@ -182,10 +183,10 @@ impl Ledger {
             damaged: 0,
             values: Vec::new(),
         };
-        let reading = Reading { logs, now, longest_ttl: self.longest_ttl, read: Cell::new(0) };
+        let reading = Reading { logs, now, longest_ttl: self.longest_ttl, sealed: Cell::new(0) };
         // New keys are let in as the logs are sealed, and not a whole log at a time.
         let mut pace = || {
-            self.space.advance(reading.read.take());
+            self.space.advance(reading.sealed.take());
             pace()
         };
         let latest = Latest::of(logs);
@@ -244,21 +245,12 @@ impl Ledger {
         sealed: End,
         mut pace: impl FnMut() -> Result<()>,
     ) -> Result<(), Trouble> {
-        self.sync_names().map_err(Trouble::Fatal)?;
         let segment = segment.map(Arc::new);
-        let listed = self.change_manifest(|manifest| {
+        self.list_segment(segment.as_ref(), |manifest| {
             manifest.sealed = Some(sealed);
             manifest.logs.retain(|generation| *generation > sealed.generation);
             manifest.segments.extend(segment.as_ref().map(|segment| segment.meta.clone()));
-        });
-        if let Err(trouble) = listed {
-            if let (false, Some(segment)) = (trouble.is_fatal(), segment) {
-                // The next attempt needs its room. What cannot be removed is a leftover.
-                let _ = self.disk.remove(&segment.name);
-                self.discard(&segment.values);
-            }
-            return Err(trouble);
-        }
+        })?;
         self.update_snapshot(|snapshot| {
             snapshot.logs.retain(|log| log.generation > sealed.generation);
             snapshot.segments.splice(0..0, segment.clone());
@@ -268,6 +260,23 @@ impl Ledger {
             let _ = trim(log, &mut pace);
         }
         Ok(())
+    }
+
+    /// Changes `MANIFEST` so that it lists a new segment, whose name is made durable first. If it
+    /// cannot be listed for a transient reason, its files are removed again.
+    pub(super) fn list_segment(
+        &self,
+        segment: Option<&Arc<Segment>>,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Result<(), Trouble> {
+        self.sync_names().map_err(Trouble::Fatal)?;
+        self.change_manifest(change).inspect_err(|trouble| {
+            if let (false, Some(segment)) = (trouble.is_fatal(), segment) {
+                // The next attempt needs its room. What cannot be removed is a leftover.
+                let _ = self.disk.remove(&segment.name);
+                self.discard(&segment.values);
+            }
+        })
     }
 
     /// Retires sealed logs, except those that are kept for the records in them.
@@ -315,7 +324,7 @@ impl Ledger {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub(super) fn sync_names(&self) -> Result<()> {
+    fn sync_names(&self) -> Result<()> {
         let path = self.disk.path();
         self.disk.sync().map_err(|error| Error::io("sync", path, error))
     }

@@ -18,12 +18,18 @@ use crate::error::Result;
 use crate::sync::atomic::Ordering;
 
 use super::Ledger;
-use super::latest::LargeBytes;
 
 /// A log is kept if its larger records take at least this share of it, in percent.
 const KEPT_PERCENT: u64 = 50;
 /// The size at which a batch of copies is closed.
 const COPY_BYTES: u64 = 1024 * 1024;
+
+/// The number of the larger entries, and their bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LargeBytes {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+}
 
 /// A log that is kept for the records in it.
 #[derive(Debug, Clone)]

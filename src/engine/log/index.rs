@@ -1,8 +1,7 @@
 //! The index of a log: the location of the latest entry of each address. It lives in memory only,
 //! and holds durable entries only.
 
-use std::collections::HashMap;
-
+use crate::address_map::AddressHashMap;
 use crate::clock::Moment;
 use crate::engine::digest::Digest;
 
@@ -48,9 +47,9 @@ pub(crate) struct Change {
 /// The latest entry of each address, by the hash of the address.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    pub(super) entries: HashMap<u128, Location>,
+    pub(super) entries: AddressHashMap<Location>,
     /// The moments until which the forgets in this log hide older records.
-    pub(super) forgets: HashMap<u128, Moment>,
+    pub(super) forgets: AddressHashMap<Moment>,
     /// The time of the first entry.
     pub(super) first_at: Option<Moment>,
 }

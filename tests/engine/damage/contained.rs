@@ -58,6 +58,7 @@ fn p5_a_damaged_record_in_a_log_costs_its_key_alone_for_all_of_its_life() {
     seal(&store, &home);
     assert!(store.stats().segments >= 1, "{:?}", store.stats());
     assert_eq!(store.stats().last_trouble, None);
+    assert_eq!(store.health().to_string(), "degraded: the records of 2 keys are damaged");
     ask(&store, 40, &damaged);
     drop(store);
     let store = home.open();
