@@ -24,7 +24,7 @@ use crate::stats::{Refusing, Stats};
 use crate::store::Store;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Mutex, Sender, unbounded};
+use crate::sync::{Mutex, unbounded};
 use crate::table::{Hold, Limits, Table};
 use crate::ticket::Ticket;
 
@@ -55,7 +55,6 @@ use settings::Settings;
 struct Embedded {
     desk: Arc<Desk>,
     rules: Rules,
-    reaper: Sender<Message>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -68,7 +67,6 @@ struct Threads {
 /// The end of an open store.
 struct Closing {
     desk: Arc<Desk>,
-    to_reaper: Sender<Message>,
     threads: Threads,
 }
 
@@ -117,8 +115,8 @@ pub(crate) fn start(
     let snapshot = engine.ledger.snapshot();
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
     observe::doubts(&engine.ledger.timeline);
-    let desk = Arc::new(Desk { engine, queue });
-    Ok(Store::over(table, Embedded { desk, rules, reaper, threads }))
+    let desk = Arc::new(Desk { engine, queue, reaper });
+    Ok(Store::over(table, Embedded { desk, rules, threads }))
 }
 
 impl Backend for Embedded {
@@ -193,7 +191,7 @@ impl Backend for Embedded {
     fn reap(&self) -> Ticket<()> {
         let (ticket, promise) = Ticket::new();
         // If the reaper is gone, dropping the message answers it.
-        let _ = self.reaper.send(Message::Reap(Waiting::new(&self.desk.engine, promise)));
+        let _ = self.desk.reaper.send(Message::Reap(Waiting::new(&self.desk.engine, promise)));
         ticket
     }
 
@@ -209,8 +207,7 @@ impl Backend for Embedded {
         let Some(threads) = threads else {
             return Ticket::ready(if engine.has_failed() { Err(engine.stopped()) } else { Ok(()) });
         };
-        let (desk, to_reaper) = (Arc::clone(&self.desk), self.reaper.clone());
-        let closing = Closing { desk, to_reaper, threads };
+        let closing = Closing { desk: Arc::clone(&self.desk), threads };
         if !core::is_own_thread() {
             return Ticket::ready(closing.end());
         }
@@ -256,7 +253,7 @@ impl Closing {
         let engine = &self.desk.engine;
         self.desk.queue.stop();
         // If the reaper is gone, it needs no message.
-        let _ = self.to_reaper.send(Message::Stop);
+        let _ = self.desk.reaper.send(Message::Stop);
         // A panic in a thread has stopped the store.
         let _ = self.threads.writer.join();
         let _ = self.threads.reaper.join();
@@ -318,7 +315,7 @@ fn stats_of(engine: &Engine) -> Stats {
         segments_merged: count(&counters.segments_merged),
         segments_dropped: count(&counters.segments_dropped),
         bodies_left_out: count(&counters.bodies_left_out),
-        next_log_ready: ledger.has_next(),
+        next_log_ready: ledger.space.has_next(),
         clock_jump: ledger.timeline.jump(),
         boot_unknown: !ledger.timeline.knows_boot(),
         last_trouble: trouble.map(|error| error.to_string()),

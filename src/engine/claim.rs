@@ -19,7 +19,7 @@ use http::Response;
 use crate::backend::{self, Answer, Asked, Delayed, Granted, Past};
 use crate::clock::{Moment, millis};
 use crate::engine::commit::{Claimed, Effect, Granting, Queue};
-use crate::engine::core::Engine;
+use crate::engine::core::{Engine, Message};
 use crate::engine::digest::DigestKey;
 use crate::engine::entry::{self, Encoded, Entry};
 use crate::engine::ledger::{Admission, OpenClaim, Reservation, Turn};
@@ -27,6 +27,7 @@ use crate::engine::log::PAGE;
 use crate::error::{Error, Result};
 use crate::key::Scope;
 use crate::record::Record;
+use crate::sync::Sender;
 use crate::table::Hold;
 use crate::ticket::Ticket;
 
@@ -37,6 +38,7 @@ const DURABLE_PAGES: u64 = 2;
 pub(crate) struct Desk {
     pub(crate) engine: Arc<Engine>,
     pub(crate) queue: Queue,
+    pub(crate) reaper: Sender<Message>,
 }
 
 /// A key that was claimed, in memory or in the log.
@@ -79,10 +81,21 @@ impl Desk {
     /// # Errors
     ///
     /// Those of [`expect_room`](Self::expect_room), and of
-    /// [`Ledger::admit`](crate::engine::ledger::Ledger::admit).
+    /// [`Ledger::admit`](crate::engine::ledger::Space::admit).
     fn admit(&self, scope: Scope, pages: u64) -> Result<Admission> {
         self.expect_room(scope)?;
-        self.engine.ledger.admit(scope, pages)
+        self.queue_for_room(scope, pages)
+    }
+
+    /// Asks for room, and for a larger log if that is what it takes.
+    fn queue_for_room(&self, scope: Scope, pages: u64) -> Result<Admission> {
+        let space = &self.engine.ledger.space;
+        let admission = space.admit(scope, pages)?;
+        if matches!(admission, Admission::Queued(_)) && space.is_short() {
+            // If the reaper is gone, the store is closing, and nobody waits.
+            let _ = self.reaper.send(Message::Prepare);
+        }
+        Ok(admission)
     }
 
     /// Checks that there is a place for a claim: the outcome of an operation may turn out unknown,
@@ -138,7 +151,7 @@ impl Desk {
             desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
             ticket
         };
-        match self.engine.ledger.admit(scope, 1) {
+        match self.queue_for_room(scope, 1) {
             Err(error) => Ticket::ready(Err(error)),
             Ok(Admission::Granted(room)) => commit(room),
             Ok(Admission::Queued(turn)) => in_turn(turn, commit).unnest(),
