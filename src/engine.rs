@@ -24,7 +24,7 @@ use crate::stats::{Refusing, Stats};
 use crate::store::Store;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Mutex, unbounded};
+use crate::sync::{Mutex, Sender, unbounded};
 use crate::table::{Hold, Limits, Table};
 use crate::ticket::Ticket;
 
@@ -55,6 +55,7 @@ use settings::Settings;
 struct Embedded {
     desk: Arc<Desk>,
     rules: Rules,
+    reaper: Sender<Message>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -67,6 +68,7 @@ struct Threads {
 /// The end of an open store.
 struct Closing {
     desk: Arc<Desk>,
+    to_reaper: Sender<Message>,
     threads: Threads,
 }
 
@@ -115,8 +117,8 @@ pub(crate) fn start(
     let snapshot = engine.ledger.snapshot();
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
     observe::doubts(&engine.ledger.timeline);
-    let desk = Arc::new(Desk { engine, queue, reaper });
-    Ok(Store::over(table, Embedded { desk, rules, threads }))
+    let desk = Arc::new(Desk { engine, queue });
+    Ok(Store::over(table, Embedded { desk, rules, reaper, threads }))
 }
 
 impl Backend for Embedded {
@@ -191,7 +193,7 @@ impl Backend for Embedded {
     fn reap(&self) -> Ticket<()> {
         let (ticket, promise) = Ticket::new();
         // If the reaper is gone, dropping the message answers it.
-        let _ = self.desk.reaper.send(Message::Reap(Waiting::new(&self.desk.engine, promise)));
+        let _ = self.reaper.send(Message::Reap(Waiting::new(&self.desk.engine, promise)));
         ticket
     }
 
@@ -207,7 +209,8 @@ impl Backend for Embedded {
         let Some(threads) = threads else {
             return Ticket::ready(if engine.has_failed() { Err(engine.stopped()) } else { Ok(()) });
         };
-        let closing = Closing { desk: Arc::clone(&self.desk), threads };
+        let (desk, to_reaper) = (Arc::clone(&self.desk), self.reaper.clone());
+        let closing = Closing { desk, to_reaper, threads };
         if !core::is_own_thread() {
             return Ticket::ready(closing.end());
         }
@@ -253,7 +256,7 @@ impl Closing {
         let engine = &self.desk.engine;
         self.desk.queue.stop();
         // If the reaper is gone, it needs no message.
-        let _ = self.desk.reaper.send(Message::Stop);
+        let _ = self.to_reaper.send(Message::Stop);
         // A panic in a thread has stopped the store.
         let _ = self.threads.writer.join();
         let _ = self.threads.reaper.join();

@@ -114,11 +114,11 @@ impl Builder {
         self
     }
 
-    /// Sets the size up to which a log grows, in bytes: 128 MiB by default, from 256 KiB to 4 GiB,
+    /// Sets the largest size of a log, in bytes: 128 MiB by default, from 256 KiB to 4 GiB,
     /// rounded up to whole pages of 4 KiB.
     ///
-    /// Logs begin with 1 MiB, or an eighth of this if that is less, and grow with the load; they
-    /// are small again once it has ended. On a small disk a log takes no more than an eighth of
+    /// Logs begin with 1 MiB, or an eighth of this if that is less; larger ones follow under load,
+    /// and small ones once it has ended. On a small disk a log takes no more than an eighth of
     /// the space that is free or in logs.
     ///
     /// A running store has two or three logs. Under load two more wait for sealing, and as many as
@@ -348,7 +348,7 @@ impl Builder {
     }
 }
 
-/// Returns the size of a log in a store without load, if logs grow up to `log_bytes`.
+/// Returns the size of a log in a store without load.
 const fn first_log_bytes(log_bytes: u64) -> u64 {
     let share = (log_bytes / 8).next_multiple_of(PAGE);
     if share < FIRST_LOG_BYTES { share } else { FIRST_LOG_BYTES }

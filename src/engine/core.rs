@@ -163,8 +163,6 @@ pub(crate) enum Message {
     Frozen(Frozen),
     /// The writer has rotated as it was asked to; the log that it froze, if any, was sent before.
     Rotated,
-    /// Keys wait for a larger next log: prepare it.
-    Prepare,
     /// Do all that is due, and answer.
     Reap(Waiting),
     Stop,

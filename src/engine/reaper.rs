@@ -66,13 +66,7 @@ impl Reaper {
                 continue;
             }
             match self.messages.recv_timeout(interval) {
-                // One round does for all that has arrived.
-                Ok(message) => {
-                    self.note(message);
-                    while let Ok(message) = self.messages.try_recv() {
-                        self.note(message);
-                    }
-                }
+                Ok(message) => self.note(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -85,7 +79,7 @@ impl Reaper {
             Message::Frozen(frozen) => self.frozen.push(frozen),
             Message::Reap(done) => self.waiting.push(done),
             // The loop sees for itself that the store is closing.
-            Message::Rotated | Message::Prepare | Message::Stop => {}
+            Message::Rotated | Message::Stop => {}
         }
     }
 
@@ -210,12 +204,6 @@ impl Reaper {
         loop {
             let (engine, retired) = (&self.engine, &mut self.retired);
             let merged = engine.ledger.merge(retired, || {
-                let ledger = &engine.ledger;
-                if ledger.space.is_short()
-                    && let Err(Trouble::Fatal(error)) = ledger.prepare_at_once(0)
-                {
-                    engine.fail(error);
-                }
                 if engine.ledger.backlog() > 1 { Err(engine.stopped()) } else { pause(engine) }
             });
             match merged {

@@ -30,7 +30,6 @@ use super::admission::Wakers;
 use super::retired::Retired;
 use super::room::Next;
 use super::size::{size_for, sizes, usable};
-use super::space::Reservation;
 
 /// The smallest log, in bytes, that is made if the disk is too full for a larger one, unless more
 /// is needed.
@@ -81,6 +80,9 @@ impl Ledger {
     fn prepare_for(&self, bytes: u64, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
         let mut unlisted = self.preparing.lock();
         retired.append(&mut unlisted);
+        if self.space.is_prepared(bytes) {
+            return Ok(());
+        }
         let outcome = loop {
             let Some(wanted) = self.wanted(bytes) else { break Ok(()) };
             if let Err(trouble) = self.replace_next(&wanted, retired) {
@@ -194,24 +196,6 @@ impl Ledger {
             self.space.offer(Next { usable: usable(log.size), can_grow: log.size < most })
         });
         offered.unwrap_or_default()
-    }
-
-    /// Reserves a page for an entry of an operation that was admitted before, and further pages for
-    /// `content` bytes. If the next log is too small for it, the caller prepares a larger one.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Space::reserve`](super::Space::reserve).
-    pub(crate) fn reserve(&self, content: u64) -> Result<Reservation> {
-        let refused = match self.space.reserve(content) {
-            Err(error) if self.space.has_next() => error,
-            reserved => return reserved,
-        };
-        match self.prepare_at_once(2 * PAGE + content) {
-            Ok(()) => self.space.reserve(content),
-            // Those that wait for room are told by the reaper, which tries again.
-            Err(_) => Err(refused),
-        }
     }
 
     /// Returns the size that the load suggests for the next log.

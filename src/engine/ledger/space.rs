@@ -158,12 +158,20 @@ impl Space {
         (room.carried, room.needed() + room.queue.bytes())
     }
 
-    /// Returns true if keys wait for which the next log is too small, and a larger one may take its
-    /// place.
-    pub(crate) fn is_short(&self) -> bool {
+    /// Returns true if a next log, or a larger one, would make room for all who wait, and for so many
+    /// bytes more.
+    pub(crate) fn is_short(&self, bytes: u64) -> bool {
         let room = self.room.lock();
-        let demand = room.needed() + room.queue.bytes();
-        room.next.is_some_and(|next| next.can_grow && demand > next.usable)
+        let can_grow = room.next.map_or(room.preparing.is_none(), |next| next.can_grow);
+        can_grow && !room.has_space(room.queue.bytes() + bytes)
+    }
+
+    /// Returns true if a next log is prepared that has room for all who wait, and for so many bytes
+    /// more.
+    pub(super) fn is_prepared(&self, bytes: u64) -> bool {
+        let room = self.room.lock();
+        let is_trouble_over = room.preparing.is_none();
+        room.next.is_some() && is_trouble_over && room.has_space(room.queue.bytes() + bytes)
     }
 
     /// Returns true if a next log is prepared.

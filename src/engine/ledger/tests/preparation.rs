@@ -58,7 +58,14 @@ fn p11_a_larger_log_takes_the_place_of_the_next_one_for_what_is_reserved() {
     let bench = bench(64);
     let mut opened = bench.open();
     opened.prepare();
-    let rooms: Vec<_> = (0..4096).map(|_| opened.ledger.reserve(0).unwrap()).collect();
+    let reserve = |_| {
+        let ledger = &opened.ledger;
+        if ledger.space.is_short(PAGE) {
+            ledger.prepare_at_once(PAGE).unwrap();
+        }
+        ledger.space.reserve(0).unwrap()
+    };
+    let rooms: Vec<_> = (0..4096).map(reserve).collect();
     let bytes: u64 = rooms.iter().map(Reservation::bytes).sum();
     assert!(usable(opened.sizes().1) >= bytes);
     let (active, next) = (opened.tail.log.generation, opened.ledger.next.lock().clone().unwrap());
