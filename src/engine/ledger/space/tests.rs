@@ -316,7 +316,7 @@ fn p8_each_change_that_makes_room_wakes_the_one_who_waits() {
         ("the store stops", |space| space.stop(&Error::stopped())),
         ("a larger log is prepared", |space| {
             space.finish(Ok(4 * LOG));
-            offer(&space, 100 * PAGE, false);
+            offer(space, 100 * PAGE, false);
         }),
     ];
     for (what, change) in changes {
