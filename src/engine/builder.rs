@@ -232,7 +232,8 @@ impl Builder {
     ///
     /// The directory is created with mode 0700 and its files with mode 0600; its parent must exist.
     /// One process at a time can have a store open. Opening blocks for as long as it takes to read
-    /// the logs, in general less than a second.
+    /// the logs, in general less than a second. A soft limit on open files (`RLIMIT_NOFILE`) below
+    /// 1,024 is raised as far as the hard limit allows.
     ///
     /// # Durability
     ///

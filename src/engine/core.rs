@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use crate::engine::disk::Disk;
 use crate::engine::ledger::{Frozen, Ledger};
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -217,7 +218,7 @@ impl Drop for PanicGuard {
 mod tests {
     use super::*;
     use crate::clock::SimulatedClock;
-    use crate::engine::disk::{Disk, MemoryDisk};
+    use crate::engine::disk::MemoryDisk;
     use crate::engine::ledger::{Opened, Settings, open};
     use crate::table::Limits;
 

@@ -71,9 +71,7 @@ const MAX_MORE_LOGS: usize = 6;
 /// The files of an open store.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    pub(crate) disk: Arc<dyn Disk>,
-    /// The files of segments.
-    pool: Arc<Pool>,
+    pub(crate) disk: Arc<Pool>,
     pub(crate) uuid: [u8; 16],
     /// The key of the digests of everything that is written.
     pub(crate) digests: DigestKey,
@@ -115,8 +113,7 @@ impl Ledger {
     /// The ledger of a store whose files are all open: those in the snapshot, which `manifest`
     /// lists, `frozen` being the snapshot's logs but the active one. It has no claims yet.
     fn new(
-        pool: Arc<Pool>,
-        disk: Arc<dyn Disk>,
+        disk: Arc<Pool>,
         settings: Settings,
         timeline: Timeline,
         manifest: Manifest,
@@ -143,7 +140,6 @@ impl Ledger {
             preparing: Mutex::default(),
             load_bytes: AtomicU64::default(),
             max_logs: frozen.len() + MAX_MORE_LOGS,
-            pool,
             disk,
             settings,
         }

@@ -269,7 +269,7 @@ impl Log {
     ///
     /// Those of [`Log::open`].
     pub(crate) fn open_values(pool: &Arc<Pool>, end: End, uuid: [u8; 16]) -> Result<Self> {
-        let log = Self::open_any(pool.disk(), end.generation, uuid)?.into_values(pool, end);
+        let log = Self::open_any(&**pool, end.generation, uuid)?.into_values(pool, end);
         if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 

@@ -90,8 +90,8 @@ impl Segment {
     /// [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`].
     pub(crate) fn open(pool: &Arc<Pool>, listed: &SegmentMeta, key: DigestKey) -> Result<Self> {
         let name = segment_name(listed.file);
-        let path = pool.disk().path_of(&name);
-        let file = pool.open(&name).map_err(|error| match error.kind() {
+        let path = pool.path_of(&name);
+        let file = pool.open_pooled(&name).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
             _ => Error::io("open", &path, error),
         })?;

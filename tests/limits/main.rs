@@ -5,9 +5,11 @@
 use std::error::Error as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use refrain::clock::SimulatedClock;
 use refrain::error::Cause;
 use refrain::{Error, Fingerprint, Operation, Outcome, Permit, Scope, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -101,14 +103,41 @@ fn p10_a_limit_on_file_sizes_stops_the_store_and_not_the_process() {
 }
 
 #[test]
-fn a_shortage_of_open_files_has_the_limit_in_its_message() {
+fn a_low_limit_on_open_files_is_raised_where_that_is_allowed() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
     let limited = Limited::new(Resource::Nofile);
-    limited.to(3);
-    let error = open(&path).unwrap_err();
-    limited.lift();
-    let max = Some(3);
-    assert!(matches!(error, Error::Io { cause: Cause::OpenFiles { max: m, .. }, .. } if m == max));
-    assert!(error.to_string().ends_with("within the limit of 3 open files (RLIMIT_NOFILE)"));
+    limited.to(200);
+    let store = open(&directory.path().join("store")).unwrap();
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    assert_eq!(current, Some(maximum.unwrap_or(1024).min(1024)));
+    execute(&store, "a").complete(&response(1)).wait().unwrap();
+}
+
+/// The files of segments gave none of their descriptors back, and every new key was refused.
+#[test]
+fn p14_a_store_goes_on_with_few_descriptors() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = SimulatedClock::new();
+    let builder = Store::builder().log_bytes(8 * 1024 * 1024).clock(clock.clone());
+    let store = builder.open(directory.path()).unwrap();
+    let limited = Limited::new(Resource::Nofile);
+    let open_now = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    limited.to(open_now + 12);
+    for n in 0..24 {
+        for part in 0..2 {
+            // Too large to be merged, so each has a log of its own besides.
+            let name = format!("key-{n}-{part}");
+            execute(&store, &name).complete(&response(900_000)).wait().unwrap();
+        }
+        clock.advance(Duration::from_secs(3600 - 60));
+        store.reap().unwrap();
+        let stats = store.stats();
+        assert!(stats.last_trouble.is_none(), "{stats:?}");
+    }
+    assert!(store.stats().segments >= 12, "{:?}", store.stats());
+    for name in ["key-2-0", "key-10-1", "key-23-1"] {
+        let operation =
+            Operation::new(Scope::new("s"), name.parse().unwrap(), Fingerprint::of([name]));
+        assert!(matches!(store.begin(&operation).wait(), Ok(Outcome::Replay(_))), "{name}");
+    }
 }

@@ -1,11 +1,15 @@
-//! A limited number of open files for any number of segments.
+//! A directory in which any number of segments need a limited number of open files.
 //!
 //! A file of the pool is opened when it is used, and closed when too many others have been used
 //! since. It is the same file each time, or an error: an identity is kept, and all that is read
 //! verifies by digests that are bound to the file.
+//!
+//! Where the process has as many files open as it may, the pool closes its own until the operation
+//! succeeds, and keeps fewer open from then on.
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -15,8 +19,10 @@ use super::{Disk, DiskFile};
 /// The most files of segments, and of the logs that are kept for their records, that are open at a
 /// time.
 pub(crate) const MAX_OPEN_FILES: usize = 128;
+/// The most of them that are open once the process has run out of descriptors.
+const FEW_OPEN_FILES: usize = 8;
 
-/// The files of one directory that are opened when they are used.
+/// A directory, and those of its files that are opened when they are used.
 #[derive(Debug)]
 pub(crate) struct Pool {
     disk: Arc<dyn Disk>,
@@ -24,9 +30,11 @@ pub(crate) struct Pool {
 }
 
 /// The open files, by their number in the pool.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     files: HashMap<u64, Used>,
+    /// The most that may be in `files`.
+    max: usize,
     /// Counts files, and then uses.
     next: u64,
     uses: u64,
@@ -50,12 +58,8 @@ struct Pooled {
 
 impl Pool {
     pub(crate) fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
-        Arc::new(Self { disk, open: Mutex::default() })
-    }
-
-    /// Returns the directory.
-    pub(crate) fn disk(&self) -> &dyn Disk {
-        &*self.disk
+        let open = Open { files: HashMap::new(), max: MAX_OPEN_FILES, next: 0, uses: 0 };
+        Arc::new(Self { disk, open: Mutex::new(open) })
     }
 
     /// Opens a file that may be closed and opened again.
@@ -63,8 +67,8 @@ impl Pool {
     /// # Errors
     ///
     /// Those of [`Disk::open`].
-    pub(crate) fn open(self: &Arc<Self>, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.open_now(name)?;
+    pub(crate) fn open_pooled(self: &Arc<Self>, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.open(name)?;
         Ok(self.adopt(name, file))
     }
 
@@ -84,21 +88,27 @@ impl Pool {
         Arc::new(Pooled { pool: Arc::clone(self), number, name: name.into(), identity })
     }
 
-    /// Opens a file. If the process has too many open, half of the pool is closed first.
-    fn open_now(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        match self.disk.open(name) {
-            Err(error) if is_out_of_descriptors(&error) => {
-                drop(self.open.lock().take(MAX_OPEN_FILES / 2));
-                self.disk.open(name)
+    /// Runs an operation that takes a descriptor. If the process has none left, files of the pool
+    /// are closed, and it is run again.
+    fn with_descriptor<T>(&self, run: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match run() {
+                Err(error) if is_out_of_descriptors(&error) => {
+                    let closed = self.open.lock().take_half();
+                    if closed.is_empty() {
+                        return Err(error);
+                    }
+                }
+                done => return done,
             }
-            opened => opened,
         }
     }
 
     /// Keeps a file open, and closes those that were not used for longest.
     fn keep(&self, number: u64, file: Arc<dyn DiskFile>) {
         let mut open = self.open.lock();
-        let closed = open.take(MAX_OPEN_FILES - 1);
+        let most = open.max - 1;
+        let closed = open.take(most);
         let last = open.count_use();
         open.files.insert(number, Used { file, last });
         drop(open);
@@ -111,6 +121,13 @@ impl Open {
     fn count_use(&mut self) -> u64 {
         self.uses += 1;
         self.uses
+    }
+
+    /// Takes out half of the files, and lets no more than the others be open from now on.
+    fn take_half(&mut self) -> Vec<Used> {
+        let half = self.files.len() / 2;
+        self.max = half.max(FEW_OPEN_FILES);
+        self.take(half)
     }
 
     /// Takes out files until at most `max` are left, those first that were not used for longest.
@@ -136,7 +153,7 @@ impl Pooled {
             }
         }
         // Two readers may open it at once, and one of the two descriptors is closed again.
-        let file = self.pool.open_now(&self.name)?;
+        let file = self.pool.open(&self.name)?;
         if file.identity() != self.identity {
             let reason = "it was replaced by another file";
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
@@ -150,6 +167,60 @@ impl Drop for Pooled {
     fn drop(&mut self) {
         let used = self.pool.open.lock().files.remove(&self.number);
         drop(used);
+    }
+}
+
+impl Disk for Pool {
+    fn path(&self) -> &Path {
+        self.disk.path()
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.with_descriptor(|| self.disk.names())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.with_descriptor(|| self.disk.create(name))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.with_descriptor(|| self.disk.open(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<bool> {
+        self.with_descriptor(|| self.disk.lock(name))
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.disk.unlock()
+    }
+
+    fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        self.disk.still_owns(name, file)
+    }
+
+    fn is_replaced(&self) -> io::Result<bool> {
+        self.disk.is_replaced()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+
+    fn overwrites_in_place(&self) -> bool {
+        self.disk.overwrites_in_place()
     }
 }
 
@@ -207,7 +278,7 @@ mod tests {
             .map(|n| {
                 let name = format!("file-{n}");
                 disk.create(&name).unwrap().write_at(&[n], 0).unwrap();
-                pool.open(&name).unwrap()
+                pool.open_pooled(&name).unwrap()
             })
             .collect();
         for _ in 0..2 {
@@ -227,7 +298,7 @@ mod tests {
         for name in ["ours", "theirs"] {
             disk.create(name).unwrap().write_at(&[7], 0).unwrap();
         }
-        let file = pool.open("ours").unwrap();
+        let file = pool.open_pooled("ours").unwrap();
         disk.rename("theirs", "ours").unwrap();
         assert_eq!(byte(&*file).unwrap(), 7, "it is still open");
         drop(pool.open.lock().take(0));

@@ -20,12 +20,17 @@ use rustix::fs::{
     flock, fstat, fstatvfs, fsync, mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Disk, DiskFile, LOST_AND_FOUND};
 use crate::error::expect_file_size;
 
 /// The zeros of one write, for file systems that cannot allocate.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// The files that a process with a store may have open, where its hard limit allows it: enough for
+/// the store's own beside a server's connections.
+const MIN_DESCRIPTORS: u64 = 1024;
 
 /// A directory of the file system, open and locked.
 #[derive(Debug)]
@@ -57,6 +62,7 @@ impl RealDisk {
     ///
     /// The name of the directory is durable when this returns.
     pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+        raise_descriptor_limit();
         // The process may change its directory later.
         let path = &std::path::absolute(path)?;
         let is_made = match mkdirat(CWD, path, Mode::RWXU) {
@@ -112,6 +118,16 @@ impl RealDisk {
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Raises the soft limit of open files as far as the hard limit allows, if it is low. Where it cannot
+/// be raised, the pool makes do with fewer files.
+fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(MIN_DESCRIPTORS, |maximum| maximum.min(MIN_DESCRIPTORS));
+    if current.is_some_and(|current| current < wanted) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
     }
 }
 

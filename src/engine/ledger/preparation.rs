@@ -19,6 +19,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::engine::disk::Disk;
 use crate::engine::entry::End;
 use crate::engine::log::{Log, PAGE};
 use crate::engine::trouble::Trouble;

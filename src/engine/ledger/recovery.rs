@@ -58,6 +58,7 @@ pub(crate) struct Opened {
 ///
 /// All that the store serves is durable when this returns.
 pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
+    let disk = Pool::new(disk);
     // A name that is only in the page cache could vanish after the store has relied on it.
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     let names = Names::list(&*disk)?;
@@ -77,9 +78,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
         manifest.write(&*disk).map_err(Trouble::into_error)?;
     }
     let names = Names::list(&*disk)?;
-    let pool = Pool::new(Arc::clone(&disk));
-    let listed = Listed::open(&pool, &manifest, &names)?;
-    listed.resume(pool, disk, settings, manifest, &names)
+    let listed = Listed::open(&disk, &manifest, &names)?;
+    listed.resume(disk, settings, manifest, &names)
 }
 
 /// Takes the lock on the store, whose uuid it returns; `LOCK` is created if there is no store yet.
@@ -116,18 +116,17 @@ impl Listed {
     ///
     /// [`Error::Corrupt`], [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`]; nothing has been
     /// removed.
-    fn open(pool: &Arc<Pool>, manifest: &Manifest, names: &Names) -> Result<Self> {
-        let disk = pool.disk();
+    fn open(disk: &Arc<Pool>, manifest: &Manifest, names: &Names) -> Result<Self> {
         let segments = manifest.segments.iter().rev();
         let segments: Result<Vec<_>> = segments
-            .map(|meta| Segment::open(pool, meta, manifest.digests).map(Arc::new))
+            .map(|meta| Segment::open(disk, meta, manifest.digests).map(Arc::new))
             .collect();
         let mut logs = BTreeMap::new();
         for generation in &manifest.logs {
-            logs.insert(*generation, Arc::new(Log::open(disk, *generation, manifest.uuid)?));
+            logs.insert(*generation, Arc::new(Log::open(&**disk, *generation, manifest.uuid)?));
         }
-        let chain = chain::read(disk, manifest, &mut logs)?;
-        expect_leftovers(disk, manifest, names)?;
+        let chain = chain::read(&**disk, manifest, &mut logs)?;
+        expect_leftovers(&**disk, manifest, names)?;
         Ok(Self { segments: segments?, chain, unused: logs.into_values().collect() })
     }
 
@@ -142,8 +141,7 @@ impl Listed {
     /// The new log and its first batches are durable when this returns.
     fn resume(
         mut self,
-        pool: Arc<Pool>,
-        disk: Arc<dyn Disk>,
+        disk: Arc<Pool>,
         settings: Settings,
         mut manifest: Manifest,
         names: &Names,
@@ -170,7 +168,7 @@ impl Listed {
         let older = frozen.iter().rev().map(|frozen| &frozen.log);
         let logs = std::iter::once(&tail.log).chain(older).map(Arc::clone).collect();
         let snapshot = Snapshot { logs, segments: self.segments };
-        let ledger = Ledger::new(pool, disk, settings, timeline, manifest, snapshot, &frozen);
+        let ledger = Ledger::new(disk, settings, timeline, manifest, snapshot, &frozen);
         {
             let mut open = ledger.claims.lock();
             claims.into_iter().for_each(|(address, claim)| open.insert(address, claim));

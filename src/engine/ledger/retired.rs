@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::disk::DiskFile;
+use crate::engine::disk::{Disk, DiskFile};
 use crate::engine::log::Log;
 use crate::engine::segment::Segment;
 use crate::error::Result;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::engine::disk::Disk;
 use crate::engine::entry::End;
 use crate::engine::log::Frozen;
 use crate::engine::segment::{self, Draft, Item, Segment, SegmentMeta};
@@ -151,7 +152,7 @@ impl Ledger {
             Ok(kept.iter().map(|keep| keep.end).collect())
         };
         let draft = Draft { meta, key: self.digests };
-        match segment::build(&self.pool, &draft, items, finish, pace) {
+        match segment::build(&self.disk, &draft, items, finish, pace) {
             Ok(Some(segment)) => Ok(Some(segment.with_values(logs))),
             nothing => {
                 keeper.borrow_mut().abandon(self);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::Anchor;
 use crate::engine::digest::DigestKey;
-use crate::engine::disk::Pool;
+use crate::engine::disk::{Disk, Pool};
 use crate::engine::entry::{Encoded, End};
 use crate::engine::log::{BatchBuilder, Frame, Frozen, Identity, Location, Log, PAGE, Tail};
 use crate::engine::trouble::Trouble;
@@ -71,7 +71,7 @@ impl Ledger {
         };
         let is_copied = !matches!(logs, [log] if is_dense(log));
         let source = |frozen: &Frozen| {
-            let log = Arc::new(frozen.log.values(&self.pool, frozen.end));
+            let log = Arc::new(frozen.log.values(&self.disk, frozen.end));
             Source { keep: Keep { log, end: frozen.end }, is_copied }
         };
         self.keeper(logs.iter().map(source).collect(), large)
@@ -103,7 +103,7 @@ impl Ledger {
             batch: BatchBuilder::new(),
             anchor: self.timeline.anchor(),
             digests: self.digests,
-            pool: Arc::clone(&self.pool),
+            pool: Arc::clone(&self.disk),
         })
     }
 

@@ -10,7 +10,7 @@ use redb::{Builder, Database, Table, TableDefinition, WriteTransaction};
 
 use crate::clock::Moment;
 use crate::engine::digest::DigestKey;
-use crate::engine::disk::{DiskFile, Pool, remove_leftover};
+use crate::engine::disk::{Disk, DiskFile, Pool, remove_leftover};
 use crate::engine::entry::End;
 use crate::engine::log::Location;
 use crate::error::{Error, Result};
@@ -96,7 +96,7 @@ pub(crate) fn build(
     if entries.peek().is_none() {
         return Ok(None);
     }
-    let disk = pool.disk();
+    let disk = &**pool;
     let name = segment_name(draft.meta.file);
     let temporary = format!("{name}.tmp");
     let path = disk.path_of(&temporary);
