@@ -22,6 +22,8 @@ use super::page::{PAGE, PAGE_BYTES};
 const MAGIC: [u8; 4] = *b"btc2";
 /// The longest batch: one entry of the largest size, or many that are smaller.
 pub(super) const MAX_BATCH_BYTES: usize = MAX_ENTRY_BYTES + 64 * 1024;
+/// The most bytes that a batch takes in its log.
+pub(super) const MAX_SPAN: u64 = (MAX_BATCH_BYTES as u64).next_multiple_of(PAGE);
 
 /// The fixed part at the front of a batch, and again at its end.
 ///
@@ -80,7 +82,8 @@ impl BatchHead {
             (u32::from_le_bytes(field(head, 4)), u32::from_le_bytes(field(head, 16)));
         let frames = u64::from(count) * Frame::LEN as u64;
         let sane = (Self::LEN..=MAX_BATCH_BYTES).contains(&(length as usize))
-            && Self::LEN as u64 + frames <= u64::from(length);
+            && Self::LEN as u64 + frames <= u64::from(length)
+            && span(length.into(), count.into()) <= MAX_SPAN;
         sane.then(|| Self {
             length,
             count,

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 use super::Log;
-use super::batch::{Batch, BatchHead, MAX_BATCH_BYTES};
+use super::batch::{Batch, BatchHead, MAX_SPAN};
 use super::page::{PAGE, PAGE_BYTES};
 
 /// The bytes that are read at a time in a search for batches.
@@ -60,7 +60,7 @@ impl Log {
     /// Looks for the end of the batch that begins at `offset`.
     fn second_head(&self, offset: u64, sequence: Option<u64>) -> Result<Option<BatchHead>> {
         let mut page = [0; PAGE_BYTES];
-        let last = self.size.min(offset + 2 * MAX_BATCH_BYTES as u64);
+        let last = self.size.min(offset + MAX_SPAN);
         for at in (offset..last).step_by(PAGE_BYTES) {
             self.read_readable(&mut page, at)?;
             match self.format.head_at_end(&page) {
@@ -74,7 +74,7 @@ impl Log {
         Ok(None)
     }
 
-    /// Returns true if any whole batch verifies anywhere in this log.
+    /// Returns true if a whole batch verifies where the first or the second of this log would begin.
     ///
     /// # Errors
     ///
@@ -87,7 +87,8 @@ impl Log {
         })
     }
 
-    /// Returns true if the head of any batch verifies at `offset` or behind it.
+    /// Returns true if the head of a batch verifies at `offset` or behind it, as far as one batch
+    /// reaches.
     ///
     /// # Errors
     ///
@@ -97,7 +98,8 @@ impl Log {
     }
 
     /// Calls `accept` with the offset of each page from `offset` on that begins with the head of a
-    /// batch, until it accepts one. Returns whether it did.
+    /// batch, until it accepts one. Returns whether it did. It looks as far as one batch reaches: the
+    /// next one begins there at the latest.
     ///
     /// # Errors
     ///
@@ -105,8 +107,9 @@ impl Log {
     fn scan(&self, offset: u64, mut accept: impl FnMut(u64) -> Result<bool>) -> Result<bool> {
         let mut chunk = Vec::new();
         let (mut start, mut unread) = (offset, None);
-        while start < self.size {
-            chunk.resize(usize::try_from(SCAN_BYTES.min(self.size - start)).unwrap_or(0), 0);
+        let end = self.size.min(offset.saturating_add(MAX_SPAN + PAGE));
+        while start < end {
+            chunk.resize(usize::try_from(SCAN_BYTES.min(end - start)).unwrap_or(0), 0);
             unread = self.read_readable(&mut chunk, start)?.or(unread);
             let pages = chunk.chunks(PAGE_BYTES).zip((start..).step_by(PAGE_BYTES));
             for (page, offset) in pages {
