@@ -35,7 +35,7 @@ use crate::stats::Stats;
 
 pub use crate::cursor::Cursor;
 pub use crate::record::Completion;
-pub use crate::table::{Hold, Limits};
+pub use crate::table::{Hold, InFlight, Limits, Stage};
 pub use crate::ticket::{Promise, Ticket};
 
 /// The keeper of a store's records.

@@ -14,7 +14,7 @@ use crate::key::{Key, RequestId, Scope};
 use crate::operation::Operation;
 use crate::record::Record;
 use crate::stats::Stats;
-use crate::table::{Acquired, Limits, Table};
+use crate::table::{Acquired, InFlight, Limits, Table};
 use crate::ticket::Ticket;
 
 /// The interrupted runs that a backend is asked for at a time.
@@ -122,7 +122,7 @@ impl Store {
         let Face { backend, table, .. } = self.face();
         self.face().check()?;
         let address = table.address(scope, key.clone());
-        match table.acquire(&address, &RequestId::random())? {
+        match table.acquire(&address, &RequestId::random(), backend.now())? {
             Acquired::Held(hold) => Ok(backend.forget(hold)),
             // Whatever has arrived just now, the key was in flight when asked.
             Acquired::Waiting(waiter) => match waiter.give_up() {
@@ -130,6 +130,38 @@ impl Store {
                 Ok(_) => self.try_forget(scope, key),
             },
         }
+    }
+
+    /// Lists the keys in flight in this process, the oldest first: who holds each, since when, and
+    /// what it waits for.
+    ///
+    /// Each key is listed as it was at some moment during the call. The list has as many items as
+    /// keys may be in flight (`max_in_flight` of the builder), and as many more for retained ones.
+    /// It is there for a store that has stopped too, and over each backend; keys that other nodes
+    /// hold are on their lists.
+    ///
+    /// ```
+    /// use refrain::backend::Stage;
+    /// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = Store::builder().open_in_memory()?;
+    /// let scope = Scope::from_api_key("sk_live_51");
+    /// let operation = Operation::new(scope, "9b8cfa7a".parse()?, Fingerprint::of(["POST"]));
+    /// let Outcome::Execute(permit) = store.begin(&operation).wait()? else { unreachable!() };
+    ///
+    /// let listed = store.in_flight();
+    /// assert_eq!((listed[0].key.as_str(), listed[0].stage), ("9b8cfa7a", Stage::Running));
+    /// println!("{} has run for {:?}", listed[0].request_id, listed[0].age);
+    ///
+    /// permit.release().wait()?;
+    /// assert!(store.in_flight().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn in_flight(&self) -> Vec<InFlight> {
+        let Face { backend, table, .. } = self.face();
+        table.list(backend.now())
     }
 
     /// Lists interrupted runs that no request is handling now, in the order of the bytes of scope
