@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::backend::{Answer, Asked, Backend, Cursor, Past, Rules};
+use crate::backend::{Answer, Asked, Backend, Cursor, Detail, Listed, Listing, Past, Rules};
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
 use crate::observe::{self, Stopwatch};
@@ -57,6 +57,13 @@ struct Embedded {
     rules: Rules,
     reaper: Sender<Message>,
     threads: Mutex<Option<Threads>>,
+}
+
+/// A list of records under way.
+#[derive(Debug)]
+struct RecordsUnderWay {
+    engine: Arc<Engine>,
+    listing: ledger::Listing,
 }
 
 /// The threads of an open store, to be joined when it is closed.
@@ -169,6 +176,12 @@ impl Backend for Embedded {
         Ticket::ready(listed)
     }
 
+    fn records(&self, scope: Scope, after: Option<Key>, detail: Detail) -> Box<dyn Listing> {
+        let engine = Arc::clone(&self.desk.engine);
+        let listing = engine.ledger.list(scope, after, detail);
+        Box::new(RecordsUnderWay { engine, listing })
+    }
+
     fn now(&self) -> SystemTime {
         self.desk.engine.ledger.timeline.now().to_system_time()
     }
@@ -221,6 +234,13 @@ impl Backend for Embedded {
             Ok(_) => ticket,
             Err(error) => Ticket::ready(Err(Error::unavailable(error))),
         }
+    }
+}
+
+impl Listing for RecordsUnderWay {
+    fn next(&mut self, max: usize) -> Ticket<Vec<Listed>> {
+        let Self { engine, listing } = self;
+        Ticket::ready(engine.check().and_then(|()| listing.next(&engine.ledger, max)))
     }
 }
 

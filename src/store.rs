@@ -11,9 +11,11 @@ use crate::error::{Error, Result};
 use crate::face::Face;
 use crate::health::Health;
 use crate::key::{Key, RequestId, Scope};
+use crate::listed::Listed;
 use crate::operation::Operation;
 use crate::record::Record;
-use crate::stats::Stats;
+use crate::records::Records;
+use crate::stats::{Counts, Stats};
 use crate::table::{Acquired, InFlight, Limits, Table};
 use crate::ticket::Ticket;
 
@@ -191,6 +193,59 @@ impl Store {
                 }
             }
         })
+    }
+
+    /// Lists the live records of a scope in the order of the bytes of their keys, starting behind
+    /// `after`.
+    ///
+    /// All of the list is one moment of the store. It has every record that was acknowledged before
+    /// this call, in logs and in segments; of each key the latest entry counts, and what is
+    /// forgotten or has expired is left out. Records come without their responses, which are then
+    /// not read, unless [`Records::with_responses`] asks for them. A record that cannot be read is
+    /// [`Listed::Damaged`](crate::backend::Listed::Damaged). A damaged record whose key cannot be
+    /// read is listed at the beginning, in the list of each scope, unless `after` is given.
+    ///
+    /// The embedded engine reads on the caller's thread: the records of the scope in the segments,
+    /// and the logs that are not sealed yet, once for about 30,000 keys of the scope in them. It
+    /// takes up to 4 MiB of memory, and 64 rows of each segment, whatever the store's size.
+    /// Over PostgreSQL the list is not available, and the first line is [`Error::Unavailable`]: ask
+    /// the database.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if rows of a segment or a batch of a log cannot be read, so that it is
+    /// unknown which keys were there; [`Error::Io`], [`Error::Unavailable`] and [`Error::Stopped`].
+    pub fn records(&self, scope: Scope, after: Option<&Key>) -> Records {
+        Records::new(Arc::clone(&self.0.0), scope, after.cloned())
+    }
+
+    /// Counts the live records of a scope, and what it has in flight.
+    ///
+    /// Nothing of it is kept ready: this reads what [`records`](Self::records) reads, and takes as
+    /// long, some microseconds a record. The counts are not of one moment.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`records`](Self::records).
+    pub fn count(&self, scope: Scope) -> Result<Counts> {
+        let mut counts = Counts::default();
+        for line in self.records(scope, None) {
+            match line? {
+                Listed::Record { .. } => counts.records += 1,
+                Listed::Damaged { .. } => counts.damaged += 1,
+            }
+        }
+        counts.in_flight = self.in_flight().iter().filter(|key| key.scope == scope).count();
+        let mut after = None;
+        loop {
+            let page = self.interrupted(after, PAGE).wait()?;
+            counts.interrupted += page.iter().filter(|past| past.scope == scope).count();
+            // They are in the order of their scopes.
+            match page.last().filter(|last| page.len() >= PAGE && last.scope <= scope) {
+                Some(last) => after = Some(last.cursor()),
+                None => return Ok(counts),
+            }
+        }
     }
 
     /// The limits that operations keep to.

@@ -45,6 +45,7 @@ mod claims;
 mod creation;
 mod growth;
 mod latest;
+mod listing;
 mod manifest;
 mod merge;
 mod names;
@@ -57,6 +58,7 @@ mod space;
 mod values;
 
 pub(crate) use claims::{Claims, OpenClaim};
+pub(crate) use listing::Listing;
 pub(crate) use manifest::{LOCK, MANIFEST};
 use manifest::{Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};

@@ -78,6 +78,8 @@ pub(crate) struct Log {
     /// The end of the durable batches; `None` if there is none that counts.
     end: Mutex<Option<End>>,
     index: RwLock<Index>,
+    /// Shared by all logs that are open on the same file, so that their readers are known.
+    readers: Arc<()>,
 }
 
 impl Log {
@@ -256,7 +258,8 @@ impl Log {
         let LogHeader { generation, size, .. } = header;
         let (size, recorded) = (AtomicU64::new(size), AtomicU64::new(size));
         let (format, end, index) = (Format::of(&header), Mutex::default(), RwLock::default());
-        Self { generation, name, size, recorded, file, path, header, format, end, index }
+        let readers = Arc::default();
+        Self { generation, name, size, recorded, file, path, header, format, end, index, readers }
     }
 
     /// Opens a log and verifies its header.
@@ -480,9 +483,16 @@ impl Log {
     /// Returns this log without its index, to be kept for the records in it.
     pub(crate) fn values(&self, pool: &Arc<Pool>, end: End) -> Self {
         let (name, path) = (self.name.clone(), self.path.clone());
-        let log = Self::of(self.header, name, path, Arc::clone(&self.file));
+        let mut log = Self::of(self.header, name, path, Arc::clone(&self.file));
+        log.readers = Arc::clone(&self.readers);
         log.note_length(self.recorded());
         log.into_values(pool, end)
+    }
+
+    /// Returns true if the file is also that of another log, as of one that was frozen and is in an
+    /// old snapshot while its records are kept.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.readers) > 1
     }
 
     /// A log that takes no more batches: what lies behind its end may be cut off.

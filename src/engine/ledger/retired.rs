@@ -33,7 +33,7 @@ impl Retired {
     /// Returns true if a snapshot still has the file.
     fn is_read(&self) -> bool {
         match self {
-            Self::Log(log) => Arc::strong_count(log) > 1,
+            Self::Log(log) => Arc::strong_count(log) > 1 || log.is_shared(),
             Self::Segment(segment) => Arc::strong_count(segment) > 1,
         }
     }

@@ -13,6 +13,7 @@ use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 
 mod growth;
+mod listing;
 mod merging;
 
 const MS: Duration = Duration::from_millis(1);
@@ -61,6 +62,10 @@ impl Opened {
     }
 
     fn put_for(&mut self, name: &str, body: Vec<u8>, ttl: Duration) {
+        self.put_at(&self.address(name), body, ttl);
+    }
+
+    fn put_at(&mut self, address: &Address, body: Vec<u8>, ttl: Duration) {
         let completion = Completion {
             fingerprint: Fingerprint::of(["x"]),
             request_id: "req_81".parse().unwrap(),
@@ -68,7 +73,7 @@ impl Opened {
             response: Some(Response::new(Bytes::from(body))),
         };
         let mut batch = BatchBuilder::new();
-        batch.push(&Encoded::completion(&self.ledger.digests, &self.address(name), &completion));
+        batch.push(&Encoded::completion(&self.ledger.digests, address, &completion));
         if batch.span() > self.tail.room() {
             self.ledger.grow_active(&self.tail, batch.span()).unwrap();
             self.extend();
