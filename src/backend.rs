@@ -23,6 +23,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -115,6 +116,15 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// ready at once.
     fn verify(&self) -> Ticket<()> {
         Ticket::ready(Ok(()))
+    }
+
+    /// Copies all that is kept into a directory that is empty or missing, while work goes on.
+    ///
+    /// A backend without files, whose database has tools of its own for this, says so by
+    /// [`Error::Unavailable`].
+    fn backup(&self, path: &Path) -> Ticket<()> {
+        let _ = path;
+        Ticket::ready(Err(Error::unavailable("the backend has no files to back up")))
     }
 
     /// Does at once what background work would do in time, such as removing expired records.

@@ -12,6 +12,8 @@
 //!   is held until the process ends.
 //! - The directory stays locked while a permit is out, even after the store was closed.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -46,8 +48,8 @@ pub(crate) mod writer;
 
 use claim::Desk;
 use core::{Engine, Message, Waiting};
-use disk::Disk;
-use ledger::{OpenClaim, Opened};
+use disk::{Disk, RealDisk};
+use ledger::{OpenClaim, Opened, UNFINISHED};
 use reaper::Reaper;
 use settings::Settings;
 
@@ -203,6 +205,10 @@ impl Backend for Embedded {
         Ticket::ready(engine.check().and_then(|()| engine.ledger.verify()))
     }
 
+    fn backup(&self, path: &Path) -> Ticket<()> {
+        Ticket::ready(self.back_up(path))
+    }
+
     fn reap(&self) -> Ticket<()> {
         let (ticket, promise) = Ticket::new();
         // If the reaper is gone, dropping the message answers it.
@@ -245,6 +251,32 @@ impl Listing for RecordsUnderWay {
 }
 
 impl Embedded {
+    /// Writes a copy of the store into a directory that is empty or missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] if it holds anything, [`Error::Locked`] if somebody has it, and those of
+    /// [`back_up`](ledger::Ledger::back_up).
+    fn back_up(&self, path: &Path) -> Result<()> {
+        let engine = &self.desk.engine;
+        engine.check()?;
+        let is_there = path.exists();
+        let target = match RealDisk::open_for_backup(path, UNFINISHED) {
+            Ok(Some(target)) => target,
+            Ok(None) => return Err(Error::Locked { path: path.into() }),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                return Err(Error::foreign(path, "a backup needs an empty directory"));
+            }
+            Err(error) => return Err(Error::io("back up to", path, error)),
+        };
+        engine.ledger.back_up(&target, || engine.check()).inspect_err(|_| {
+            if !is_there {
+                // It stays if it is not empty.
+                let _ = std::fs::remove_dir(path);
+            }
+        })
+    }
+
     /// Commits a forget that hides the record and the claim of a key until both have expired.
     ///
     /// # Errors

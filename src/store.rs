@@ -1,5 +1,6 @@
 //! The public face: a [`Store`].
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -267,6 +268,47 @@ impl Store {
     pub fn verify(&self) -> Result<()> {
         self.face().check()?;
         self.face().backend.verify().wait()
+    }
+
+    /// Writes a copy of the open store into a directory, which opens as a store of its own. Work goes
+    /// on meanwhile.
+    ///
+    /// The directory is missing or empty; its parent exists. On the store's own file system, files
+    /// that are not written any more get a second name there (a hard link), and take no space twice
+    /// until one of the two stores drops them; neither store writes such a file. What is still
+    /// written to, and all of it on another file system, is copied on this thread. Files that
+    /// expire, or are merged, stay in the store until that is done.
+    ///
+    /// The copy is the same store at an earlier moment, with the same identity: whoever works with
+    /// it does not know what was recorded since, and runs it again. A backup that was interrupted
+    /// does not open as a store; remove the directory.
+    ///
+    /// ```
+    /// use refrain::Store;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = Store::open(directory.path().join("idempotency"))?;
+    /// store.backup(directory.path().join("backup"))?;
+    ///
+    /// let copy = Store::open_existing(directory.path().join("backup"))?;
+    /// copy.verify()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] if the directory holds anything, [`Error::Locked`] if somebody has it
+    /// locked, [`Error::Io`], and [`Error::Stopped`]; what was written is removed again, as far as
+    /// that is possible. Over PostgreSQL [`Error::Unavailable`]: the database has its own backups.
+    ///
+    /// # Durability
+    ///
+    /// The copy is on disk when this returns. All that was acknowledged before the call is in it.
+    pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.face().check()?;
+        self.face().backend.backup(path.as_ref()).wait()
     }
 
     /// Does at once what the background thread would do in time: rotates and seals what is due, and

@@ -181,6 +181,10 @@ impl DiskFile for Pooled {
     fn identity(&self) -> (u64, u64) {
         self.identity
     }
+
+    fn links(&self) -> io::Result<u64> {
+        self.file()?.links()
+    }
 }
 
 /// Returns true if the process or the system has as many files open as it may.

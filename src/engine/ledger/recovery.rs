@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::{Timeline, millis};
-use crate::engine::disk::{Disk, Pool};
+use crate::engine::disk::{Disk, Pool, is_alone};
 use crate::engine::entry::{Encoded, End, Parts};
 use crate::engine::log::{Batch, BatchBuilder, Frame, Frozen, Identity, Log, PAGE, Tail, log_name};
 use crate::engine::segment::{Segment, segment_name};
@@ -219,8 +219,10 @@ impl Listed {
         newest: u64,
         least: u64,
     ) -> Result<Option<Arc<Log>>> {
-        let is_fit =
-            |log: &Arc<Log>| log.generation > newest && log.recorded() >= least && log.is_current();
+        let is_fit = |log: &Arc<Log>| {
+            let is_large = log.recorded() >= least && log.is_current();
+            log.generation > newest && is_large && is_alone(&*log.file)
+        };
         let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
         let log = &self.unused[position];
         let cut = log.cut().map_err(|error| Error::io("cut", disk.path_of(&log.name), error));

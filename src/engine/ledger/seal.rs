@@ -20,7 +20,7 @@ use crate::observe;
 use super::Ledger;
 use super::latest::{Latest, Reading};
 use super::manifest::Manifest;
-use super::retired::{Retired, trim};
+use super::retired::Retired;
 use super::values::Keeper;
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
@@ -79,7 +79,8 @@ impl Ledger {
     fn prepare_log(&self, retired: &mut Vec<Retired>) -> Result<Arc<Log>, Trouble> {
         let generation = self.take_generation();
         let (size, in_place) = (self.suggested(), self.disk.overwrites_in_place());
-        let old = retired.iter().position(|file| in_place && file.is_recyclable(size));
+        let is_fit = |file: &Retired| file.is_recyclable(size) && !self.is_backed_up();
+        let old = retired.iter().position(|file| in_place && is_fit(file));
         let log = match old.map(|at| retired.swap_remove(at)) {
             Some(Retired::Log(old)) => {
                 let zeroed = self.settings.zero_recycled;
@@ -257,7 +258,7 @@ impl Ledger {
         });
         for log in segment.iter().flat_map(|segment| &segment.values) {
             // What is not cut off is in nobody's way but the disk's.
-            let _ = trim(log, &mut pace);
+            let _ = self.trim(log, &mut pace);
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::engine::log::PAGE;
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 
+mod backup;
 mod growth;
 mod listing;
 mod merging;

@@ -10,7 +10,7 @@ use crate::listed::Listed;
 const KEYS: u64 = 60;
 
 /// Chooses by a seed.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn below(&mut self, n: u64) -> u64 {
@@ -22,7 +22,7 @@ impl Dice {
 }
 
 /// The body of each key that has a record, `None` for a damaged one.
-type Lines = BTreeMap<String, Option<Bytes>>;
+pub(super) type Lines = BTreeMap<String, Option<Bytes>>;
 
 fn name(n: u64) -> String {
     format!("key-{n:02}")
@@ -51,7 +51,7 @@ impl Opened {
     }
 
     /// Does something by chance. Logs hold few entries, and so do segments.
-    fn step(&mut self, bench: &Bench, dice: &mut Dice) {
+    pub(super) fn step(&mut self, bench: &Bench, dice: &mut Dice) {
         let name = name(dice.below(KEYS));
         if self.tail.room() < 8 * PAGE {
             self.rotate();
@@ -85,7 +85,7 @@ impl Opened {
     }
 
     /// What lookups say of all keys.
-    fn looked_up(&self) -> Lines {
+    pub(super) fn looked_up(&self) -> Lines {
         let found = (0..KEYS).map(name).filter_map(|name| {
             let body = match self.ledger.find(&self.address(&name)) {
                 Ok(None) => return None,
