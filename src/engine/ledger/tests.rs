@@ -14,6 +14,7 @@ use crate::record::Completion;
 
 mod backup;
 mod growth;
+mod killed;
 mod listing;
 mod merging;
 
