@@ -265,7 +265,8 @@ impl Embedded {
             Ok(Some(target)) => target,
             Ok(None) => return Err(Error::Locked { path: path.into() }),
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                return Err(Error::foreign(path, "a backup needs an empty directory"));
+                let reason = "there are files in it, or in a directory of its name and .tmp";
+                return Err(Error::foreign(path, reason));
             }
             Err(error) => return Err(Error::io("back up to", path, error)),
         };

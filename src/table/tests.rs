@@ -197,3 +197,23 @@ fn stopping_ends_every_wait_and_keeps_held_keys() {
     assert!(matches!(again, Err(Error::Stopped { .. })));
     assert!(table.wait_idle(Duration::ZERO));
 }
+
+#[test]
+fn a_key_is_listed_by_the_stage_that_it_has_reached() {
+    let table = Table::new(ROOMY);
+    let stage = || table.list(NOW).first().map(|key| key.stage);
+    let mut hold = held(&table, "first");
+    let _later = waiter(&table, "later");
+    assert_eq!(stage(), Some(Stage::Running));
+    table.note(&address("s", "k"), Stage::Delayed);
+    assert_eq!(stage(), Some(Stage::Delayed));
+    hold.retain_if_dropped();
+    assert_eq!(stage(), Some(Stage::Ending));
+    hold.free();
+    assert_eq!(stage(), Some(Stage::Running), "it was handed on");
+    let other = table.acquire(&address("s", "other"), &request("r"), NOW).unwrap();
+    let Acquired::Held(other) = other else { panic!("the key is free") };
+    other.retain();
+    let retained = table.list(NOW).into_iter().filter(|key| key.stage == Stage::Retained);
+    assert_eq!(retained.map(|key| key.key.as_str().to_owned()).collect::<Vec<_>>(), ["other"]);
+}

@@ -17,7 +17,6 @@
 //! - The copy gets its `MANIFEST` last. Before, it holds a file that no store has, or lacks its
 //!   `LOCK` or its `MANIFEST`, and does not open.
 
-use std::io;
 use std::sync::Arc;
 
 use crate::engine::disk::{Disk, remove_leftover};
@@ -82,7 +81,7 @@ impl Ledger {
     }
 
     fn write_backup(&self, target: &dyn Disk, mut pace: impl FnMut() -> Result<()>) -> Result<()> {
-        let Plan { manifest, copies, _files } = self.plan_backup(target)?;
+        let Plan { manifest, copies, _files } = self.plan_backup(target);
         for copy in &copies {
             self.copy(copy, target, &mut pace)?;
         }
@@ -98,7 +97,7 @@ impl Ledger {
     }
 
     /// Fixes what is copied, and links what can be linked.
-    fn plan_backup(&self, target: &dyn Disk) -> Result<Plan<'_>> {
+    fn plan_backup(&self, target: &dyn Disk) -> Plan<'_> {
         let listed = self.manifest.lock();
         let files = FilesKept::new(&self.backups);
         let mut manifest = listed.clone();
@@ -111,17 +110,17 @@ impl Ledger {
             if number == 0 {
                 copies.push(copy);
             } else {
-                self.link(copy, target, &mut copies)?;
+                self.link(copy, target, &mut copies);
             }
         }
         for segment in &listed.segments {
-            self.link(Copy::whole(segment_name(segment.file)), target, &mut copies)?;
+            self.link(Copy::whole(segment_name(segment.file)), target, &mut copies);
             for end in &segment.values {
                 let (name, end) = (log_name(end.generation), Some(end.offset));
-                self.link(Copy { name, content: end, length: end }, target, &mut copies)?;
+                self.link(Copy { name, content: end, length: end }, target, &mut copies);
             }
         }
-        Ok(Plan { manifest, copies, _files: files })
+        Plan { manifest, copies, _files: files }
     }
 
     /// Returns the listed logs that have batches, newest first, with the ends of those.
@@ -133,18 +132,12 @@ impl Ledger {
         logs.filter(|(log, end)| *end > 0 && listed.logs.contains(&log.generation)).collect()
     }
 
-    /// Gives a file a name in the backup, or adds it to those that are copied.
-    fn link(&self, file: Copy, target: &dyn Disk, copies: &mut Vec<Copy>) -> Result<()> {
-        match self.disk.link(&file.name, target) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(Error::corrupt(self.disk.path_of(&file.name), "it is listed and missing"))
-            }
-            // The backup is on another file system, or on one that has no links, or too many.
-            Err(_) => {
-                copies.push(file);
-                Ok(())
-            }
+    /// Gives a file a name in the backup, or adds it to those that are copied: where the backup is on
+    /// another file system, or on one that has no links, or too many.
+    fn link(&self, file: Copy, target: &dyn Disk, copies: &mut Vec<Copy>) {
+        // The copy reports what is wrong with either directory.
+        if self.disk.link(&file.name, target).is_err() {
+            copies.push(file);
         }
     }
 
