@@ -23,6 +23,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -34,8 +35,9 @@ use crate::record::{Record, fits};
 use crate::stats::Stats;
 
 pub use crate::cursor::Cursor;
+pub use crate::listed::Listed;
 pub use crate::record::Completion;
-pub use crate::table::{Hold, Limits};
+pub use crate::table::{Hold, InFlight, Limits, Stage};
 pub use crate::ticket::{Promise, Ticket};
 
 /// The keeper of a store's records.
@@ -77,6 +79,16 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The store leaves out those that a request of this process is judging.
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>>;
 
+    /// Lists the live records of a scope in the order of the bytes of their keys, from behind
+    /// `after` on, as they are when this is called. Nothing is read before the list is asked for
+    /// its first lines.
+    ///
+    /// A backend that keeps no such list says so by [`Error::Unavailable`] on the first call.
+    fn records(&self, scope: Scope, after: Option<Key>, detail: Detail) -> Box<dyn Listing> {
+        let _ = (scope, after, detail);
+        Box::new(Unlisted)
+    }
+
     /// Returns the time by the backend's clock. A record is replayed until its
     /// [`expires_at`](Record::expires_at), and not from then on.
     fn now(&self) -> SystemTime;
@@ -106,6 +118,15 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ticket::ready(Ok(()))
     }
 
+    /// Copies all that is kept into a directory that is empty or missing, while work goes on.
+    ///
+    /// A backend without files, whose database has tools of its own for this, says so by
+    /// [`Error::Unavailable`].
+    fn backup(&self, path: &Path) -> Ticket<()> {
+        let _ = path;
+        Ticket::ready(Err(Error::unavailable("the backend has no files to back up")))
+    }
+
     /// Does at once what background work would do in time, such as removing expired records.
     fn reap(&self) -> Ticket<()> {
         Ticket::ready(Ok(()))
@@ -120,6 +141,36 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// is dropped, which does not wait for the ticket.
     fn close(&self) -> Ticket<()> {
         Ticket::ready(Ok(()))
+    }
+}
+
+/// A list of records that is read a page at a time.
+pub trait Listing: fmt::Debug + Send {
+    /// Reads the next lines: at most `max`, which is not zero, and none after the last one. A page
+    /// with responses may be shorter, so that it stays small.
+    ///
+    /// # Errors
+    ///
+    /// Any. Nobody asks again after one.
+    fn next(&mut self, max: usize) -> Ticket<Vec<Listed>>;
+}
+
+/// The parts of each record that are listed. Complete: a response is there or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// All but the response.
+    Summaries,
+    /// The whole record.
+    Responses,
+}
+
+/// The list of a backend that has none.
+#[derive(Debug)]
+struct Unlisted;
+
+impl Listing for Unlisted {
+    fn next(&mut self, _max: usize) -> Ticket<Vec<Listed>> {
+        Ticket::ready(Err(Error::unavailable("the backend does not list its records")))
     }
 }
 

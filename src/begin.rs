@@ -16,7 +16,7 @@ use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
 use crate::permit::Permit;
 use crate::record::Record;
-use crate::table::{Acquired, Hold, Look, Waited, Waiter};
+use crate::table::{Acquired, Hold, Look, Stage, Waited, Waiter};
 use crate::ticket::{Ticket, block_on, block_on_timeout};
 
 /// The most records that a backend may find for one request and that are over when it finds them:
@@ -147,10 +147,11 @@ impl Begin {
     }
 
     fn start(&self) -> State {
-        let acquired = self
-            .check_ttl()
-            .and_then(|()| self.face.check())
-            .and_then(|()| self.face.table.acquire(&self.address, &self.request_id));
+        let acquire = || {
+            let since = self.face.backend.now();
+            self.face.table.acquire(&self.address, &self.request_id, since)
+        };
+        let acquired = self.check_ttl().and_then(|()| self.face.check()).and_then(|()| acquire());
         match acquired {
             Ok(Acquired::Held(hold)) => self.ask(hold),
             Ok(Acquired::Waiting(waiter)) => State::Waiting(waiter),
@@ -215,10 +216,11 @@ impl Begin {
             Answer::Interrupted(claim) => self.interrupted(claim),
             Answer::Elsewhere { holder, hold, changed } => {
                 // The others here who wait for the key are told of the request that runs.
-                hold.name_holder(&holder);
+                hold.name_holder(&holder, Stage::Elsewhere);
                 return State::Elsewhere { holder, hold, changed };
             }
             Answer::Delayed(delayed) => {
+                self.face.table.note(&self.address, Stage::Delayed);
                 return State::Delayed(delayed, Stopwatch::start());
             }
         })
@@ -343,7 +345,7 @@ impl Begin {
     ) -> Poll<Result<Outcome>> {
         self.waited.get_or_insert_with(Stopwatch::start);
         if Pin::new(&mut changed).poll(cx).is_ready() {
-            hold.name_holder(&self.request_id);
+            hold.name_holder(&self.request_id, Stage::Running);
             let state = self.ask(hold);
             return self.pause(state, cx);
         }
@@ -366,6 +368,9 @@ impl Begin {
             }
             Poll::Ready(turn) => turn,
         };
+        if turn.is_ok() {
+            self.face.table.note(&self.address, Stage::Running);
+        }
         observe::admission("waited");
         observe::admitted(since);
         // As in `ask`, the store may have stopped meanwhile.

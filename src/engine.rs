@@ -12,10 +12,12 @@
 //!   is held until the process ends.
 //! - The directory stays locked while a permit is out, even after the store was closed.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::backend::{Answer, Asked, Backend, Cursor, Past, Rules};
+use crate::backend::{Answer, Asked, Backend, Cursor, Detail, Listed, Listing, Past, Rules};
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
 use crate::observe::{self, Stopwatch};
@@ -46,8 +48,8 @@ pub(crate) mod writer;
 
 use claim::Desk;
 use core::{Engine, Message, Waiting};
-use disk::Disk;
-use ledger::{OpenClaim, Opened};
+use disk::{Disk, RealDisk};
+use ledger::{OpenClaim, Opened, UNFINISHED};
 use reaper::Reaper;
 use settings::Settings;
 
@@ -57,6 +59,13 @@ struct Embedded {
     rules: Rules,
     reaper: Sender<Message>,
     threads: Mutex<Option<Threads>>,
+}
+
+/// A list of records under way.
+#[derive(Debug)]
+struct RecordsUnderWay {
+    engine: Arc<Engine>,
+    listing: ledger::Listing,
 }
 
 /// The threads of an open store, to be joined when it is closed.
@@ -169,6 +178,12 @@ impl Backend for Embedded {
         Ticket::ready(listed)
     }
 
+    fn records(&self, scope: Scope, after: Option<Key>, detail: Detail) -> Box<dyn Listing> {
+        let engine = Arc::clone(&self.desk.engine);
+        let listing = engine.ledger.list(scope, after, detail);
+        Box::new(RecordsUnderWay { engine, listing })
+    }
+
     fn now(&self) -> SystemTime {
         self.desk.engine.ledger.timeline.now().to_system_time()
     }
@@ -188,6 +203,10 @@ impl Backend for Embedded {
     fn verify(&self) -> Ticket<()> {
         let engine = &self.desk.engine;
         Ticket::ready(engine.check().and_then(|()| engine.ledger.verify()))
+    }
+
+    fn backup(&self, path: &Path) -> Ticket<()> {
+        Ticket::ready(self.back_up(path))
     }
 
     fn reap(&self) -> Ticket<()> {
@@ -224,7 +243,41 @@ impl Backend for Embedded {
     }
 }
 
+impl Listing for RecordsUnderWay {
+    fn next(&mut self, max: usize) -> Ticket<Vec<Listed>> {
+        let Self { engine, listing } = self;
+        Ticket::ready(engine.check().and_then(|()| listing.next(&engine.ledger, max)))
+    }
+}
+
 impl Embedded {
+    /// Writes a copy of the store into a directory that is empty or missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] if it holds anything, [`Error::Locked`] if somebody has it, and those of
+    /// [`back_up`](ledger::Ledger::back_up).
+    fn back_up(&self, path: &Path) -> Result<()> {
+        let engine = &self.desk.engine;
+        engine.check()?;
+        let is_there = path.exists();
+        let target = match RealDisk::open_for_backup(path, UNFINISHED) {
+            Ok(Some(target)) => target,
+            Ok(None) => return Err(Error::Locked { path: path.into() }),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                let reason = "there are files in it, or in a directory of its name and .tmp";
+                return Err(Error::foreign(path, reason));
+            }
+            Err(error) => return Err(Error::io("back up to", path, error)),
+        };
+        engine.ledger.back_up(&target, || engine.check()).inspect_err(|_| {
+            if !is_there {
+                // It stays if it is not empty.
+                let _ = std::fs::remove_dir(path);
+            }
+        })
+    }
+
     /// Commits a forget that hides the record and the claim of a key until both have expired.
     ///
     /// # Errors

@@ -94,6 +94,7 @@ mod http;
 #[doc(hidden)]
 pub mod internals;
 pub mod key;
+mod listed;
 mod observe;
 mod operation;
 #[cfg(fuzzing)]
@@ -101,6 +102,7 @@ mod operation;
 pub mod oracles;
 mod permit;
 pub mod record;
+mod records;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
@@ -120,6 +122,7 @@ pub use key::{Fingerprint, Key, RequestId, Scope};
 pub use operation::Operation;
 pub use permit::Permit;
 pub use record::Record;
-pub use stats::{Refusing, Stats};
+pub use records::Records;
+pub use stats::{Counts, Refusing, Stats};
 pub use store::Store;
 pub use ticket::Ticket;

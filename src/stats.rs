@@ -92,6 +92,20 @@ pub struct Stats {
     pub failed: bool,
 }
 
+/// The counts of one scope, from [`Store::count`](crate::Store::count).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Live records.
+    pub records: u64,
+    /// Records that cannot be read. Those whose key cannot be read either count in each scope.
+    pub damaged: u64,
+    /// Keys in flight in this process, retained ones included.
+    pub in_flight: usize,
+    /// Interrupted runs that no request is handling now.
+    pub interrupted: usize,
+}
+
 /// The reason for which new keys are refused or held up, in [`Stats::refusing`]. Replays and
 /// verdicts go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

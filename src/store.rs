@@ -1,5 +1,6 @@
 //! The public face: a [`Store`].
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -11,10 +12,12 @@ use crate::error::{Error, Result};
 use crate::face::Face;
 use crate::health::Health;
 use crate::key::{Key, RequestId, Scope};
+use crate::listed::Listed;
 use crate::operation::Operation;
 use crate::record::Record;
-use crate::stats::Stats;
-use crate::table::{Acquired, Limits, Table};
+use crate::records::Records;
+use crate::stats::{Counts, Stats};
+use crate::table::{Acquired, InFlight, Limits, Table};
 use crate::ticket::Ticket;
 
 /// The interrupted runs that a backend is asked for at a time.
@@ -122,7 +125,7 @@ impl Store {
         let Face { backend, table, .. } = self.face();
         self.face().check()?;
         let address = table.address(scope, key.clone());
-        match table.acquire(&address, &RequestId::random())? {
+        match table.acquire(&address, &RequestId::random(), backend.now())? {
             Acquired::Held(hold) => Ok(backend.forget(hold)),
             // Whatever has arrived just now, the key was in flight when asked.
             Acquired::Waiting(waiter) => match waiter.give_up() {
@@ -130,6 +133,38 @@ impl Store {
                 Ok(_) => self.try_forget(scope, key),
             },
         }
+    }
+
+    /// Lists the keys in flight in this process, the oldest first: who holds each, since when, and
+    /// what it waits for.
+    ///
+    /// Each key is listed as it was at some moment during the call. The list has as many items as
+    /// keys may be in flight (`max_in_flight` of the builder), and as many more for retained ones.
+    /// It is there for a store that has stopped too, and over each backend; keys that other nodes
+    /// hold are on their lists.
+    ///
+    /// ```
+    /// use refrain::backend::Stage;
+    /// use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = Store::builder().open_in_memory()?;
+    /// let scope = Scope::from_api_key("sk_live_51");
+    /// let operation = Operation::new(scope, "9b8cfa7a".parse()?, Fingerprint::of(["POST"]));
+    /// let Outcome::Execute(permit) = store.begin(&operation).wait()? else { unreachable!() };
+    ///
+    /// let listed = store.in_flight();
+    /// assert_eq!((listed[0].key.as_str(), listed[0].stage), ("9b8cfa7a", Stage::Running));
+    /// println!("{} has run for {:?}", listed[0].request_id, listed[0].age);
+    ///
+    /// permit.release().wait()?;
+    /// assert!(store.in_flight().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn in_flight(&self) -> Vec<InFlight> {
+        let Face { backend, table, .. } = self.face();
+        table.list(backend.now())
     }
 
     /// Lists interrupted runs that no request is handling now, in the order of the bytes of scope
@@ -161,6 +196,59 @@ impl Store {
         })
     }
 
+    /// Lists the live records of a scope in the order of the bytes of their keys, starting behind
+    /// `after`.
+    ///
+    /// All of the list is one moment of the store. It has every record that was acknowledged before
+    /// this call, in logs and in segments; of each key the latest entry counts, and what is
+    /// forgotten or has expired is left out. Records come without their responses, which are then
+    /// not read, unless [`Records::with_responses`] asks for them. A record that cannot be read is
+    /// [`Listed::Damaged`](crate::backend::Listed::Damaged). A damaged record whose key cannot be
+    /// read is listed at the beginning, in the list of each scope, unless `after` is given.
+    ///
+    /// The embedded engine reads on the caller's thread: the records of the scope in the segments,
+    /// and the logs that are not sealed yet, once for about 30,000 keys of the scope in them. It
+    /// takes up to 4 MiB of memory, and 64 rows of each segment, whatever the store's size.
+    /// Over PostgreSQL the list is not available, and the first line is [`Error::Unavailable`]: ask
+    /// the database.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if rows of a segment or a batch of a log cannot be read, so that it is
+    /// unknown which keys were there; [`Error::Io`], [`Error::Unavailable`] and [`Error::Stopped`].
+    pub fn records(&self, scope: Scope, after: Option<&Key>) -> Records {
+        Records::new(Arc::clone(&self.0.0), scope, after.cloned())
+    }
+
+    /// Counts the live records of a scope, and what it has in flight.
+    ///
+    /// Nothing of it is kept ready: this reads what [`records`](Self::records) reads, and takes as
+    /// long, some microseconds a record. The counts are not of one moment.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`records`](Self::records).
+    pub fn count(&self, scope: Scope) -> Result<Counts> {
+        let mut counts = Counts::default();
+        for line in self.records(scope, None) {
+            match line? {
+                Listed::Record { .. } => counts.records += 1,
+                Listed::Damaged { .. } => counts.damaged += 1,
+            }
+        }
+        counts.in_flight = self.in_flight().iter().filter(|key| key.scope == scope).count();
+        let mut after = None;
+        loop {
+            let page = self.interrupted(after, PAGE).wait()?;
+            counts.interrupted += page.iter().filter(|past| past.scope == scope).count();
+            // They are in the order of their scopes.
+            match page.last().filter(|last| page.len() >= PAGE && last.scope <= scope) {
+                Some(last) => after = Some(last.cursor()),
+                None => return Ok(counts),
+            }
+        }
+    }
+
     /// The limits that operations keep to.
     pub fn rules(&self) -> Rules {
         self.face().rules
@@ -180,6 +268,47 @@ impl Store {
     pub fn verify(&self) -> Result<()> {
         self.face().check()?;
         self.face().backend.verify().wait()
+    }
+
+    /// Writes a copy of the open store into a directory, which opens as a store of its own. Work goes
+    /// on meanwhile.
+    ///
+    /// The directory is missing or empty; its parent exists. On the store's own file system, files
+    /// that are not written any more get a second name there (a hard link), and take no space twice
+    /// until one of the two stores drops them; neither store writes such a file. What is still
+    /// written to, and all of it on another file system, is copied on this thread. Files that
+    /// expire, or are merged, stay in the store until that is done.
+    ///
+    /// The copy is the same store at an earlier moment, with the same identity: whoever works with
+    /// it does not know what was recorded since, and runs it again. A backup that was interrupted
+    /// does not open as a store; remove the directory.
+    ///
+    /// ```
+    /// use refrain::Store;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = Store::open(directory.path().join("idempotency"))?;
+    /// store.backup(directory.path().join("backup"))?;
+    ///
+    /// let copy = Store::open_existing(directory.path().join("backup"))?;
+    /// copy.verify()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] if the directory holds anything, [`Error::Locked`] if somebody has it
+    /// locked, [`Error::Io`], and [`Error::Stopped`]; what was written is removed again, as far as
+    /// that is possible. Over PostgreSQL [`Error::Unavailable`]: the database has its own backups.
+    ///
+    /// # Durability
+    ///
+    /// The copy is on disk when this returns. All that was acknowledged before the call is in it.
+    pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.face().check()?;
+        self.face().backend.backup(path.as_ref()).wait()
     }
 
     /// Does at once what the background thread would do in time: rotates and seals what is due, and

@@ -15,7 +15,7 @@
 use std::collections::{VecDeque, hash_map};
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::address_map::AddressMap;
 use crate::error::{Error, Limit, Result};
@@ -25,10 +25,12 @@ use crate::sync::{Condvar, Mutex, OnceLock};
 use crate::ticket::Slot;
 
 mod hold;
+mod in_flight;
 mod shares;
 mod waiter;
 
 pub use hold::Hold;
+pub use in_flight::{InFlight, Stage};
 pub use shares::Limits;
 use shares::{Kind, Shares};
 pub(crate) use waiter::{Waited, Waiter};
@@ -44,7 +46,7 @@ const SHARDS: usize = if cfg!(shuttle) { 4 } else { 64 };
 pub(crate) struct Table {
     /// Clients do not know it, so they cannot aim at one shard.
     seed: [u8; 16],
-    shards: Box<[Mutex<AddressMap<InFlight>>]>,
+    shards: Box<[Mutex<AddressMap<Entry>>]>,
     shares: Shares,
     max_waiters: usize,
     stopped: OnceLock<Error>,
@@ -53,14 +55,18 @@ pub(crate) struct Table {
 }
 
 #[derive(Debug)]
-struct InFlight {
+struct Entry {
     holder: RequestId,
+    /// The time at which the holder asked for the key.
+    since: SystemTime,
+    stage: Stage,
     waiters: VecDeque<Queued>,
 }
 
 #[derive(Debug)]
 struct Queued {
     request_id: RequestId,
+    since: SystemTime,
     slot: Arc<Slot<Handover>>,
 }
 
@@ -106,18 +112,20 @@ impl Table {
         Address::new(&self.seed, scope, key)
     }
 
-    /// Takes the key if it is free, and queues for it otherwise.
+    /// Takes the key if it is free, and queues for it otherwise. The request asks at `since`.
     pub(crate) fn acquire(
         self: &Arc<Self>,
         address: &Address,
         request_id: &RequestId,
+        since: SystemTime,
     ) -> Result<Acquired> {
         let mut shard = self.shard(address).lock();
         self.check()?;
         match shard.entry(address.clone()) {
             hash_map::Entry::Vacant(vacant) => {
                 let place = Place::take(self, address.scope, Kind::Running)?;
-                vacant.insert(InFlight { holder: request_id.clone(), waiters: VecDeque::new() });
+                let (holder, waiters) = (request_id.clone(), VecDeque::new());
+                vacant.insert(Entry { holder, since, stage: Stage::Running, waiters });
                 Ok(Acquired::Held(Hold::new(address.clone(), Some(place))))
             }
             hash_map::Entry::Occupied(mut occupied) => {
@@ -127,8 +135,8 @@ impl Table {
                 }
                 let place = Place::take(self, address.scope, Kind::Waiting)?;
                 let slot = Arc::new(Slot::new());
-                waiters
-                    .push_back(Queued { request_id: request_id.clone(), slot: Arc::clone(&slot) });
+                let (request_id, queued) = (request_id.clone(), Arc::clone(&slot));
+                waiters.push_back(Queued { request_id, since, slot: queued });
                 Ok(Acquired::Waiting(Waiter::new(address.clone(), place, slot)))
             }
         }
@@ -163,6 +171,13 @@ impl Table {
     pub(crate) fn is_held(&self, scope: Scope, key: &Key) -> bool {
         let address = self.address(scope, key.clone());
         self.shard(&address).lock().contains_key(&address)
+    }
+
+    /// Notes the stage of a key in flight.
+    pub(crate) fn note(&self, address: &Address, stage: Stage) {
+        if let Some(entry) = self.shard(address).lock().get_mut(address) {
+            entry.stage = stage;
+        }
     }
 
     /// Returns the number of operations that have not ended, waiting ones included.
@@ -203,7 +218,7 @@ impl Table {
         self.idled.notify_all();
     }
 
-    fn shard(&self, address: &Address) -> &Mutex<AddressMap<InFlight>> {
+    fn shard(&self, address: &Address) -> &Mutex<AddressMap<Entry>> {
         // The low half is the filters'.
         let [.., shard] = address.hash.to_le_bytes();
         &self.shards[usize::from(shard) % SHARDS]
@@ -216,6 +231,7 @@ impl Table {
         while let Some(next) = entry.waiters.pop_front() {
             if let Ok(waker) = next.slot.fill(Handover::Key) {
                 entry.holder = next.request_id;
+                (entry.since, entry.stage) = (next.since, Stage::Running);
                 drop(shard);
                 return waker.into_iter().for_each(Waker::wake);
             }

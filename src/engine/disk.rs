@@ -44,6 +44,7 @@
 //! durable. It must not fail silently: a call that returns `Ok` has done all that its documentation
 //! says. Calls come from several threads at a time; they may block, and must not panic.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ pub(crate) const LOST_AND_FOUND: &str = "lost+found";
 ///
 /// The documentation of the module says what the store relies on. No method but
 /// [`sync`](Disk::sync) makes anything durable.
-pub trait Disk: fmt::Debug + Send + Sync + 'static {
+pub trait Disk: Any + fmt::Debug + Send + Sync {
     /// Returns the path of the directory, for messages.
     ///
     /// It need not exist in the file system; nothing is opened by it.
@@ -174,6 +175,22 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         Ok(true)
     }
 
+    /// Gives a file a second name, the same one in another directory: for a copy of the store that
+    /// shares what is not written any more. The store then neither writes nor cuts the file.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`] if the directory is of another kind, which is the default, and
+    /// those of the operating system. The store then copies the content.
+    ///
+    /// # Durability
+    ///
+    /// The name is durable after the next [`sync`](Disk::sync) of the other directory.
+    fn link(&self, name: &str, into: &dyn Disk) -> io::Result<()> {
+        let _ = (name, into);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Returns the bytes that are free on the file system. The store keeps its logs small where
     /// little is free.
     ///
@@ -277,6 +294,21 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Returns an identity of the file that no other file has while this one is open: on Unix the
     /// device and the inode. It stays the same when the file is renamed.
     fn identity(&self) -> (u64, u64);
+
+    /// Returns the number of names that lead to the file, in all directories. A file that has more
+    /// than one is never written again.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system. The store then takes it that there are more names.
+    fn links(&self) -> io::Result<u64> {
+        Ok(1)
+    }
+}
+
+/// Returns true if a file has no other name, as in a backup, and may be written and cut.
+pub(crate) fn is_alone(file: &dyn DiskFile) -> bool {
+    file.links().is_ok_and(|links| links <= 1)
 }
 
 /// Removes a file that an earlier attempt may have left. A missing file is no error.

@@ -98,8 +98,8 @@ impl Encoded {
 /// An entry taken apart, its payload still encoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Parts<'a> {
-    scope: &'a [u8; 32],
-    key: &'a [u8],
+    pub(crate) scope: &'a [u8; 32],
+    pub(crate) key: &'a [u8],
     pub(crate) payload: &'a [u8],
 }
 

@@ -40,10 +40,12 @@ use crate::sync::{Mutex, RwLock};
 
 mod admission;
 mod backlog;
+mod backup;
 mod chain;
 mod claims;
 mod creation;
 mod latest;
+mod listing;
 mod manifest;
 mod merge;
 mod names;
@@ -56,7 +58,9 @@ mod size;
 mod space;
 mod values;
 
+pub(crate) use backup::UNFINISHED;
 pub(crate) use claims::{Claims, OpenClaim};
+pub(crate) use listing::Listing;
 pub(crate) use manifest::{LOCK, MANIFEST};
 use manifest::{Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
@@ -97,6 +101,8 @@ pub(crate) struct Ledger {
     /// The generation of the next log. `MANIFEST` may be behind, because some belong to logs that
     /// could not be listed on a full disk.
     next_generation: AtomicU64,
+    /// The backups under way, which need all files that were listed when they began.
+    backups: AtomicUsize,
     /// No log is frozen for its age while there are more logs than this, however little is in each.
     max_logs: usize,
 }
@@ -139,6 +145,7 @@ impl Ledger {
             next: Mutex::new(None),
             preparing: Mutex::default(),
             load_bytes: AtomicU64::default(),
+            backups: AtomicUsize::default(),
             max_logs: frozen.len() + MAX_MORE_LOGS,
             disk,
             settings,

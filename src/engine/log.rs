@@ -72,6 +72,8 @@ pub(crate) struct Log {
     /// The end of the durable batches; `None` if there is none that counts.
     end: Mutex<Option<End>>,
     index: RwLock<Index>,
+    /// Shared by all logs that are open on the same file, so that their readers are known.
+    readers: Arc<()>,
 }
 
 impl Log {
@@ -249,7 +251,8 @@ impl Log {
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let LogHeader { generation, size, .. } = header;
         let (format, end, index) = (Format::of(&header), Mutex::default(), RwLock::default());
-        Self { generation, name, size, file, path, header, format, end, index }
+        let readers = Arc::default();
+        Self { generation, name, size, file, path, header, format, end, index, readers }
     }
 
     /// Opens a log and verifies its header.
@@ -416,7 +419,15 @@ impl Log {
     /// Returns this log without its index, to be kept for the records in it.
     pub(crate) fn values(&self, pool: &Arc<Pool>, end: End) -> Self {
         let (name, path) = (self.name.clone(), self.path.clone());
-        Self::of(self.header, name, path, Arc::clone(&self.file)).into_values(pool, end)
+        let mut log = Self::of(self.header, name, path, Arc::clone(&self.file));
+        log.readers = Arc::clone(&self.readers);
+        log.into_values(pool, end)
+    }
+
+    /// Returns true if the file is also that of another log, as of one that was frozen and is in an
+    /// old snapshot while its records are kept.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.readers) > 1
     }
 
     /// A log that takes no more batches: what lies behind its end may be cut off.
@@ -432,9 +443,14 @@ impl Log {
         *self.end.lock() = Some(end);
     }
 
+    /// Returns the bytes up to the end of the durable batches.
+    pub(crate) fn written(&self) -> u64 {
+        self.end.lock().map_or(0, |end| end.offset)
+    }
+
     /// Returns true if more than half of the log has been written, so that recycling saves time.
     pub(crate) fn is_mostly_written(&self) -> bool {
-        self.end.lock().is_some_and(|end| end.offset > self.size / 2)
+        self.written() > self.size / 2
     }
 
     /// Enters durable entries into the index, oldest first. Lookups find them from then on.

@@ -41,6 +41,7 @@ mod file;
 mod filter;
 mod format_1;
 mod handles;
+mod listing;
 mod meta;
 mod row;
 mod value;

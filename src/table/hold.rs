@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Place, Wakers};
+use super::{Place, Stage, Wakers};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, RequestId, Scope};
@@ -29,11 +29,17 @@ impl Hold {
         Self { address, place, is_retained: false }
     }
 
-    /// Names the request that the key is in flight for.
-    pub(crate) fn name_holder(&self, holder: &RequestId) {
+    /// Names the request that the key is in flight for, and its stage.
+    pub(crate) fn name_holder(&self, holder: &RequestId, stage: Stage) {
         let Some(place) = &self.place else { return };
         if let Some(entry) = place.table.shard(&self.address).lock().get_mut(&self.address) {
-            entry.holder = holder.clone();
+            (entry.holder, entry.stage) = (holder.clone(), stage);
+        }
+    }
+
+    fn note(&self, stage: Stage) {
+        if let Some(place) = &self.place {
+            place.table.note(&self.address, stage);
         }
     }
 
@@ -60,6 +66,7 @@ impl Hold {
     /// before it asks for a verdict that says that the operation ran.
     pub fn retain_if_dropped(&mut self) {
         self.is_retained = true;
+        self.note(Stage::Ending);
     }
 
     /// Returns whether dropping the hold retains the key. A backend with leases then goes on
@@ -124,6 +131,9 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        if self.is_retained {
+            self.note(Stage::Retained);
+        }
         let Some(place) = self.place.take() else { return };
         if self.is_retained {
             return place.retain();

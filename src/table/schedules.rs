@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use shuttle::future::block_on;
 use shuttle::thread;
@@ -11,6 +11,8 @@ use super::{Acquired, Limits, Table, Waited};
 use crate::key::Address;
 use crate::ticket::{Slot, Ticket};
 use crate::{Error, Scope};
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 #[path = "../../tests/schedules/explorer.rs"]
 mod explorer;
@@ -58,7 +60,7 @@ fn p8_whoever_waits_for_the_last_to_leave_is_woken() {
         let table = Table::new(Limits { in_flight: 9, per_scope: 9, waiters: 9 });
         let leaving = ["a", "b"].map(|key| {
             let address = Address::new(&[0; 16], Scope::new("s"), key.parse().unwrap());
-            let acquired = table.acquire(&address, &"r".parse().unwrap()).unwrap();
+            let acquired = table.acquire(&address, &"r".parse().unwrap(), NOW).unwrap();
             thread::spawn(move || drop(acquired))
         });
         assert!(table.wait_idle(Duration::MAX));
@@ -72,7 +74,7 @@ fn p14_the_limits_of_the_table_hold() {
     const LIMITS: Limits = Limits { in_flight: 3, per_scope: 2, waiters: 1 };
     fn acquire(table: &Arc<Table>, scope: &str, key: &str) -> Option<Acquired> {
         let address = Address::new(&[0; 16], Scope::new(scope), key.parse().unwrap());
-        table.acquire(&address, &"r".parse().unwrap()).ok()
+        table.acquire(&address, &"r".parse().unwrap(), NOW).ok()
     }
     explore(|| {
         let table = Table::new(LIMITS);
@@ -106,7 +108,7 @@ fn p8_nobody_waits_in_a_table_that_has_stopped() {
         let threads = ["a", "a", "b"].map(|key| {
             let table = Arc::clone(&table);
             let address = Address::new(&[0; 16], Scope::new("s"), key.parse().unwrap());
-            thread::spawn(move || match table.acquire(&address, &"r".parse().unwrap()) {
+            thread::spawn(move || match table.acquire(&address, &"r".parse().unwrap(), NOW) {
                 Ok(Acquired::Held(held)) => held.retain(),
                 Ok(Acquired::Waiting(mut waiter)) => {
                     let waited = block_on(std::future::poll_fn(|cx| waiter.poll(cx)));

@@ -34,6 +34,14 @@ fn a_permit_gives_out_its_backends_own_claim() {
 }
 
 #[test]
+fn a_backend_without_a_list_of_records_says_so() {
+    let store = OnToy::new().open();
+    let refused = store.records(scope(), None).next();
+    assert!(matches!(refused, Some(Err(Error::Unavailable { .. }))), "{refused:?}");
+    assert!(matches!(store.count(scope()), Err(Error::Unavailable { .. })));
+}
+
+#[test]
 fn a_granted_claim_that_is_dropped_is_released() {
     let store = OnToy::new().open();
     let claim = execute(&store, &durable("a")).into_claim::<toy::Claim>().unwrap();

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
+use refrain::backend::Listed;
 use refrain::{Outcome, Store};
 
 use crate::kit::*;
@@ -69,6 +70,16 @@ fn ask(store: &Store, what: &str) {
         let found = store.get(scope(), &key(&format!("key-{n}"))).wait().unwrap();
         assert!(found.is_none(), "{what}: {found:?}");
     }
+    let mut listed = 0;
+    for line in store.records(scope(), None).with_responses() {
+        let Listed::Record { key, record, .. } = line.unwrap() else { panic!("{what}") };
+        if (0..RECORDS).any(|n| key.as_str() == format!("key-{n}")) {
+            let listed_body = record.response().unwrap().body();
+            assert_eq!(listed_body, body(key.as_str()).as_bytes(), "{what}: {key:?}");
+            listed += 1;
+        }
+    }
+    assert_eq!(listed, RECORDS - FORGOTTEN.len(), "{what}");
     let attempt = interrupted(store, &operation("claimed").durable());
     assert_eq!(attempt.checkpoints(), ["half way"], "{what}");
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod backup;
 mod claims;
 mod damage;
 mod expiry;
@@ -11,5 +12,6 @@ mod kit;
 mod limits;
 mod opening;
 mod overload;
+mod records;
 mod restart;
 mod size;

@@ -1,9 +1,12 @@
 //! P6, P8, P11 and P14: more than the store can seal. New keys wait, and say so by their deadline.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use refrain::backend::Stage;
 use refrain::{Concern, Error, Health, Operation, Outcome, Permit, Refusing, Store};
 use rustix::io::Errno;
 
@@ -103,6 +106,26 @@ fn p8_p14_a_new_key_waits_while_sealing_is_behind_and_is_served_when_it_has_caug
     for n in 1..busy.done {
         assert_eq!(replayed(&busy.store, &format!("key-{n}")).as_ref(), Some(&busy.body));
     }
+}
+
+#[test]
+fn a_key_that_waits_for_room_is_listed_as_delayed() {
+    let mut busy = Busy::new();
+    busy.gate.set_segments(State::Held);
+    assert!(matches!(busy.fill(), Error::Behind));
+    assert!(busy.store.in_flight().is_empty());
+    let mut waiting = pin!(busy.store.begin(&operation("late")));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut cx).is_pending());
+    let listed = busy.store.in_flight();
+    let found = (listed.len(), listed[0].key.as_str(), listed[0].stage);
+    assert_eq!(found, (1, "late", Stage::Delayed));
+    busy.gate.set_segments(State::Open);
+    busy.store.reap().unwrap();
+    let Poll::Ready(Ok(Outcome::Execute(_permit))) = waiting.as_mut().poll(&mut cx) else {
+        panic!("there is room")
+    };
+    assert_eq!(busy.store.in_flight()[0].stage, Stage::Running);
 }
 
 fn run_in(store: &Store, operation: &Operation) {

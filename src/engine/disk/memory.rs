@@ -3,6 +3,7 @@
 //! Syncs do nothing: the bytes last as long as the disk. Its errors are those of a real disk: a
 //! missing name, an existing one, and a read past the end.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -38,6 +39,8 @@ pub struct MemoryDisk {
 #[derive(Debug, Default)]
 struct MemoryFile {
     identity: u64,
+    /// Names that lead to the file.
+    links: AtomicU64,
     content: RwLock<Content>,
 }
 
@@ -63,7 +66,8 @@ impl Disk for MemoryDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let identity = self.created.fetch_add(1, Ordering::Relaxed);
-        let file = Arc::new(MemoryFile { identity, ..MemoryFile::default() });
+        let links = AtomicU64::new(1);
+        let file = Arc::new(MemoryFile { identity, links, ..MemoryFile::default() });
         files.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
     }
@@ -78,12 +82,30 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut files = self.files.lock();
         let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        files.insert(to.to_owned(), file);
+        let replaced = files.insert(to.to_owned(), file);
+        replaced.iter().for_each(|file| file.count_out());
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.files.lock().remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let removed = self.files.lock().remove(name).ok_or(io::ErrorKind::NotFound)?;
+        removed.count_out();
+        Ok(())
+    }
+
+    fn link(&self, name: &str, into: &dyn Disk) -> io::Result<()> {
+        let into: &dyn Any = into;
+        let Some(into) = into.downcast_ref::<Self>() else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let file = self.files.lock().get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let mut files = into.files.lock();
+        if files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        file.links.fetch_add(1, Ordering::Relaxed);
+        files.insert(name.to_owned(), file);
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -100,6 +122,12 @@ impl Disk for MemoryDisk {
 
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
         Ok(self.files.lock().get(name).is_some_and(|found| found.identity() == file.identity()))
+    }
+}
+
+impl MemoryFile {
+    fn count_out(&self) {
+        self.links.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -153,6 +181,10 @@ impl DiskFile for MemoryFile {
 
     fn identity(&self) -> (u64, u64) {
         (0, self.identity)
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(self.links.load(Ordering::Relaxed))
     }
 }
 

@@ -215,6 +215,10 @@ impl Disk for Pool {
         self.disk.is_replaced()
     }
 
+    fn link(&self, name: &str, into: &dyn Disk) -> io::Result<()> {
+        self.disk.link(name, into)
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
     }
@@ -251,6 +255,10 @@ impl DiskFile for Pooled {
 
     fn identity(&self) -> (u64, u64) {
         self.identity
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        self.file()?.links()
     }
 }
 

@@ -8,6 +8,7 @@
 //! - No call asks for a file beyond the size that the process may have, which would end it by a
 //!   signal.
 
+use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags, Stat, fallocate, fdatasync,
-    flock, fstat, fstatvfs, fsync, mkdirat, openat, renameat, statat, unlinkat,
+    flock, fstat, fstatvfs, fsync, linkat, mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -83,6 +84,47 @@ impl RealDisk {
         }
         let identity = identity_of(&fstat(&directory)?);
         Ok(Some(Self { path: path.to_owned(), directory, identity, lock: OnceLock::new() }))
+    }
+
+    /// Opens an empty directory for a backup, and takes the lock on it; `None` if the lock is held
+    /// elsewhere. It holds the file `marker` from the moment on at which it has its name, so that
+    /// nobody takes it for an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::DirectoryNotEmpty`] if it holds anything else, and those of the operating
+    /// system; a missing parent is one.
+    ///
+    /// # Durability
+    ///
+    /// The name of the directory and the marker are durable when this returns.
+    pub(crate) fn open_for_backup(path: &Path, marker: &str) -> io::Result<Option<Self>> {
+        // Without a slash at the end, which is no part of the name.
+        let path: PathBuf = std::path::absolute(path)?.components().collect();
+        if path.try_exists()? {
+            return Self::open_marked(&path, marker);
+        }
+        let mut unnamed = path.clone().into_os_string();
+        unnamed.push(".tmp");
+        let unnamed = Path::new(&unnamed);
+        let Some(mut disk) = Self::open_marked(unnamed, marker)? else { return Ok(None) };
+        renameat(CWD, unnamed, CWD, &path)?;
+        sync_parent(&path)?;
+        disk.path = path;
+        Ok(Some(disk))
+    }
+
+    /// Opens a directory that is empty but for the marker, and puts the marker there.
+    fn open_marked(path: &Path, marker: &str) -> io::Result<Option<Self>> {
+        let Some(disk) = Self::open(path)? else { return Ok(None) };
+        if disk.names()?.iter().any(|name| name != marker) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        match disk.create(marker) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => disk.sync()?,
+        }
+        Ok(Some(disk))
     }
 
     /// Opens a file of the directory for reading and writing, without following a symbolic link.
@@ -214,6 +256,16 @@ impl Disk for RealDisk {
         Ok(is_own || is_removed || is_found(&self.path.join(lock))?.is_some())
     }
 
+    fn link(&self, name: &str, into: &dyn Disk) -> io::Result<()> {
+        let into: &dyn Any = into;
+        match into.downcast_ref::<Self>() {
+            Some(into) => {
+                Ok(linkat(&self.directory, name, &into.directory, name, AtFlags::empty())?)
+            }
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let found = fstatvfs(&self.directory)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
@@ -284,6 +336,11 @@ impl DiskFile for RealFile {
 
     fn identity(&self) -> (u64, u64) {
         self.identity
+    }
+
+    #[expect(clippy::useless_conversion, reason = "the types differ between systems")]
+    fn links(&self) -> io::Result<u64> {
+        Ok(fstat(&self.file)?.st_nlink.into())
     }
 }
 

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::observe;
 
 use super::Ledger;
-use super::retired::{Retired, trim};
+use super::retired::Retired;
 use super::seal::MAX_SMALL_BYTES;
 use super::values::{Keep, Keeper, LargeBytes, Source};
 
@@ -95,7 +95,7 @@ impl Ledger {
         self.replace(run, merged.as_ref(), retired)?;
         for log in merged.iter().flat_map(|merged| &merged.values) {
             // What is not cut off is in nobody's way but the disk's.
-            let _ = trim(log, &mut pace);
+            let _ = self.trim(log, &mut pace);
         }
         Ok(run.len())
     }

@@ -156,8 +156,9 @@ impl Ledger {
         wanted: &Wanted,
         retired: &mut Vec<Retired>,
     ) -> Result<Log> {
+        let may_recycle = self.disk.overwrites_in_place() && !self.is_backed_up();
         let fits = |file: &Retired| file.is_recyclable(wanted.size, wanted.least);
-        let old = retired.iter().position(|file| self.disk.overwrites_in_place() && fits(file));
+        let old = retired.iter().position(|file| may_recycle && fits(file));
         match old.map(|at| retired.swap_remove(at)) {
             Some(Retired::Log(old)) => {
                 let zeroed = self.settings.zero_recycled;

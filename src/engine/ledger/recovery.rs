@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::{Timeline, millis};
-use crate::engine::disk::{Disk, Pool};
+use crate::engine::disk::{Disk, Pool, is_alone};
 use crate::engine::entry::{Encoded, End, Parts};
 use crate::engine::log::{Batch, BatchBuilder, Frame, Frozen, Identity, Log, PAGE, Tail, log_name};
 use crate::engine::segment::{Segment, segment_name};
@@ -212,8 +212,10 @@ impl Listed {
     /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
     /// newer than all started logs.
     fn take_preallocated(&mut self, newest: u64, least: u64) -> Result<Option<Arc<Log>>> {
-        let is_fit =
-            |log: &Arc<Log>| log.generation > newest && log.size >= least && log.is_current();
+        let is_fit = |log: &Arc<Log>| {
+            let is_large = log.size >= least && log.is_current();
+            log.generation > newest && is_large && is_alone(&*log.file)
+        };
         let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
         match self.unused[position].allocate() {
             Err(error) if error.is_full() => Ok(None),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::disk::{Disk, DiskFile};
+use crate::engine::disk::{Disk, DiskFile, is_alone};
 use crate::engine::log::Log;
 use crate::engine::segment::Segment;
 use crate::error::Result;
@@ -33,17 +33,17 @@ impl Retired {
     /// Returns true if a snapshot still has the file.
     fn is_read(&self) -> bool {
         match self {
-            Self::Log(log) => Arc::strong_count(log) > 1,
+            Self::Log(log) => Arc::strong_count(log) > 1 || log.is_shared(),
             Self::Segment(segment) => Arc::strong_count(segment) > 1,
         }
     }
 
     /// Returns true if the file can become a new log of about `size` bytes, and `least` at least: it
-    /// has little less, or up to twice as many.
+    /// has little less, or up to twice as many, and is in no backup.
     pub(super) fn is_recyclable(&self, size: u64, least: u64) -> bool {
         let sizes = (size - size / SLACK).max(least)..2 * size;
         let is_fit = |log: &Log| log.file.len().is_ok_and(|length| sizes.contains(&length));
-        matches!(self, Self::Log(log) if is_fit(log)) && !self.is_read()
+        matches!(self, Self::Log(log) if is_fit(log) && is_alone(&*log.file)) && !self.is_read()
     }
 
     /// Returns true if the file is a log of which more than half was written.
@@ -74,7 +74,7 @@ impl Ledger {
         while let Some(file) = retired.pop() {
             let is_worth_it = file.is_mostly_written() && !self.settings.zero_recycled;
             let spare = in_place && file.is_recyclable(size, 0) && (!prepared || is_worth_it);
-            if (spare && !has_spare) || file.is_read() {
+            if (spare && !has_spare) || file.is_read() || self.is_backed_up() {
                 has_spare |= spare;
                 kept.push(file);
             } else {
@@ -85,8 +85,9 @@ impl Ledger {
                 let temporary = format!("{name}.tmp");
                 let renamed = self.disk.rename(name, &temporary).and_then(|()| self.disk.sync());
                 if renamed.is_ok() {
-                    let opened = self.disk.open(&temporary);
-                    let shrunk = opened.map(|file| shrink(&*file, 0, &mut pace));
+                    // One that is in a backup too keeps its content: it loses this name alone.
+                    let opened = self.disk.open(&temporary).ok().filter(|file| is_alone(&**file));
+                    let shrunk = opened.map(|file| shrink(&*file, &mut pace));
                     let _ = self.disk.remove(&temporary);
                     shrunk.unwrap_or(Ok(()))?;
                 }
@@ -97,19 +98,36 @@ impl Ledger {
     }
 }
 
-/// Cuts off what lies behind the end of a log that is kept for the records in it, unless it is
-/// little: a log of full size can be recycled.
-pub(super) fn trim(log: &Log, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
-    let length = log.file.len().unwrap_or_default();
-    if log.size < length - length / SLACK { shrink(&*log.file, log.size, pace) } else { Ok(()) }
+impl Ledger {
+    /// Cuts off what lies behind the end of a log that is kept for the records in it, unless it is
+    /// little: a log of full size can be recycled. A log that is in a backup stays as it is.
+    pub(super) fn trim(&self, log: &Log, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
+        let (file, end) = (&log.file, log.size);
+        let mut length = file.len().unwrap_or_default();
+        if end >= length - length / SLACK {
+            return Ok(());
+        }
+        while length > end {
+            length = length.saturating_sub(TRUNCATE_BYTES).max(end);
+            {
+                // A backup that begins links what is listed while it has this mutex.
+                let _listed = self.manifest.lock();
+                if !is_alone(&**file) || file.set_len(length).is_err() {
+                    return Ok(());
+                }
+            }
+            pace()?;
+        }
+        Ok(())
+    }
 }
 
-/// Frees a file's blocks behind `end`, a piece at a time.
-fn shrink(file: &dyn DiskFile, end: u64, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
+/// Frees a file's blocks, a piece at a time.
+fn shrink(file: &dyn DiskFile, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
     // A file that cannot be cut is left for the caller to remove whole.
     let mut len = file.len().unwrap_or_default();
-    while len > end {
-        len = len.saturating_sub(TRUNCATE_BYTES).max(end);
+    while len > 0 {
+        len = len.saturating_sub(TRUNCATE_BYTES);
         if file.set_len(len).is_err() {
             break;
         }

@@ -21,7 +21,7 @@ use crate::observe;
 use super::Ledger;
 use super::latest::{Latest, Reading};
 use super::manifest::Manifest;
-use super::retired::{Retired, trim};
+use super::retired::Retired;
 use super::values::Keeper;
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
@@ -181,7 +181,7 @@ impl Ledger {
         });
         for log in segment.iter().flat_map(|segment| &segment.values) {
             // What is not cut off is in nobody's way but the disk's.
-            let _ = trim(log, &mut pace);
+            let _ = self.trim(log, &mut pace);
         }
         Ok(())
     }

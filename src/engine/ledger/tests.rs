@@ -12,6 +12,9 @@ use crate::engine::log::PAGE;
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 
+mod backup;
+mod killed;
+mod listing;
 mod merging;
 mod preparation;
 
@@ -71,6 +74,10 @@ impl Opened {
     }
 
     fn put_for(&mut self, name: &str, body: Vec<u8>, ttl: Duration) {
+        self.put_at(&self.address(name), body, ttl);
+    }
+
+    fn put_at(&mut self, address: &Address, body: Vec<u8>, ttl: Duration) {
         let completion = Completion {
             fingerprint: Fingerprint::of(["x"]),
             request_id: "req_81".parse().unwrap(),
@@ -78,7 +85,7 @@ impl Opened {
             response: Some(Response::new(Bytes::from(body))),
         };
         let mut batch = BatchBuilder::new();
-        batch.push(&Encoded::completion(&self.ledger.digests, &self.address(name), &completion));
+        batch.push(&Encoded::completion(&self.ledger.digests, address, &completion));
         if batch.span() > self.tail.room() {
             self.ledger.prepare_at_once(batch.span()).unwrap();
             self.rotate_for(batch.span());

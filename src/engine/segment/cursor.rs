@@ -12,7 +12,7 @@ use crate::key::{Address, Key, Scope};
 
 use super::Segment;
 use super::database::{RecordTable, TableKey, failed, guarded};
-use super::row::{Joined, RowKey};
+use super::row::{Joined, Row, RowKey};
 use super::value::Value;
 
 /// Reads the rows of a segment of the current format, and proves that none is missing.
@@ -65,11 +65,7 @@ impl Cursor {
                 }
                 *expected = row.successor.key();
                 if row.key != RowKey::SENTINEL {
-                    return Ok(Some(OwnedRow {
-                        scope: *row.key.scope,
-                        key: row.key.key.to_vec(),
-                        value: row.value.to_vec(),
-                    }));
+                    return Ok(Some(OwnedRow::of(&row)));
                 }
             }
             match expected {
@@ -81,6 +77,11 @@ impl Cursor {
 }
 
 impl OwnedRow {
+    pub(super) fn of(row: &Row<'_>) -> Self {
+        let (scope, key) = (*row.key.scope, row.key.key.to_vec());
+        Self { scope, key, value: row.value.to_vec() }
+    }
+
     /// Returns the address of the row; `seed` is the store's uuid.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
-//! P7: interrupted runs can be listed.
+//! P7: interrupted runs can be listed, and so can the keys in flight.
 
-use refrain::{Operation, Scope};
+use refrain::backend::{InFlight, Stage};
+use refrain::{Operation, Scope, Store};
 
 use super::House;
 use super::kit::*;
@@ -66,4 +67,53 @@ pub(crate) fn runs_that_go_on_are_judged_or_have_ended_or_expired_are_not_listed
     assert_eq!(count(), 2);
     house.pass_time(DAY);
     assert_eq!(count(), 0);
+}
+
+/// The keys in flight, with their stages.
+fn stages(store: &Store) -> Vec<(String, Stage)> {
+    let listed = store.in_flight().into_iter();
+    listed.map(|InFlight { key, stage, .. }| (key.as_str().to_owned(), stage)).collect()
+}
+
+pub(crate) fn keys_in_flight_are_listed_with_their_ages_until_their_verdicts_are_durable(
+    house: &impl House,
+) {
+    let store = house.open();
+    let first = execute(&store, &operation("a"));
+    house.pass_time(HOUR);
+    let second = execute(&store, &durable("b"));
+    let listed = store.in_flight();
+    let [a, b] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((a.scope, &a.key, a.request_id.as_str()), (scope(), &key("a"), "req_a"));
+    assert_eq!((&b.key, a.stage, b.stage), (&key("b"), Stage::Running, Stage::Running));
+    assert!(a.age >= HOUR && b.age < HOUR, "{listed:?}");
+    assert!(a.since + HOUR <= b.since, "{listed:?}");
+    second.complete(&response("b")).wait().unwrap();
+    assert_eq!(stages(&store), [("a".into(), Stage::Running)]);
+    first.release().wait().unwrap();
+    assert!(store.in_flight().is_empty());
+}
+
+pub(crate) fn a_key_that_is_handed_on_is_in_flight_since_its_new_holder_asked(house: &impl House) {
+    let store = house.open();
+    let first = execute(&store, &operation("a"));
+    house.pass_time(HOUR);
+    let later = operation("a").request_id("req_later".parse().unwrap());
+    let waiting = store.begin(&later);
+    house.pass_time(HOUR);
+    let listed = store.in_flight();
+    assert_eq!((listed.len(), listed[0].waiters, listed[0].request_id.as_str()), (1, 1, "req_a"));
+    give_up(&store, first);
+    let listed = store.in_flight();
+    assert_eq!((listed.len(), listed[0].waiters), (1, 0));
+    assert_eq!(listed[0].request_id.as_str(), "req_later");
+    assert!((HOUR..2 * HOUR).contains(&listed[0].age), "{listed:?}");
+    drop(waiting);
+}
+
+pub(crate) fn a_key_whose_outcome_nobody_knows_is_listed_as_retained(house: &impl House) {
+    let store = house.open();
+    execute(&store, &operation("a")).abandon();
+    assert_eq!(stages(&store), [("a".into(), Stage::Retained)]);
+    assert_eq!((store.stats().in_flight, store.stats().retained), (0, 1));
 }

@@ -182,6 +182,9 @@ macro_rules! suite {
                 pages_of_interrupted_runs_go_on_over_scopes
                 a_listed_run_says_whose_it_is_and_how_far_it_came
                 runs_that_go_on_are_judged_or_have_ended_or_expired_are_not_listed
+                keys_in_flight_are_listed_with_their_ages_until_their_verdicts_are_durable
+                a_key_that_is_handed_on_is_in_flight_since_its_new_holder_asked
+                a_key_whose_outcome_nobody_knows_is_listed_as_retained
             }
             replay {
                 p6_another_scope_does_not_see_the_record
@@ -219,6 +222,7 @@ macro_rules! suite {
                 p17_a_claim_that_another_node_took_over_releases_nothing
                 p8_a_wait_for_another_node_ends_by_its_deadline_with_the_holders_name
                 p8_all_who_wait_for_another_node_get_its_answer
+                a_key_in_flight_on_another_node_is_listed_under_its_holders_name
                 a_store_that_is_cut_off_claims_nothing_and_says_so
                 p1_a_key_whose_verdict_did_not_arrive_stays_claimed
             }

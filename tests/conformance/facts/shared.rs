@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use refrain::backend::Stage;
 use refrain::{Error, Outcome};
 
 use super::Shared;
@@ -95,4 +96,23 @@ pub(crate) fn p1_a_key_whose_verdict_did_not_arrive_stays_claimed(house: &impl S
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub(crate) fn a_key_in_flight_on_another_node_is_listed_under_its_holders_name(
+    house: &impl Shared,
+) {
+    let store = house.open();
+    house.run_elsewhere(&durable("a"));
+    let mut waiting = pin!(store.begin(&operation("a").request_id("req_here".parse().unwrap())));
+    let mut cx = Context::from_waker(Waker::noop());
+    let listed = loop {
+        assert!(matches!(waiting.as_mut().poll(&mut cx), Poll::Pending));
+        let listed = store.in_flight();
+        if listed[0].stage != Stage::Running {
+            break listed;
+        }
+        std::thread::yield_now();
+    };
+    let found = (listed.len(), listed[0].stage, listed[0].request_id.as_str());
+    assert_eq!(found, (1, Stage::Elsewhere, "req_a"));
 }

@@ -1,0 +1,150 @@
+//! A directory in memory whose process is killed, or whose machine loses its power.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::engine::disk::{Disk, DiskFile, MemoryDisk, read_all};
+
+/// A directory of which one change fails, and some changes later all do, as they do once the process
+/// is killed.
+#[derive(Debug)]
+pub(super) struct Killed {
+    pub(super) disk: Arc<MemoryDisk>,
+    pub(super) fate: Arc<Fate>,
+}
+
+#[derive(Debug)]
+struct KilledFile(Arc<dyn DiskFile>, Arc<Fate>);
+
+/// The number of changes so far, of those before the one that fails, and of those after it; and what
+/// has been synced.
+#[derive(Debug)]
+pub(super) struct Fate {
+    pub(super) made: AtomicUsize,
+    before: usize,
+    after: usize,
+    /// The files that the names led to when the directory was synced last.
+    names: Mutex<BTreeMap<String, (u64, u64)>>,
+    /// The content of each file when that was synced last.
+    contents: Mutex<BTreeMap<(u64, u64), Vec<u8>>>,
+}
+
+impl Killed {
+    /// A directory that is marked as that of a backup.
+    pub(super) fn new(before: usize, after: usize) -> Self {
+        let disk = Arc::new(MemoryDisk::default());
+        let marker = disk.create("BACKUP").unwrap();
+        let (made, contents) = (AtomicUsize::default(), Mutex::default());
+        let names = Mutex::new([("BACKUP".to_owned(), marker.identity())].into());
+        Self { disk, fate: Arc::new(Fate { made, before, after, names, contents }) }
+    }
+
+    /// What a power cut leaves that keeps nothing but what was synced.
+    pub(super) fn durable(&self) -> Arc<MemoryDisk> {
+        let disk = MemoryDisk::default();
+        let contents = self.fate.contents.lock();
+        for (name, identity) in &*self.fate.names.lock() {
+            let file = disk.create(name).unwrap();
+            file.write_at(contents.get(identity).map_or(&[], |bytes| bytes), 0).unwrap();
+        }
+        Arc::new(disk)
+    }
+}
+
+impl Fate {
+    fn change(&self) -> io::Result<()> {
+        let made = self.made.fetch_add(1, Ordering::SeqCst);
+        let fails = made == self.before || made > self.before + self.after;
+        if fails { Err(io::Error::other("killed")) } else { Ok(()) }
+    }
+}
+
+impl Disk for Killed {
+    fn path(&self) -> &Path {
+        self.disk.path()
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.disk.names()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.fate.change()?;
+        Ok(Arc::new(KilledFile(self.disk.create(name)?, Arc::clone(&self.fate))))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.fate.change()?;
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.fate.change()?;
+        self.disk.remove(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.fate.change()?;
+        let all = self.disk.names()?.into_iter();
+        let identified = all.map(|name| Ok((name.clone(), self.disk.open(&name)?.identity())));
+        *self.fate.names.lock() = identified.collect::<io::Result<_>>()?;
+        Ok(())
+    }
+
+    fn lock(&self, _name: &str) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        self.disk.still_owns(name, file)
+    }
+}
+
+impl DiskFile for KilledFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.change()?;
+        self.0.write_at(bytes, offset)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.1.change()?;
+        self.0.allocate(len)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.1.change()?;
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.1.change()?;
+        let content = read_all(&*self.0, u64::MAX)?;
+        self.1.contents.lock().insert(self.0.identity(), content);
+        Ok(())
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        self.0.identity()
+    }
+}

@@ -1,0 +1,137 @@
+//! The records of a scope can be listed and counted.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use refrain::backend::Listed;
+use refrain::{Error, Key, Operation, Scope, Store};
+
+use crate::kit::*;
+
+fn put(store: &Store, name: &str, body: &str) {
+    execute(store, &operation(name)).complete(&response(body)).wait().unwrap();
+}
+
+/// The keys of the live records behind a key, each with what is listed of its body.
+fn listed(store: &Store, after: Option<&str>) -> Vec<(String, Option<String>)> {
+    let after = after.map(key);
+    let lines = store.records(scope(), after.as_ref()).with_responses();
+    lines
+        .map(|line| match line.unwrap() {
+            Listed::Record { key, record, status } => {
+                assert_eq!(status, record.response().map(http::Response::status));
+                let body = record.response().map(|response| response.body().to_vec());
+                (key.as_str().into(), body.map(|body| String::from_utf8(body).unwrap()))
+            }
+            Listed::Damaged { error, .. } => panic!("{error}"),
+        })
+        .collect()
+}
+
+fn keys(lines: &[(String, Option<String>)]) -> Vec<&str> {
+    lines.iter().map(|(key, _)| key.as_str()).collect()
+}
+
+#[test]
+fn the_live_records_of_a_scope_are_listed_in_order_wherever_they_are() {
+    let home = Home::new();
+    let store = home.open();
+    let large = "x".repeat(30_000);
+    for (name, body) in [("d", "d"), ("a", &*large), ("forgotten", "f")] {
+        put(&store, name, body);
+    }
+    let soon = operation("soon").ttl(HOUR * 3);
+    execute(&store, &soon).complete(&response("soon")).wait().unwrap();
+    seal(&store, &home);
+    store.forget(scope(), &key("forgotten")).wait().unwrap();
+    put(&store, "c", &large);
+    seal(&store, &home);
+    put(&store, "b", "b");
+    execute(&store, &operation("e")).complete_without_response().wait().unwrap();
+    let elsewhere = Operation::new(Scope::new("t"), key("a"), operation("a").fingerprint());
+    execute(&store, &elsewhere).complete(&response("elsewhere")).wait().unwrap();
+    let running = execute(&store, &operation("running"));
+    give_up(&store, execute(&store, &durable("interrupted")));
+
+    let text = |text: &str| Some(text.to_owned());
+    let expected = [
+        ("a".into(), text(&large)),
+        ("b".into(), text("b")),
+        ("c".into(), text(&large)),
+        ("d".into(), text("d")),
+        ("e".into(), None),
+        ("soon".into(), text("soon")),
+    ];
+    assert_eq!(listed(&store, None), expected);
+    assert_eq!(listed(&store, Some("b")), expected[2..]);
+    assert_eq!(listed(&store, Some("bb")), expected[2..]);
+    assert_eq!(listed(&store, Some("zzz")), []);
+    let counts = store.count(scope()).unwrap();
+    assert_eq!((counts.records, counts.damaged), (6, 0));
+    assert_eq!((counts.in_flight, counts.interrupted), (1, 1));
+    assert_eq!(store.count(Scope::new("u")).unwrap(), refrain::Counts::default());
+
+    drop(running);
+    drop(store);
+    let store = home.open();
+    assert_eq!(listed(&store, None), expected);
+    home.clock.advance(HOUR * 2);
+    assert_eq!(keys(&listed(&store, None)), ["a", "b", "c", "d", "e"]);
+    home.clock.advance(HOUR * 24);
+    assert_eq!(store.count(scope()).unwrap(), refrain::Counts::default());
+}
+
+#[test]
+fn a_task_reads_a_list_by_the_page_and_without_responses() {
+    let home = Home::new();
+    let store = home.open();
+    for name in ["c", "a", "b"] {
+        put(&store, name, name);
+    }
+    let mut records = store.records(scope(), None);
+    // What comes after the list has begun is not in it.
+    put(&store, "d", "d");
+    let mut pages: Vec<Vec<Key>> = Vec::new();
+    loop {
+        let mut ticket = records.next_page(2);
+        let ready = Pin::new(&mut ticket).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Ok(page)) = ready else { panic!("{ready:?}") };
+        if page.is_empty() {
+            break;
+        }
+        for line in &page {
+            let Listed::Record { record, status, .. } = line else { panic!("{line:?}") };
+            assert_eq!(record.response().map(http::Response::status), None);
+            assert_eq!(status.map(|status| status.as_u16()), Some(201));
+        }
+        pages.push(page.iter().filter_map(Listed::key).cloned().collect());
+    }
+    assert_eq!(pages, [vec![key("a"), key("b")], vec![key("c")]]);
+}
+
+#[test]
+fn a_list_of_a_store_that_was_closed_ends_with_that_error() {
+    let home = Home::new();
+    let store = home.open();
+    put(&store, "a", "a");
+    let mut records = store.records(scope(), None);
+    store.close(HOUR).wait().unwrap();
+    assert!(matches!(records.next(), Some(Err(Error::Stopped { .. }))));
+    assert!(records.next().is_none());
+    assert!(matches!(store.count(scope()), Err(Error::Stopped { .. })));
+}
+
+/// `Debug` is for logs, and keys are not.
+#[test]
+fn p16_a_line_shows_neither_key_nor_body() {
+    let home = Home::new();
+    let store = home.open();
+    let named = |name: &str| operation(name).request_id("r".parse().unwrap());
+    execute(&store, &named("secret-key")).complete(&response("secret-body")).wait().unwrap();
+    let line = store.records(scope(), None).with_responses().next().unwrap().unwrap();
+    assert!(!format!("{line:?}").contains("secret-"), "{line:?}");
+    let running = execute(&store, &named("secret-key-2"));
+    assert!(!format!("{:?}", store.in_flight()).contains("secret-"));
+    drop(running);
+}
