@@ -124,7 +124,7 @@ impl Listed {
             .collect();
         let mut logs = BTreeMap::new();
         for generation in &manifest.logs {
-            logs.insert(*generation, Arc::new(Log::open(disk, *generation, manifest.uuid)?));
+            logs.insert(*generation, Arc::new(Log::open(disk, *generation, manifest.identity())?));
         }
         let chain = chain::read(disk, manifest, &mut logs)?;
         expect_leftovers(disk, manifest, names)?;
@@ -219,8 +219,10 @@ impl Listed {
         newest: u64,
         least: u64,
     ) -> Result<Option<Arc<Log>>> {
-        let is_fit =
-            |log: &Arc<Log>| log.generation > newest && log.recorded() >= least && log.is_current();
+        let is_fit = |log: &Arc<Log>| {
+            let is_whole = log.is_current() && !log.is_header_damaged();
+            log.generation > newest && log.recorded() >= least && is_whole
+        };
         let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
         let log = &self.unused[position];
         let cut = log.cut().map_err(|error| Error::io("cut", disk.path_of(&log.name), error));
@@ -267,7 +269,7 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
     };
     for generation in names.logs.iter().filter(|log| !manifest.lists_log(**log)) {
         // One that was kept for its records, until they expired, may be cut short.
-        let log = Log::open_any(disk, *generation, manifest.uuid)?;
+        let log = Log::open_any(disk, *generation, manifest.identity())?;
         // Logs are listed before their first batch.
         if *generation >= manifest.next_generation && log.is_started()? {
             return is_older();
