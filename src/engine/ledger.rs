@@ -205,6 +205,14 @@ impl Ledger {
         }
     }
 
+    /// Returns the number of files that were damaged in part when they were opened.
+    pub(crate) fn damaged_files(&self) -> usize {
+        let Snapshot { logs, segments } = &*self.snapshot();
+        let values = segments.iter().flat_map(|segment| &segment.values);
+        logs.iter().chain(values).filter(|log| log.is_header_damaged()).count()
+            + segments.iter().filter(|segment| segment.is_file_damaged()).count()
+    }
+
     /// Reads every listed file, and checks that it is whole and the one that is open.
     ///
     /// # Errors

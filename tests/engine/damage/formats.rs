@@ -34,7 +34,8 @@ fn newer(bytes: &[u8]) -> Vec<u8> {
     let summed = |magic: &[u8]| match magic {
         b"rfrn lck" | b"rfrn man" => Some(bytes.len() - 32),
         b"rfrn log" => Some(108),
-        b"rfrn seg" => Some(8 + 4 + 16 + 4 + 8 * 8 + 1 + 3 * 8),
+        // With one log of larger records.
+        b"rfrn seg" => Some(8 + 4 + 16 + 4 + 8 * 8 + 8 + 3 * 8),
         _ => None,
     };
     for at in 0..bytes.len().saturating_sub(8) {
