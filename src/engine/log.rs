@@ -37,6 +37,7 @@ mod format_1;
 mod header;
 mod index;
 mod page;
+mod remains;
 mod scan;
 mod tail;
 
@@ -569,6 +570,15 @@ impl Log {
     /// The error for a batch that does not verify.
     pub(crate) fn batch_is_damaged(&self, offset: u64) -> Error {
         self.broken(&format!("a batch is damaged at byte {offset}"))
+    }
+
+    /// The error for a batch of which too little is left to tell which keys it had.
+    pub(crate) fn batch_is_lost(&self, offset: u64) -> Error {
+        let reason = format!(
+            "a batch at byte {offset} cannot be read, nor which keys it had; Store::salvage loses \
+             that batch alone"
+        );
+        self.broken(&reason)
     }
 
     /// The error for a log that does not verify.

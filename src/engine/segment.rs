@@ -47,6 +47,7 @@ mod format_1;
 mod handles;
 mod leaves;
 mod meta;
+mod remains;
 mod row;
 mod value;
 
@@ -61,6 +62,7 @@ use expiries::Expiries;
 pub(crate) use handles::Handles;
 use leaves::Leaves;
 pub(crate) use meta::{SegmentMeta, SegmentMeta1, segment_name};
+pub(crate) use remains::{Remains, RowContent};
 use row::{Row, RowKey};
 use value::Value;
 pub(crate) use value::{Content, MAX_INLINE_BYTES};

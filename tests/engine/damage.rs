@@ -15,6 +15,7 @@ use crate::kit::*;
 mod contained;
 mod flips;
 mod formats;
+mod salvage;
 mod splices;
 
 /// A store whose records are spread over segments, a frozen log and the newest log. One key is
