@@ -87,6 +87,8 @@ pub(crate) struct Ledger {
     snapshot: RwLock<Arc<Snapshot>>,
     handles: Handles,
     manifest: Mutex<Manifest>,
+    /// Of `LOCK` and `MANIFEST`, those that were damaged in part when the store was opened.
+    damaged_lists: usize,
     /// The longest TTL that any entry can have.
     longest_ttl: Duration,
     /// Lookups that a segment's filter let through.
@@ -142,6 +144,7 @@ impl Ledger {
             next_generation: AtomicU64::new(manifest.next_generation),
             longest_ttl: Duration::from_millis(manifest.longest_ttl),
             manifest: Mutex::new(manifest),
+            damaged_lists: 0,
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
             preparing: Mutex::default(),
@@ -211,7 +214,8 @@ impl Ledger {
     pub(crate) fn damaged_files(&self) -> usize {
         let Snapshot { logs, segments } = &*self.snapshot();
         let values = segments.iter().flat_map(|segment| &segment.values);
-        logs.iter().chain(values).filter(|log| log.is_header_damaged()).count()
+        self.damaged_lists
+            + logs.iter().chain(values).filter(|log| log.is_header_damaged()).count()
             + segments.iter().filter(|segment| segment.is_file_damaged()).count()
     }
 
@@ -249,6 +253,10 @@ impl Ledger {
         let manifest = self.manifest.lock();
         if Manifest::read(&*self.disk)?.as_ref() != Some(&*manifest) {
             let reason = "it is missing, or is not the one that was last written";
+            return Err(Error::corrupt(self.disk.path_of(MANIFEST), reason));
+        }
+        if !Manifest::is_whole(&*self.disk)? {
+            let reason = "one of its two copies is damaged";
             return Err(Error::corrupt(self.disk.path_of(MANIFEST), reason));
         }
         Ok(())

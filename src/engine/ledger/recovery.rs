@@ -28,7 +28,7 @@ use crate::observe;
 use super::chain::{self, Walked};
 use super::claims::OpenClaim;
 use super::creation::{self, FIRST};
-use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
+use super::manifest::{LOCK, MANIFEST, Manifest, is_damaged_lock, read_lock, write_lock};
 use super::names::Names;
 use super::retired::Retired;
 use super::size::{size_for, sizes, small};
@@ -61,7 +61,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     // A name that is only in the page cache could vanish after the store has relied on it.
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     let names = Names::list(&*disk)?;
-    let uuid = lock(&*disk, &names)?;
+    let (uuid, is_lock_damaged) = lock(&*disk, &names)?;
+    let is_manifest_damaged = names.manifest && !Manifest::is_whole(&*disk)?;
     let manifest = match Manifest::read(&*disk)? {
         Some(manifest) if manifest.uuid == uuid => manifest,
         Some(_) => {
@@ -79,12 +80,22 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     let names = Names::list(&*disk)?;
     let pool = Pool::new(Arc::clone(&disk));
     let listed = Listed::open(&pool, &manifest, &names)?;
-    listed.resume(pool, disk, settings, manifest, &names)
+    let mut opened = listed.resume(pool, disk, settings, manifest, &names)?;
+    opened.ledger.damaged_lists = usize::from(is_lock_damaged) + usize::from(is_manifest_damaged);
+    Ok(opened)
 }
 
-/// Takes the lock on the store, whose uuid it returns; `LOCK` is created if there is no store yet.
-fn lock(disk: &dyn Disk, names: &Names) -> Result<[u8; 16]> {
-    let mut uuid = read_lock(disk)?;
+/// Takes the lock on the store, and returns its uuid, and whether `LOCK` is damaged; it is created if
+/// there is no store yet.
+fn lock(disk: &dyn Disk, names: &Names) -> Result<([u8; 16], bool)> {
+    let mut is_damaged = false;
+    let mut uuid = read_lock(disk).or_else(|error| {
+        // `MANIFEST` names the store too.
+        let manifest = Manifest::read(disk).ok().flatten();
+        let uuid = manifest.map(|manifest| manifest.uuid);
+        is_damaged = uuid.is_some_and(|uuid| is_damaged_lock(disk, uuid));
+        uuid.filter(|_| is_damaged).map(Some).ok_or(error)
+    })?;
     if !names.manifest {
         // Creation was cut short, or has not begun.
         creation::expect_unfinished(disk, uuid, names)?;
@@ -93,7 +104,7 @@ fn lock(disk: &dyn Disk, names: &Names) -> Result<[u8; 16]> {
     }
     let uuid = uuid.ok_or_else(|| Error::corrupt(disk.path_of(LOCK), "it is missing"))?;
     match disk.lock(LOCK) {
-        Ok(true) => Ok(uuid),
+        Ok(true) => Ok((uuid, is_damaged)),
         Ok(false) => Err(Error::Locked { path: disk.path().into() }),
         Err(error) => Err(Error::io("lock", disk.path_of(LOCK), error)),
     }
