@@ -116,6 +116,7 @@ pub(crate) fn start(
     let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
     let snapshot = engine.ledger.snapshot();
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
+    observe::damaged_files(engine.ledger.damaged_files(), &path);
     observe::doubts(&engine.ledger.timeline);
     let desk = Arc::new(Desk { engine, queue });
     Ok(Store::over(table, Embedded { desk, rules, reaper, threads }))

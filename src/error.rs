@@ -85,8 +85,9 @@ pub enum Error {
     },
 
     /// A file is damaged or missing, so the store cannot know what it holds. It is never read as
-    /// absence. Restore the file, or move the store away and start an empty one, knowing that keys
-    /// are then forgotten.
+    /// absence. From a key, find out what its operation did, and
+    /// [`forget`](crate::Store::forget) it. From an opening, restore the file, or
+    /// [`salvage`](crate::Store::salvage) the store.
     #[error("{} is damaged: {reason}", file.display())]
     #[non_exhaustive]
     Corrupt {

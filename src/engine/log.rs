@@ -22,7 +22,6 @@ use bytes::Bytes;
 
 use crate::clock::Moment;
 use crate::codec::Malformed;
-use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, Pool, remove_leftover};
 use crate::engine::entry::{End, Found, Parts};
 use crate::error::{Error, Result};
@@ -44,6 +43,7 @@ mod tail;
 pub(crate) use addresses::Addresses;
 pub(crate) use batch::{Batch, BatchBuilder, Frame};
 use format::Format;
+pub(crate) use header::Identity;
 use header::{LogHeader, Remains};
 use index::Index;
 pub(crate) use index::{Change, Location, check_of};
@@ -54,14 +54,6 @@ const MISMATCH: Malformed = Malformed("entry does not match its digest");
 
 /// The bytes that are overwritten at a time.
 const OVERWRITE_BYTES: usize = 1024 * 1024;
-
-/// The identity of a store, which each of its logs has in its header.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Identity {
-    pub(crate) uuid: [u8; 16],
-    /// The key of the entries' digests.
-    pub(crate) entries: DigestKey,
-}
 
 /// A log, open for reading; its [`Tail`] appends to it.
 #[derive(Debug)]

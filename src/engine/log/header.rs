@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 use crate::engine::digest::DigestKey;
 use crate::error::{Error, Result};
 
-use super::Identity;
 use super::page::{PAGE, PAGE_BYTES};
 
 const MAGIC: [u8; 8] = *b"rfrn log";
@@ -37,6 +36,14 @@ pub(crate) struct LogHeader {
     pub(crate) key: [u8; 32],
     /// The key of the store's entries; `None` in format 1.
     pub(crate) entries: Option<DigestKey>,
+}
+
+/// The identity of a store, which each of its logs has in its header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    pub(crate) uuid: [u8; 16],
+    /// The key of the entries' digests.
+    pub(crate) entries: DigestKey,
 }
 
 /// A header that does not verify, compared with the one that the log should have.

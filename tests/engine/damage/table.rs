@@ -130,7 +130,7 @@ fn p5_a_bit_costs_no_more_than_it_must_whichever_it_is() {
             // The last batch looks like a torn write.
             pages -= 1;
         }
-        let length = fs::metadata(&path).unwrap().len() as usize;
+        let length = fs::read(&path).unwrap().len();
         for at in (0..pages).flat_map(|page| PLACES.map(|place| page * PAGE + place)) {
             if at >= length {
                 continue;

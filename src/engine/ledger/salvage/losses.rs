@@ -19,6 +19,10 @@ pub(super) fn of_batches(sources: &Sources, batches: &Batches, losses: &mut Vec<
         expected = expected.max(sequence + 1);
         before = Some(place);
     }
+    for log in sources.cut() {
+        let loss = Loss::of_file(&*sources.disk, &log.name, "it is cut short", true);
+        losses.push(Loss { bytes: Some(log.size()..log.recorded()), ..loss });
+    }
     if batches.last_sequence() <= sources.sealed {
         let reason = "no log behind the segments has a batch that can be read";
         let file = sources.disk.path().into();

@@ -40,6 +40,8 @@ pub(super) struct LogRemains {
     start: Option<End>,
     /// It holds copies of larger records, under sequences of its own.
     is_copy: bool,
+    /// It is kept for its records, so that what lies behind them may be cut off, or is a leftover.
+    may_be_cut: bool,
 }
 
 /// The batches of all logs, by their sequence.
@@ -109,7 +111,8 @@ impl Sources {
             store,
             longest_ttl: manifest.as_ref().map(|manifest| manifest.longest_ttl),
             next_generation: next.max(names.max_generation() + 1),
-            sealed: sealed.map_or(by_metas, |end| end.sequence),
+            // An old copy of MANIFEST may be behind.
+            sealed: sealed.map_or(0, |end| end.sequence).max(by_metas),
             is_listed,
             logs,
             segments,
@@ -130,6 +133,7 @@ impl Sources {
             let next = |offset| source.log.next_batch(offset).filter(|(at, _)| *at < until);
             while let Some((at, batch)) = next(offset) {
                 offset = at + batch.span();
+                note_lengths(&source.log, &batch);
                 let place = Place::of(*generation, at, &batch);
                 by_sequence
                     .entry(batch.head.sequence)
@@ -146,6 +150,13 @@ impl Sources {
         let metas = self.segments.iter().filter(is_whole).filter_map(|it| it.meta.as_ref());
         let mut ranges = metas.map(|meta| meta.first_sequence..=meta.last_sequence);
         ranges.any(|range| range.contains(&sequence))
+    }
+
+    /// Returns the logs that have lost their end.
+    pub(super) fn cut(&self) -> impl Iterator<Item = &Log> {
+        let is_cut =
+            |source: &&LogRemains| !source.may_be_cut && source.log.recorded() > source.log.size();
+        self.logs.values().filter(is_cut).map(|source| &*source.log)
     }
 
     /// Returns the log of this generation.
@@ -292,10 +303,9 @@ fn logs(
         match Log::open_remains(pool, generation, store) {
             Err(error @ Error::Newer { .. }) => return Err(error),
             Ok(log) => {
-                let log = LogRemains::of(log, || {
-                    !listed.contains(&generation) && values().any(|log| log == generation)
-                });
-                logs.insert(generation, log);
+                let is_kept = values().any(|log| log == generation);
+                let is_of_chain = listed.contains(&generation) || !(is_listed || is_kept);
+                logs.insert(generation, LogRemains::of(log, is_of_chain, is_kept));
             }
             Err(error) => {
                 // A file that is not listed is a leftover.
@@ -309,22 +319,40 @@ fn logs(
 }
 
 impl LogRemains {
-    /// A log of the chain begins with a start entry. `is_kept` says what to think if that cannot be
-    /// read.
-    fn of(log: Log, is_kept: impl FnOnce() -> bool) -> Self {
+    /// A log of the chain begins with a start entry. Where that cannot be read, a log that is kept
+    /// for its records is taken for a copy.
+    fn of(log: Log, is_of_chain: bool, is_kept: bool) -> Self {
         let first = log.next_batch(PAGE).filter(|(offset, _)| *offset == PAGE);
-        let starts = first.as_ref().map(|(_, batch)| {
-            batch.frames().filter(|frame| frame.is_whole).find_map(|frame| {
-                match entry::decode(Parts::of(frame.bytes).ok()?.payload).ok()? {
-                    Entry::Start(start) => Some(start),
-                    _ => None,
-                }
-            })
+        let start = first.as_ref().map(|(_, batch)| {
+            let starts = entries_about_log(batch).filter_map(|entry| match entry {
+                Entry::Start(start) => Some(start),
+                _ => None,
+            });
+            starts.last()
         });
-        let is_copy = match &starts {
+        let is_copy = match &start {
             Some(start) => start.is_none(),
-            None => is_kept(),
+            None => is_kept && !is_of_chain,
         };
-        Self { log: Arc::new(log), start: starts.flatten().flatten(), is_copy }
+        let start = start.flatten().flatten();
+        Self { log: Arc::new(log), start, is_copy, may_be_cut: !is_of_chain }
     }
+}
+
+/// Notes the lengths to which a log has grown.
+fn note_lengths(log: &Log, batch: &Batch) {
+    for entry in entries_about_log(batch) {
+        if let Entry::Length(length) = entry {
+            log.note_length(length);
+        }
+    }
+}
+
+/// Returns the entries of a batch that are about its log.
+fn entries_about_log(batch: &Batch) -> impl Iterator<Item = Entry<'_>> {
+    let frames = batch.frames().filter(|frame| frame.is_whole && frame.hash.unwrap_or(0) == 0);
+    frames.filter_map(|frame| {
+        let entry = entry::decode(Parts::of(frame.bytes).ok()?.payload).ok()?;
+        matches!(entry, Entry::Start(_) | Entry::Length(_)).then_some(entry)
+    })
 }

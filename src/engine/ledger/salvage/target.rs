@@ -54,17 +54,18 @@ pub(super) fn write(
     let longest_ttl = keys.longest_ttl;
     let store = Identity { uuid: sources.store.uuid, entries: DigestKey::random() };
     let generation = sources.next_generation;
-    let pool = Pool::new(Arc::clone(&disk));
+    let pool = Pool::new(disk);
+    let disk = pool.disk();
     let sequence = last_sequence.max(sources.sealed);
     let segment = Writer { sources, pool: &pool, store, timeline, now, longest_ttl, report }
         .write_segment(keys.into_latest(), generation, sequence)?;
     // As if all had been sealed: the log with the claims follows, and goes on with the sequences.
     let sealed = End { generation: generation + 1, offset: PAGE, sequence };
     let log = generation + 2;
-    write_claims(&*disk, store, log, sealed, &claims, timeline, settings)?;
+    write_claims(disk, store, log, sealed, &claims, timeline, settings)?;
     report.open_claims = claims.len() as u64;
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
-    write_lock(&*disk, store.uuid)?;
+    write_lock(disk, store.uuid)?;
     let manifest = Manifest {
         uuid: store.uuid,
         digests: store.entries,
@@ -74,7 +75,7 @@ pub(super) fn write(
         logs: vec![log],
         segments: segment.into_iter().collect(),
     };
-    manifest.write(&*disk).map_err(Trouble::into_error)
+    manifest.write(disk).map_err(Trouble::into_error)
 }
 
 /// Writes a log that begins with all claims.
