@@ -273,6 +273,17 @@ impl Error {
         Self::Corrupt { file: file.into(), reason: reason.into() }
     }
 
+    /// Says what a salvage of the store would lose, if this is damage and nothing said so before.
+    pub(crate) fn or_salvage(self, loses: &str) -> Self {
+        const SALVAGE: &str = "Store::salvage";
+        match self {
+            Self::Corrupt { file, reason } if !reason.contains(SALVAGE) => {
+                Self::Corrupt { file, reason: format!("{reason}; {SALVAGE} loses {loses}") }
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn foreign(file: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Foreign { file: file.into(), reason: reason.into() }
     }

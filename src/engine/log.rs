@@ -566,11 +566,8 @@ impl Log {
 
     /// The error for a batch of which too little is left to tell which keys it had.
     pub(crate) fn batch_is_lost(&self, offset: u64) -> Error {
-        let reason = format!(
-            "a batch at byte {offset} cannot be read, nor which keys it had; Store::salvage loses \
-             that batch alone"
-        );
-        self.broken(&reason)
+        let reason = format!("a batch at byte {offset} cannot be read, nor which keys it had");
+        self.broken(&reason).or_salvage("the keys in it")
     }
 
     /// The error for a log that does not verify.

@@ -123,7 +123,10 @@ impl Segment {
         }
         let store = Identity { uuid: listed.uuid, entries: key };
         let logs = listed.values.iter().map(|end| Log::open_values(pool, *end, store));
-        segment.values = logs.map(|log| log.map(Arc::new)).collect::<Result<_>>()?;
+        // Their rows say which keys they are.
+        let damaged = |error: Error| error.or_salvage("the records in it, and none of their keys");
+        let logs = logs.map(|log| log.map(Arc::new).map_err(damaged));
+        segment.values = logs.collect::<Result<_>>()?;
         Ok(segment)
     }
 

@@ -34,7 +34,8 @@ pub(super) fn expect_unfinished(
     names: &Names,
 ) -> Result<()> {
     let Some(uuid) = uuid else { return names.expect_none_but_leftovers(disk) };
-    let missing = || Error::corrupt(disk.path_of(MANIFEST), "it is missing");
+    let missing =
+        || Error::corrupt(disk.path_of(MANIFEST), "it is missing").or_salvage("no record");
     if names.has_recovered_files() {
         let reason = "it is missing, and lost+found holds files that may be the store's";
         return Err(Error::corrupt(disk.path_of(MANIFEST), reason));

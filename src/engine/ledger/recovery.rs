@@ -34,6 +34,8 @@ use super::retired::Retired;
 use super::size::{size_for, sizes, small};
 use super::{Ledger, Snapshot, start};
 
+/// What a salvage loses of a file that is listed.
+const KEYS: &str = "the keys in what is damaged";
 /// The most bytes of a start entry in its batch, the batch's head included.
 const START_BYTES: u64 = 512;
 
@@ -62,8 +64,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     let names = Names::list(&*disk)?;
     let (uuid, is_lock_damaged) = lock(&*disk, &names)?;
-    let is_manifest_damaged = names.manifest && !Manifest::is_whole(&*disk)?;
-    let manifest = match Manifest::read(&*disk)? {
+    let is_manifest_damaged = names.manifest && !Manifest::is_whole(&*disk).unwrap_or(false);
+    let manifest = Manifest::read(&*disk);
+    let manifest = match manifest.map_err(|error| error.or_salvage("no record"))? {
         Some(manifest) if manifest.uuid == uuid => manifest,
         Some(_) => {
             return Err(Error::foreign(disk.path_of(MANIFEST), "it has another store's uuid"));
@@ -94,7 +97,7 @@ fn lock(disk: &dyn Disk, names: &Names) -> Result<([u8; 16], bool)> {
         let manifest = Manifest::read(disk).ok().flatten();
         let uuid = manifest.map(|manifest| manifest.uuid);
         is_damaged = uuid.is_some_and(|uuid| is_damaged_lock(disk, uuid));
-        uuid.filter(|_| is_damaged).map(Some).ok_or(error)
+        uuid.filter(|_| is_damaged).map(Some).ok_or_else(|| error.or_salvage("no record"))
     })?;
     if !names.manifest {
         // Creation was cut short, or has not begun.
@@ -102,7 +105,8 @@ fn lock(disk: &dyn Disk, names: &Names) -> Result<([u8; 16], bool)> {
         // Written even if it exists: after a failed sync it may be only in the page cache.
         uuid = Some(write_lock(disk, uuid.unwrap_or_else(random_bytes))?);
     }
-    let uuid = uuid.ok_or_else(|| Error::corrupt(disk.path_of(LOCK), "it is missing"))?;
+    let missing = || Error::corrupt(disk.path_of(LOCK), "it is missing").or_salvage("no record");
+    let uuid = uuid.ok_or_else(missing)?;
     match disk.lock(LOCK) {
         Ok(true) => Ok((uuid, is_damaged)),
         Ok(false) => Err(Error::Locked { path: disk.path().into() }),
@@ -132,12 +136,15 @@ impl Listed {
         let segments = manifest.segments.iter().rev();
         let segments: Result<Vec<_>> = segments
             .map(|meta| Segment::open(pool, meta, manifest.digests).map(Arc::new))
+            .map(|segment| segment.map_err(|error| error.or_salvage(KEYS)))
             .collect();
         let mut logs = BTreeMap::new();
         for generation in &manifest.logs {
-            logs.insert(*generation, Arc::new(Log::open(disk, *generation, manifest.identity())?));
+            let log = Log::open(disk, *generation, manifest.identity());
+            logs.insert(*generation, Arc::new(log.map_err(|error| error.or_salvage(KEYS))?));
         }
-        let chain = chain::read(disk, manifest, &mut logs)?;
+        let chain = chain::read(disk, manifest, &mut logs);
+        let chain = chain.map_err(|error| error.or_salvage(KEYS))?;
         expect_leftovers(disk, manifest, names)?;
         Ok(Self { segments: segments?, chain, unused: logs.into_values().collect() })
     }

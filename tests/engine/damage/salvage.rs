@@ -140,6 +140,10 @@ fn p5_what_is_missing_after_the_loss_of_a_file_is_said() {
         lost.push(answers.iter().filter(|answer| **answer != Answer::Exact).count());
         let is_named = |loss: &refrain::salvage::Loss| name_of(&loss.file) == name;
         assert!(saved.report.losses.iter().any(is_named), "{what}: {}", saved.report);
+        let copy = victim.copy();
+        fs::remove_file(copy.path().join(&name)).unwrap();
+        let refused = victim.home.builder().open(copy.path()).unwrap_err();
+        assert!(refused.to_string().contains("; Store::salvage loses "), "{what}: {refused}");
     }
     assert!(lost.iter().all(|lost| *lost <= 20), "{lost:?}");
     assert!(lost.iter().filter(|lost| **lost > 0).count() >= 5, "{lost:?}");

@@ -24,6 +24,7 @@ use crate::salvage::Salvage;
 
 use super::super::claims::OpenClaim;
 use super::super::manifest::{Manifest, write_lock};
+use super::super::retired::trim;
 use super::super::size::{CARRY_BYTES, size_for, small};
 use super::super::start;
 use super::super::values::{Copier, LargeBytes};
@@ -155,8 +156,14 @@ impl Writer<'_> {
             }
             Some(item)
         });
-        let values = || copier.take().map(|copier| copier.finish(self.pool.disk())).transpose();
-        let values = || values().map(|kept| kept.into_iter().map(|keep| keep.end).collect());
+        let values = || {
+            let kept = copier.take().map(|copier| copier.finish(self.pool.disk())).transpose()?;
+            if let Some(keep) = &kept {
+                // What is not cut off is in nobody's way but the disk's.
+                let _ = trim(&keep.log, &mut || Ok(()));
+            }
+            Ok(kept.into_iter().map(|keep| keep.end).collect())
+        };
         let draft = Draft { meta, key: self.store.entries };
         let segment = segment::build(self.pool, &draft, items, values, || Ok(()))?;
         self.report.records = records.get();
