@@ -1,8 +1,8 @@
 //! The latest entry of each key, over all files.
 //!
 //! Logs are read in the order of their batches, and then the rows of segments are compared with
-//! them: the later entry is the latest one, and of two at the same time the row, which was the
-//! latest when its logs were sealed.
+//! them: the later entry is the latest one, and of two at the same time the one of the later batch.
+//! A row counts as of the last batch that its segment has taken over.
 
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(super) struct Latest {
     /// Scope and key, unless they cannot be read.
     pub(super) name: Option<(Scope, Key)>,
     pub(super) at: Moment,
+    /// The sequence of its batch, or of the last one in its segment.
+    sequence: u64,
     pub(super) found: Found,
 }
 
@@ -115,8 +117,8 @@ impl Keys {
             Entry::Completion(_) | Entry::Forget(_) => {
                 let name = Some((address.scope, address.key));
                 let found = Found::Log { log, location };
-                *state =
-                    State { latest: Some(Latest { name, at: location.at, found }), claim: None };
+                let latest = Some(Latest { name, at: location.at, sequence, found });
+                *state = State { latest, claim: None };
             }
             Entry::Claim(claim) if has_claims => {
                 let mut claim = OpenClaim::read(&claim, sequence, location.at).ok()?;
@@ -151,23 +153,24 @@ impl Keys {
         // The name may be whole although the entry is not.
         let address = address.filter(|address| address.hash == hash);
         let name = address.map(|address| (address.scope, address.key));
-        let at = read.location.at;
+        let (at, sequence) = (read.location.at, read.sequence);
         let found = Found::Damaged { until: at.plus(self.longest_ttl) };
-        let latest = Some(Latest { name, at, found });
+        let latest = Some(Latest { name, at, sequence, found });
         self.states.insert(hash, State { latest, claim: None });
     }
 
     fn read_segment(&mut self, sources: &Sources, number: usize) {
         let (segment, uuid) = (&sources.segments[number], &sources.store.uuid);
+        let sequence = segment.meta.as_ref().map_or(0, |meta| meta.last_sequence);
         for (row, place) in segment.rows.iter().enumerate() {
             let Some(key) = Key::from_stored(&place.key) else { continue };
             let address = Address::new(uuid, Scope::from_bytes(place.scope), key);
             let state = self.states.entry(address.hash).or_default();
-            // Segments are read oldest first.
-            if state.latest.as_ref().is_none_or(|latest| latest.at <= place.at) {
+            let is_older = |latest: &Latest| latest.is_until(place.at, sequence);
+            if state.latest.as_ref().is_none_or(is_older) {
                 let found = Found::Row { segment: number, row, large: place.large };
                 let name = Some((address.scope, address.key));
-                state.latest = Some(Latest { name, at: place.at, found });
+                state.latest = Some(Latest { name, at: place.at, sequence, found });
             }
         }
         for Damaged { hash, expires, location, .. } in segment.damaged.iter().flatten() {
@@ -175,13 +178,20 @@ impl Keys {
             // What a log has at that time was read after the entry had been damaged, or is newer.
             let is_older = |latest: &Latest| match latest.found {
                 Found::Log { .. } => latest.at < location.at,
-                _ => latest.at <= location.at,
+                _ => latest.is_until(location.at, sequence),
             };
             if state.latest.as_ref().is_none_or(is_older) {
                 let found = Found::Damaged { until: *expires };
-                state.latest = Some(Latest { name: None, at: location.at, found });
+                state.latest = Some(Latest { name: None, at: location.at, sequence, found });
             }
         }
+    }
+}
+
+impl Latest {
+    /// Returns true if the entry is not later than one of this time and sequence.
+    fn is_until(&self, at: Moment, sequence: u64) -> bool {
+        (self.at, self.sequence) <= (at, sequence)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::clock::Anchor;
 use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, Pool};
 use crate::engine::entry::{self, End, Entry, Parts};
-use crate::engine::log::{Batch, Identity, Log, PAGE, log_name};
+use crate::engine::log::{Batch, Frame, Identity, Log, PAGE, log_name};
 use crate::engine::segment::{Remains, SegmentMeta, segment_name};
 use crate::error::{Error, Result};
 use crate::salvage::Loss;
@@ -319,23 +319,21 @@ fn logs(
 }
 
 impl LogRemains {
-    /// A log of the chain begins with a start entry. Where that cannot be read, a log that is kept
-    /// for its records is taken for a copy.
+    /// A log of the chain begins with a start entry, damaged or not. Where the first batch cannot be
+    /// read, a log that is kept for its records is taken for a copy.
     fn of(log: Log, is_of_chain: bool, is_kept: bool) -> Self {
         let first = log.next_batch(PAGE).filter(|(offset, _)| *offset == PAGE);
-        let start = first.as_ref().map(|(_, batch)| {
-            let starts = entries_about_log(batch).filter_map(|entry| match entry {
-                Entry::Start(start) => Some(start),
-                _ => None,
-            });
-            starts.last()
+        let first = first.as_ref().map(|(_, batch)| batch);
+        let start = first.into_iter().flat_map(entries_about_log).find_map(|entry| match entry {
+            Entry::Start(start) => Some(start),
+            _ => None,
         });
-        let is_copy = match &start {
-            Some(start) => start.is_none(),
+        let names_none = |frame: Frame<'_>| frame.hash == Some(0);
+        let is_copy = match first {
+            Some(batch) => start.is_none() && !batch.frames().any(names_none),
             None => is_kept && !is_of_chain,
         };
-        let start = start.flatten().flatten();
-        Self { log: Arc::new(log), start, is_copy, may_be_cut: !is_of_chain }
+        Self { log: Arc::new(log), start: start.flatten(), is_copy, may_be_cut: !is_of_chain }
     }
 }
 
