@@ -125,6 +125,7 @@ pub(crate) fn start(
     let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
     let snapshot = engine.ledger.snapshot();
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
+    observe::damaged_files(engine.ledger.damaged_files(), &path);
     observe::doubts(&engine.ledger.timeline);
     let desk = Arc::new(Desk { engine, queue });
     Ok(Store::over(table, Embedded { desk, rules, reaper, threads }))
@@ -365,6 +366,7 @@ fn stats_of(engine: &Engine) -> Stats {
         segments: snapshot.segments.len(),
         segment_records: snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
         damaged_records: snapshot.segments.iter().map(|segment| segment.meta.damaged).sum(),
+        damaged_files: ledger.damaged_files(),
         filter_bytes: snapshot.segments.iter().map(|segment| segment.filter_bytes()).sum(),
         segment_lookups: count(&ledger.segment_lookups),
         segments_sealed: count(&counters.segments_sealed),

@@ -85,8 +85,9 @@ pub enum Error {
     },
 
     /// A file is damaged or missing, so the store cannot know what it holds. It is never read as
-    /// absence. Restore the file, or move the store away and start an empty one, knowing that keys
-    /// are then forgotten.
+    /// absence. From a key, find out what its operation did, and
+    /// [`forget`](crate::Store::forget) it. From an opening, restore the file, or
+    /// [`salvage`](crate::Store::salvage) the store.
     #[error("{} is damaged: {reason}", file.display())]
     #[non_exhaustive]
     Corrupt {
@@ -270,6 +271,17 @@ impl Error {
 
     pub(crate) fn corrupt(file: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Corrupt { file: file.into(), reason: reason.into() }
+    }
+
+    /// Says what a salvage of the store would lose, if this is damage and nothing said so before.
+    pub(crate) fn or_salvage(self, loses: &str) -> Self {
+        const SALVAGE: &str = "Store::salvage";
+        match self {
+            Self::Corrupt { file, reason } if !reason.contains(SALVAGE) => {
+                Self::Corrupt { file, reason: format!("{reason}; {SALVAGE} loses {loses}") }
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn foreign(file: impl Into<PathBuf>, reason: impl Into<String>) -> Self {

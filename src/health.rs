@@ -47,6 +47,9 @@ pub enum Concern {
     /// So many keys have a record that could not be read when it was sealed:
     /// [`Stats::damaged_records`].
     Damaged(u64),
+    /// So many files have damage that costs no key so far: [`Stats::damaged_files`]. The disk may
+    /// be failing.
+    DamagedFiles(usize),
     /// The wall clock and the store's time disagree by this much; see [`Stats::clock_jump`].
     ClockJump(Duration),
 }
@@ -54,12 +57,14 @@ pub enum Concern {
 impl Health {
     /// Returns the health of a store that takes work, by its figures.
     pub(crate) fn of(stats: &Stats) -> Self {
-        let Stats { refusing, last_trouble, retained, damaged_records, clock_jump, .. } = stats;
+        let Stats { refusing, last_trouble, retained, clock_jump, .. } = stats;
+        let Stats { damaged_records, damaged_files, .. } = stats;
         let concerns = [
             refusing.map(Concern::Refusing),
             last_trouble.clone().map(Concern::Trouble),
             (*retained > 0).then_some(Concern::Retained(*retained)),
             (*damaged_records > 0).then_some(Concern::Damaged(*damaged_records)),
+            (*damaged_files > 0).then_some(Concern::DamagedFiles(*damaged_files)),
             clock_jump.map(Concern::ClockJump),
         ];
         let concerns: Vec<_> = concerns.into_iter().flatten().collect();
@@ -113,6 +118,7 @@ impl fmt::Display for Concern {
             Self::Trouble(trouble) => write!(f, "{trouble}"),
             Self::Retained(keys) => write!(f, "{keys} keys are held until a restart"),
             Self::Damaged(keys) => write!(f, "the records of {keys} keys are damaged"),
+            Self::DamagedFiles(files) => write!(f, "{files} files are damaged in part"),
             Self::ClockJump(by) => write!(f, "the clocks disagree by {by:?}"),
         }
     }

@@ -69,7 +69,7 @@
 //!   records.
 //! - [`disk`]: the seam under the embedded engine, for tests that simulate a file system; [`clock`]
 //!   simulates time.
-//! - [`error`], [`key`] and [`record`]: types that are rarely named.
+//! - [`error`], [`key`], [`record`] and [`salvage`]: types that are rarely named.
 //!
 //! `cargo doc --open --all-features` shows them all.
 
@@ -103,6 +103,7 @@ pub mod oracles;
 mod permit;
 pub mod record;
 mod records;
+pub mod salvage;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;

@@ -103,6 +103,15 @@ pub(crate) fn damaged(records: u64, file: &Path) {
     let _ = (records, file);
 }
 
+/// Reports files that were damaged in part when the store was opened.
+pub(crate) fn damaged_files(files: usize, store: &Path) {
+    #[cfg(feature = "tracing")]
+    if files > 0 {
+        tracing::error!(files, store = %store.display(), "files are damaged in part: verify the store");
+    }
+    let _ = (files, store);
+}
+
 /// Counts the segments that were dropped because their last record had expired, and their records.
 pub(crate) fn expired(segments: usize, records: u64) {
     #[cfg(feature = "metrics")]

@@ -58,6 +58,7 @@ pub fn canonical_fingerprint(request: &request::Parts, body: &[u8]) -> Fingerpri
 pub fn recover_log(bytes: &[u8]) {
     let (disk, opened) = create();
     replace(&*opened.tail.log.file, bytes);
+    save(&disk);
     recover(&disk);
 }
 
@@ -89,6 +90,7 @@ pub fn recover_entries(bytes: &[u8]) {
             batch.clear();
         }
     }
+    save(&disk);
     if let Some(opened) = recover(&disk) {
         // Whatever it says, it says so without a panic.
         let _ = opened.ledger.verify();
@@ -108,7 +110,25 @@ pub fn recover_batches(patches: &[u8]) {
         patched[usize::from(u16::from_le_bytes([low, high]))] ^= change;
     }
     replace(&*file, &patched);
-    let Some(opened) = recover(&disk) else { return };
+    let (saved, is_proven) = save(&disk);
+    let saved_record = |address: &Address| saved.as_ref().map(|saved| saved.ledger.find(address));
+    let recovered = recover(&disk);
+    for (address, response) in batches.iter().flat_map(|batch| &batch.records) {
+        let found = recovered.as_ref().map(|opened| opened.ledger.find(address));
+        match saved_record(address) {
+            Some(Ok(Some(record))) => {
+                let stored = record.response().map(Response::body);
+                assert_eq!(stored, Some(response.body()), "what is saved is exact");
+            }
+            Some(Ok(None)) => {
+                let is_absent = !is_proven || !matches!(found, Some(Ok(Some(_))));
+                assert!(is_absent, "a record was lost without a word");
+            }
+            Some(Err(Error::Corrupt { .. })) | None => {}
+            Some(Err(error)) => panic!("damage is reported as {error:?}"),
+        }
+    }
+    let Some(opened) = recovered else { return };
 
     let is_damaged = |range: &Range<usize>| whole[range.clone()] != patched[range.clone()];
     // To any rule, damage that leaves no head behind it looks like a torn write.
@@ -185,7 +205,11 @@ fn create() -> (Arc<MemoryDisk>, Opened) {
 }
 
 fn open(disk: &Arc<MemoryDisk>) -> Result<Opened> {
-    let settings = Settings {
+    ledger::open(Arc::clone(disk) as Arc<dyn Disk>, settings())
+}
+
+fn settings() -> Settings {
+    Settings {
         clock: Arc::new(SimulatedClock::new()),
         ttl: DAY,
         log_bytes: LOG_BYTES,
@@ -193,8 +217,7 @@ fn open(disk: &Arc<MemoryDisk>) -> Result<Opened> {
         max_open_claims_per_scope: 16,
         trusted_downtime: DAY,
         zero_recycled: false,
-    };
-    ledger::open(Arc::clone(disk) as Arc<dyn Disk>, settings)
+    }
 }
 
 /// Opens what may be damaged: `None` if that was noticed.
@@ -202,6 +225,20 @@ fn recover(disk: &Arc<MemoryDisk>) -> Option<Opened> {
     match open(disk) {
         Ok(_) => Some(open(disk).expect("what was recovered opens again")),
         Err(Error::Corrupt { .. } | Error::Foreign { .. } | Error::Newer { .. }) => None,
+        Err(error) => panic!("damage is reported as {error:?}"),
+    }
+}
+
+/// Salvages what may be damaged into a store that opens, and returns whether it holds every key.
+fn save(disk: &Arc<MemoryDisk>) -> (Option<Opened>, bool) {
+    let into = Arc::<MemoryDisk>::default();
+    let from = Arc::clone(disk) as Arc<dyn Disk>;
+    match ledger::salvage(from, Arc::clone(&into) as Arc<dyn Disk>, &settings()) {
+        Ok(report) => {
+            let saved = open(&into).expect("what was salvaged opens");
+            (Some(saved), report.is_absence_proven())
+        }
+        Err(Error::Corrupt { .. } | Error::Foreign { .. } | Error::Newer { .. }) => (None, false),
         Err(error) => panic!("damage is reported as {error:?}"),
     }
 }

@@ -53,6 +53,9 @@ pub struct Stats {
     /// included. They get [`Error::Corrupt`](crate::Error::Corrupt), unless the disk gives the record
     /// back.
     pub damaged_records: u64,
+    /// Files of which a part was damaged when they were opened, such as the header of a log, that
+    /// the store can do without. [`Store::verify`](crate::Store::verify) names the first.
+    pub damaged_files: usize,
     /// Memory that the segments' filters take, in bytes.
     pub filter_bytes: usize,
     /// Lookups in a segment, because its filter could not rule the key out.

@@ -10,9 +10,10 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::MAX_BODY_BYTES;
 use crate::engine::disk::{Disk, MemoryDisk, RealDisk};
-use crate::engine::ledger::{LOCK, MANIFEST, Settings};
+use crate::engine::ledger::{self, LOCK, MANIFEST, Settings};
 use crate::engine::log::PAGE;
 use crate::error::{Error, Result, expect_file_size};
+use crate::salvage::Salvage;
 use crate::store::Store;
 use crate::table::Limits;
 use crate::ticket::poll_until;
@@ -49,6 +50,41 @@ impl Store {
     /// See [`Builder::open_existing`].
     pub fn open_existing(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder().open_existing(path)
+    }
+
+    /// Writes what can be proved of the store in `from`, which need not open, into a new directory,
+    /// with the default settings.
+    ///
+    /// See [`Builder::salvage`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Builder::salvage`].
+    ///
+    /// # Durability
+    ///
+    /// The new store is durable when this returns.
+    ///
+    /// ```
+    /// use refrain::Store;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let home = tempfile::tempdir()?;
+    /// let (old, new) = (home.path().join("old"), home.path().join("new"));
+    /// Store::open(&old)?;
+    /// std::fs::remove_file(old.join("MANIFEST"))?;
+    /// assert!(Store::open(&old).is_err());
+    ///
+    /// let salvage = Store::salvage(&old, &new)?;
+    /// // Nobody knows whether other files are missing too.
+    /// assert!(!salvage.is_absence_proven());
+    /// println!("{salvage}");
+    /// let store = Store::open(&new)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn salvage(from: impl AsRef<Path>, into: impl AsRef<Path>) -> Result<Salvage> {
+        Self::builder().salvage(from, into)
     }
 
     /// Returns a builder, to open a store with other options than the defaults.
@@ -305,6 +341,60 @@ impl Builder {
     pub fn open_on(mut self, disk: Arc<dyn Disk>) -> Result<Store> {
         let max_response_bytes = self.check()?;
         super::start(disk, self.settings, self.limits, max_response_bytes)
+    }
+
+    /// Writes what can be proved of the store in `from` into the directory `into`, as a store of its
+    /// own, and reports the rest. The old directory is only read, and may be on a file system that
+    /// is mounted for reading. The new one must be empty or missing.
+    ///
+    /// Records keep their times and their TTLs, and open claims are interrupted. A key whose latest
+    /// entry is known to be damaged answers [`Error::Corrupt`] in the new store too. Where a file or
+    /// a part of a log is lost, and with it the names of the keys in it, the [`Salvage`] says so:
+    /// those keys are absent from the new store, and their operations would run again.
+    ///
+    /// The longest [`ttl`](Self::ttl) that the store has had should be set, in case `MANIFEST` is
+    /// lost: what is damaged is kept for so long.
+    ///
+    /// It takes about 250 bytes of memory for each key, and time to read all files once.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Missing`] if `from` has no log and no segment.
+    /// - [`Error::Locked`] if the old store is open, or the new directory is in use.
+    /// - [`Error::Corrupt`] if neither `MANIFEST` nor the header of a log can be read: nothing can be
+    ///   proved then.
+    /// - [`Error::Foreign`] if `into` is not empty.
+    /// - [`Error::Newer`] if a later version of this crate wrote the store.
+    /// - [`Error::Setting`], and [`Error::Io`], after which `into` is no store.
+    ///
+    /// # Durability
+    ///
+    /// The new store is durable when this returns.
+    pub fn salvage(self, from: impl AsRef<Path>, into: impl AsRef<Path>) -> Result<Salvage> {
+        let (from, into) = (from.as_ref(), into.as_ref());
+        let locked = |path: &Path| Error::Locked { path: path.into() };
+        let old = RealDisk::open_read_only(from).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::Missing { path: from.into() },
+            _ => Error::io("open", from, error),
+        })?;
+        let old = old.ok_or_else(|| locked(from))?;
+        let new = RealDisk::open(into).map_err(|error| Error::io("open", into, error))?;
+        let new = new.ok_or_else(|| locked(into))?;
+        self.salvage_on(Arc::new(old), Arc::new(new))
+    }
+
+    /// Does what [`salvage`](Self::salvage) does, on [`Disk`]s of the caller.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`salvage`](Self::salvage).
+    ///
+    /// # Durability
+    ///
+    /// The new store is durable when this returns.
+    pub fn salvage_on(mut self, from: Arc<dyn Disk>, into: Arc<dyn Disk>) -> Result<Salvage> {
+        self.check()?;
+        ledger::salvage(from, into, &self.settings)
     }
 
     /// Checks the settings, and fits the ones that are not set to the others.

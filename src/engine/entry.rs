@@ -75,11 +75,7 @@ impl Encoded {
     pub(crate) fn new(key: &DigestKey, address: Option<&Address>, entry: &Entry<'_>) -> Self {
         let mut bytes = Vec::with_capacity(128 + entry.size_hint());
         match address {
-            Some(Address { scope, key, .. }) => {
-                bytes.extend_from_slice(scope.as_bytes());
-                bytes.push(u8::try_from(key.as_bytes().len()).expect("keys are at most 255 bytes"));
-                bytes.extend_from_slice(key.as_bytes());
-            }
+            Some(address) => write_address(address, &mut bytes),
             None => bytes.extend_from_slice(&[0; 33]),
         }
         bytes.push(FORMAT);
@@ -93,6 +89,20 @@ impl Encoded {
     pub(crate) fn completion(key: &DigestKey, address: &Address, completion: &Completion) -> Self {
         Self::new(key, Some(address), &Entry::Completion(Stored::new(completion)))
     }
+}
+
+/// Returns the bytes of an entry under an address, with this payload.
+pub(crate) fn join(address: &Address, payload: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(Parts::MAX_ADDRESS_BYTES + payload.len());
+    write_address(address, &mut bytes);
+    bytes.extend_from_slice(payload);
+    bytes.into()
+}
+
+fn write_address(Address { scope, key, .. }: &Address, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(scope.as_bytes());
+    bytes.push(u8::try_from(key.as_bytes().len()).expect("keys are at most 255 bytes"));
+    bytes.extend_from_slice(key.as_bytes());
 }
 
 /// An entry taken apart, its payload still encoded.

@@ -53,6 +53,7 @@ mod preparation;
 mod recovery;
 mod retired;
 mod room;
+mod salvage;
 mod seal;
 mod size;
 mod space;
@@ -65,6 +66,7 @@ pub(crate) use manifest::{LOCK, MANIFEST};
 use manifest::{Manifest, read_lock};
 pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;
+pub(crate) use salvage::salvage;
 pub(crate) use seal::reap_interval;
 use size::{CARRY_BYTES, usable};
 pub(crate) use space::{Admission, Reservation, Space, Turn};
@@ -87,6 +89,8 @@ pub(crate) struct Ledger {
     snapshot: RwLock<Arc<Snapshot>>,
     handles: Handles,
     manifest: Mutex<Manifest>,
+    /// Of `LOCK` and `MANIFEST`, those that were damaged in part when the store was opened.
+    damaged_lists: usize,
     /// The longest TTL that any entry can have.
     longest_ttl: Duration,
     /// Lookups that a segment's filter let through.
@@ -141,6 +145,7 @@ impl Ledger {
             next_generation: AtomicU64::new(manifest.next_generation),
             longest_ttl: Duration::from_millis(manifest.longest_ttl),
             manifest: Mutex::new(manifest),
+            damaged_lists: 0,
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
             preparing: Mutex::default(),
@@ -205,6 +210,15 @@ impl Ledger {
         }
     }
 
+    /// Returns the number of files that were damaged in part when they were opened.
+    pub(crate) fn damaged_files(&self) -> usize {
+        let Snapshot { logs, segments } = &*self.snapshot();
+        let values = segments.iter().flat_map(|segment| &segment.values);
+        self.damaged_lists
+            + logs.iter().chain(values).filter(|log| log.is_header_damaged()).count()
+            + segments.iter().filter(|segment| segment.is_file_damaged()).count()
+    }
+
     /// Reads every listed file, and checks that it is whole and the one that is open.
     ///
     /// # Errors
@@ -239,6 +253,10 @@ impl Ledger {
         let manifest = self.manifest.lock();
         if Manifest::read(&*self.disk)?.as_ref() != Some(&*manifest) {
             let reason = "it is missing, or is not the one that was last written";
+            return Err(Error::corrupt(self.disk.path_of(MANIFEST), reason));
+        }
+        if !Manifest::is_whole(&*self.disk)? {
+            let reason = "one of its two copies is damaged";
             return Err(Error::corrupt(self.disk.path_of(MANIFEST), reason));
         }
         Ok(())

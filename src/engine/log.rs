@@ -1,8 +1,8 @@
 //! One write-ahead log: a commit is acknowledged once its batch is durable here.
 //!
 //! A log is a header page, then batches at page boundaries; `docs/format.md` has the bytes. Every
-//! batch carries digests keyed with the header's random key, so that neither a response body nor
-//! the earlier content of a recycled file can be mistaken for a batch.
+//! batch carries digests keyed with a key of the log's own, so that neither a response body nor the
+//! earlier content of a recycled file can be mistaken for a batch.
 //!
 //! Invariants:
 //! - One batch is in flight at a time: [`Tail::append`] returns after its fdatasync.
@@ -19,11 +19,10 @@ use bytes::Bytes;
 
 use crate::clock::Moment;
 use crate::codec::Malformed;
-use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, Pool, remove_leftover};
 use crate::engine::entry::{End, Found, Parts};
 use crate::error::{Error, Result};
-use crate::key::{Address, random_bytes};
+use crate::key::Address;
 use crate::sync::{Mutex, RwLock};
 
 mod addresses;
@@ -33,13 +32,15 @@ mod format_1;
 mod header;
 mod index;
 mod page;
+mod remains;
 mod scan;
 mod tail;
 
 pub(crate) use addresses::Addresses;
 pub(crate) use batch::{Batch, BatchBuilder, Frame};
 use format::Format;
-use header::LogHeader;
+pub(crate) use header::Identity;
+use header::{LogHeader, Remains};
 use index::Index;
 pub(crate) use index::{Change, Location, check_of};
 pub(crate) use page::{PAGE, PAGE_BYTES};
@@ -49,14 +50,6 @@ const MISMATCH: Malformed = Malformed("entry does not match its digest");
 
 /// The bytes that are overwritten at a time.
 const OVERWRITE_BYTES: usize = 1024 * 1024;
-
-/// The identity of a store, which each of its logs has in its header.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Identity {
-    pub(crate) uuid: [u8; 16],
-    /// The key of the entries' digests.
-    pub(crate) entries: DigestKey,
-}
 
 /// A log, open for reading; its [`Tail`] appends to it.
 #[derive(Debug)]
@@ -68,6 +61,8 @@ pub(crate) struct Log {
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
     header: LogHeader,
+    /// The header was damaged when the log was opened, and is known from elsewhere.
+    is_header_damaged: bool,
     format: Format,
     /// The end of the durable batches; `None` if there is none that counts.
     end: Mutex<Option<End>>,
@@ -218,9 +213,7 @@ impl Log {
         store: Identity,
         size: u64,
     ) -> Result<Self> {
-        let Identity { uuid, entries } = store;
-        let header =
-            LogHeader { uuid, generation, size, key: random_bytes(), entries: Some(entries) };
+        let header = LogHeader::new(store, generation, size);
         let name = log_name(generation);
         let path = disk.path_of(&name);
         file.write_at(&header.encode(), 0)
@@ -251,18 +244,31 @@ impl Log {
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let LogHeader { generation, size, .. } = header;
         let (format, end, index) = (Format::of(&header), Mutex::default(), RwLock::default());
-        let readers = Arc::default();
-        Self { generation, name, size, file, path, header, format, end, index, readers }
+        let (readers, is_header_damaged) = (Arc::default(), false);
+        Self {
+            generation,
+            name,
+            size,
+            file,
+            path,
+            header,
+            is_header_damaged,
+            format,
+            end,
+            index,
+            readers,
+        }
     }
 
-    /// Opens a log and verifies its header.
+    /// Opens a log and verifies its header. One that is damaged is put together from what is known.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if the file is missing, cut short or has a damaged header,
-    /// [`Error::Foreign`] if it is another store's, [`Error::Newer`], and [`Error::Io`].
-    pub(crate) fn open(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
-        let log = Self::open_any(disk, generation, uuid)?;
+    /// [`Error::Corrupt`] if the file is missing, cut short or of another generation, or if its
+    /// header is damaged and nothing shows that the log is this one; [`Error::Foreign`] if it is
+    /// another store's, [`Error::Newer`], and [`Error::Io`].
+    pub(crate) fn open(disk: &dyn Disk, generation: u64, store: Identity) -> Result<Self> {
+        let log = Self::open_any(disk, generation, store)?;
         if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
@@ -271,8 +277,8 @@ impl Log {
     /// # Errors
     ///
     /// Those of [`Log::open`].
-    pub(crate) fn open_values(pool: &Arc<Pool>, end: End, uuid: [u8; 16]) -> Result<Self> {
-        let log = Self::open_any(&**pool, end.generation, uuid)?.into_values(pool, end);
+    pub(crate) fn open_values(pool: &Arc<Pool>, end: End, store: Identity) -> Result<Self> {
+        let log = Self::open_any(&**pool, end.generation, store)?.into_values(pool, end);
         if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
@@ -281,28 +287,27 @@ impl Log {
     /// # Errors
     ///
     /// Those of [`Log::open`].
-    pub(crate) fn open_any(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
-        let name = log_name(generation);
-        let path = disk.path_of(&name);
-        let file = disk.open(&name).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
-            _ => Error::io("open", &path, error),
-        })?;
-        let mut page = [0; LogHeader::LEN];
-        match file.read_at(&mut page, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(Error::corrupt(path, "it is cut short"));
-            }
-            read => read.map_err(|error| Error::io("read", &path, error))?,
+    pub(crate) fn open_any(disk: &dyn Disk, generation: u64, store: Identity) -> Result<Self> {
+        let opened = Opened::open(disk, generation)?;
+        match opened.header() {
+            Ok(header) => opened.log(header, generation, store.uuid),
+            Err(error) => opened.log_without_header(LogHeader::new(store, generation, 0), error),
         }
-        let header = LogHeader::decode(&page, &path)?;
-        if header.uuid != uuid {
-            return Err(Error::foreign(path, "it has another store's uuid"));
-        }
-        if header.generation != generation {
-            return Err(Error::corrupt(path, "it holds the log of another generation"));
-        }
-        Ok(Self::of(header, name, path, file))
+    }
+
+    /// Opens a log of a store whose keys are not known, which must have its header.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::open`].
+    pub(crate) fn open_by_header(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
+        let opened = Opened::open(disk, generation)?;
+        opened.header().and_then(|header| opened.log(header, generation, uuid))
+    }
+
+    /// Returns true if the header was damaged when the log was opened.
+    pub(crate) fn is_header_damaged(&self) -> bool {
+        self.is_header_damaged
     }
 
     /// Allocates all blocks of the log again: a sparse copy has not all of them.
@@ -369,6 +374,9 @@ impl Log {
         if self.length()? < self.size {
             return Err(self.broken("it is cut short"));
         }
+        if self.is_header_damaged {
+            return Err(self.broken("its header is damaged, and its content is not"));
+        }
         let mut page = [0; PAGE_BYTES];
         self.read(&mut page, 0)?;
         if page == self.header.encode() {
@@ -419,9 +427,9 @@ impl Log {
     /// Returns this log without its index, to be kept for the records in it.
     pub(crate) fn values(&self, pool: &Arc<Pool>, end: End) -> Self {
         let (name, path) = (self.name.clone(), self.path.clone());
-        let mut log = Self::of(self.header, name, path, Arc::clone(&self.file));
-        log.readers = Arc::clone(&self.readers);
-        log.into_values(pool, end)
+        let log = Self::of(self.header, name, path, Arc::clone(&self.file));
+        let (readers, is_header_damaged) = (Arc::clone(&self.readers), self.is_header_damaged);
+        Self { readers, is_header_damaged, ..log }.into_values(pool, end)
     }
 
     /// Returns true if the file is also that of another log, as of one that was frozen and is in an
@@ -498,6 +506,12 @@ impl Log {
         self.broken(&format!("a batch is damaged at byte {offset}"))
     }
 
+    /// The error for a batch of which too little is left to tell which keys it had.
+    pub(crate) fn batch_is_lost(&self, offset: u64) -> Error {
+        let reason = format!("a batch at byte {offset} cannot be read, nor which keys it had");
+        self.broken(&reason).or_salvage("the keys in it")
+    }
+
     /// The error for a log that does not verify.
     pub(crate) fn broken(&self, reason: &str) -> Error {
         Error::corrupt(&self.path, reason)
@@ -509,6 +523,75 @@ impl Log {
             io::ErrorKind::InvalidData => Error::corrupt(&self.path, error.to_string()),
             _ => Error::io("read", &self.path, error),
         })
+    }
+}
+
+/// The file of a log, open, and what was read of its header.
+struct Opened {
+    name: String,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    page: [u8; LogHeader::LEN],
+    unread: Option<Error>,
+}
+
+impl Opened {
+    fn open(disk: &dyn Disk, generation: u64) -> Result<Self> {
+        let name = log_name(generation);
+        let path = disk.path_of(&name);
+        let file = disk.open(&name).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
+            _ => Error::io("open", &path, error),
+        })?;
+        let mut page = [0; LogHeader::LEN];
+        let unread = match file.read_at(&mut page, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Error::corrupt(path, "it is cut short"));
+            }
+            Err(error) => {
+                page.fill(0);
+                Some(Error::io("read", &path, error))
+            }
+            Ok(()) => None,
+        };
+        Ok(Self { name, path, file, page, unread })
+    }
+
+    fn header(&self) -> Result<LogHeader> {
+        match &self.unread {
+            Some(error) => Err(error.clone()),
+            None => LogHeader::decode(&self.page, &self.path),
+        }
+    }
+
+    /// Returns the log with this header.
+    fn log(self, header: LogHeader, generation: u64, uuid: [u8; 16]) -> Result<Log> {
+        if header.uuid != uuid {
+            return Err(Error::foreign(self.path, "it has another store's uuid"));
+        }
+        if header.generation != generation {
+            return Err(Error::corrupt(self.path, "it holds the log of another generation"));
+        }
+        Ok(Log::of(header, self.name, self.path, self.file))
+    }
+
+    /// Returns the log whose header gave this error. What is left of the header, or a batch, must
+    /// show that the log is the expected one.
+    fn log_without_header(self, expected: LogHeader, error: Error) -> Result<Log> {
+        let length = self.file.len().map_err(|error| Error::io("measure", &self.path, error))?;
+        let (header, is_ours) = match expected.remains_in(&self.page) {
+            Remains::Whole(header) => (header, true),
+            remains => {
+                let size = length - length % PAGE;
+                (LogHeader { size, ..expected }, remains == Remains::Ours)
+            }
+        };
+        let log = Log::of(header, self.name, self.path, self.file);
+        let log = Log { is_header_damaged: true, ..log };
+        // A later version may have batches that look the same.
+        let is_newer = matches!(error, Error::Newer { .. });
+        let has_batch = || !is_newer && log.has_batch_from(PAGE).unwrap_or(false);
+        if is_ours || has_batch() { Ok(log) } else { Err(error) }
     }
 }
 

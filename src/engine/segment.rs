@@ -7,6 +7,9 @@
 //! its successor and carries a checksum over its own key, its successor and its value. A lookup
 //! takes the last row at or below the key.
 //!
+//! Where redb finds no way to a row, the pages are searched for it. A segment that is listed opens if
+//! any of its rows verifies: filter, meta row and tree are needed for speed alone.
+//!
 //! Invariants:
 //! - This module is the only one that names redb.
 //! - Only a row that verifies and whose successor lies beyond the key proves that the key is
@@ -26,9 +29,10 @@ use crate::codec::Malformed;
 use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, Pool};
 use crate::engine::entry::{Found, Parts};
-use crate::engine::log::{Location, Log};
+use crate::engine::log::{Identity, Location, Log};
 use crate::error::{Error, Result};
 use crate::key::Address;
+use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 mod binding;
@@ -41,8 +45,10 @@ mod file;
 mod filter;
 mod format_1;
 mod handles;
+mod leaves;
 mod listing;
 mod meta;
+mod remains;
 mod row;
 mod value;
 
@@ -55,7 +61,9 @@ use database::{
 };
 use expiries::Expiries;
 pub(crate) use handles::Handles;
+use leaves::Leaves;
 pub(crate) use meta::{SegmentMeta, SegmentMeta1, segment_name};
+pub(crate) use remains::{Remains, RowContent};
 use row::{Row, RowKey};
 use value::Value;
 pub(crate) use value::{Content, MAX_INLINE_BYTES};
@@ -70,24 +78,30 @@ pub(crate) struct Segment {
     pub(crate) name: String,
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
-    filter: BinaryFuse16,
+    /// `None` if it is damaged: any address may be in the segment.
+    filter: Option<BinaryFuse16>,
     binding: Binding,
-    /// By their hash.
-    damaged: Vec<Damaged>,
+    /// By their hash; `None` if the list is damaged itself.
+    damaged: Option<Vec<Damaged>>,
     /// The times at which the records expire.
     pub(crate) expiries: Expiries,
     /// The logs that hold the larger records.
     pub(crate) values: Vec<Arc<Log>>,
     /// Set once a merge has failed because of this segment: it is left as it is.
     left: AtomicBool,
+    /// The pages of rows, once they had to be searched.
+    leaves: OnceLock<Leaves>,
+    /// Something about the segment was damaged when it was opened, and is known or not needed.
+    is_file_damaged: bool,
 }
 
 impl Segment {
-    /// Opens a listed segment and reads its filter.
+    /// Opens a listed segment and reads its filter. What is damaged is done without, if any row of
+    /// the segment can be read.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if the file is missing, damaged or not the listed one,
+    /// [`Error::Corrupt`] if the file is missing, not the listed one, or has no row that verifies,
     /// [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`].
     pub(crate) fn open(pool: &Arc<Pool>, listed: &SegmentMeta, key: DigestKey) -> Result<Self> {
         let name = segment_name(listed.file);
@@ -96,13 +110,24 @@ impl Segment {
             std::io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
             _ => Error::io("open", &path, error),
         })?;
-        let mut segment =
-            guarded(&path, || Self::load(name, path.clone(), file, listed.uuid, key))?;
+        let loaded = guarded(&path, || {
+            Self::load(name.clone(), path.clone(), Arc::clone(&file), listed.uuid, key)
+        });
+        let mut segment = match loaded {
+            Err(error @ (Error::Corrupt { .. } | Error::Newer { .. })) => {
+                Self::load_damaged(name, path, file, listed, key, error)?
+            }
+            loaded => loaded?,
+        };
         if segment.meta != *listed {
-            return Err(Error::corrupt(path, "it is not the segment that is listed"));
+            return Err(segment.broken("it is not the segment that is listed"));
         }
-        let logs = listed.values.iter().map(|end| Log::open_values(pool, *end, listed.uuid));
-        segment.values = logs.map(|log| log.map(Arc::new)).collect::<Result<_>>()?;
+        let store = Identity { uuid: listed.uuid, entries: key };
+        let logs = listed.values.iter().map(|end| Log::open_values(pool, *end, store));
+        // Their rows say which keys they are.
+        let damaged = |error: Error| error.or_salvage("the records in it, and none of their keys");
+        let logs = logs.map(|log| log.map(Arc::new).map_err(damaged));
+        segment.values = logs.collect::<Result<_>>()?;
         Ok(segment)
     }
 
@@ -120,10 +145,22 @@ impl Segment {
         let name = segment_name(number);
         let path = disk.path_of(&name);
         let file = disk.open(&name).map_err(|error| Error::io("open", &path, error))?;
-        guarded(&path, || Self::load(name, path.clone(), file, uuid, key).map(drop))
+        let loaded = guarded(&path, || {
+            Self::load(name, path.clone(), Arc::clone(&file), uuid, key).map(drop)
+        });
+        match loaded {
+            // One row is enough.
+            Err(Error::Corrupt { .. })
+                if !Leaves::read(&*file, &Binding::of(uuid, number, key)).is_empty() =>
+            {
+                Ok(())
+            }
+            loaded => loaded,
+        }
     }
 
-    /// Reads the meta row, the filter and the list of damaged addresses, and verifies all three.
+    /// Reads the meta row, the filter and the lists of damaged addresses and of expiries, and verifies
+    /// them all.
     ///
     /// # Errors
     ///
@@ -137,38 +174,85 @@ impl Segment {
     ) -> Result<Self> {
         let database = open_database(&path, &file)?;
         let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
-        let table = transaction.open_table(META).map_err(|error| failed(&path, error))?;
-        let row = |name: &str| -> Result<Vec<u8>> {
-            let bytes = table.get(name).map_err(|error| failed(&path, error))?;
-            let bytes = bytes.ok_or_else(|| Error::corrupt(&path, "a row about it is missing"))?;
-            Ok(bytes.value().to_vec())
-        };
-        let meta = SegmentMeta::decode(&row("meta")?, &path)?;
+        let meta = SegmentMeta::decode(&read_row(&path, &transaction, "meta")?, &path)?;
         if meta.uuid != uuid {
             return Err(Error::foreign(path, "it has another store's uuid"));
         }
         let binding = Binding::new(&meta, key);
-        let bytes = read_parts(&path, &transaction, FILTER)?;
-        let digest = if meta.format == 1 { 32 } else { 16 };
-        let filter = filter::decode(&bytes, &binding, digest)
-            .ok_or_else(|| Error::corrupt(&path, "its filter is damaged"))?;
-        let damaged = if meta.damaged > 0 {
-            let bytes = read_parts(&path, &transaction, DAMAGED)?;
-            damaged::decode(&bytes, meta.damaged, &binding)
-                .ok_or_else(|| Error::corrupt(&path, "its list of damaged keys is damaged"))?
-        } else {
-            Vec::new()
-        };
-        let expiries = if meta.format > 1 {
-            Expiries::decode(&row("expiries")?, &binding)
-                .ok_or_else(|| Error::corrupt(&path, "its list of expiries is damaged"))?
-        } else {
-            Expiries::default()
-        };
-        drop(table);
-        let values = Vec::new();
-        let left = AtomicBool::new(false);
-        Ok(Self { meta, name, file, path, filter, binding, damaged, expiries, values, left })
+        let filter = Some(read_filter(&path, &transaction, &meta, &binding)?);
+        let damaged = Some(read_damaged(&path, &transaction, &meta, &binding)?);
+        let expiries = read_expiries(&path, &transaction, &meta, &binding)?;
+        let (values, left, leaves) = (Vec::new(), AtomicBool::new(false), OnceLock::new());
+        let is_file_damaged = false;
+        Ok(Self {
+            meta,
+            name,
+            file,
+            path,
+            filter,
+            binding,
+            damaged,
+            expiries,
+            values,
+            left,
+            leaves,
+            is_file_damaged,
+        })
+    }
+
+    /// Reads what can be read of a segment that gave this error. It has the description under which
+    /// it is listed, unless it says something else itself.
+    ///
+    /// # Errors
+    ///
+    /// The same error, if no row of the segment verifies.
+    fn load_damaged(
+        name: String,
+        path: PathBuf,
+        file: Arc<dyn DiskFile>,
+        listed: &SegmentMeta,
+        key: DigestKey,
+        error: Error,
+    ) -> Result<Self> {
+        fn part<T>(
+            path: &Path,
+            file: &Arc<dyn DiskFile>,
+            read: impl FnOnce(&ReadTransaction) -> Result<T>,
+        ) -> Option<T> {
+            let run = || {
+                let database = open_database(path, file)?;
+                read(&database.begin_read().map_err(|error| failed(path, error))?)
+            };
+            guarded(path, run).ok()
+        }
+        let meta = part(&path, &file, |transaction| read_row(&path, transaction, "meta"));
+        let is_meta_damaged = !meta.is_some_and(|meta| SegmentMeta::is_whole(&meta));
+        let binding = Binding::new(listed, key);
+        let (meta, leaves) = (listed.clone(), Leaves::read(&*file, &binding));
+        let is_other = !is_meta_damaged && matches!(error, Error::Newer { .. });
+        if is_other || leaves.is_empty() {
+            return Err(error);
+        }
+        let filter = part(&path, &file, |read| read_filter(&path, read, &meta, &binding));
+        let damaged = part(&path, &file, |read| read_damaged(&path, read, &meta, &binding));
+        let expiries = part(&path, &file, |read| read_expiries(&path, read, &meta, &binding));
+        // A merge needs all but the filter, and makes another one of that.
+        let left = is_meta_damaged || damaged.is_none() || expiries.is_none();
+        Ok(Self {
+            meta,
+            name,
+            file,
+            path,
+            filter,
+            binding,
+            // None has been lost if none was there.
+            damaged: damaged.or_else(|| (listed.damaged == 0).then(Vec::new)),
+            expiries: expiries.unwrap_or_default(),
+            values: Vec::new(),
+            left: AtomicBool::new(left),
+            leaves: OnceLock::new(),
+            is_file_damaged: true,
+        })
     }
 
     /// Returns the segment with the logs that hold its larger records.
@@ -179,17 +263,23 @@ impl Segment {
 
     /// Returns true if the address may be in this segment; `false` is certain.
     pub(crate) fn may_hold(&self, address: &Address) -> bool {
-        self.filter.contains(&filter::bits(address.hash))
+        self.filter.as_ref().is_none_or(|filter| filter.contains(&filter::bits(address.hash)))
     }
 
     /// Returns the bytes of memory that the filter takes.
     pub(crate) fn filter_bytes(&self) -> usize {
-        self.filter.len() * size_of::<u16>()
+        self.filter.as_ref().map_or(0, Filter::len) * size_of::<u16>()
     }
 
     /// Returns the moment at which the last entry expires, and the file may be dropped.
     pub(crate) fn latest_expiry(&self) -> Moment {
         Moment(self.meta.latest_expiry)
+    }
+
+    /// Returns true if something about the segment was damaged when it was opened. Its rows and
+    /// records may be whole.
+    pub(crate) fn is_file_damaged(&self) -> bool {
+        self.is_file_damaged
     }
 
     /// Returns the latest entry of an address, or `None` if there is proof that it has none.
@@ -198,23 +288,43 @@ impl Segment {
     ///
     /// [`Error::Corrupt`] if the rows prove neither, and [`Error::Io`] if they cannot be read.
     pub(crate) fn find(&self, handles: &Handles, address: &Address) -> Result<Option<Found>> {
-        if let Ok(at) = self.damaged.binary_search_by_key(&address.hash, |damaged| damaged.hash) {
-            return self.find_damaged(&self.damaged[at], address).map(Some);
+        if let Ok(at) = self.damaged().binary_search_by_key(&address.hash, |damaged| damaged.hash) {
+            return self.find_damaged(&self.damaged()[at], address).map(Some);
         }
         let found = guarded(&self.path, || {
             let handle = handles.get(self.meta.file, &self.path, &self.file)?;
-            let Some((at, payload)) = self.payload(&handle.table, address)? else {
-                return Ok(None);
-            };
-            Found::decode(&payload, at)
-                .map(Some)
-                .map_err(|error| Error::corrupt(&self.path, error.0))
+            self.decode(self.payload(&handle.table, address)?)
         });
-        if found.is_err() {
+        let found = found.or_else(|error| {
             // A redb database refuses all reads after one has failed; the next lookup reopens it.
             handles.forget(self.meta.file);
+            if self.is_named_in(&error) { self.find_in_leaves(address, error) } else { Err(error) }
+        })?;
+        match found {
+            None if self.damaged.is_none() => {
+                Err(self.broken("its list of damaged keys is damaged"))
+            }
+            found => Ok(found),
         }
-        found
+    }
+
+    /// Searches the pages for the row of an address, after the tree has led to this error.
+    fn find_in_leaves(&self, address: &Address, error: Error) -> Result<Option<Found>> {
+        // In format 1 a value may take several rows. What the disk does not read may be read later.
+        if self.meta.format == 1 || !matches!(error, Error::Corrupt { .. }) {
+            return Err(error);
+        }
+        let leaves = self.leaves.get_or_init(|| Leaves::read(&*self.file, &self.binding));
+        match leaves.find(&*self.file, &self.binding, &RowKey::of(address, 0)) {
+            Some(Some(value)) => self.decode(Some(self.payload_of(&value, address)?)),
+            Some(None) => Ok(None),
+            None => Err(error),
+        }
+    }
+
+    fn decode(&self, found: Option<(Moment, Bytes)>) -> Result<Option<Found>> {
+        let Some((at, payload)) = found else { return Ok(None) };
+        Found::decode(&payload, at).map(Some).map_err(|error| self.malformed(error))
     }
 
     /// Tries to read an entry that could not be read when it was sealed.
@@ -250,19 +360,24 @@ impl Segment {
         if self.meta.format == 1 {
             return self.payload_1(table, address, &row).map(Some);
         }
-        let Value { at, content, .. } = self.value(&row)?;
+        self.payload_of(row.value, address).map(Some)
+    }
+
+    /// Returns the payload that the value of an address has, or leads to.
+    fn payload_of(&self, value: &[u8], address: &Address) -> Result<(Moment, Bytes)> {
+        let Value { at, content, .. } = self.value(value)?;
         let payload = match content {
             Content::Inline(payload) => Bytes::copy_from_slice(payload),
             Content::InLog { log, location, .. } => {
                 self.payload_in_log(log, location, |parts| parts.is_at(address))?
             }
         };
-        Ok(Some((at, payload)))
+        Ok((at, payload))
     }
 
-    /// Decodes the value of a row of an address.
-    fn value<'a>(&self, row: &Row<'a>) -> Result<Value<'a>> {
-        Value::decode(row.value).ok_or_else(|| self.broken("a row has no value"))
+    /// Decodes the value of an address.
+    fn value<'a>(&self, value: &'a [u8]) -> Result<Value<'a>> {
+        Value::decode(value).ok_or_else(|| self.broken("a row has no value"))
     }
 
     /// Reads the payload of an entry in one of the segment's logs, if it is the expected one.
@@ -308,7 +423,12 @@ impl Segment {
 
     /// Returns the addresses whose latest entry could not be read when it was sealed.
     pub(crate) fn damaged(&self) -> &[Damaged] {
-        &self.damaged
+        self.damaged.as_deref().unwrap_or_default()
+    }
+
+    /// Returns true if nobody can tell which keys are damaged.
+    pub(crate) fn has_lost_damaged(&self) -> bool {
+        self.damaged.is_none()
     }
 
     fn entry(
@@ -353,7 +473,7 @@ impl Segment {
             let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
             self.entry(damaged.log, damaged.location, is_expected).is_err()
         };
-        match self.damaged.iter().filter(is_lost).count() {
+        match self.damaged().iter().filter(is_lost).count() {
             0 => Ok(()),
             1 => Err(self.broken("it holds 1 key whose record is damaged")),
             count => Err(self.broken(&format!("it holds {count} keys whose records are damaged"))),
@@ -398,7 +518,7 @@ impl Segment {
 
     /// Checks that a row has a value, and that the record in the segment's log is whole.
     fn verify_value(&self, row: &Row<'_>) -> Result<()> {
-        match self.value(row)?.content {
+        match self.value(row.value)?.content {
             Content::Inline(_) => Ok(()),
             Content::InLog { log, location, .. } => {
                 self.payload_in_log(log, location, |parts| row.key.is_of(parts)).map(drop)
@@ -426,6 +546,53 @@ impl Segment {
     pub(crate) fn broken(&self, reason: &str) -> Error {
         Error::corrupt(&self.path, reason)
     }
+}
+
+/// Reads a row about the segment.
+fn read_row(path: &Path, transaction: &ReadTransaction, name: &str) -> Result<Vec<u8>> {
+    let table = transaction.open_table(META).map_err(|error| failed(path, error))?;
+    let bytes = table.get(name).map_err(|error| failed(path, error))?;
+    let bytes = bytes.ok_or_else(|| Error::corrupt(path, "a row about it is missing"))?;
+    Ok(bytes.value().to_vec())
+}
+
+fn read_filter(
+    path: &Path,
+    transaction: &ReadTransaction,
+    meta: &SegmentMeta,
+    binding: &Binding,
+) -> Result<BinaryFuse16> {
+    let bytes = read_parts(path, transaction, FILTER)?;
+    let digest = if meta.format == 1 { 32 } else { 16 };
+    filter::decode(&bytes, binding, digest)
+        .ok_or_else(|| Error::corrupt(path, "its filter is damaged"))
+}
+
+fn read_damaged(
+    path: &Path,
+    transaction: &ReadTransaction,
+    meta: &SegmentMeta,
+    binding: &Binding,
+) -> Result<Vec<Damaged>> {
+    if meta.damaged == 0 {
+        return Ok(Vec::new());
+    }
+    let bytes = read_parts(path, transaction, DAMAGED)?;
+    damaged::decode(&bytes, meta.damaged, binding)
+        .ok_or_else(|| Error::corrupt(path, "its list of damaged keys is damaged"))
+}
+
+fn read_expiries(
+    path: &Path,
+    transaction: &ReadTransaction,
+    meta: &SegmentMeta,
+    binding: &Binding,
+) -> Result<Expiries> {
+    if meta.format == 1 {
+        return Ok(Expiries::default());
+    }
+    Expiries::decode(&read_row(path, transaction, "expiries")?, binding)
+        .ok_or_else(|| Error::corrupt(path, "its list of expiries is damaged"))
 }
 
 /// Reads bytes that are stored in parts.

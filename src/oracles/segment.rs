@@ -11,7 +11,8 @@ use crate::engine::disk::{Disk, MemoryDisk, Pool, read_all};
 use crate::engine::entry::{Encoded, Entry, Found, Parts};
 use crate::engine::log::{BatchBuilder, Identity, Location, Log, Tail, check_of};
 use crate::engine::segment::{
-    self, Draft, Handles, Item, Kept, MAX_INLINE_BYTES, Sealed, Segment, SegmentMeta,
+    self, Draft, Handles, Item, Kept, MAX_INLINE_BYTES, Remains, RowContent, Sealed, Segment,
+    SegmentMeta,
 };
 use crate::error::{Error, Result};
 use crate::key::{Address, Scope};
@@ -121,6 +122,7 @@ impl Sample {
         replace(&*file, image);
         let (name, kept) = &self.log;
         replace(&*disk.create(name).expect("the name is free"), kept);
+        self.expect_honest_remains(&pool);
         let Some(segment) = heard(Segment::open(&pool, &self.meta, KEY)) else { return };
         let handles = Handles::default();
         let mut failed = false;
@@ -174,6 +176,35 @@ fn keep(disk: &dyn Disk, encoded: &[(&Address, Encoded)]) -> (Vec<Result<Item>>,
 
 fn address(key: &str) -> Address {
     Address::new(&UUID, Scope::new("fuzz"), key.parse().expect("it is one"))
+}
+
+impl Sample {
+    /// Panics if a row that is salvaged is not what was stored, or if none was lost and one is
+    /// missing.
+    fn expect_honest_remains(&self, pool: &Arc<Pool>) {
+        let Some(remains) = heard(Remains::read(pool, 2, Some(&self.meta), UUID, KEY)) else {
+            return;
+        };
+        assert!(remains.gaps > 0 || remains.rows.len() == RECORDS + 1, "a row is missing");
+        for place in &remains.rows {
+            let known = |(stored, _): &&(Address, Response<Bytes>)| {
+                *stored.scope.as_bytes() == place.scope && *stored.key.as_bytes() == *place.key
+            };
+            let payload = match remains.content(place) {
+                Some(RowContent::Inline(payload)) => payload,
+                // The log is whole, and asked elsewhere.
+                Some(RowContent::InLog { .. }) => continue,
+                None => panic!("a row that was read is gone"),
+            };
+            match (self.stored.iter().find(known), Found::decode(&payload, place.at)) {
+                (Some((_, response)), Ok(Found::Record(record))) => {
+                    assert!(is_exact(&record, response));
+                }
+                (None, Ok(Found::Forgotten)) => {}
+                other => panic!("a row became {other:?}"),
+            }
+        }
+    }
 }
 
 /// Every eighth stays in the log.

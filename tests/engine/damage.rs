@@ -15,7 +15,9 @@ use crate::kit::*;
 mod contained;
 mod flips;
 mod formats;
+mod salvage;
 mod splices;
+mod table;
 
 /// A store whose records are spread over segments, a frozen log and the newest log. One key is
 /// claimed and interrupted.
@@ -29,6 +31,7 @@ struct Victim {
 enum Finder {
     Opening,
     Verify,
+    Stats,
     Nobody,
 }
 
@@ -98,7 +101,7 @@ impl Victim {
             Err(_) => Finder::Verify,
             Ok(()) => {
                 assert_eq!(failed, 0, "{what}: verify missed what a request did not");
-                Finder::Nobody
+                if store.stats().damaged_files > 0 { Finder::Stats } else { Finder::Nobody }
             }
         }
     }

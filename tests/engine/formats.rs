@@ -111,3 +111,22 @@ fn p4_a_directory_of_format_1_opens_and_goes_on_in_format_2() {
     assert_eq!(home.files(".redb").len(), 0);
     assert!(matches!(begin(&store, &operation("key-1")), Outcome::Execute(_)));
 }
+
+#[test]
+fn p5_a_directory_of_format_1_is_salvaged_with_and_without_its_list() {
+    for lost in [None, Some("MANIFEST")] {
+        let home = Home::new();
+        let old = home.directory.path().join("old");
+        fs::create_dir(&old).unwrap();
+        unpack(FORMAT_1, &old);
+        lost.into_iter().for_each(|name| fs::remove_file(old.join(name)).unwrap());
+        home.clock.advance(HOUR * 3);
+        let report = home.builder().salvage(&old, home.path()).unwrap();
+        assert_eq!(usize::try_from(report.records).unwrap(), RECORDS - FORGOTTEN.len(), "{report}");
+        assert_eq!((report.open_claims, report.damaged_keys), (1, 0), "{report}");
+        assert_eq!(report.is_absence_proven(), lost.is_none(), "{report}");
+        let store = open(&home);
+        ask(&store, "salvaged");
+        store.verify().unwrap();
+    }
+}

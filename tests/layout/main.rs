@@ -11,7 +11,7 @@ use source::{Module, Tree};
 const ROOMS: [&[&str]; 14] = [
     &["sync", "key"],
     &["error", "clock", "address_map", "cursor"],
-    &["observe", "operation", "stats"],
+    &["observe", "operation", "salvage", "stats"],
     &["record", "ticket", "health"],
     &["codec", "table", "listed"],
     &["backend"],

@@ -39,6 +39,8 @@ pub(crate) struct RealDisk {
     path: PathBuf,
     directory: OwnedFd,
     identity: (u64, u64),
+    /// How files are opened.
+    access: OFlags,
     /// The name of the lock file, and the handle that holds its lock.
     lock: OnceLock<(String, RealFile)>,
 }
@@ -77,13 +79,27 @@ impl RealDisk {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_made => {}
             synced => synced?,
         }
+        Self::open_with_access(path, OFlags::RDWR)
+    }
+
+    /// Opens a directory that exists, to read its files only, and takes the lock on it; `None` if the
+    /// lock is held elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
+    pub(crate) fn open_read_only(path: &Path) -> io::Result<Option<Self>> {
+        Self::open_with_access(&std::path::absolute(path)?, OFlags::RDONLY)
+    }
+
+    fn open_with_access(path: &Path, access: OFlags) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(CWD, path, flags, Mode::empty())?;
         if !try_flock(&directory)? {
             return Ok(None);
         }
         let identity = identity_of(&fstat(&directory)?);
-        Ok(Some(Self { path: path.to_owned(), directory, identity, lock: OnceLock::new() }))
+        Ok(Some(Self { path: path.to_owned(), directory, identity, access, lock: OnceLock::new() }))
     }
 
     /// Opens an empty directory for a backup, and takes the lock on it; `None` if the lock is held
@@ -127,9 +143,9 @@ impl RealDisk {
         Ok(Some(disk))
     }
 
-    /// Opens a file of the directory for reading and writing, without following a symbolic link.
+    /// Opens a file of the directory, without following a symbolic link.
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<RealFile> {
-        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = flags | self.access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?;
         let identity = identity_of(&fstat(&file)?);
         Ok(RealFile { file: file.into(), identity })

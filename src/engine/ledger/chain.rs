@@ -226,7 +226,7 @@ fn batch_of(log: &Log, offset: u64, sequence: u64, is_followed: bool) -> Result<
     }
     match log.remains_at(offset, Some(sequence))? {
         Some(batch) => Ok(Some(batch)),
-        None => Err(log.batch_is_damaged(offset)),
+        None => Err(log.batch_is_lost(offset)),
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) fn expect_unfinished(
     names: &Names,
 ) -> Result<()> {
     let Some(uuid) = uuid else { return names.expect_none_but_leftovers(disk) };
-    let missing = || Error::corrupt(disk.path_of(MANIFEST), "it is missing");
+    let missing =
+        || Error::corrupt(disk.path_of(MANIFEST), "it is missing").or_salvage("no record");
     if names.has_recovered_files() {
         let reason = "it is missing, and lost+found holds files that may be the store's";
         return Err(Error::corrupt(disk.path_of(MANIFEST), reason));
@@ -42,7 +43,9 @@ pub(super) fn expect_unfinished(
     if !names.segments.is_empty() || names.logs.iter().any(|generation| *generation != FIRST) {
         return Err(missing());
     }
-    if names.logs.contains(&FIRST) && Log::open(disk, FIRST, uuid)?.size != FIRST_LOG_BYTES {
+    if names.logs.contains(&FIRST)
+        && Log::open_by_header(disk, FIRST, uuid)?.size != FIRST_LOG_BYTES
+    {
         return Err(missing());
     }
     Ok(())

@@ -154,6 +154,9 @@ impl Listing {
         let now = ledger.timeline.now();
         let mut nameless = Vec::new();
         for (number, rows) in self.segments.iter().enumerate() {
+            if rows.segment.has_lost_damaged() {
+                nameless.push(is_damaged(&rows.segment));
+            }
             let damaged = rows.segment.damaged().iter();
             for damaged in damaged.filter(|damaged| damaged.expires > now) {
                 match rows.segment.address_of(damaged) {

@@ -296,6 +296,9 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
     fn next_damaged(&mut self) -> Result<Option<Item>> {
         while let Some(hash) = self.damaged.keys().next().copied() {
             let Some((segment, damaged)) = self.damaged.remove(&hash) else { continue };
+            if damaged.expires > self.now && damaged.log == Damaged::GONE {
+                return Ok(Some(Item::Damaged(damaged)));
+            }
             if damaged.expires > self.now {
                 let source = self.firsts[segment] + usize::from(damaged.log);
                 let log = self.keeper.borrow_mut().stay(source);

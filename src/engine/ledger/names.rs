@@ -60,7 +60,8 @@ impl Names {
     /// the directory holds files of others.
     pub(super) fn expect_none_but_leftovers(&self, disk: &dyn Disk) -> Result<()> {
         if self.manifest || !self.logs.is_empty() || !self.segments.is_empty() {
-            return Err(Error::corrupt(disk.path_of(LOCK), "it is missing"));
+            let missing = Error::corrupt(disk.path_of(LOCK), "it is missing");
+            return Err(missing.or_salvage("no record"));
         }
         if self.has_recovered_files() {
             let reason = "its lost+found holds recovered files, and there is no LOCK";

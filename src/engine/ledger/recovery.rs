@@ -28,12 +28,14 @@ use crate::observe;
 use super::chain::{self, Walked};
 use super::claims::OpenClaim;
 use super::creation::{self, FIRST};
-use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
+use super::manifest::{LOCK, MANIFEST, Manifest, is_damaged_lock, read_lock, write_lock};
 use super::names::Names;
 use super::retired::Retired;
 use super::size::{size_for, sizes};
 use super::{Ledger, Snapshot, start};
 
+/// What a salvage loses of a file that is listed.
+const KEYS: &str = "the keys in what is damaged";
 /// The most bytes of a start entry in its batch, the batch's head included.
 const START_BYTES: u64 = 512;
 
@@ -62,8 +64,10 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     // A name that is only in the page cache could vanish after the store has relied on it.
     disk.sync().map_err(|error| Error::io("sync", disk.path(), error))?;
     let names = Names::list(&*disk)?;
-    let uuid = lock(&*disk, &names)?;
-    let manifest = match Manifest::read(&*disk)? {
+    let (uuid, is_lock_damaged) = lock(&*disk, &names)?;
+    let is_manifest_damaged = names.manifest && !Manifest::is_whole(&*disk).unwrap_or(false);
+    let manifest = Manifest::read(&*disk);
+    let manifest = match manifest.map_err(|error| error.or_salvage("no record"))? {
         Some(manifest) if manifest.uuid == uuid => manifest,
         Some(_) => {
             return Err(Error::foreign(disk.path_of(MANIFEST), "it has another store's uuid"));
@@ -79,21 +83,32 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     }
     let names = Names::list(&*disk)?;
     let listed = Listed::open(&disk, &manifest, &names)?;
-    listed.resume(disk, settings, manifest, &names)
+    let mut opened = listed.resume(disk, settings, manifest, &names)?;
+    opened.ledger.damaged_lists = usize::from(is_lock_damaged) + usize::from(is_manifest_damaged);
+    Ok(opened)
 }
 
-/// Takes the lock on the store, whose uuid it returns; `LOCK` is created if there is no store yet.
-fn lock(disk: &dyn Disk, names: &Names) -> Result<[u8; 16]> {
-    let mut uuid = read_lock(disk)?;
+/// Takes the lock on the store, and returns its uuid, and whether `LOCK` is damaged; it is created if
+/// there is no store yet.
+fn lock(disk: &dyn Disk, names: &Names) -> Result<([u8; 16], bool)> {
+    let mut is_damaged = false;
+    let mut uuid = read_lock(disk).or_else(|error| {
+        // `MANIFEST` names the store too.
+        let manifest = Manifest::read(disk).ok().flatten();
+        let uuid = manifest.map(|manifest| manifest.uuid);
+        is_damaged = uuid.is_some_and(|uuid| is_damaged_lock(disk, uuid));
+        uuid.filter(|_| is_damaged).map(Some).ok_or_else(|| error.or_salvage("no record"))
+    })?;
     if !names.manifest {
         // Creation was cut short, or has not begun.
         creation::expect_unfinished(disk, uuid, names)?;
         // Written even if it exists: after a failed sync it may be only in the page cache.
         uuid = Some(write_lock(disk, uuid.unwrap_or_else(random_bytes))?);
     }
-    let uuid = uuid.ok_or_else(|| Error::corrupt(disk.path_of(LOCK), "it is missing"))?;
+    let missing = || Error::corrupt(disk.path_of(LOCK), "it is missing").or_salvage("no record");
+    let uuid = uuid.ok_or_else(missing)?;
     match disk.lock(LOCK) {
-        Ok(true) => Ok(uuid),
+        Ok(true) => Ok((uuid, is_damaged)),
         Ok(false) => Err(Error::Locked { path: disk.path().into() }),
         Err(error) => Err(Error::io("lock", disk.path_of(LOCK), error)),
     }
@@ -120,12 +135,15 @@ impl Listed {
         let segments = manifest.segments.iter().rev();
         let segments: Result<Vec<_>> = segments
             .map(|meta| Segment::open(disk, meta, manifest.digests).map(Arc::new))
+            .map(|segment| segment.map_err(|error| error.or_salvage(KEYS)))
             .collect();
         let mut logs = BTreeMap::new();
         for generation in &manifest.logs {
-            logs.insert(*generation, Arc::new(Log::open(&**disk, *generation, manifest.uuid)?));
+            let log = Log::open(&**disk, *generation, manifest.identity());
+            logs.insert(*generation, Arc::new(log.map_err(|error| error.or_salvage(KEYS))?));
         }
-        let chain = chain::read(&**disk, manifest, &mut logs)?;
+        let chain = chain::read(&**disk, manifest, &mut logs);
+        let chain = chain.map_err(|error| error.or_salvage(KEYS))?;
         expect_leftovers(&**disk, manifest, names)?;
         Ok(Self { segments: segments?, chain, unused: logs.into_values().collect() })
     }
@@ -213,8 +231,8 @@ impl Listed {
     /// newer than all started logs.
     fn take_preallocated(&mut self, newest: u64, least: u64) -> Result<Option<Arc<Log>>> {
         let is_fit = |log: &Arc<Log>| {
-            let is_large = log.size >= least && log.is_current();
-            log.generation > newest && is_large && is_alone(&*log.file)
+            let is_whole = log.is_current() && !log.is_header_damaged();
+            log.generation > newest && log.size >= least && is_whole && is_alone(&*log.file)
         };
         let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
         match self.unused[position].allocate() {
@@ -260,7 +278,7 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
     };
     for generation in names.logs.iter().filter(|log| !manifest.lists_log(**log)) {
         // One that was kept for its records, until they expired, may be cut short.
-        let log = Log::open_any(disk, *generation, manifest.uuid)?;
+        let log = Log::open_any(disk, *generation, manifest.identity())?;
         // Logs are listed before their first batch.
         if *generation >= manifest.next_generation && log.is_started()? {
             return is_older();

@@ -55,7 +55,7 @@ pub(super) struct Source {
 }
 
 /// Copies entries into a new log.
-struct Copier {
+pub(super) struct Copier {
     tail: Tail,
     batch: BatchBuilder,
     anchor: Anchor,
@@ -98,13 +98,8 @@ impl Ledger {
         let log = self
             .expect_free(size)
             .and_then(|()| Log::create_unnamed(&*self.disk, generation, self.identity(), size));
-        Ok(Copier {
-            tail: Tail::new(Arc::new(log.map_err(Trouble::classify)?), 0),
-            batch: BatchBuilder::new(),
-            anchor: self.timeline.anchor(),
-            digests: self.digests,
-            pool: Arc::clone(&self.disk),
-        })
+        let (log, pool) = (log.map_err(Trouble::classify)?, Arc::clone(&self.disk));
+        Ok(Copier::new(log, self.timeline.anchor(), self.digests, pool))
     }
 
     /// Removes the logs among these that `MANIFEST` does not list: copies that no segment came of.
@@ -167,7 +162,8 @@ impl Keeper {
     ///
     /// The records are durable when this returns; the caller makes the names durable.
     pub(super) fn finish(&mut self, ledger: &Ledger) -> Result<Vec<Keep>> {
-        let copy = self.copier.take().map(|copier| copier.finish(ledger)).transpose()?;
+        let copier = self.copier.take();
+        let copy = copier.map(|copier| copier.finish(&*ledger.disk)).transpose()?;
         let staying = self.staying.iter().map(|source| self.sources[*source].keep.clone());
         Ok(copy.into_iter().chain(staying).collect())
     }
@@ -182,8 +178,14 @@ impl Keeper {
 }
 
 impl Copier {
+    /// Copies into a new log, which has no name yet.
+    pub(super) fn new(log: Log, anchor: Anchor, digests: DigestKey, pool: Arc<Pool>) -> Self {
+        let tail = Tail::new(Arc::new(log), 0);
+        Self { tail, batch: BatchBuilder::new(), anchor, digests, pool }
+    }
+
     /// Returns the size of a log with room for these entries.
-    fn size_for(large: LargeBytes) -> u64 {
+    pub(super) fn size_for(large: LargeBytes) -> u64 {
         let bytes = large.bytes + large.entries * Frame::OVERHEAD as u64;
         // Of two batches in a row, the entries take more than one may: or they would be one.
         let batches = 2 * bytes / COPY_BYTES + 2;
@@ -191,7 +193,8 @@ impl Copier {
         (PAGE + bytes + heads).next_multiple_of(PAGE)
     }
 
-    fn push(&mut self, hash: u128, from: Location, bytes: &Bytes) -> Result<Location> {
+    /// Copies an entry from this location, and returns that of the copy.
+    pub(super) fn push(&mut self, hash: u128, from: Location, bytes: &Bytes) -> Result<Location> {
         let length = bytes.len() + Frame::OVERHEAD;
         if !self.batch.is_empty() && self.batch.span() + length as u64 > COPY_BYTES {
             self.append()?;
@@ -207,11 +210,16 @@ impl Copier {
         Ok(())
     }
 
-    fn finish(mut self, ledger: &Ledger) -> Result<Keep> {
+    /// Gives the log its name.
+    ///
+    /// # Durability
+    ///
+    /// The records are durable when this returns; the caller makes the name durable.
+    pub(super) fn finish(mut self, disk: &dyn Disk) -> Result<Keep> {
         if !self.batch.is_empty() {
             self.append()?;
         }
-        self.tail.log.give_name(&*ledger.disk)?;
+        self.tail.log.give_name(disk)?;
         let end = self.tail.end();
         Ok(Keep { log: Arc::new(self.tail.log.values(&self.pool, end)), end })
     }

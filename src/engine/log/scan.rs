@@ -43,7 +43,7 @@ impl Log {
         self.batch(head, offset, |bytes| self.read_readable(bytes, offset).map(drop))
     }
 
-    fn batch(
+    pub(super) fn batch(
         &self,
         head: BatchHead,
         offset: u64,
@@ -124,7 +124,7 @@ impl Log {
 
     /// Reads what can be read, page by page where the disk fails, and zeros for the rest. Returns
     /// the error of the first page that cannot be read.
-    fn read_readable(&self, buffer: &mut [u8], offset: u64) -> Result<Option<Error>> {
+    pub(super) fn read_readable(&self, buffer: &mut [u8], offset: u64) -> Result<Option<Error>> {
         match self.read(buffer, offset) {
             Err(Error::Io { .. }) => {}
             read => return read.map(|()| None),

@@ -19,6 +19,16 @@ impl Binding {
         Self { digests, uuid: meta.uuid, file: meta.file }
     }
 
+    /// Returns the digests of a segment of the current format with this number.
+    pub(super) fn of(uuid: [u8; 16], file: u64, key: DigestKey) -> Self {
+        Self { digests: Digests::Keyed(key), uuid, file }
+    }
+
+    /// Returns the digests of a segment of format 1 with this number.
+    pub(super) fn of_format_1(uuid: [u8; 16], file: u64) -> Self {
+        Self { digests: Digests::Sha256, uuid, file }
+    }
+
     /// Returns the digest of these bytes as a part of the segment.
     pub(super) fn digest(&self, bytes: &[u8]) -> Digest {
         self.digests.digest(&[&self.uuid, &self.file.to_le_bytes(), bytes])

@@ -19,6 +19,17 @@ pub(crate) struct Damaged {
     pub(crate) location: Location,
 }
 
+impl Damaged {
+    /// The log of an entry that no file has any more.
+    pub(crate) const GONE: u16 = u16::MAX;
+
+    /// An address whose entry is gone for good, and has expired at this moment, whatever it was.
+    pub(crate) fn gone(hash: u128, expires: Moment) -> Self {
+        let location = Location { offset: 0, length: 0, check: 0, at: Moment::default() };
+        Self { hash, expires, log: Self::GONE, location }
+    }
+}
+
 /// The bytes of one of them: hash, expiry, log, offset, length, check, time of its batch.
 const LEN: usize = 16 + 8 + 2 + 8 + 4 + 8 + 8;
 /// The bytes of a digest.

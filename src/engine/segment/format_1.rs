@@ -41,6 +41,20 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Returns the time in the value of an address's first row, and the bytes of the payload.
+pub(super) fn summary(value: &[u8]) -> Option<(Moment, u32)> {
+    Head::decode(value).map(|head| (head.at, u32::try_from(head.total).unwrap_or(u32::MAX)))
+}
+
+/// Returns the payload whose parts are in these values; `None` if it does not verify.
+pub(super) fn join(first: &[u8], rest: &[Vec<u8>]) -> Option<Bytes> {
+    let head = Head::decode(first)?;
+    let parts = rest.iter().map(Vec::as_slice);
+    let payload: Vec<u8> = std::iter::once(head.part).chain(parts).flatten().copied().collect();
+    let matches = head.digest.is_none_or(|digest| Sha256::digest(&payload)[..] == digest[..]);
+    (payload.len() == head.total && matches).then(|| payload.into())
+}
+
 impl Segment {
     /// Returns the payload that begins in this row, joined from its parts.
     pub(super) fn payload_1(

@@ -89,6 +89,12 @@ impl SegmentMeta {
         bytes
     }
 
+    /// Returns true if the bytes end with the SHA-256 of the others.
+    pub(super) fn is_whole(bytes: &[u8]) -> bool {
+        let checked = bytes.split_last_chunk::<32>();
+        checked.is_some_and(|(content, checksum)| Sha256::digest(content)[..] == checksum[..])
+    }
+
     /// Decodes and verifies a meta row; `path` is for messages.
     ///
     /// # Errors

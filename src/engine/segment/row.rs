@@ -81,6 +81,13 @@ impl Joined {
     }
 }
 
+impl std::hash::Hash for Joined {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
+        self.part.hash(state);
+    }
+}
+
 impl PartialEq for Joined {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal

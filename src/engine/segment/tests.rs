@@ -189,8 +189,17 @@ fn p5_a_segment_that_is_cut_short_is_damaged_open_or_not() {
                 other => panic!("cut to {cut}: {other:?}"),
             }
         }
-        let opened = Segment::open(&pool(&disk), &segment.meta, KEY);
-        assert!(matches!(opened, Err(Error::Corrupt { .. })), "cut to {cut}: {opened:?}");
+        let opened = match Segment::open(&pool(&disk), &segment.meta, KEY) {
+            Err(Error::Corrupt { .. }) => continue,
+            opened => opened.unwrap(),
+        };
+        assert!(opened.is_file_damaged() && opened.verify(KEY).is_err(), "cut to {cut}");
+        for n in 0..60 {
+            match opened.find(&Handles::default(), &address(n)) {
+                Ok(Some(_)) | Err(Error::Corrupt { .. }) => {}
+                other => panic!("cut to {cut}: {other:?}"),
+            }
+        }
     }
     assert!(unread > 100, "only {unread} errors");
 }
@@ -253,6 +262,43 @@ fn p5_a_damaged_address_is_neither_absent_nor_another() {
     assert!(verified.contains("1 key"), "{verified}");
 }
 
+/// One flipped bit anywhere in a page, in every page: the filter, the meta row and the tree cost
+/// nothing, and a page of rows costs the row that is hit.
+#[test]
+fn p5_a_flipped_bit_costs_no_more_than_the_range_up_to_the_next_row() {
+    let disk = Arc::<MemoryDisk>::default();
+    // Only even numbers are there.
+    let meta = build_of(&disk, (0..600).step_by(2)).meta;
+    let file = disk.open("0000000000000003.redb").unwrap();
+    let image = read_all(&*file, 1 << 30).unwrap();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut worst = (0, 0);
+    for page in (0..image.len()).step_by(4096) {
+        for within in (0..4).chain((4..4096).step_by(293)) {
+            let at = page + within;
+            file.write_at(&[image[at] ^ (1 << (at % 8))], at as u64).unwrap();
+            let segment = Segment::open(&pool(&disk), &meta, KEY).unwrap();
+            let handles = Handles::default();
+            let (mut lost, mut unproven) = (0, 0);
+            for n in (0..600).step_by(7) {
+                match segment.find(&handles, &address(n)) {
+                    Err(Error::Corrupt { .. }) if n.is_multiple_of(2) => lost += 1,
+                    Err(Error::Corrupt { .. }) => unproven += 1,
+                    Ok(Some(Found::Record(record))) if n.is_multiple_of(2) => {
+                        assert_eq!(record.response().unwrap().body()[..], body(n), "at {at}");
+                    }
+                    Ok(None) if !n.is_multiple_of(2) => {}
+                    other => panic!("byte {at} made key {n} {other:?}"),
+                }
+            }
+            worst = worst.max((lost + unproven, at));
+            file.write_at(&image[at..=at], at as u64).unwrap();
+        }
+    }
+    let _ = std::panic::take_hook();
+    assert!(worst.0 <= 3, "byte {} cost {} of 86 keys", worst.1, worst.0);
+}
+
 #[test]
 fn p5_no_flipped_byte_makes_a_stored_key_absent_or_wrong() {
     let disk = Arc::<MemoryDisk>::default();
@@ -284,5 +330,5 @@ fn p5_no_flipped_byte_makes_a_stored_key_absent_or_wrong() {
         file.write_at(&image[at..=at], at as u64).unwrap();
     }
     let _ = std::panic::take_hook();
-    assert!(noticed > 100, "only {noticed} errors: is the file read at all?");
+    assert!(noticed > 30, "only {noticed} errors: is the file read at all?");
 }

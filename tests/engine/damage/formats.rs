@@ -32,9 +32,12 @@ fn newer(bytes: &[u8]) -> Vec<u8> {
     let mut newer = bytes.to_vec();
     // How many bytes are summed up, and then comes their checksum.
     let summed = |magic: &[u8]| match magic {
-        b"rfrn lck" | b"rfrn man" => Some(bytes.len() - 32),
+        b"rfrn lck" => Some(bytes.len() - 32),
+        // It is there twice.
+        b"rfrn man" => Some(bytes.len() / 2 - 32),
         b"rfrn log" => Some(108),
-        b"rfrn seg" => Some(8 + 4 + 16 + 4 + 8 * 8 + 1 + 3 * 8),
+        // With one log of larger records.
+        b"rfrn seg" => Some(8 + 4 + 16 + 4 + 8 * 8 + 8 + 3 * 8),
         _ => None,
     };
     for at in 0..bytes.len().saturating_sub(8) {

@@ -13,7 +13,7 @@ pub const SECTOR: usize = 512;
 pub type Page = [u8; PAGE];
 
 /// A file's length, and its pages as far as they were written. The others are zero.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Content {
     pages: Vec<Option<Arc<Page>>>,
     len: u64,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use refrain::clock::SimulatedClock;
 use refrain::disk::Disk;
-use refrain::{Attempt, Error, Outcome, Permit, Result, Store};
+use refrain::{Attempt, Builder, Error, Outcome, Permit, Result, Store};
 
 use crate::journal::{Found, Journal, Miss, Times, find};
 use crate::machine::{Machine, Process, Reads};
@@ -64,6 +64,11 @@ pub const TRUSTED: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 ///
 /// An error of the store.
 pub fn open(disk: Arc<dyn Disk>, clock: SimulatedClock) -> Result<Store> {
+    builder(clock).open_on(disk)
+}
+
+/// The settings of such a store.
+pub fn builder(clock: SimulatedClock) -> Builder {
     Store::builder()
         .ttl(TTL)
         .log_bytes(256 * 1024)
@@ -71,7 +76,6 @@ pub fn open(disk: Arc<dyn Disk>, clock: SimulatedClock) -> Result<Store> {
         .max_open_claims(24)
         .trusted_downtime(TRUSTED)
         .clock(clock)
-        .open_on(disk)
 }
 
 impl History {

@@ -91,6 +91,15 @@ impl Journal {
         self.0.iter().map(|(name, entries)| (*name, states(entries))).collect()
     }
 
+    /// All states that each key was ever in, and none.
+    pub fn ever(&self) -> Expected {
+        let states = |entries: &Vec<Entry>| {
+            let states = entries.iter().rev().map(|entry| entry.after.clone());
+            states.chain([None]).collect()
+        };
+        self.0.iter().map(|(name, entries)| (*name, states(entries))).collect()
+    }
+
     /// The states that may be found if the power fails after this many events, of the keys that have
     /// a state and are still live at this time. Another key's record may have expired unnoticed since
     /// the last batch, and be live again.

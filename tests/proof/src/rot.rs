@@ -1,14 +1,16 @@
 //! P5: whatever is damaged, swapped or missing, a store's answer is true, or says that the store
-//! cannot tell.
+//! cannot tell. What is salvaged of it is true too, and nothing is missing that the report does not
+//! announce.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use refrain::Error;
 
 use crate::chance::Chance;
 use crate::content::{Content, PAGE};
 use crate::cuts;
-use crate::history::{History, open};
+use crate::history::{History, builder, open};
 use crate::journal::{Miss, Times, find};
 use crate::machine::Machine;
 use crate::model::Known;
@@ -45,11 +47,17 @@ fn damage(seed: u64) -> Result<u64, String> {
         Seen::Whole => {}
         Seen::Noticed => return Err("nothing is damaged, and it says so".to_owned()),
     }
+    match salvage(&whole, &history, &mut chance)? {
+        Saved::All => {}
+        Saved::Part(report) => return Err(format!("nothing is damaged, and it lost: {report}")),
+    }
     let mut harms = 0;
     for _ in 0..HARMS {
         let mut image = whole.clone();
         let Some(harm) = harm(&mut image, &last_batch, &mut chance) else { continue };
         look(&image, &history, &mut chance).map_err(|what| format!("{harm}: {what}"))?;
+        salvage(&image, &history, &mut chance)
+            .map_err(|what| format!("{harm}, salvaged: {what}"))?;
         harms += 1;
     }
     Ok(harms)
@@ -166,6 +174,54 @@ fn look(image: &Image, history: &History, chance: &mut Chance) -> Result<Seen, S
         (Ok(()), None) => Ok(Seen::Whole),
         (Err(error), _) if is_damage(&error) => Ok(Seen::Noticed),
         (Err(error), _) => Err(format!("verify calls damage {error:?}")),
+    }
+}
+
+/// What was saved of a store.
+enum Saved {
+    /// Each key is what it was, or is known to be damaged.
+    All,
+    /// The report says that keys are missing.
+    Part(String),
+}
+
+/// Salvages an image, and expects that each key is what it was, or damaged; or, where the report
+/// says that keys are missing, what it was at some time.
+fn salvage(image: &Image, history: &History, chance: &mut Chance) -> Result<Saved, String> {
+    let times: Times = history.times().reboot(history.times().now, cuts::downtime(chance));
+    let from = Machine::new(image, chance.draw());
+    let into = Machine::new(&Image::default(), chance.draw());
+    let settings = builder(times.clock_at(times.now));
+    let report = match settings.salvage_on(from.start(), into.start()) {
+        Ok(report) => report,
+        Err(error) if is_damage(&error) => return Ok(Saved::Part(error.to_string())),
+        Err(error) => return Err(format!("damage is called {error:?}")),
+    };
+    if from.image().0 != image.0 {
+        return Err("the old directory was changed".to_owned());
+    }
+    let store = open(into.start(), times.clock_at(times.now));
+    let store = store.map_err(|error| format!("it does not open: {error:?}"))?;
+    let is_all = report.is_absence_proven();
+    let journal = history.journal();
+    // Without the latest batch it is not known how late it is, and records may live longer.
+    let (states, now) = match is_all {
+        true => (journal.expected(usize::MAX), times.now),
+        false => (journal.ever(), Duration::ZERO),
+    };
+    for expected in states {
+        match find(&store, &vec![expected], now) {
+            Ok(_) => {}
+            Err(Miss::Failed(_, error)) if is_damage(&error) && report.damaged_keys > 0 => {}
+            // The verdict of an operation may be lost, and its claim not.
+            Err(Miss::Wrong(said)) if !is_all && said.contains("Interrupted(") => {}
+            Err(miss) => return Err(format!("{miss}\n{report}")),
+        }
+    }
+    match store.verify() {
+        Err(error) if report.damaged_keys == 0 => Err(format!("it does not verify: {error:?}")),
+        _ if is_all => Ok(Saved::All),
+        _ => Ok(Saved::Part(report.to_string())),
     }
 }
 
