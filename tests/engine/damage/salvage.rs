@@ -183,6 +183,27 @@ fn p5_a_page_that_is_lost_costs_no_more_than_is_in_it() {
     assert_eq!(refused, 0);
 }
 
+/// A log whose first batch was another one's copy was taken for a log without acknowledgements, and
+/// all keys in it were lost without a word.
+#[test]
+fn p5_a_log_that_begins_with_the_wrong_batch_is_still_read() {
+    let victim = Victim::new();
+    for log in &victim.chain()[..2] {
+        let name = name_of(log);
+        for from in [3, 5, 8] {
+            let saved = salvage(&victim, |copy| {
+                let mut bytes = fs::read(copy.join(&name)).unwrap();
+                bytes.copy_within(from * PAGE..(from + 1) * PAGE, PAGE);
+                fs::write(copy.join(&name), bytes).unwrap();
+            });
+            let what = format!("{} with page {from} twice", name.display());
+            let answers = saved.unwrap().ask(&victim, &what);
+            let lost = answers.iter().filter(|answer| **answer != Answer::Exact).count();
+            assert!(lost <= 1, "{what} cost {lost}");
+        }
+    }
+}
+
 /// Neither absent nor the older record: nobody can tell what the later one was.
 #[test]
 fn p5_a_key_whose_latest_entry_is_damaged_stays_damaged() {

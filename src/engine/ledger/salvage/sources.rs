@@ -317,17 +317,18 @@ fn logs(
 }
 
 impl LogRemains {
-    /// A log of the chain begins with a start entry, damaged or not. Where the first batch cannot be
-    /// read, a log that is kept for its records is taken for a copy.
+    /// A log of the chain begins with a start entry, damaged or not. Where there is none, because a
+    /// page is lost or was put in the place of another, a log that is kept for its records is taken
+    /// for a copy, and so is one that begins with the first sequence.
     fn of(log: Log, is_of_chain: bool, is_kept: bool) -> Self {
         let first = log.next_batch(PAGE).filter(|(offset, _)| *offset == PAGE);
         let first = first.as_ref().map(|(_, batch)| batch);
         let start = first.and_then(start_in);
-        let names_none = |frame: Frame<'_>| frame.hash == Some(0);
-        let is_copy = match first {
-            Some(batch) => start.is_none() && !batch.frames().any(names_none),
-            None => is_kept && !is_of_chain,
-        };
+        let is_about_log = |frame: Frame<'_>| frame.hash == Some(0);
+        let has_start =
+            start.is_some() || first.is_some_and(|batch| batch.frames().any(is_about_log));
+        let is_first = || first.is_some_and(|batch| batch.head.sequence == 1);
+        let is_copy = !has_start && ((is_kept && !is_of_chain) || is_first());
         Self { log: Arc::new(log), start: start.flatten(), is_copy, may_be_cut: !is_of_chain }
     }
 }
