@@ -371,7 +371,7 @@ fn stats_of(engine: &Engine) -> Stats {
         segments_merged: count(&counters.segments_merged),
         segments_dropped: count(&counters.segments_dropped),
         bodies_left_out: count(&counters.bodies_left_out),
-        next_log_ready: ledger.has_next(),
+        next_log_ready: ledger.space.has_next(),
         clock_jump: ledger.timeline.jump(),
         boot_unknown: !ledger.timeline.knows_boot(),
         last_trouble: trouble.map(|error| error.to_string()),

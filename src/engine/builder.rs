@@ -21,6 +21,10 @@ use crate::ticket::poll_until;
 const LOCK_POLL: Duration = Duration::from_millis(20);
 const LOG_BYTES: std::ops::RangeInclusive<u64> = 256 * 1024..=4 * 1024 * 1024 * 1024;
 /// Defaults, which are smaller where the logs are small.
+const DEFAULT_LOG_BYTES: u64 = 128 * 1024 * 1024;
+/// The size of a log, in bytes, in a store without load; or an eighth of `log_bytes`, if that is
+/// less.
+const FIRST_LOG_BYTES: u64 = 1024 * 1024;
 const DEFAULT_OPEN_CLAIMS: usize = 4096;
 const DEFAULT_RESPONSE_BYTES: usize = 1024 * 1024;
 /// The fraction of a log that one response may take.
@@ -87,7 +91,8 @@ impl Builder {
             settings: Settings {
                 clock: Arc::new(SystemClock::new()),
                 ttl: Duration::from_secs(24 * 60 * 60),
-                log_bytes: 128 * 1024 * 1024,
+                log_bytes: DEFAULT_LOG_BYTES,
+                first_log_bytes: first_log_bytes(DEFAULT_LOG_BYTES),
                 max_open_claims: DEFAULT_OPEN_CLAIMS,
                 max_open_claims_per_scope: 1024,
                 trusted_downtime: Duration::from_secs(7 * 24 * 60 * 60),
@@ -109,11 +114,11 @@ impl Builder {
         self
     }
 
-    /// Sets the size up to which a log grows, in bytes: 128 MiB by default, from 256 KiB to 4 GiB,
+    /// Sets the largest size of a log, in bytes: 128 MiB by default, from 256 KiB to 4 GiB,
     /// rounded up to whole pages of 4 KiB.
     ///
-    /// Logs begin with 1 MiB, or an eighth of this if that is less, and grow with the load; they
-    /// are small again once it has ended. On a small disk a log takes no more than an eighth of
+    /// Logs begin with 1 MiB, or an eighth of this if that is less; larger ones follow under load,
+    /// and small ones once it has ended. On a small disk a log takes no more than an eighth of
     /// the space that is free or in logs.
     ///
     /// A running store has two or three logs. Under load two more wait for sealing, and as many as
@@ -121,6 +126,7 @@ impl Builder {
     /// fewer and larger segments.
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.settings.log_bytes = bytes.next_multiple_of(PAGE);
+        self.settings.first_log_bytes = first_log_bytes(self.settings.log_bytes);
         self
     }
 
@@ -340,4 +346,10 @@ impl Builder {
         }
         Ok(response)
     }
+}
+
+/// Returns the size of a log in a store without load.
+const fn first_log_bytes(log_bytes: u64) -> u64 {
+    let share = (log_bytes / 8).next_multiple_of(PAGE);
+    if share < FIRST_LOG_BYTES { share } else { FIRST_LOG_BYTES }
 }

@@ -24,6 +24,7 @@ use crate::engine::digest::DigestKey;
 use crate::engine::entry::{self, Encoded, Entry};
 use crate::engine::ledger::{Admission, OpenClaim, Reservation, Turn};
 use crate::engine::log::PAGE;
+use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::Scope;
 use crate::record::Record;
@@ -79,10 +80,44 @@ impl Desk {
     /// # Errors
     ///
     /// Those of [`expect_room`](Self::expect_room), and of
-    /// [`Ledger::admit`](crate::engine::ledger::Ledger::admit).
+    /// [`Ledger::admit`](crate::engine::ledger::Space::admit).
     fn admit(&self, scope: Scope, pages: u64) -> Result<Admission> {
         self.expect_room(scope)?;
-        self.engine.ledger.admit(scope, pages)
+        self.queue_for_room(scope, pages)
+    }
+
+    /// Asks for room. If a larger log is what it takes, the caller prepares it, also for all others
+    /// that wait.
+    fn queue_for_room(&self, scope: Scope, pages: u64) -> Result<Admission> {
+        let space = &self.engine.ledger.space;
+        let admission = space.admit(scope, pages)?;
+        if matches!(admission, Admission::Queued(_)) && space.is_short(0) {
+            self.prepare(0);
+        }
+        Ok(admission)
+    }
+
+    /// Reserves a page for an entry of an operation that was admitted before, and further pages for
+    /// `content` bytes. If a larger log is what it takes, the caller prepares it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Space::reserve`](crate::engine::ledger::Space::reserve).
+    fn reserve(&self, content: u64) -> Result<Reservation> {
+        let space = &self.engine.ledger.space;
+        let bytes = PAGE + content.next_multiple_of(PAGE);
+        if space.is_short(bytes) {
+            self.prepare(bytes);
+        }
+        space.reserve(content)
+    }
+
+    /// Prepares a next log with so much room, if it can be.
+    fn prepare(&self, bytes: u64) {
+        // The reaper reports a transient error when it tries again.
+        if let Err(Trouble::Fatal(error)) = self.engine.ledger.prepare_at_once(bytes) {
+            self.engine.fail(error);
+        }
     }
 
     /// Checks that there is a place for a claim: the outcome of an operation may turn out unknown,
@@ -138,7 +173,7 @@ impl Desk {
             desk.queue.commit(encoded, room, Effect::Forget { hold, until, promise });
             ticket
         };
-        match self.engine.ledger.admit(scope, 1) {
+        match self.queue_for_room(scope, 1) {
             Err(error) => Ticket::ready(Err(error)),
             Ok(Admission::Granted(room)) => commit(room),
             Ok(Admission::Queued(turn)) => in_turn(turn, commit).unnest(),
@@ -223,7 +258,7 @@ impl Claim {
     ) -> Ticket<T> {
         let room = self.desk.expect_writer().and_then(|()| match self.room {
             Some(room) => Ok(room),
-            None => self.desk.engine.ledger.reserve(0),
+            None => self.desk.reserve(0),
         });
         match room {
             Ok(room) => {
@@ -244,11 +279,11 @@ impl Claim {
     /// # Errors
     ///
     /// [`Error::Volatile`], [`Error::Limit`] or [`Error::Forked`], and those of
-    /// [`Ledger::reserve`](crate::engine::ledger::Ledger::reserve).
+    /// [`Space::reserve`](crate::engine::ledger::Space::reserve).
     fn admit_checkpoint(&self, bytes: usize) -> Result<Reservation> {
         self.desk.expect_writer()?;
         let ledger = &self.desk.engine.ledger;
-        let room = ledger.reserve(bytes as u64)?;
+        let room = self.desk.reserve(bytes as u64)?;
         ledger.claims.lock().admit_checkpoint(bytes)?;
         Ok(room)
     }
@@ -331,7 +366,7 @@ impl backend::Claim for Claim {
             claimed_at: desk.engine.ledger.timeline.now(),
             checkpoints: past.checkpoints,
         };
-        let room = match desk.engine.ledger.reserve(PAGE) {
+        let room = match desk.reserve(PAGE) {
             Ok(room) => room,
             Err(error) => return Ticket::ready(Err(error)),
         };

@@ -163,8 +163,6 @@ pub(crate) enum Message {
     Frozen(Frozen),
     /// The writer has rotated as it was asked to; the log that it froze, if any, was sent before.
     Rotated,
-    /// The active log has reached the next power of two: let the logs grow if they are to.
-    Grow,
     /// Do all that is due, and answer.
     Reap(Waiting),
     Stop,
@@ -229,6 +227,7 @@ mod tests {
             clock: Arc::new(SimulatedClock::new()),
             ttl: std::time::Duration::from_secs(60),
             log_bytes: 256 * 1024,
+            first_log_bytes: 256 * 1024,
             max_open_claims: 16,
             max_open_claims_per_scope: 16,
             trusted_downtime: std::time::Duration::from_secs(60),

@@ -253,8 +253,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// writes within that length need no free space. The content stays as it is, and new bytes are
     /// zero.
     ///
-    /// The store calls it on new files, on files that are to grow while other threads read and
-    /// write them, and on files whose blocks may be missing, as in a sparse copy.
+    /// The store calls it on new files, and on files whose blocks may be missing, as in a sparse
+    /// copy.
     ///
     /// # Errors
     ///

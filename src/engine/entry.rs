@@ -36,8 +36,6 @@ pub(crate) enum Entry<'a> {
     Checkpoint(&'a [u8]),
     /// The record is gone, and older ones stay hidden until this moment of engine time.
     Forget(u64),
-    /// Under no address: the length to which the log has grown, in bytes.
-    Length(u64),
 }
 
 /// The last batch of a log that counts.
@@ -73,7 +71,7 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
-    /// Encodes an entry under an address; an entry about its log has none.
+    /// Encodes an entry under an address; a start entry has none.
     pub(crate) fn new(key: &DigestKey, address: Option<&Address>, entry: &Entry<'_>) -> Self {
         let mut bytes = Vec::with_capacity(128 + entry.size_hint());
         match address {
@@ -331,7 +329,6 @@ mod tests {
             (Entry::Release, "0103".into()),
             (Entry::Checkpoint(b"paid"), "01040470616964".into()),
             (Entry::Forget(1000), "0105fbe803".into()),
-            (Entry::Length(1 << 20), "0106fc00001000".into()),
         ] {
             let encoded = Encoded::new(&KEY, Some(&address()), &entry);
             let hex: String = encoded.bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -16,9 +16,9 @@
 //! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
 //!   the logs that the segment took over. A listed file that is missing is therefore damage.
 //! - A log is sealed only once all open claims have been carried into a newer one.
-//! - Of the mutexes, `preparing` or the one of growth is taken first, then `next` or the one of
-//!   `MANIFEST` or of the claims, and then the one in [`Space`]; no others are held together. Wakers
-//!   run outside all of them.
+//! - Of the mutexes, `preparing` is taken first, then `next` or the one of the claims, then the one of
+//!   `MANIFEST`, and then the one in [`Space`]; no others are held together. Wakers run outside all
+//!   of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,12 +44,12 @@ mod backup;
 mod chain;
 mod claims;
 mod creation;
-mod growth;
 mod latest;
 mod listing;
 mod manifest;
 mod merge;
 mod names;
+mod preparation;
 mod recovery;
 mod retired;
 mod room;
@@ -98,10 +98,8 @@ pub(crate) struct Ledger {
     /// Held while a log is prepared, which the writer and the reaper both do: logs that could not be
     /// listed, to be used again.
     preparing: Mutex<Vec<Retired>>,
-    /// Held while a log grows.
-    growth: Mutex<()>,
-    /// The size of log that the load suggests: what the latest frozen log took, a power of two.
-    latest_bytes: AtomicU64,
+    /// The size of log that the load suggests, a power of two.
+    load_bytes: AtomicU64,
     /// The generation of the next log. `MANIFEST` may be behind, because some belong to logs that
     /// could not be listed on a full disk.
     next_generation: AtomicU64,
@@ -149,9 +147,8 @@ impl Ledger {
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
             preparing: Mutex::default(),
-            growth: Mutex::default(),
-            latest_bytes: AtomicU64::default(),
             backups: AtomicUsize::default(),
+            load_bytes: AtomicU64::default(),
             max_logs: frozen.len() + MAX_MORE_LOGS,
             pool,
             disk,
@@ -313,7 +310,8 @@ impl Ledger {
     }
 
     /// Makes the prepared log the active one and carries all open claims into it. Returns the log
-    /// that was active, or nothing if no log is prepared, or none that takes all that is reserved.
+    /// that was active, or nothing if no log is prepared. `asked` are the bytes that did not fit the
+    /// active log, or none if it is frozen for its age.
     ///
     /// `batch` is the writer's buffer; its content is lost.
     ///
@@ -328,14 +326,13 @@ impl Ledger {
         &self,
         tail: &mut Tail,
         batch: &mut BatchBuilder,
+        asked: u64,
     ) -> Result<Option<Frozen>> {
         let taken = {
             let mut next = self.next.lock();
-            let taken = next.take_if(|_| self.space.is_in_next());
             // From now on, all that is reserved is in the new log.
-            taken.inspect(|log| {
-                self.space.take_next(log.generation, || usable(log.size()));
-            })
+            let is_offered = self.space.has_next();
+            next.take_if(|_| is_offered).inspect(|log| self.space.take_next(usable(log.size)))
         };
         let Some(log) = taken else { return Ok(None) };
         // Readers know the new log before anything can be published in it.
@@ -343,15 +340,10 @@ impl Ledger {
         let end = tail.end();
         let old = std::mem::replace(tail, Tail::new(log, end.sequence));
         self.space.freeze(end.offset);
-        self.note_size(&old.log, end);
-        let anchor = self.timeline.anchor();
+        self.note_load(&old.log, end, asked, tail.log.size);
         batch.clear();
         start(&self.digests, batch, Some(end));
-        if tail.is_grown() {
-            // The claims may need more than the size at creation.
-            tail.extend(batch, anchor)?;
-        }
-        self.carry(tail, batch, anchor)?;
+        self.carry(tail, batch, self.timeline.anchor())?;
         self.measure(tail);
         Ok(Some(Frozen { log: old.log, end }))
     }
@@ -382,8 +374,7 @@ impl Ledger {
 
     /// Updates [`Space`] with the bytes that are left for verdicts.
     pub(crate) fn measure(&self, tail: &Tail) {
-        let wakers = self.space.measure(tail.end, tail.log.generation, || tail.reach());
-        wakers.wake();
+        self.space.measure(tail.end().offset, tail.room()).wake();
     }
 
     /// Returns the bytes that wait for sealing, in full logs, rounded up.
@@ -410,11 +401,6 @@ impl Ledger {
         changed.write(&*self.disk)?;
         *manifest = changed;
         Ok(())
-    }
-
-    /// Returns true if a next log is prepared.
-    pub(crate) fn has_next(&self) -> bool {
-        self.next.lock().is_some()
     }
 }
 

@@ -8,9 +8,6 @@
 //! - One batch is in flight at a time: [`Tail::append`] returns after its fdatasync.
 //! - A file has its `.log` name only once its header is durable. A `.log` without a valid header is
 //!   damage, never a leftover.
-//! - A log may grow while it is in use. A batch lies within the length that the header or an
-//!   earlier batch records, and no length is recorded before it is durable. A log that was cut is
-//!   therefore never taken for one that ends there.
 //! - The index holds durable entries only.
 
 use std::collections::HashMap;
@@ -27,7 +24,6 @@ use crate::engine::disk::{Disk, DiskFile, Pool, remove_leftover};
 use crate::engine::entry::{End, Found, Parts};
 use crate::error::{Error, Result};
 use crate::key::{Address, random_bytes};
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 
 mod addresses;
@@ -67,10 +63,8 @@ pub(crate) struct Identity {
 pub(crate) struct Log {
     pub(crate) generation: u64,
     pub(crate) name: String,
-    /// Allocated bytes, header included; of a log that is kept for its records, those before its end.
-    size: AtomicU64,
-    /// The length that the header or a batch records, which is durable.
-    recorded: AtomicU64,
+    /// Allocated bytes, header included.
+    pub(crate) size: u64,
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
     header: LogHeader,
@@ -190,13 +184,13 @@ impl Log {
         // content would be damage.
         disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
         // Under its new name, and open for as long as it is a log.
-        let opened = disk.open(&temporary).and_then(|file| {
-            let size = old.cut_to(&*file)?;
+        let cleared = disk.open(&temporary).and_then(|file| {
+            let size = file.len()?;
             // A sparse copy of the old log has not all of its blocks.
             file.allocate(size)?;
             clear(&*file, size).map(|()| (file, size))
         });
-        let log = opened
+        let log = cleared
             .map_err(failed)
             .and_then(|(file, size)| Self::initialize(disk, file, generation, store, size))
             .and_then(|log| log.give_name(disk).map(|()| log));
@@ -256,10 +250,9 @@ impl Log {
 
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let LogHeader { generation, size, .. } = header;
-        let (size, recorded) = (AtomicU64::new(size), AtomicU64::new(size));
         let (format, end, index) = (Format::of(&header), Mutex::default(), RwLock::default());
         let readers = Arc::default();
-        Self { generation, name, size, recorded, file, path, header, format, end, index, readers }
+        Self { generation, name, size, file, path, header, format, end, index, readers }
     }
 
     /// Opens a log and verifies its header.
@@ -270,12 +263,7 @@ impl Log {
     /// [`Error::Foreign`] if it is another store's, [`Error::Newer`], and [`Error::Io`].
     pub(crate) fn open(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
         let log = Self::open_any(disk, generation, uuid)?;
-        let length = log.length()?;
-        if length < log.size() {
-            return Err(log.broken("it is cut short"));
-        }
-        log.set_size(length - length % PAGE);
-        Ok(log)
+        if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
     /// Opens a log that is kept for the records before `end`. What lay behind may have been cut off.
@@ -285,7 +273,7 @@ impl Log {
     /// Those of [`Log::open`].
     pub(crate) fn open_values(pool: &Arc<Pool>, end: End, uuid: [u8; 16]) -> Result<Self> {
         let log = Self::open_any(pool.disk(), end.generation, uuid)?.into_values(pool, end);
-        if log.length()? < log.size() { Err(log.broken("it is cut short")) } else { Ok(log) }
+        if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
     /// Opens a log that may be cut short, because nothing lists it or something else has its length.
@@ -317,66 +305,14 @@ impl Log {
         Ok(Self::of(header, name, path, file))
     }
 
-    /// Returns the allocated bytes, header included.
-    pub(crate) fn size(&self) -> u64 {
-        self.size.load(Ordering::Acquire)
-    }
-
-    /// Allocates the file up to `size` bytes, or what the log has if that is more: blocks may be
-    /// missing in a sparse copy. [`set_size`](Self::set_size) makes the log as large.
+    /// Allocates all blocks of the log again: a sparse copy has not all of them.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    ///
-    /// # Durability
-    ///
-    /// The new length is not durable when this returns: [`Tail::extend`] makes it so.
-    pub(crate) fn allocate(&self, size: u64) -> Result<()> {
-        let allocated = self.file.allocate(size.max(self.size()));
+    pub(crate) fn allocate(&self) -> Result<()> {
+        let allocated = self.file.allocate(self.size);
         allocated.map_err(|error| Error::io("allocate", &self.path, error))
-    }
-
-    /// Returns the length that the header or a batch records.
-    pub(crate) fn recorded(&self) -> u64 {
-        self.recorded.load(Ordering::Acquire)
-    }
-
-    /// Notes that a batch records this length.
-    pub(crate) fn note_length(&self, length: u64) {
-        self.recorded.fetch_max(length, Ordering::AcqRel);
-    }
-
-    /// Cuts the log to the recorded length, before it is used again.
-    ///
-    /// # Errors
-    ///
-    /// Those of the operating system.
-    pub(crate) fn cut(&self) -> io::Result<()> {
-        self.set_size(self.cut_to(&*self.file)?);
-        Ok(())
-    }
-
-    /// Cuts a file to the recorded length, and returns the length that it has then: what was cut off
-    /// a log that is kept for its records is missing. A longer file may be so in the page cache
-    /// alone: after a failed sync in an earlier process no later sync makes that length durable.
-    fn cut_to(&self, file: &dyn DiskFile) -> io::Result<u64> {
-        let (length, recorded) = (file.len()?, self.recorded());
-        if length > recorded {
-            file.set_len(recorded)?;
-        }
-        Ok(recorded.min(length - length % PAGE))
-    }
-
-    /// Returns the bytes that the file has once it is [cut](Self::cut), or none if it cannot be
-    /// measured.
-    pub(crate) fn reusable(&self) -> u64 {
-        self.recorded().min(self.file.len().unwrap_or_default())
-    }
-
-    /// Makes the log as large as it was allocated. Callers take turns.
-    pub(crate) fn set_size(&self, size: u64) {
-        self.size.store(size, Ordering::Release);
     }
 
     /// Returns the length of the file.
@@ -430,7 +366,7 @@ impl Log {
     ///
     /// [`Error::Corrupt`] if not, and [`Error::Io`].
     pub(crate) fn verify_header(&self) -> Result<()> {
-        if self.length()? < self.size() {
+        if self.length()? < self.size {
             return Err(self.broken("it is cut short"));
         }
         let mut page = [0; PAGE_BYTES];
@@ -485,7 +421,6 @@ impl Log {
         let (name, path) = (self.name.clone(), self.path.clone());
         let mut log = Self::of(self.header, name, path, Arc::clone(&self.file));
         log.readers = Arc::clone(&self.readers);
-        log.note_length(self.recorded());
         log.into_values(pool, end)
     }
 
@@ -498,10 +433,14 @@ impl Log {
     /// A log that takes no more batches: what lies behind its end may be cut off.
     fn into_values(mut self, pool: &Arc<Pool>, end: End) -> Self {
         self.file = pool.adopt(&self.name, self.file);
-        self.set_size(end.offset);
-        self.note_length(end.offset);
+        self.size = end.offset;
         self.set_end(end);
         self
+    }
+
+    /// Returns the offset of the end of the durable batches, or 0 if there are none that count.
+    pub(crate) fn written(&self) -> u64 {
+        self.end.lock().map_or(0, |end| end.offset)
     }
 
     /// Records that everything before this end is durable.
@@ -509,14 +448,9 @@ impl Log {
         *self.end.lock() = Some(end);
     }
 
-    /// Returns the bytes up to the end of the durable batches.
-    pub(crate) fn written(&self) -> u64 {
-        self.end.lock().map_or(0, |end| end.offset)
-    }
-
     /// Returns true if more than half of the log has been written, so that recycling saves time.
     pub(crate) fn is_mostly_written(&self) -> bool {
-        self.written() > self.size() / 2
+        self.end.lock().is_some_and(|end| end.offset > self.size / 2)
     }
 
     /// Enters durable entries into the index, oldest first. Lookups find them from then on.

@@ -1,7 +1,7 @@
 //! The thread behind the writer: it prepares logs, seals frozen ones, and drops expired segments.
 //!
 //! ```text
-//!  writer ──frozen log──► settler ──► messages ──► reaper: grow, prepare, rotate, seal, drop, free
+//!  writer ──frozen log──► settler ──► messages ──► reaper: prepare, rotate, seal, drop, free
 //!                                                    │
 //!                                                    └──rotate──► writer
 //! ```
@@ -65,30 +65,11 @@ impl Reaper {
             if !self.waiting.is_empty() || self.engine.is_closing() {
                 continue;
             }
-            match self.next_message(interval) {
+            match self.messages.recv_timeout(interval) {
                 Ok(message) => self.note(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-        }
-    }
-
-    /// Waits for a message that asks for a round, and lets the logs grow meanwhile.
-    fn next_message(&self, interval: Duration) -> Result<Message, RecvTimeoutError> {
-        loop {
-            match self.messages.recv_timeout(interval) {
-                Ok(Message::Grow) => self.grow(),
-                received => return received,
-            }
-        }
-    }
-
-    /// Lets the logs grow. A transient failure is reported by the next round, which tries again.
-    fn grow(&self) {
-        if !self.engine.has_failed()
-            && let Err(Trouble::Fatal(error)) = self.engine.ledger.grow()
-        {
-            self.engine.fail(error);
         }
     }
 
@@ -97,8 +78,8 @@ impl Reaper {
         match message {
             Message::Frozen(frozen) => self.frozen.push(frozen),
             Message::Reap(done) => self.waiting.push(done),
-            // The loop sees for itself that the store is closing, and a round lets logs grow.
-            Message::Rotated | Message::Grow | Message::Stop => {}
+            // The loop sees for itself that the store is closing.
+            Message::Rotated | Message::Stop => {}
         }
     }
 
@@ -139,7 +120,6 @@ impl Reaper {
     /// Does all steps, even after one has failed: on a full disk, dropping expired files is what
     /// frees space.
     fn work(&mut self) -> Result<(), Trouble> {
-        let grown = self.engine.ledger.grow();
         let prepared = self.prepare();
         let rotated = self.rotate_if_old();
         let sealed = self.seal();
@@ -157,7 +137,7 @@ impl Reaper {
             Err(Trouble::Transient(_)) => self.prepare(),
             prepared => prepared,
         };
-        worst([grown, prepared, rotated, sealed, expired, merged, freed])
+        worst([prepared, rotated, sealed, expired, merged, freed])
     }
 
     /// Prepares a next log, if there is none.
@@ -179,7 +159,7 @@ impl Reaper {
         let old = age.is_some_and(|age| age >= ledger.settings.rotation_age())
             || ledger.timeline.unwritten() >= ledger.settings.anchor_age();
         drop(active);
-        if !old || !ledger.has_next() || !ledger.may_freeze_early() {
+        if !old || !ledger.space.has_next() || !ledger.may_freeze_early() {
             return Ok(());
         }
         self.queue.rotate();
@@ -201,10 +181,7 @@ impl Reaper {
             let (frozen, retired) = (&self.frozen, &mut self.retired);
             let sealed = engine.ledger.seal(frozen, || {
                 // Sealing a full log may take longer than filling the next one.
-                let ledger = &engine.ledger;
-                if let Err(Trouble::Fatal(error)) =
-                    ledger.grow().and_then(|()| ledger.prepare(retired))
-                {
+                if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
                     engine.fail(error);
                 }
                 if engine.ledger.backlog() > 1 { keep_going(engine) } else { pause(engine) }
@@ -227,10 +204,6 @@ impl Reaper {
         loop {
             let (engine, retired) = (&self.engine, &mut self.retired);
             let merged = engine.ledger.merge(retired, || {
-                // As with sealing, the active log may fill meanwhile.
-                if let Err(Trouble::Fatal(error)) = engine.ledger.grow() {
-                    engine.fail(error);
-                }
                 if engine.ledger.backlog() > 1 { Err(engine.stopped()) } else { pause(engine) }
             });
             match merged {
@@ -322,6 +295,7 @@ mod tests {
                 clock: Arc::new(clock),
                 ttl: 24 * HOUR,
                 log_bytes: 256 * 1024,
+                first_log_bytes: 256 * 1024,
                 max_open_claims: 16,
                 max_open_claims_per_scope: 16,
                 trusted_downtime: HOUR,

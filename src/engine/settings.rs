@@ -14,8 +14,10 @@ pub(crate) struct Settings {
     pub(crate) clock: Arc<dyn Clock>,
     /// The longest time for which a record is replayed.
     pub(crate) ttl: Duration,
-    /// The size up to which a log grows, a multiple of a page.
+    /// The largest size of a log, unless more must be carried into it: a multiple of a page.
     pub(crate) log_bytes: u64,
+    /// The size of a log in a store without load, a multiple of a page.
+    pub(crate) first_log_bytes: u64,
     /// The most durable claims without a verdict, in the store and in one scope.
     pub(crate) max_open_claims: usize,
     pub(crate) max_open_claims_per_scope: usize,

@@ -10,15 +10,14 @@
 //!
 //! Invariants:
 //! - One batch is in flight at a time.
-//! - The writer waits for new commands and for the disk, and for nothing else: not for sealing. It
-//!   waits for a log to grow only if no next log takes the batch.
+//! - The writer waits for new commands and for the disk, and for nothing else: not for sealing.
 //! - After a failed write or sync it writes nothing more.
 
 use std::sync::Arc;
 
 use crate::engine::commit::{Command, Committed, Pending, Queue};
 use crate::engine::core::{Engine, Message};
-use crate::engine::log::{BatchBuilder, Frame, PAGE, Tail};
+use crate::engine::log::{BatchBuilder, Frame, Tail};
 use crate::engine::settler::{Settlement, Settler};
 use crate::engine::trouble::Trouble;
 use crate::observe::{self, Stopwatch};
@@ -47,14 +46,12 @@ pub(crate) fn start(
 ) -> std::io::Result<(Queue, JoinHandle<()>)> {
     let (sender, receiver) = unbounded();
     let queue = Queue(sender);
-    let settler = Settler::start(Arc::clone(engine), reaper.clone())?;
+    let settler = Settler::start(Arc::clone(engine), reaper)?;
     let writer = Writer {
         engine: Arc::clone(engine),
         receiver,
         tail,
         settler,
-        reaper,
-        grow_at: engine.ledger.small() / 2,
         batch: BatchBuilder::new(),
         pending: Vec::with_capacity(MAX_BATCH_ENTRIES),
         overflow: None,
@@ -73,9 +70,6 @@ struct Writer {
     receiver: Receiver<Command>,
     tail: Tail,
     settler: Settler,
-    reaper: Sender<Message>,
-    /// The reaper is to look at the sizes of the logs once the active one has this many bytes.
-    grow_at: u64,
     batch: BatchBuilder,
     /// The entries of the batch at hand, boxed as they came through the queue.
     #[expect(clippy::vec_box, reason = "unboxing would copy each")]
@@ -103,7 +97,7 @@ impl Writer {
                 Next::GoOn => {}
                 Next::Rotate => {
                     // The reaper asks again.
-                    if let Err(Trouble::Fatal(error)) = self.rotate() {
+                    if let Err(Trouble::Fatal(error)) = self.rotate(0) {
                         self.engine.fail(error);
                     }
                     self.settler.take(Settlement::Rotated);
@@ -171,57 +165,29 @@ impl Writer {
         self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
     }
 
-    /// Rotates, or lets the active log grow, if the batch does not fit. Only where neither can be, and
-    /// no next log can be prepared, as on a full disk, leaves out as many response bodies as it takes
-    /// for the batch to fit.
+    /// Rotates if the batch does not fit. Only where no next log can be prepared, as on a full disk,
+    /// leaves out as many response bodies as it takes for the batch to fit.
     fn make_room(&mut self) -> Result<(), Trouble> {
         let entries =
             self.pending.iter().map(|pending| Frame::OVERHEAD + pending.encoded.bytes.len());
         let bytes = (BatchBuilder::OVERHEAD + entries.sum::<usize>()) as u64;
-        let own = self.pending.iter().map(|pending| pending.room.bytes()).sum();
         // The reaper may be busy for longer than a log takes to fill.
-        let is_nearly_full = self.tail.room() < self.tail.log.size() / NEARLY_FULL;
+        let is_nearly_full = self.tail.room() < self.tail.log.size / NEARLY_FULL;
         if is_nearly_full && self.engine.ledger.space.lacks_next() {
-            self.prepare()?;
+            self.prepare(0)?;
         }
-        if self.is_short_of(bytes, own) {
-            self.find_room(bytes, own)?;
+        if bytes > self.tail.room() {
+            self.prepare(bytes)?;
+            self.rotate(bytes)?;
         }
-        let (tail, space) = (&self.tail, &self.engine.ledger.space);
-        let is_free = |room: u64| (bytes <= room.min(tail.room())).then_some(bytes);
-        let fits = bytes <= tail.room()
-            && (space.is_in_next() || space.take(|| tail.reach(), own, is_free));
+        let (left, ledger) = (self.tail.room(), &self.engine.ledger);
+        let own = self.pending.iter().map(|pending| pending.room.bytes()).sum();
+        let fits = bytes <= left
+            && (ledger.space.has_next()
+                || ledger.space.take(left, own, |room| (bytes <= room).then_some(bytes))
+                || self.prepare(0)?);
         if !fits {
             self.leave_bodies_out(bytes, own);
-        }
-        Ok(())
-    }
-
-    /// Returns true if a batch of `bytes`, with `own` bytes reserved for it, does not fit the
-    /// active log beside the reservations of others.
-    fn is_short_of(&self, bytes: u64, own: u64) -> bool {
-        let others = self.engine.ledger.space.kept_for_others(own);
-        bytes.next_multiple_of(PAGE) + others > self.tail.room()
-    }
-
-    /// Finds room for a batch that does not fit: where the active log has grown, in the next log,
-    /// by letting the active log grow now, or in a next log that is prepared now.
-    fn find_room(&mut self, bytes: u64, own: u64) -> Result<(), Trouble> {
-        self.extend()?;
-        if self.is_short_of(bytes, own) && self.engine.ledger.space.fits_next(bytes, own) {
-            self.rotate()?;
-        }
-        if self.is_short_of(bytes, own) {
-            self.grow(bytes, own)?;
-        }
-        if self.is_short_of(bytes, own) && self.prepare()? && bytes > self.tail.room() {
-            self.rotate()?;
-            if self.is_short_of(bytes, own) {
-                self.grow(bytes, own)?;
-            }
-            if self.is_short_of(bytes, own) {
-                self.prepare()?;
-            }
         }
         Ok(())
     }
@@ -230,9 +196,8 @@ impl Writer {
     /// are the bytes that are reserved for the batch.
     fn leave_bodies_out(&mut self, mut bytes: u64, own: u64) {
         let Engine { ledger, counters, .. } = &*self.engine;
-        let (pending, tail) = (&mut self.pending, &self.tail);
-        let fit = |room: u64| {
-            let room = room.min(tail.room());
+        let pending = &mut self.pending;
+        ledger.space.take(self.tail.room(), own, |room| {
             for pending in pending.iter_mut().rev() {
                 if bytes <= room {
                     break;
@@ -242,56 +207,31 @@ impl Writer {
                 counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
             }
             Some(bytes)
-        };
-        ledger.space.take(|| tail.reach(), own, fit);
+        });
     }
 
-    /// Prepares a next log, unless there is one, and returns whether there is one now that takes all
-    /// that is reserved. The reaper prepares it in general, ahead of time.
-    fn prepare(&self) -> Result<bool, Trouble> {
+    /// Prepares a next log with room for a batch of so many bytes, unless there is one, and returns
+    /// whether there is a next log now. The reaper prepares it in general, ahead of time.
+    fn prepare(&self, bytes: u64) -> Result<bool, Trouble> {
         let ledger = &self.engine.ledger;
-        match ledger.prepare_at_once() {
-            Err(Trouble::Transient(_)) => Ok(false),
-            prepared => prepared.map(|()| ledger.space.is_in_next()),
+        match ledger.prepare_at_once(bytes) {
+            Err(Trouble::Fatal(error)) => Err(Trouble::Fatal(error)),
+            // On a full disk it may be smaller.
+            Ok(()) | Err(Trouble::Transient(_)) => Ok(ledger.space.has_next()),
         }
     }
 
-    /// Lets the active log grow by as much as a batch needs beside the reservations of others, if
-    /// it can.
-    fn grow(&mut self, bytes: u64, own: u64) -> Result<(), Trouble> {
-        let ledger = &self.engine.ledger;
-        let needed = bytes.next_multiple_of(PAGE) + ledger.space.kept_for_others(own);
-        match ledger.grow_active(&self.tail, needed) {
-            // A verdict has its room all the same, and bodies may be left out.
-            Ok(()) | Err(Trouble::Transient(_)) => self.extend(),
-            failed => failed,
-        }
-    }
-
-    /// Makes use of what the active log has grown by.
-    fn extend(&mut self) -> Result<(), Trouble> {
-        if self.engine.has_failed() || !self.tail.is_grown() {
-            return Ok(());
-        }
-        let ledger = &self.engine.ledger;
-        ledger.expect_ownership(&self.tail.log)?;
-        self.batch.clear();
-        let anchor = ledger.timeline.anchor();
-        self.tail.extend(&mut self.batch, anchor).map_err(Trouble::Fatal)?;
-        ledger.measure(&self.tail);
-        Ok(())
-    }
-
-    /// Makes the prepared log the active one, if there is one.
-    fn rotate(&mut self) -> Result<(), Trouble> {
+    /// Makes the prepared log the active one, if there is one. `asked` are the bytes that did not fit
+    /// the active log, or none if it is old.
+    fn rotate(&mut self, asked: u64) -> Result<(), Trouble> {
         if self.engine.has_failed() {
             return Ok(());
         }
         let ledger = &self.engine.ledger;
         ledger.expect_ownership(&self.tail.log)?;
-        let frozen = ledger.rotate(&mut self.tail, &mut self.batch).map_err(Trouble::Fatal)?;
+        let frozen =
+            ledger.rotate(&mut self.tail, &mut self.batch, asked).map_err(Trouble::Fatal)?;
         if let Some(frozen) = frozen {
-            self.grow_at = self.engine.ledger.small() / 2;
             // In order, after the batches of that log that are still being settled.
             self.settler.take(Settlement::Frozen(frozen));
         }
@@ -310,11 +250,6 @@ impl Writer {
         let offset = self.tail.append(&mut self.batch, anchor).map_err(Trouble::Fatal)?;
         observe::committed(places.len(), took);
         ledger.measure(&self.tail);
-        if self.tail.end >= self.grow_at {
-            self.grow_at = (self.tail.end + 1).next_power_of_two();
-            // If the reaper is gone, the store is closing.
-            let _ = self.reaper.send(Message::Grow);
-        }
         let counters = &self.engine.counters;
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.entries.fetch_add(places.len() as u64, Ordering::Relaxed);

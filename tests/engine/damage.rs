@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use refrain::{Outcome, Store};
+use refrain::{Builder, Outcome, Store};
 
 use crate::kit::*;
 
@@ -37,10 +37,15 @@ impl Victim {
         Self::open().0
     }
 
+    /// With logs that hold all of it, so that none is replaced by a larger one.
+    fn builder(&self) -> Builder {
+        self.home.builder().log_bytes(8 * 1024 * 1024)
+    }
+
     /// With the store in the middle of its second life.
     fn open() -> (Self, Store) {
         let mut victim = Self { home: Home::new(), names: Vec::new() };
-        let store = victim.home.open();
+        let store = victim.builder().open(victim.home.path()).unwrap();
         drop(execute(&store, &operation("claimed").durable()));
         victim.put(&store, 20);
         seal(&store, &victim.home);
@@ -48,7 +53,7 @@ impl Victim {
         seal(&store, &victim.home);
         victim.put(&store, 10);
         drop(store);
-        let store = victim.home.open();
+        let store = victim.builder().open(victim.home.path()).unwrap();
         victim.put(&store, 10);
         assert_eq!(victim.home.files(".redb").len(), 2, "the victim has segments");
         assert_eq!(victim.chain().len(), 3, "two logs with records, and one prepared");
@@ -87,7 +92,7 @@ impl Victim {
     fn harm(&self, what: &str, harm: impl FnOnce(&Path)) -> Finder {
         let copy = self.copy();
         harm(copy.path());
-        let Ok(store) = self.home.builder().open(copy.path()) else { return Finder::Opening };
+        let Ok(store) = self.builder().open(copy.path()) else { return Finder::Opening };
         let failed = self.ask(what, &store);
         match store.verify() {
             Err(_) => Finder::Verify,
@@ -172,7 +177,7 @@ fn p5_a_damaged_last_batch_is_a_torn_write_and_loses_nothing_else() {
     let last = (used(&newest) - 1) / 4096 * 4096;
     let copy = victim.copy();
     flip(&copy.path().join(name_of(&newest)), last + 200);
-    let store = victim.home.builder().open(copy.path()).unwrap();
+    let store = victim.builder().open(copy.path()).unwrap();
     for name in &victim.names {
         let expected = (name != victim.names.last().unwrap()).then(|| body(name));
         assert_eq!(replayed(&store, name), expected, "{name}");

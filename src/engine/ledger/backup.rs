@@ -180,7 +180,7 @@ impl Copy {
 
     /// A copy of a log up to its end, as long as its batches may record.
     fn of_log(log: &Log, end: u64) -> Self {
-        Self { name: log.name.clone(), content: Some(end), length: Some(log.size()) }
+        Self { name: log.name.clone(), content: Some(end), length: Some(log.size) }
     }
 }
 

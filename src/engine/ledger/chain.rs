@@ -133,13 +133,9 @@ fn start_in(frame: &Frame<'_>) -> Option<Option<End>> {
     }
 }
 
-/// Returns true if the entry is about its log, damaged or not, and says nothing of another one.
-pub(super) fn is_of_log(frame: &Frame<'_>) -> bool {
-    // In format 1, which has no hashes, all entries are whole.
-    let entry = || Parts::of(frame.bytes).and_then(|parts| entry::decode(parts.payload));
-    frame
-        .hash
-        .map_or_else(|| matches!(entry(), Ok(Entry::Start(_) | Entry::Length(_))), |hash| hash == 0)
+/// Returns true if the frame is a start entry's, damaged or not.
+pub(super) fn is_start(frame: &Frame<'_>) -> bool {
+    frame.hash == Some(0) || start_in(frame).is_some()
 }
 
 /// A log, its predecessor's end, and its own end if a successor names it.
@@ -264,7 +260,7 @@ fn read_batch(
         let location = Location::of(&frame, offset, batch.head.anchor.at);
         if !frame.is_whole {
             // The index leads to it, so that its key is damaged and not absent.
-            let hash = frame.hash.filter(|_| !is_of_log(&frame));
+            let hash = frame.hash.filter(|_| !is_start(&frame));
             changes.extend(hash.map(|hash| Change { hash, location, hides_until: None }));
             continue;
         }
@@ -272,13 +268,6 @@ fn read_batch(
             let parts = Parts::of(frame.bytes)?;
             let what = match entry::decode(parts.payload)? {
                 Entry::Start(_) => return Ok(()),
-                Entry::Length(length) if length > log.size() => {
-                    return Err(Malformed("the file is shorter than recorded"));
-                }
-                Entry::Length(length) => {
-                    log.note_length(length);
-                    return Ok(());
-                }
                 Entry::Completion(_) => {
                     let hash = parts.hash128(&uuid);
                     changes.push(Change { hash, location, hides_until: None });

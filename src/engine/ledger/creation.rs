@@ -42,7 +42,7 @@ pub(super) fn expect_unfinished(
     if !names.segments.is_empty() || names.logs.iter().any(|generation| *generation != FIRST) {
         return Err(missing());
     }
-    if names.logs.contains(&FIRST) && Log::open(disk, FIRST, uuid)?.size() != FIRST_LOG_BYTES {
+    if names.logs.contains(&FIRST) && Log::open(disk, FIRST, uuid)?.size != FIRST_LOG_BYTES {
         return Err(missing());
     }
     Ok(())

@@ -31,7 +31,7 @@ use super::creation::{self, FIRST};
 use super::manifest::{LOCK, MANIFEST, Manifest, read_lock, write_lock};
 use super::names::Names;
 use super::retired::Retired;
-use super::size::{size_for, sizes, small};
+use super::size::{size_for, sizes};
 use super::{Ledger, Snapshot, start};
 
 /// The most bytes of a start entry in its batch, the batch's head included.
@@ -158,7 +158,7 @@ impl Listed {
         manifest.longest_ttl = manifest.longest_ttl.max(millis(settings.ttl));
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let (newest_generation, needed) = (newest.log.generation, Needed::of(&last, &claims));
-        let size = small(settings.log_bytes).max(needed.comfort).next_power_of_two();
+        let size = settings.first_log_bytes.max(needed.comfort.next_power_of_two());
         let log =
             self.list_new_log(&*disk, &mut manifest, newest_generation, size, needed.least)?;
         let mut tail = self.take_over(newest, &last, log, manifest.identity())?;
@@ -199,7 +199,7 @@ impl Listed {
             listed => return listed.map_err(Trouble::into_error),
         };
         // It needs no free space, unless this is a sparse copy.
-        if let Some(log) = self.take_preallocated(disk, newest, least)? {
+        if let Some(log) = self.take_preallocated(newest, least)? {
             return list(disk, manifest, log).map_err(Trouble::into_error);
         }
         for size in sizes(size, least).skip(1) {
@@ -213,20 +213,13 @@ impl Listed {
 
     /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
     /// newer than all started logs.
-    fn take_preallocated(
-        &mut self,
-        disk: &dyn Disk,
-        newest: u64,
-        least: u64,
-    ) -> Result<Option<Arc<Log>>> {
+    fn take_preallocated(&mut self, newest: u64, least: u64) -> Result<Option<Arc<Log>>> {
         let is_fit = |log: &Arc<Log>| {
-            let is_large = log.recorded() >= least && log.is_current();
+            let is_large = log.size >= least && log.is_current();
             log.generation > newest && is_large && is_alone(&*log.file)
         };
         let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
-        let log = &self.unused[position];
-        let cut = log.cut().map_err(|error| Error::io("cut", disk.path_of(&log.name), error));
-        match cut.and_then(|()| log.allocate(0)) {
+        match self.unused[position].allocate() {
             Err(error) if error.is_full() => Ok(None),
             Err(error) => Err(error),
             Ok(()) => Ok(Some(self.unused.swap_remove(position))),
@@ -364,7 +357,7 @@ impl Needed {
 fn repeat(last: &Batch, follows: Option<End>, tail: &mut Tail, store: Identity) -> Result<()> {
     let mut batch = BatchBuilder::new();
     start(&store.entries, &mut batch, follows);
-    for frame in last.frames().filter(|frame| !chain::is_of_log(frame)) {
+    for frame in last.frames().filter(|frame| !chain::is_start(frame)) {
         let hash = Parts::of(frame.bytes).map_or(0, |parts| parts.hash128(&store.uuid));
         let (bytes, digest) = (frame.bytes.to_vec(), store.entries.digest(&[frame.bytes]));
         batch.push(&Encoded { bytes, digest, hash });

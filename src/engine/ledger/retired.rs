@@ -38,10 +38,11 @@ impl Retired {
         }
     }
 
-    /// Returns true if the file can become a new log of about `size` bytes: it has little less, or up
-    /// to twice as many, and is in no backup.
-    pub(super) fn is_recyclable(&self, size: u64) -> bool {
-        let is_fit = |log: &Log| (size - size / SLACK..2 * size).contains(&log.reusable());
+    /// Returns true if the file can become a new log of about `size` bytes, and `least` at least: it
+    /// has little less, or up to twice as many, and is in no backup.
+    pub(super) fn is_recyclable(&self, size: u64, least: u64) -> bool {
+        let sizes = (size - size / SLACK).max(least)..2 * size;
+        let is_fit = |log: &Log| log.file.len().is_ok_and(|length| sizes.contains(&length));
         matches!(self, Self::Log(log) if is_fit(log) && is_alone(&*log.file)) && !self.is_read()
     }
 
@@ -68,11 +69,11 @@ impl Ledger {
         mut pace: impl FnMut() -> Result<()>,
     ) -> Result<()> {
         let mut kept = Vec::new();
-        let (mut has_spare, prepared) = (false, self.has_next());
-        let (size, in_place) = (self.suggested(), self.disk.overwrites_in_place());
+        let (mut has_spare, prepared) = (false, self.space.has_next());
+        let (size, in_place) = (self.likely_size(), self.disk.overwrites_in_place());
         while let Some(file) = retired.pop() {
             let is_worth_it = file.is_mostly_written() && !self.settings.zero_recycled;
-            let spare = in_place && file.is_recyclable(size) && (!prepared || is_worth_it);
+            let spare = in_place && file.is_recyclable(size, 0) && (!prepared || is_worth_it);
             if (spare && !has_spare) || file.is_read() || self.is_backed_up() {
                 has_spare |= spare;
                 kept.push(file);
@@ -101,7 +102,7 @@ impl Ledger {
     /// Cuts off what lies behind the end of a log that is kept for the records in it, unless it is
     /// little: a log of full size can be recycled. A log that is in a backup stays as it is.
     pub(super) fn trim(&self, log: &Log, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {
-        let (file, end) = (&log.file, log.size());
+        let (file, end) = (&log.file, log.size);
         let mut length = file.len().unwrap_or_default();
         if end >= length - length / SLACK {
             return Ok(());

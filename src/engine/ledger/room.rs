@@ -2,7 +2,7 @@
 //!
 //! | the obstacle | a new key |
 //! | --- | --- |
-//! | the writer or sealing is behind, or the next log is about to be prepared or to grow | waits |
+//! | the writer or sealing is behind, or a next log, or a larger one, is about to be prepared | waits |
 //! | the disk is full | is refused: [`Error::Full`] |
 //! | another error keeps a log from being prepared or sealed | is refused: [`Error::Unavailable`] |
 //! | other operations have reserved all of a log | is refused: [`Error::Limit`] |
@@ -28,23 +28,17 @@ pub(super) struct Room {
     pub(super) carried: u64,
     /// Bytes left in the active log, less those of a batch that is being written.
     pub(super) active: u64,
-    /// The generation of the active log.
-    pub(super) generation: u64,
     /// The space of the next log, while one is prepared.
     pub(super) next: Option<Next>,
     pub(super) backlog: Backlog,
     pub(super) queue: Queue,
     pub(super) counts: Counts,
-    /// The error that kept the next log from being prepared, the last time.
+    /// The error that kept the next log, or a larger one, from being prepared, the last time.
     pub(super) preparing: Option<Error>,
-    /// The error that kept the next log from growing, the last time.
-    pub(super) growing: Option<Error>,
     /// The error that kept a log from being sealed, the last time.
     pub(super) sealing: Option<Error>,
     /// Set once no key is admitted any more.
     pub(super) stopped: Option<Error>,
-    /// True if the next log has room for the reservations and the open claims.
-    in_next: bool,
 }
 
 /// The space of the next log.
@@ -52,7 +46,7 @@ pub(super) struct Room {
 pub(super) struct Next {
     /// The bytes for open claims and reservations.
     pub(super) usable: u64,
-    /// False once the log is as large as it may be.
+    /// False if no larger log may take its place.
     pub(super) can_grow: bool,
 }
 
@@ -88,32 +82,24 @@ impl Room {
             reserved: 0,
             carried: 0,
             active: 0,
-            generation: 0,
             next: None,
             backlog: Backlog::new(log_bytes, frozen),
             queue: Queue::default(),
             counts: Counts::default(),
             preparing: None,
-            growing: None,
             sealing: None,
             stopped: None,
-            in_next: false,
         }
     }
 
-    /// Puts the reservations into the rest of the active log, because there is no next one.
-    pub(super) fn remove_next(&mut self) {
-        self.next = None;
-        self.in_next = false;
-        self.growing = None;
+    /// Returns the bytes that a new log needs for the open claims and for what is reserved.
+    pub(super) fn needed(&self) -> u64 {
+        self.carried + self.reserved
     }
 
-    /// Returns true if the next log has room for all that is reserved and carried, now or before: it
-    /// is kept for them from then on.
-    pub(super) fn look_ahead(&mut self) -> bool {
-        let needed = self.reserved + self.carried;
-        self.in_next |= self.next.is_some_and(|next| needed <= next.usable);
-        self.in_next
+    /// Returns the bytes that reservations may take altogether.
+    fn available(&self) -> u64 {
+        self.next.map_or(self.active, |next| next.usable.saturating_sub(self.carried))
     }
 
     /// Returns true if no next log is prepared, and no error is known to be in the way.
@@ -121,28 +107,9 @@ impl Room {
         self.next.is_none() && self.preparing.is_none()
     }
 
-    /// Returns the bytes that reservations may take altogether.
-    fn available(&self) -> u64 {
-        match self.next {
-            Some(next) if self.in_next => next.usable.saturating_sub(self.carried),
-            _ => self.active,
-        }
-    }
-
     /// Returns true if so many bytes are left for reservations.
     pub(super) fn has_space(&self, bytes: u64) -> bool {
         self.reserved + bytes <= self.available()
-    }
-
-    /// Returns true if a larger log would make room: for what is reserved, for those who wait, and for
-    /// so many bytes more.
-    pub(super) fn is_short(&mut self, bytes: u64) -> bool {
-        self.look_ahead();
-        let fits = self.has_space(self.queue.bytes() + bytes);
-        match self.next {
-            Some(next) => next.can_grow && !(fits && self.in_next),
-            None => !fits,
-        }
     }
 
     /// Decides about a new key that asks for so many bytes.
@@ -169,10 +136,9 @@ impl Room {
         }
         // The writer gives back the room of the entries that are queued.
         let in_use = self.reserved.saturating_sub(queued.reserved());
-        match (self.next, &self.growing) {
-            (Some(_), _) if in_use + bytes <= self.available() => Decision::Wait,
-            (Some(_), Some(trouble)) => Decision::Refuse(Refusal::Trouble(trouble.clone())),
-            (Some(next), None) if !next.can_grow => {
+        let is_full = in_use + bytes > self.available();
+        match self.next {
+            Some(next) if is_full && !next.can_grow => {
                 Decision::Refuse(Refusal::Reserved(self.available()))
             }
             _ => Decision::Wait,
@@ -210,7 +176,6 @@ impl Room {
     /// Answers those who wait, in their order, until one has to go on waiting.
     pub(super) fn serve(&mut self, queued: &Queued) -> Wakers {
         let mut wakers = Wakers::default();
-        self.look_ahead();
         while let Some(bytes) = self.queue.next() {
             let answer = match self.decide(bytes, queued) {
                 Decision::Wait => break,
@@ -229,8 +194,7 @@ impl Room {
     }
 
     /// Returns the reason for which a new key would be refused or held up, if it would.
-    pub(super) fn refusing(&mut self, bytes: u64, queued: &Queued) -> Option<Refusing> {
-        self.look_ahead();
+    pub(super) fn refusing(&self, bytes: u64, queued: &Queued) -> Option<Refusing> {
         if self.is_free(bytes, queued) {
             return None;
         }

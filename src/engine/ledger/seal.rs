@@ -1,4 +1,4 @@
-//! Preparing the next log, sealing frozen ones, and dropping expired segments: the reaper's work.
+//! Sealing frozen logs, and dropping expired segments: the reaper's work.
 //!
 //! Invariants:
 //! - A frozen log leaves the snapshot only once `MANIFEST` lists the segment that took it over.
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::engine::entry::End;
-use crate::engine::log::{Frozen, Log};
+use crate::engine::log::Frozen;
 use crate::engine::segment::{self, Draft, Item, Segment, SegmentMeta};
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
@@ -29,84 +29,6 @@ const MAX_SMALL_LOGS: usize = 3;
 pub(super) const MAX_SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Ledger {
-    /// Prepares and lists a next log, unless there is one, and lets new keys in. A retired log of the
-    /// right size is recycled. On a full disk the log is smaller. The number of logs that wait for
-    /// sealing does not matter: admission bounds them.
-    ///
-    /// # Errors
-    ///
-    /// A transient error leaves the store without a next log, and new keys are refused until one is
-    /// prepared. After a fatal one it is unknown what is on disk.
-    ///
-    /// # Durability
-    ///
-    /// The log, its name and its entry in `MANIFEST` are durable when this returns.
-    pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
-        let mut unlisted = self.preparing.lock();
-        if self.has_next() {
-            return Ok(());
-        }
-        retired.append(&mut unlisted);
-        let log = self.prepare_log(retired).inspect_err(|trouble| {
-            if let Trouble::Transient(error) = trouble {
-                self.space.fall_back(error.clone());
-            }
-        })?;
-        *self.next.lock() = Some(log);
-        let wakers = self.offer_next();
-        drop(unlisted);
-        wakers.wake();
-        // More may have asked for room since its size was chosen.
-        self.make_room(0);
-        Ok(())
-    }
-
-    /// Prepares a next log on the writer's thread, because the batch at hand does not fit.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`prepare`](Self::prepare).
-    pub(crate) fn prepare_at_once(&self) -> Result<(), Trouble> {
-        let mut retired = Vec::new();
-        let outcome = self.prepare(&mut retired);
-        self.preparing.lock().append(&mut retired);
-        // One that was prepared before may be too small for what is reserved.
-        self.make_room(0);
-        outcome
-    }
-
-    /// Creates and lists a log, or recycles one.
-    fn prepare_log(&self, retired: &mut Vec<Retired>) -> Result<Arc<Log>, Trouble> {
-        let generation = self.take_generation();
-        let (size, in_place) = (self.suggested(), self.disk.overwrites_in_place());
-        let is_fit = |file: &Retired| file.is_recyclable(size) && !self.is_backed_up();
-        let old = retired.iter().position(|file| in_place && is_fit(file));
-        let log = match old.map(|at| retired.swap_remove(at)) {
-            Some(Retired::Log(old)) => {
-                let zeroed = self.settings.zero_recycled;
-                let recycle = if zeroed { Log::recycle_zeroed } else { Log::recycle };
-                recycle(&*self.disk, &old, generation, self.identity())
-            }
-            _ => self.create_next(generation, size),
-        };
-        // The log is not listed yet, so nothing is lost with it.
-        let log = log.map(Arc::new).map_err(Trouble::classify)?;
-        self.sync_names().map_err(Trouble::Fatal)?;
-        let listed = self.change_manifest(|manifest| {
-            manifest.next_generation = manifest.next_generation.max(generation + 1);
-            manifest.logs.push(generation);
-        });
-        if let Err(trouble) = listed {
-            // The next attempt recycles the blocks under another generation. After a fatal error
-            // the log may be listed, and must keep its name.
-            if !trouble.is_fatal() {
-                retired.push(Retired::Log(log));
-            }
-            return Err(trouble);
-        }
-        Ok(log)
-    }
-
     /// Seals the small logs that restarts in quick succession leave behind. This happens while the
     /// store opens, because each run of the process may be too short for the reaper.
     ///
@@ -325,7 +247,7 @@ impl Ledger {
     /// # Errors
     ///
     /// [`Error::Io`].
-    fn sync_names(&self) -> Result<()> {
+    pub(super) fn sync_names(&self) -> Result<()> {
         let path = self.disk.path();
         self.disk.sync().map_err(|error| Error::io("sync", path, error))
     }

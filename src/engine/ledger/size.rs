@@ -2,16 +2,8 @@
 
 use crate::engine::log::PAGE;
 
-/// The size of a log, in bytes, in a store without load; or an eighth of `log_bytes`, if that is
-/// less.
-const SMALL_LOG_BYTES: u64 = 1024 * 1024;
 /// The size at which a batch of carried claims is closed.
 pub(super) const CARRY_BYTES: u64 = 1024 * 1024;
-
-/// Returns the size of a log in a store without load, if logs grow up to `log_bytes`.
-pub(super) fn small(log_bytes: u64) -> u64 {
-    SMALL_LOG_BYTES.min((log_bytes / 8).next_multiple_of(PAGE))
-}
 
 /// Returns sizes to try, from the largest on: each half of the one before, down to `least`.
 pub(super) fn sizes(largest: u64, least: u64) -> impl Iterator<Item = u64> {
@@ -21,15 +13,14 @@ pub(super) fn sizes(largest: u64, least: u64) -> impl Iterator<Item = u64> {
 }
 
 /// Returns the bytes of a new log that claims and reservations may use: all but the header, the
-/// batch with its start entry, the page for the record of its next length, and the ends of the
-/// batches that carry the claims.
+/// batch with its start entry, and the ends of the batches that carry the claims.
 pub(super) fn usable(size: u64) -> u64 {
-    size.saturating_sub((4 + size / (CARRY_BYTES / 2)) * PAGE)
+    size.saturating_sub((3 + size / (CARRY_BYTES / 2)) * PAGE)
 }
 
 /// Returns the size of a log with this many usable bytes.
 pub(super) fn size_for(bytes: u64) -> u64 {
-    let mut size = bytes.next_multiple_of(PAGE) + 4 * PAGE;
+    let mut size = bytes.next_multiple_of(PAGE) + 3 * PAGE;
     while usable(size) < bytes {
         size += (bytes - usable(size)).next_multiple_of(PAGE);
     }
@@ -56,11 +47,5 @@ mod tests {
         assert!(tried(32, 5).eq([32, 16, 8, 5]));
         assert!(tried(7, 2).eq([7, 4, 2]));
         assert!(tried(1, 3).eq([3]));
-    }
-
-    #[test]
-    fn a_store_without_load_has_logs_of_a_mebibyte() {
-        assert_eq!(small(128 << 20), 1 << 20);
-        assert_eq!(small(256 << 10), 32 << 10);
     }
 }

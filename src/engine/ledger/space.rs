@@ -4,9 +4,9 @@
 //!
 //! Invariants:
 //! - A reserved page is enough for any completion without a body, even in a batch of its own.
-//! - All reservations fit in the next log, behind the open claims that it begins with, from the
-//!   moment on in which they do. Until then, and while no next log is prepared, they fit in the rest
-//!   of the active log. Bodies are stored only in space that is not reserved.
+//! - All reservations fit in the next log while one is prepared, behind the open claims that it
+//!   begins with, and otherwise in the rest of the active log. Bodies are stored only in space that
+//!   is not reserved.
 //! - A claim becomes one that is carried before its own reservation is given back.
 //! - Every change that may let a key in answers those who wait, most of them through
 //!   [`Space::change`]. So no wake-up is lost.
@@ -69,16 +69,6 @@ impl Space {
         Self { room: Mutex::new(Room::new(log_bytes, frozen)), queued: Queued::default() }
     }
 
-    /// Reserves so many pages for a new key, if they are free.
-    pub(super) fn try_admit(self: &Arc<Self>, pages: u64) -> Option<Reservation> {
-        let bytes = pages * PAGE;
-        let mut room = self.room.lock();
-        room.is_free(bytes, &self.queued).then(|| {
-            room.reserved += bytes;
-            Reservation::new(Arc::clone(self), bytes)
-        })
-    }
-
     /// Reserves so many pages for a new key of a scope, or queues for them.
     ///
     /// # Errors
@@ -88,7 +78,6 @@ impl Space {
     pub(crate) fn admit(self: &Arc<Self>, scope: Scope, pages: u64) -> Result<Admission> {
         let bytes = pages * PAGE;
         let mut room = self.room.lock();
-        room.look_ahead();
         if room.is_free(bytes, &self.queued) {
             room.reserved += bytes;
             drop(room);
@@ -110,7 +99,6 @@ impl Space {
     pub(crate) fn reserve(self: &Arc<Self>, content: u64) -> Result<Reservation> {
         let bytes = PAGE + content.next_multiple_of(PAGE);
         let mut room = self.room.lock();
-        room.look_ahead();
         if !room.has_space(bytes) {
             return Err(match room.decide_without_space(bytes, &self.queued) {
                 Decision::Refuse(refusal) => refusal.into(),
@@ -121,68 +109,36 @@ impl Space {
         Ok(Reservation::new(Arc::clone(self), bytes))
     }
 
-    /// Updates the active log, with the bytes that are in it, its generation and the bytes that are
-    /// left.
-    pub(super) fn measure(
-        &self,
-        written: u64,
-        generation: u64,
-        left: impl FnOnce() -> u64,
-    ) -> Wakers {
+    /// Updates the active log, with the bytes that are in it and those that are left.
+    pub(super) fn measure(&self, written: u64, left: u64) -> Wakers {
         self.change(|room| {
-            room.generation = generation;
-            room.active = left();
+            room.active = left;
             room.backlog.set_written(written);
         })
     }
 
-    /// Makes a log of this generation larger, by `grow`, and adds the bytes that this gives if it is
-    /// the active one. Its space is offered by [`set_next`](Self::set_next) or
-    /// [`serve`](Self::serve).
-    pub(super) fn grow(&self, generation: u64, bytes: u64, grow: impl FnOnce()) {
-        // Under the mutex, so that nobody counts the bytes twice.
+    /// Makes the space of the next log available, once it is prepared. Returns `None`, and leaves
+    /// all as it was, if it is too small for what is carried and reserved by now.
+    pub(super) fn offer(&self, next: Next) -> Option<Wakers> {
         let mut room = self.room.lock();
-        grow();
-        if room.generation == generation {
-            room.active += bytes;
+        if room.needed() > next.usable {
+            return None;
         }
-    }
-
-    /// Makes the space of the next log available, once it is prepared or has grown.
-    pub(super) fn set_next(&self, next: Next) -> Wakers {
-        self.change(|room| {
-            room.next = Some(next);
-            room.preparing = None;
-            room.growing = None;
-        })
+        room.next = Some(next);
+        room.preparing = None;
+        Some(room.serve(&self.queued))
     }
 
     /// Makes the next log, with so many usable bytes, the active one.
-    pub(super) fn take_next(&self, generation: u64, usable: impl FnOnce() -> u64) {
+    pub(super) fn take_next(&self, usable: u64) {
         let mut room = self.room.lock();
-        room.generation = generation;
-        room.active = usable().saturating_sub(room.carried);
-        room.remove_next();
+        room.active = usable.saturating_sub(room.carried);
+        room.next = None;
     }
 
-    /// Makes the rest of the active log available, because no next log could be prepared.
+    /// Answers those who wait for a next log, or for a larger one: none could be prepared.
     pub(super) fn fall_back(&self, trouble: Error) {
-        self.change(|room| {
-            room.remove_next();
-            room.preparing = Some(trouble);
-        })
-        .wake();
-    }
-
-    /// Answers those who wait for a larger log: it does not grow, for this error, or because it is as
-    /// large as it may be.
-    pub(super) fn stop_growing(&self, trouble: Option<Error>) -> Wakers {
-        self.change(|room| {
-            if let (Some(next), None) = (&mut room.next, &trouble) {
-                next.can_grow = false;
-            }
-            room.growing = trouble;
-        })
+        self.change(|room| room.preparing = Some(trouble)).wake();
     }
 
     /// Answers those who wait, as far as there is room.
@@ -190,46 +146,37 @@ impl Space {
         self.change(|_| ())
     }
 
-    /// Returns true if a larger log would make room: for what is reserved, for those who wait, and for
-    /// so many bytes more.
-    pub(super) fn is_short(&self, bytes: u64) -> bool {
-        self.room.lock().is_short(bytes)
-    }
-
-    /// Returns true if the next log has room for all that is reserved and carried.
-    pub(crate) fn is_in_next(&self) -> bool {
-        self.room.lock().look_ahead()
-    }
-
-    /// Returns true if the next log has room for a batch of so many bytes, and for all that is
-    /// carried and reserved besides the `own` bytes of the batch.
-    pub(crate) fn fits_next(&self, bytes: u64, own: u64) -> bool {
-        let mut room = self.room.lock();
-        let others = room.carried + room.reserved.saturating_sub(own);
-        let needed = bytes.next_multiple_of(PAGE) + others;
-        room.look_ahead() && room.next.as_ref().is_some_and(|next| needed <= next.usable)
-    }
-
     /// Sets the most bytes of the open claims in a new log.
     pub(super) fn set_carried(&self, bytes: u64) {
         self.room.lock().carried = bytes;
     }
 
-    /// Returns the most bytes of the open claims in a new log.
-    pub(super) fn carried(&self) -> u64 {
-        self.room.lock().carried
-    }
-
-    /// Returns the bytes that a new log needs for all that is reserved, carried and waited for.
-    pub(super) fn needed(&self) -> u64 {
+    /// Returns the bytes of the open claims in a new log, and those that it needs altogether: for
+    /// them, for what is reserved, and for those who wait.
+    pub(super) fn demand(&self) -> (u64, u64) {
         let room = self.room.lock();
-        room.reserved + room.carried + room.queue.bytes()
+        (room.carried, room.needed() + room.queue.bytes())
     }
 
-    /// Returns the bytes that others than the owner of `own` bytes have reserved in the active log.
-    pub(crate) fn kept_for_others(&self, own: u64) -> u64 {
-        let mut room = self.room.lock();
-        if room.look_ahead() { 0 } else { room.reserved.saturating_sub(own) }
+    /// Returns true if a next log, or a larger one, would make room for all who wait, and for so many
+    /// bytes more.
+    pub(crate) fn is_short(&self, bytes: u64) -> bool {
+        let room = self.room.lock();
+        let can_grow = room.next.map_or(room.preparing.is_none(), |next| next.can_grow);
+        can_grow && !room.has_space(room.queue.bytes() + bytes)
+    }
+
+    /// Returns true if a next log is prepared that has room for all who wait, and for so many bytes
+    /// more.
+    pub(super) fn is_prepared(&self, bytes: u64) -> bool {
+        let room = self.room.lock();
+        let is_trouble_over = room.preparing.is_none();
+        room.next.is_some() && is_trouble_over && room.has_space(room.queue.bytes() + bytes)
+    }
+
+    /// Returns true if a next log is prepared.
+    pub(crate) fn has_next(&self) -> bool {
+        self.room.lock().next.is_some()
     }
 
     /// Returns true if no next log is prepared, and no error is known to be in the way.
@@ -272,7 +219,7 @@ impl Space {
     /// Returns the numbers of keys that did not find room at once, and the reason for which the next
     /// one would not find any, if so.
     pub(crate) fn figures(&self) -> (Counts, Option<Refusing>) {
-        let mut room = self.room.lock();
+        let room = self.room.lock();
         (room.counts, room.refusing(PAGE, &self.queued))
     }
 
@@ -281,14 +228,8 @@ impl Space {
     /// there; `own` are the batch's reservations. Returns whether the space was taken.
     ///
     /// The bytes count as used from then on, though they are not written yet.
-    pub(crate) fn take(
-        &self,
-        left: impl FnOnce() -> u64,
-        own: u64,
-        fit: impl FnOnce(u64) -> Option<u64>,
-    ) -> bool {
+    pub(crate) fn take(&self, left: u64, own: u64, fit: impl FnOnce(u64) -> Option<u64>) -> bool {
         let mut room = self.room.lock();
-        let left = left();
         let others = room.reserved.saturating_sub(own);
         let Some(taken) = fit(left.saturating_sub(others)) else { return false };
         room.active = left.saturating_sub(taken.next_multiple_of(PAGE));

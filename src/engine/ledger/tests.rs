@@ -13,11 +13,12 @@ use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 
 mod backup;
-mod growth;
 mod killed;
 mod listing;
 mod merging;
+mod preparation;
 
+const MIB: u64 = 1024 * 1024;
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -25,12 +26,20 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 struct Bench {
     disk: Arc<MemoryDisk>,
     clock: SimulatedClock,
+    /// The size of all logs, unless `first_log_bytes` is set.
     log_bytes: u64,
+    first_log_bytes: Option<u64>,
 }
 
 impl Default for Bench {
     fn default() -> Self {
-        Self { disk: Arc::default(), clock: SimulatedClock::new(), log_bytes: 256 * 1024 }
+        let log_bytes = 256 * 1024;
+        Self {
+            disk: Arc::default(),
+            clock: SimulatedClock::new(),
+            log_bytes,
+            first_log_bytes: None,
+        }
     }
 }
 
@@ -40,6 +49,7 @@ impl Bench {
             clock: Arc::new(self.clock.clone()),
             ttl: DAY,
             log_bytes: self.log_bytes,
+            first_log_bytes: self.first_log_bytes.unwrap_or(self.log_bytes),
             max_open_claims: 1000,
             max_open_claims_per_scope: 1000,
             trusted_downtime: DAY,
@@ -58,7 +68,7 @@ impl Opened {
         Address::new(&self.ledger.uuid, Scope::new("s"), name.parse().unwrap())
     }
 
-    /// Commits a record, in a log that grows if it must.
+    /// Commits a record.
     fn put(&mut self, name: &str, body: Vec<u8>) {
         self.put_for(name, body, DAY);
     }
@@ -77,8 +87,8 @@ impl Opened {
         let mut batch = BatchBuilder::new();
         batch.push(&Encoded::completion(&self.ledger.digests, address, &completion));
         if batch.span() > self.tail.room() {
-            self.ledger.grow_active(&self.tail, batch.span()).unwrap();
-            self.extend();
+            self.ledger.prepare_at_once(batch.span()).unwrap();
+            self.rotate_for(batch.span());
         }
         let offset = self.tail.append(&mut batch, self.ledger.timeline.anchor()).unwrap();
         let log = &self.tail.log;
@@ -87,20 +97,13 @@ impl Opened {
         self.ledger.measure(&self.tail);
     }
 
-    /// Makes use of what the active log has grown by.
-    fn extend(&mut self) {
-        let anchor = self.ledger.timeline.anchor();
-        self.tail.extend(&mut BatchBuilder::new(), anchor).unwrap();
-    }
-
-    /// Fills the active log.
     fn fill(&mut self) {
         self.fill_with(30_000);
     }
 
-    /// Fills the active log with records of this size, up to `log_bytes`.
+    /// Fills the active log with records of this size.
     fn fill_with(&mut self, bytes: usize) {
-        while self.tail.end + bytes as u64 + 5 * PAGE < self.ledger.settings.log_bytes {
+        while self.tail.room() > bytes as u64 + 2 * PAGE {
             let name = format!("key-{}-{}", self.tail.log.generation, self.tail.end);
             self.put(&name, vec![7; bytes]);
         }
@@ -115,10 +118,15 @@ impl Opened {
         matches!(self.ledger.space.admit(Scope::new("s"), 1), Ok(Admission::Granted(_)))
     }
 
-    /// Freezes the active log.
+    /// Freezes the active log for its age.
     fn rotate(&mut self) {
         self.prepare();
-        let frozen = self.ledger.rotate(&mut self.tail, &mut BatchBuilder::new()).unwrap();
+        self.rotate_for(0);
+    }
+
+    /// Freezes the active log, because so many bytes do not fit, or for its age.
+    fn rotate_for(&mut self, asked: u64) {
+        let frozen = self.ledger.rotate(&mut self.tail, &mut BatchBuilder::new(), asked).unwrap();
         self.frozen.push(frozen.expect("a next log is prepared"));
     }
 
@@ -168,7 +176,7 @@ fn p5_a_log_that_follows_none_is_damage_where_older_ones_were_sealed() {
     bench.clock.advance(HOUR);
     assert_eq!(opened.seal(), 1);
     let Opened { tail, ledger, .. } = opened;
-    tail.log.file.set_len(PAGE).and_then(|()| tail.log.file.set_len(tail.log.size())).unwrap();
+    tail.log.file.set_len(PAGE).and_then(|()| tail.log.file.set_len(tail.log.size)).unwrap();
     let mut batch = BatchBuilder::new();
     start(&ledger.digests, &mut batch, None);
     Tail::new(tail.log, 0)
@@ -184,7 +192,7 @@ fn p14_new_keys_wait_while_full_logs_wait_for_sealing_and_operations_in_flight_g
     let mut admits = Vec::new();
     for _ in 0..8 {
         opened.prepare();
-        assert!(opened.ledger.has_next(), "admitted operations complete in it");
+        assert!(opened.ledger.space.has_next(), "admitted operations complete in it");
         admits.push(opened.admits());
         opened.fill();
         opened.rotate();
@@ -281,7 +289,7 @@ fn full_logs_take_turns_in_three_files() {
 /// Sealing copies none of them.
 #[test]
 fn a_log_of_larger_records_stays_until_they_expire_and_is_then_used_again() {
-    let bench = Bench { log_bytes: 1024 * 1024, ..Bench::default() };
+    let bench = Bench::default();
     let mut opened = bench.open();
     opened.prepare();
     opened.retired.clear();
@@ -304,9 +312,6 @@ fn a_log_of_larger_records_stays_until_they_expire_and_is_then_used_again() {
     assert_eq!(segment.values[0].file.identity(), file);
     opened.ledger.verify().unwrap();
     drop(segment);
-    // It is as large as this load asks for.
-    opened.fill();
-    opened.rotate();
     bench.clock.advance(DAY);
     assert_eq!(opened.ledger.drop_expired(&mut opened.retired).unwrap(), 1);
     opened.ledger.free(&mut opened.retired, || Ok(())).unwrap();
@@ -341,8 +346,6 @@ fn a_file_that_is_dropped_gives_its_blocks_back_a_piece_at_a_time() {
     let bench = Bench { log_bytes: 20 * 1024 * 1024, ..Bench::default() };
     let mut opened = bench.open();
     opened.put("a", vec![1]);
-    opened.tail.log.allocate(bench.log_bytes).unwrap();
-    opened.tail.log.set_size(bench.log_bytes);
     opened.rotate();
     // The log is not needed as the next one.
     opened.prepare();

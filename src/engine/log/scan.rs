@@ -18,7 +18,7 @@ impl Log {
     /// [`Error::Io`] if the file cannot be read.
     pub(crate) fn batch_at(&self, offset: u64) -> Result<Option<Batch>> {
         let mut page = [0; PAGE_BYTES];
-        if self.size().checked_sub(offset).is_none_or(|room| room < PAGE) {
+        if self.size.checked_sub(offset).is_none_or(|room| room < PAGE) {
             return Ok(None);
         }
         self.read(&mut page, offset)?;
@@ -49,7 +49,7 @@ impl Log {
         offset: u64,
         read: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Option<Batch>> {
-        if head.span > self.size() - offset {
+        if head.span > self.size - offset {
             return Ok(None);
         }
         let mut bytes = vec![0; usize::try_from(head.span).unwrap_or_default()];
@@ -60,7 +60,7 @@ impl Log {
     /// Looks for the end of the batch that begins at `offset`.
     fn second_head(&self, offset: u64, sequence: Option<u64>) -> Result<Option<BatchHead>> {
         let mut page = [0; PAGE_BYTES];
-        let last = self.size().min(offset + 2 * MAX_BATCH_BYTES as u64);
+        let last = self.size.min(offset + 2 * MAX_BATCH_BYTES as u64);
         for at in (offset..last).step_by(PAGE_BYTES) {
             self.read_readable(&mut page, at)?;
             match self.format.head_at_end(&page) {
@@ -104,9 +104,9 @@ impl Log {
     /// [`Error::Io`] if it accepted none, and some pages cannot be read.
     fn scan(&self, offset: u64, mut accept: impl FnMut(u64) -> Result<bool>) -> Result<bool> {
         let mut chunk = Vec::new();
-        let (mut start, size, mut unread) = (offset, self.size(), None);
-        while start < size {
-            chunk.resize(usize::try_from(SCAN_BYTES.min(size - start)).unwrap_or(0), 0);
+        let (mut start, mut unread) = (offset, None);
+        while start < self.size {
+            chunk.resize(usize::try_from(SCAN_BYTES.min(self.size - start)).unwrap_or(0), 0);
             unread = self.read_readable(&mut chunk, start)?.or(unread);
             let pages = chunk.chunks(PAGE_BYTES).zip((start..).step_by(PAGE_BYTES));
             for (page, offset) in pages {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Anchor;
 use crate::engine::digest::DigestKey;
-use crate::engine::entry::{Encoded, End, Entry};
+use crate::engine::entry::End;
 use crate::error::{Error, Result};
 
 use super::Log;
@@ -20,15 +20,11 @@ pub(crate) struct Tail {
     pub(crate) end: u64,
     /// The sequence of the last batch.
     pub(crate) sequence: u64,
-    /// The keys of the log's batches and of its entries.
+    /// The key of the log's batches.
     key: DigestKey,
-    entries: DigestKey,
 }
 
 impl Tail {
-    /// The bytes that a log keeps free for the record of its next length.
-    const RECORD: u64 = PAGE;
-
     /// Creates the tail of a log without batches; its first batch follows the batch `sequence` of
     /// another log.
     ///
@@ -36,56 +32,13 @@ impl Tail {
     ///
     /// If the log has format 1, which is not written any more.
     pub(crate) fn new(log: Arc<Log>, sequence: u64) -> Self {
-        let Format::Two { key, entries } = log.format else { panic!("a new log has format 2") };
-        Self { log, end: PAGE, sequence, key, entries }
+        let Format::Two { key, .. } = log.format else { panic!("a new log has format 2") };
+        Self { log, end: PAGE, sequence, key }
     }
 
-    /// Returns the bytes that are left for batches.
+    /// Returns the bytes that are left.
     pub(crate) fn room(&self) -> u64 {
-        (self.log.recorded() - self.end).saturating_sub(Self::RECORD)
-    }
-
-    /// Returns the bytes that are left once the tail is [extended](Self::extend).
-    pub(crate) fn reach(&self) -> u64 {
-        if self.is_grown() {
-            (self.log.size() - self.end).saturating_sub(2 * Self::RECORD)
-        } else {
-            self.room()
-        }
-    }
-
-    /// Returns true if the log is longer than recorded.
-    pub(crate) fn is_grown(&self) -> bool {
-        self.log.size() > self.log.recorded()
-    }
-
-    /// Makes use of the length to which the log has grown, if it has: appends a batch that records
-    /// the length, behind the entries that are in `batch` already. The batch is empty then.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`append`](Self::append).
-    ///
-    /// # Durability
-    ///
-    /// The batch is durable when this returns.
-    pub(crate) fn extend(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<()> {
-        let size = self.log.size();
-        if size <= self.log.recorded() {
-            return Ok(());
-        }
-        // A record that a power cut keeps, of a length that it does not keep, would be damage. The
-        // writer syncs the file itself: an error of the disk is told once, and must stop it.
-        let synced = self.log.file.sync();
-        synced.map_err(|error| Error::io("extend", &self.log.path, error))?;
-        // Twice, as a start entry is: a log that was cut is known by this entry alone.
-        let encoded = Encoded::new(&self.entries, None, &Entry::Length(size));
-        batch.push(&encoded);
-        batch.push(&encoded);
-        self.append(batch, anchor)?;
-        self.log.note_length(size);
-        batch.clear();
-        Ok(())
+        self.log.size - self.end
     }
 
     /// Appends a batch under the next sequence, and returns its offset.
@@ -103,8 +56,7 @@ impl Tail {
     /// The batch is durable when this returns.
     pub(crate) fn append(&mut self, batch: &mut BatchBuilder, anchor: Anchor) -> Result<u64> {
         let bytes = batch.finish(&self.key, self.sequence + 1, anchor);
-        let left = self.log.recorded() - self.end;
-        assert!(bytes.len() as u64 <= left, "a batch is admitted only where it fits");
+        assert!(bytes.len() as u64 <= self.room(), "a batch is admitted only where it fits");
         let offset = self.end;
         self.log
             .file

@@ -133,7 +133,7 @@ impl Segment {
     /// Returns the scope and the key of a damaged entry, if they are not what is damaged in it.
     pub(crate) fn address_of(&self, damaged: &Damaged) -> Option<([u8; 32], Vec<u8>)> {
         let log = self.values.get(usize::from(damaged.log))?;
-        let end = End { generation: log.generation, offset: log.size(), sequence: 0 };
+        let end = End { generation: log.generation, offset: log.size, sequence: 0 };
         let (scope, key) = Addresses::of(log, end).read(damaged.location).ok()?;
         let hash = Address::hash_of(&self.meta.uuid, &scope, &key);
         (hash == damaged.hash).then_some((scope, key))

@@ -7,7 +7,7 @@ use std::task::Poll;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::{Admission, Next, Space};
+use super::{Admission, Space};
 use crate::engine::log::PAGE;
 use crate::{Error, Scope};
 
@@ -18,12 +18,18 @@ use explorer::{explore, join};
 
 const LOG: u64 = 1024 * 1024;
 
+/// Offers the space of a next log.
+fn offer(space: &Space, usable: u64) {
+    space.offer(Next { usable, can_grow: false }).expect("nothing is reserved").wake();
+}
+
 /// One page for several, some of whom give up: no more than one has it, and all who wait get it.
 #[test]
 fn p8_p15_everyone_who_waits_for_room_gets_it_once_it_is_there() {
     explore(|| {
         let space = Arc::new(Space::new(LOG, 0));
-        space.set_next(Next { usable: PAGE, can_grow: false }).wake();
+        space.measure(0, LOG).wake();
+        offer(&space, PAGE);
         space.freeze(4 * LOG);
         let inside = Arc::new(AtomicUsize::new(0));
         let clients =
@@ -67,8 +73,8 @@ fn p8_p15_everyone_who_waits_for_room_gets_it_once_it_is_there() {
 fn p8_nobody_waits_for_room_in_a_store_that_stops() {
     explore(|| {
         let space = Arc::new(Space::new(LOG, 4 * LOG));
-        space.measure(LOG, 1, || LOG).wake();
-        space.set_next(Next { usable: 9 * PAGE, can_grow: false }).wake();
+        space.measure(LOG, LOG).wake();
+        offer(&space, 9 * PAGE);
         space.freeze(4 * LOG);
         let clients = ["a", "a", "b"].map(|scope| {
             let space = Arc::clone(&space);

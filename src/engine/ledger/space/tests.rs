@@ -10,14 +10,14 @@ const LOG: u64 = 1024 * 1024;
 /// A space whose next log has room for so many pages.
 fn space(pages: u64) -> Arc<Space> {
     let space = Arc::new(Space::new(LOG, 0));
-    space.measure(0, 1, || LOG).wake();
-    space.set_next(next(pages)).wake();
+    space.measure(0, LOG).wake();
+    offer(&space, pages * PAGE, false);
     space
 }
 
-/// A next log that is as large as it may be, with so many usable pages.
-fn next(pages: u64) -> Next {
-    Next { usable: pages * PAGE, can_grow: false }
+/// Offers the space of a next log.
+fn offer(space: &Space, usable: u64, can_grow: bool) {
+    space.offer(Next { usable, can_grow }).expect("it is large enough").wake();
 }
 
 fn granted(space: &Arc<Space>, scope: &str, pages: u64) -> Reservation {
@@ -83,14 +83,14 @@ fn behind() -> Arc<Space> {
 #[test]
 fn p11_a_batch_uses_its_space_before_it_is_written() {
     let space = Arc::new(Space::new(LOG, 0));
-    space.measure(0, 1, || 10 * PAGE).wake();
+    space.measure(0, 10 * PAGE).wake();
     let own = space.reserve(0).unwrap();
     let others = [0, PAGE + 1].map(|content| space.reserve(content).unwrap());
-    let fit = |room| {
+    let taken = space.take(10 * PAGE, own.bytes(), |room| {
         assert_eq!(room, 6 * PAGE, "all but the four pages of the others");
         Some(5 * PAGE + 1)
-    };
-    assert!(space.take(|| 10 * PAGE, own.bytes(), fit));
+    });
+    assert!(taken);
     drop(own);
     assert!(space.reserve(0).is_err());
     // An update by the reaper returns nothing either.
@@ -113,7 +113,7 @@ fn p14_an_error_says_what_is_in_the_way_of_a_new_key() {
     assert_eq!(max, 2 * PAGE);
     assert_eq!(space.figures().1, Some(Refusing::Reserved));
     // Nothing is left of the log, and the next one is about to be prepared.
-    space.take_next(2, || 0);
+    space.take_next(0);
     let waiting = turn(&space, "s");
     assert!(matches!(space.reserve(0), Err(Error::Behind)));
     space.fall_back(full_disk());
@@ -124,7 +124,7 @@ fn p14_an_error_says_what_is_in_the_way_of_a_new_key() {
     assert!(source.to_string().starts_with("cannot create /s/log"), "{source}");
     assert_eq!(space.figures().1, Some(Refusing::Unavailable));
     drop((waiting, room));
-    space.set_next(next(2)).wake();
+    offer(&space, 2 * PAGE, false);
     assert_eq!(space.figures().1, None);
     drop(granted(&space, "s", 1));
 }
@@ -176,7 +176,7 @@ fn p14_a_key_waits_while_too_many_bytes_are_queued() {
     let mut rooms = Vec::new();
     // Nothing is sealed in time, so the queue is what matters.
     let space_of_large_logs = Arc::new(Space::new(1024 * LOG, 0));
-    space_of_large_logs.set_next(next(1024 * LOG / PAGE)).wake();
+    offer(&space_of_large_logs, 1024 * LOG, false);
     for (space, most) in [(space, 3), (space_of_large_logs, 16)] {
         let mut queued = 0;
         let mut waiting = loop {
@@ -316,7 +316,7 @@ fn p8_each_change_that_makes_room_wakes_the_one_who_waits() {
         ("the store stops", |space| space.stop(&Error::stopped())),
         ("a larger log is prepared", |space| {
             space.finish(Ok(4 * LOG));
-            space.set_next(next(100)).wake();
+            offer(space, 100 * PAGE, false);
         }),
     ];
     for (what, change) in changes {
@@ -338,49 +338,4 @@ fn p8_nobody_waits_in_a_store_that_has_stopped() {
     space.stop(&Error::stopped());
     assert!(matches!(poll(&mut waiting), Poll::Ready(Err(Error::Stopped { .. }))));
     assert!(matches!(refused(&space), Error::Stopped { .. }));
-}
-
-#[test]
-fn p11_a_next_log_that_is_too_small_gets_the_reservations_once_they_fit() {
-    let space = Arc::new(Space::new(LOG, 0));
-    space.measure(0, 1, || 10 * PAGE).wake();
-    let mut rooms: Vec<_> = (0..6).map(|_| space.reserve(0).unwrap()).collect();
-    space.set_carried(PAGE);
-    space.set_next(next(5)).wake();
-    assert!(!space.is_in_next());
-    rooms.truncate(4);
-    assert!(space.is_in_next());
-    // The last page is for the claims that the log begins with.
-    assert!(space.reserve(0).is_err());
-    assert!(space.fits_next(2 * PAGE, 2 * PAGE));
-    assert!(!space.fits_next(2 * PAGE, PAGE));
-}
-
-/// A key waits for the log to grow, and for others only if it does not.
-#[test]
-fn p11_those_who_wait_for_a_larger_log_are_answered_when_it_grows_or_does_not() {
-    let growing = || {
-        let space = space(1);
-        space.set_next(Next { usable: PAGE, can_grow: true }).wake();
-        let room = granted(&space, "s", 1);
-        let waiting = turn(&space, "s");
-        assert!(space.is_short(0));
-        assert_eq!(space.needed(), 2 * PAGE);
-        (space, room, waiting)
-    };
-    let (space, _room, mut waiting) = growing();
-    space.set_next(next(2)).wake();
-    assert!(room_of(&mut waiting).is_some());
-
-    let (space, _room, mut waiting) = growing();
-    space.stop_growing(Some(full_disk())).wake();
-    assert!(matches!(poll(&mut waiting), Poll::Ready(Err(Error::Full))));
-    assert_eq!(space.figures().1, Some(Refusing::Full));
-    assert!(space.is_short(PAGE), "the next one to ask tries again");
-
-    let (space, _room, mut waiting) = growing();
-    space.stop_growing(None).wake();
-    assert!(matches!(poll(&mut waiting), Poll::Ready(Err(Error::Limit { .. }))));
-    assert!(!space.is_short(PAGE));
-    assert_eq!(space.needed(), PAGE);
 }

@@ -28,7 +28,7 @@ impl Opened {
 
 /// A bench over another disk, in the same time.
 fn beside(bench: &Bench, disk: &Arc<MemoryDisk>) -> Bench {
-    Bench { disk: Arc::clone(disk), clock: bench.clock.clone(), log_bytes: bench.log_bytes }
+    Bench { disk: Arc::clone(disk), clock: bench.clock.clone(), ..*bench }
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_log_that_a_backup_shares_is_not_cut_behind_its_end() {
     opened.rotate();
     let disk = opened.back_up();
     let frozen = &opened.frozen[opened.frozen.len() - 1];
-    let (name, size) = (frozen.log.name.clone(), frozen.log.size());
+    let (name, size) = (frozen.log.name.clone(), frozen.log.size);
     let length = || disk.open(&name).unwrap().len().unwrap();
     assert!(frozen.end.offset < size / 2 && length() == size, "{size}");
     bench.clock.advance(HOUR);

@@ -44,7 +44,7 @@ fn small_segments_become_one_that_says_what_they_said() {
     opened.ledger.verify().unwrap();
     assert_eq!(opened.merge(), 0);
     drop((before, after));
-    opened.retired.retain(|file| !matches!(file, Retired::Log(log) if log.size() > 1024 * 1024));
+    opened.retired.retain(|file| !matches!(file, Retired::Log(log) if log.size > 1024 * 1024));
     opened.ledger.free(&mut opened.retired, || Ok(())).unwrap();
     let check = |opened: Opened| {
         for n in 0..8_u8 {

@@ -315,7 +315,7 @@ fn p12_a_disk_without_room_for_any_log_is_told_apart_by_the_bytes_that_are_neede
     bench.limit_room(LITTLE / 2);
     let refused = bench.try_open(&bench.machine.start(), LOG_BYTES).unwrap_err();
     assert!(matches!(refused, Error::Io { cause: Cause::DiskFull, .. }), "{refused:?}");
-    assert_eq!(refused.source().unwrap().to_string(), "20480 bytes are needed");
+    assert_eq!(refused.source().unwrap().to_string(), "16384 bytes are needed");
     bench.limit_room(LITTLE);
     drop(bench.open(LOG_BYTES));
 }
