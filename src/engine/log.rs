@@ -446,6 +446,11 @@ impl Log {
         self
     }
 
+    /// Returns the offset of the end of the durable batches, or 0 if there are none that count.
+    pub(crate) fn written(&self) -> u64 {
+        self.end.lock().map_or(0, |end| end.offset)
+    }
+
     /// Records that everything before this end is durable.
     pub(crate) fn set_end(&self, end: End) {
         *self.end.lock() = Some(end);

@@ -1,4 +1,4 @@
-//! The records of a scope can be listed and counted.
+//! The records of a scope can be listed and counted, and so can the keys in flight.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -134,4 +134,25 @@ fn p16_a_line_shows_neither_key_nor_body() {
     let running = execute(&store, &named("secret-key-2"));
     assert!(!format!("{:?}", store.in_flight()).contains("secret-"));
     drop(running);
+}
+
+#[test]
+fn a_key_is_in_flight_since_its_holder_asked_for_it() {
+    let home = Home::new();
+    let store = home.open();
+    let first = execute(&store, &operation("a"));
+    home.clock.advance(HOUR);
+    let waiting = store.begin(&operation("a").request_id("req_later".parse().unwrap()));
+    let other = execute(&store, &operation("b"));
+    home.clock.advance(HOUR);
+    let ages = || {
+        let listed = store.in_flight().into_iter();
+        listed.map(|key| (key.request_id.as_str().to_owned(), key.age)).collect::<Vec<_>>()
+    };
+    assert_eq!(ages(), [("req_a".into(), 2 * HOUR), ("req_b".into(), HOUR)]);
+    // It was handed on.
+    first.release().wait().unwrap();
+    assert_eq!(ages(), [("req_later".into(), HOUR), ("req_b".into(), HOUR)]);
+    drop((waiting, other));
+    assert_eq!(ages(), []);
 }

@@ -182,8 +182,8 @@ macro_rules! suite {
                 pages_of_interrupted_runs_go_on_over_scopes
                 a_listed_run_says_whose_it_is_and_how_far_it_came
                 runs_that_go_on_are_judged_or_have_ended_or_expired_are_not_listed
-                keys_in_flight_are_listed_with_their_ages_until_their_verdicts_are_durable
-                a_key_that_is_handed_on_is_in_flight_since_its_new_holder_asked
+                keys_in_flight_are_listed_the_oldest_first_until_their_verdicts_are_durable
+                a_key_that_is_handed_on_is_listed_under_its_new_holders_name
                 a_key_whose_outcome_nobody_knows_is_listed_as_retained
             }
             replay {
