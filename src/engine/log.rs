@@ -456,11 +456,6 @@ impl Log {
         *self.end.lock() = Some(end);
     }
 
-    /// Returns the bytes up to the end of the durable batches.
-    pub(crate) fn written(&self) -> u64 {
-        self.end.lock().map_or(0, |end| end.offset)
-    }
-
     /// Returns true if more than half of the log has been written, so that recycling saves time.
     pub(crate) fn is_mostly_written(&self) -> bool {
         self.written() > self.size / 2
