@@ -124,11 +124,11 @@ impl Segment {
     }
 
     /// Returns true if the latest entry of an address in this segment could not be read when it was
-    /// sealed, and has not expired.
+    /// sealed, and has not expired, or if nobody can tell.
     pub(crate) fn has_damaged(&self, address: &Address, now: Moment) -> bool {
         let damaged = self.damaged();
         let at = damaged.binary_search_by_key(&address.hash, |damaged| damaged.hash);
-        at.is_ok_and(|at| damaged[at].expires > now)
+        self.has_lost_damaged() || at.is_ok_and(|at| damaged[at].expires > now)
     }
 
     /// Returns the scope and the key of a damaged entry, if they are not what is damaged in it.

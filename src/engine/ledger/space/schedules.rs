@@ -7,7 +7,7 @@ use std::task::Poll;
 use shuttle::future::block_on;
 use shuttle::thread;
 
-use super::{Admission, Space};
+use super::{Admission, Next, Space};
 use crate::engine::log::PAGE;
 use crate::{Error, Scope};
 
