@@ -213,6 +213,7 @@ fn settings() -> Settings {
         clock: Arc::new(SimulatedClock::new()),
         ttl: DAY,
         log_bytes: LOG_BYTES,
+        first_log_bytes: LOG_BYTES,
         max_open_claims: 16,
         max_open_claims_per_scope: 16,
         trusted_downtime: DAY,

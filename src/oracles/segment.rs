@@ -86,7 +86,7 @@ impl Sample {
             .collect();
         encoded.push((&forgotten, Encoded::new(&KEY, Some(&forgotten), &Entry::Forget(9_000))));
         let pool = Pool::new(Arc::new(MemoryDisk::default()));
-        let (items, log) = keep(pool.disk(), &encoded);
+        let (items, log) = keep(&*pool, &encoded);
         let meta = SegmentMeta {
             uuid: UUID,
             format: SegmentMeta::FORMAT,
@@ -117,7 +117,7 @@ impl Sample {
     /// Panics if a file with these bytes gives anything but what was stored, or an error.
     fn expect_honest(&self, image: &[u8]) {
         let pool = Pool::new(Arc::new(MemoryDisk::default()));
-        let disk = pool.disk();
+        let disk = &*pool;
         let file = disk.create(&self.name).expect("the directory is empty");
         replace(&*file, image);
         let (name, kept) = &self.log;
