@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::Response;
 use refrain::backend::Completion;
 use refrain::clock::SimulatedClock;
-use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store, internals};
+use refrain::{Builder, Fingerprint, Key, Operation, Outcome, Permit, Scope, Store, internals};
 
 const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 const ALLOWED: f64 = 1.05;
@@ -31,6 +31,8 @@ const ROUNDS: [u64; 2] = [500, 1_500];
 /// The number of counts, of which the least is taken: threads do not meet the same way twice.
 const COUNTS: usize = 3;
 const BODY_BYTES: usize = 1024;
+/// The body of the response that asks for a log with room for all rounds.
+const LARGE_BODY_BYTES: usize = 8 * 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -78,7 +80,7 @@ fn replay(rounds: u64) {
 }
 
 fn begin_and_complete(rounds: u64) {
-    let (store, request) = (store(), Request::new());
+    let (store, request) = (roomy_store(&SimulatedClock::new()), Request::new());
     for n in 0..rounds {
         complete(&store, &request.operation(n), &request.response);
     }
@@ -86,13 +88,13 @@ fn begin_and_complete(rounds: u64) {
 
 fn seal(rounds: u64) {
     let clock = SimulatedClock::new();
-    let (store, request) = (store_at(&clock), Request::new());
+    let (store, request) = (roomy_store(&clock), Request::new());
     for n in 0..rounds {
         complete(&store, &request.operation(n), &request.response);
     }
     clock.advance(HOUR);
     store.reap().expect("memory takes it");
-    assert_eq!(store.stats().segment_records, rounds);
+    assert_eq!(store.stats().segment_records, rounds + 1);
 }
 
 fn store() -> Store {
@@ -101,7 +103,20 @@ fn store() -> Store {
 
 /// A store whose clock does not read the machine's: valgrind lacks the kernel's page for that.
 fn store_at(clock: &SimulatedClock) -> Store {
-    Store::builder().clock(clock.clone()).open_in_memory().expect("memory takes it")
+    open(Store::builder().clock(clock.clone()))
+}
+
+/// A store whose active log has room for all rounds, so that none of them waits for another log.
+fn roomy_store(clock: &SimulatedClock) -> Store {
+    let builder = Store::builder().clock(clock.clone());
+    let store = open(builder.max_response_bytes(LARGE_BODY_BYTES));
+    let response = Response::new(Bytes::from(vec![b'x'; LARGE_BODY_BYTES]));
+    complete(&store, &Request::new().operation(u64::MAX), &response);
+    store
+}
+
+fn open(builder: Builder) -> Store {
+    builder.open_in_memory().expect("memory takes it")
 }
 
 fn execute(store: &Store, operation: &Operation) -> Permit {
