@@ -81,6 +81,7 @@ fn measure(options: &Options) -> Result<()> {
     fill_and_kill(options)?;
     let store = reopen(options)?;
     read_back(&store, options)?;
+    look_up_unknown(&store, options)?;
     if options.expire {
         expire(&store)?;
     }
@@ -216,6 +217,23 @@ fn read_back(store: &Store, options: &Options) -> Result<()> {
         }
     }
     println!("read back            {SAMPLE} records in {:.3} s", began.elapsed().as_secs_f64());
+    if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
+        println!("open files           {}", descriptors.count());
+    }
+    Ok(())
+}
+
+fn look_up_unknown(store: &Store, options: &Options) -> Result<()> {
+    let began = now();
+    for n in 0..SAMPLE {
+        if store.get(scope(), &key(options.records + n)).wait()?.is_some() {
+            return Err("a record was found that nobody has written".into());
+        }
+    }
+    println!(
+        "looked up            {SAMPLE} unknown keys in {:.3} s",
+        began.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
