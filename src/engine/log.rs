@@ -69,6 +69,8 @@ pub(crate) struct Log {
     path: PathBuf,
     header: LogHeader,
     format: Format,
+    /// Set if the file held nothing but zeros when it became this log.
+    clean: bool,
     /// The end of the durable batches; `None` if there is none that counts.
     end: Mutex<Option<End>>,
     index: RwLock<Index>,
@@ -122,7 +124,7 @@ impl Log {
         let file = disk.create(&temporary).map_err(failed)?;
         let made = file.allocate(size).map_err(failed);
         match made.and_then(|()| Self::initialize(disk, file, generation, store, size)) {
-            Ok(log) => Ok(log),
+            Ok(log) => Ok(Self { clean: true, ..log }),
             Err(error) => {
                 // The space is needed; a file that cannot be removed either is a leftover.
                 let _ = disk.remove(&temporary);
@@ -165,7 +167,8 @@ impl Log {
         generation: u64,
         store: Identity,
     ) -> Result<Self> {
-        Self::renew(disk, old, generation, store, Self::overwrite)
+        let log = Self::renew(disk, old, generation, store, Self::overwrite)?;
+        Ok(Self { clean: true, ..log })
     }
 
     /// Renames an old log, runs `clear` on its content, and writes a new header.
@@ -249,7 +252,8 @@ impl Log {
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let LogHeader { generation, size, .. } = header;
         let (format, end, index) = (Format::of(&header), Mutex::default(), RwLock::default());
-        Self { generation, name, size, file, path, header, format, end, index }
+        let clean = false;
+        Self { generation, name, size, file, path, header, format, clean, end, index }
     }
 
     /// Opens a log and verifies its header.
@@ -411,6 +415,12 @@ impl Log {
     /// Returns true if the log has the format that is written.
     pub(crate) fn is_current(&self) -> bool {
         self.header.entries.is_some()
+    }
+
+    /// Returns true if it is known that nothing but zeros lies behind the end of the log. A recycled
+    /// log has the bytes of an older one there.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.clean
     }
 
     /// Returns this log without its index, to be kept for the records in it.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::engine::commit::Queue;
 use crate::engine::core::{Engine, Message, Waiting};
-use crate::engine::ledger::{Frozen, Retired, reap_interval};
+use crate::engine::ledger::{Frozen, Ledger, Retired, reap_interval};
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe::{self, Stopwatch};
@@ -28,6 +28,10 @@ use crate::sync::{Receiver, RecvTimeoutError};
 /// The pause between two transactions of sealing, and between two pieces of a file that is dropped,
 /// so that the commits beside them are not delayed.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// The rotations after which a purge gives up. The writer may rotate by itself, and take a log that is
+/// not clean.
+const MAX_ROTATIONS: usize = 4;
 
 /// The time to wait for the writer before checking that it is alive.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -41,6 +45,8 @@ pub(crate) struct Reaper {
     pub(crate) retired: Vec<Retired>,
     /// Callers that wait for a whole round.
     pub(crate) waiting: Vec<Waiting>,
+    /// Callers that wait for a purge.
+    pub(crate) purges: Vec<Waiting>,
 }
 
 impl Reaper {
@@ -61,8 +67,10 @@ impl Reaper {
             let waiting = std::mem::take(&mut self.waiting);
             let outcome = self.round();
             waiting.into_iter().for_each(|waiting| waiting.answer(outcome.clone()));
+            self.purge_if_asked();
             // A round may have received `Message::Stop`, which is not sent twice.
-            if !self.waiting.is_empty() || self.engine.is_closing() {
+            let is_asked = !self.waiting.is_empty() || !self.purges.is_empty();
+            if is_asked || self.engine.is_closing() {
                 continue;
             }
             match self.messages.recv_timeout(interval) {
@@ -78,6 +86,7 @@ impl Reaper {
         match message {
             Message::Frozen(frozen) => self.frozen.push(frozen),
             Message::Reap(done) => self.waiting.push(done),
+            Message::Purge(done) => self.purges.push(done),
             // The loop sees for itself that the store is closing.
             Message::Rotated | Message::Stop => {}
         }
@@ -162,6 +171,15 @@ impl Reaper {
         if !old || !ledger.space.has_next() || !ledger.may_freeze_early() {
             return Ok(());
         }
+        self.rotate()
+    }
+
+    /// Has the writer make the prepared log the active one, if there is one, and prepares the next.
+    ///
+    /// # Errors
+    ///
+    /// A transient one if the store stops meanwhile.
+    fn rotate(&mut self) -> Result<(), Trouble> {
         self.queue.rotate();
         loop {
             match self.messages.recv_timeout(PATIENCE) {
@@ -177,24 +195,126 @@ impl Reaper {
     /// Seals frozen logs until none is due.
     fn seal(&mut self) -> Result<(), Trouble> {
         loop {
-            let engine = &self.engine;
+            let engine = Arc::clone(&self.engine);
             let (frozen, retired) = (&self.frozen, &mut self.retired);
-            let sealed = engine.ledger.seal(frozen, || {
-                // Sealing a full log may take longer than filling the next one.
-                if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
-                    engine.fail(error);
-                }
-                if engine.ledger.backlog() > 1 { keep_going(engine) } else { pause(engine) }
-            })?;
+            let sealed = engine.ledger.seal(frozen, || pace_of_sealing(&engine, retired))?;
             if sealed == 0 {
                 return Ok(());
             }
-            engine.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
-            observe::sealed(sealed);
-            let done = self.frozen.drain(..sealed);
-            self.retired.extend(engine.ledger.retire(done));
-            self.prepare()?;
+            self.note_sealed(sealed)?;
         }
+    }
+
+    /// Retires the oldest frozen logs, which are sealed.
+    fn note_sealed(&mut self, sealed: usize) -> Result<(), Trouble> {
+        self.engine.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
+        observe::sealed(sealed);
+        let done = self.frozen.drain(..sealed);
+        self.retired.extend(self.engine.ledger.retire(done));
+        self.prepare()
+    }
+}
+
+impl Reaper {
+    /// Purges once for all callers that have asked for it.
+    fn purge_if_asked(&mut self) {
+        let asked = std::mem::take(&mut self.purges);
+        if asked.is_empty() {
+            return;
+        }
+        let outcome = match self.purge() {
+            _ if self.engine.has_failed() => Err(self.engine.stopped()),
+            Err(Trouble::Fatal(error)) => {
+                self.engine.fail(error);
+                Err(self.engine.stopped())
+            }
+            purged => purged.map_err(Trouble::into_error),
+        };
+        asked.into_iter().for_each(|waiting| waiting.answer(outcome.clone()));
+    }
+
+    /// Has no file of the store hold bytes of a record that has been forgotten, or has expired.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is lost, and some of those bytes may be left. Segments behind one that cannot be
+    /// rewritten are rewritten nevertheless.
+    fn purge(&mut self) -> Result<(), Trouble> {
+        let engine = Arc::clone(&self.engine);
+        let _purging = engine.ledger.start_purge();
+        self.freeze()?;
+        self.seal_all()?;
+        engine.ledger.drop_expired(&mut self.retired)?;
+        let mut old = std::mem::take(&mut self.retired);
+        let outcome = self.purge_segments(&engine.ledger, &mut old);
+        self.retired.append(&mut old);
+        outcome?;
+        engine.ledger.remove_unlisted(&self.retired).map_err(Trouble::Transient)
+    }
+
+    /// Freezes all logs in use, and goes on in one that holds nothing of older ones.
+    fn freeze(&mut self) -> Result<(), Trouble> {
+        let active = Arc::clone(&self.engine.ledger.snapshot().logs[0]);
+        for _ in 0..MAX_ROTATIONS {
+            self.engine.ledger.prepare_clean(&mut self.retired)?;
+            self.rotate()?;
+            let log = Arc::clone(&self.engine.ledger.snapshot().logs[0]);
+            if log.generation > active.generation && log.is_clean() {
+                return Ok(());
+            }
+        }
+        self.engine.ledger.expect_ownership(&active)?;
+        // The next log has no room yet for all that is reserved.
+        Err(Trouble::Transient(Error::Behind))
+    }
+
+    /// Seals all frozen logs, due or not.
+    fn seal_all(&mut self) -> Result<(), Trouble> {
+        let engine = Arc::clone(&self.engine);
+        let (frozen, retired) = (&self.frozen, &mut self.retired);
+        match engine.ledger.seal_all(frozen, || pace_of_sealing(&engine, retired))? {
+            0 => Ok(()),
+            sealed => self.note_sealed(sealed),
+        }
+    }
+
+    /// Rewrites the segments that hold what is not live, and removes the `old` files once nobody
+    /// reads them any more.
+    fn purge_segments(&mut self, ledger: &Ledger, old: &mut Vec<Retired>) -> Result<(), Trouble> {
+        let mut outcome = Ok(());
+        for number in ledger.segment_numbers() {
+            match ledger.purge_segment(number, old, || self.keep_up()) {
+                Err(Trouble::Transient(error)) if !matches!(error, Error::Stopped { .. }) => {
+                    outcome = outcome.and(Err(Trouble::Transient(error)));
+                }
+                purged => purged?,
+            }
+            // The next one needs the space.
+            ledger.free(old, || self.keep_up()).map_err(Trouble::Transient)?;
+        }
+        while !old.is_empty() {
+            self.keep_up().map_err(Trouble::Transient)?;
+            ledger.free(old, || self.keep_up()).map_err(Trouble::Transient)?;
+        }
+        outcome
+    }
+
+    /// Does what cannot wait for the end of a purge: new keys depend on logs that are prepared and
+    /// sealed. A transient error is met again, and reported, in the next round.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] once the store is closing or has failed.
+    fn keep_up(&mut self) -> Result<()> {
+        while let Ok(message) = self.messages.try_recv() {
+            self.note(message);
+        }
+        let is_behind = self.engine.ledger.backlog() > 1;
+        let sealed = if is_behind { self.seal() } else { Ok(()) };
+        if let Err(Trouble::Fatal(error)) = worst([self.prepare(), sealed]) {
+            self.engine.fail(error);
+        }
+        if is_behind { keep_going(&self.engine) } else { pause(&self.engine) }
     }
 }
 
@@ -218,6 +338,19 @@ impl Reaper {
             }
         }
     }
+}
+
+/// Lets the commits go on while a log is sealed.
+///
+/// # Errors
+///
+/// [`Error::Stopped`] once the store is closing or has failed.
+fn pace_of_sealing(engine: &Engine, retired: &mut Vec<Retired>) -> Result<()> {
+    // Sealing a full log may take longer than filling the next one.
+    if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
+        engine.fail(error);
+    }
+    if engine.ledger.backlog() > 1 { keep_going(engine) } else { pause(engine) }
 }
 
 /// Returns the first fatal outcome, or else the first transient one.
@@ -309,8 +442,8 @@ mod tests {
             engine.start_closing();
             let (to_writer, writer) = unbounded();
             let (to_reaper, messages) = unbounded();
-            let (queue, waiting) = (Queue(to_writer), Vec::new());
-            let reaper = Reaper { engine, queue, messages, frozen, retired, waiting };
+            let (queue, waiting, purges) = (Queue(to_writer), Vec::new(), Vec::new());
+            let reaper = Reaper { engine, queue, messages, frozen, retired, waiting, purges };
             Self { disk, reaper, to_reaper, _writer: writer }
         }
     }

@@ -56,8 +56,7 @@ use expiries::Expiries;
 pub(crate) use handles::Handles;
 pub(crate) use meta::{SegmentMeta, SegmentMeta1, segment_name};
 use row::{Row, RowKey};
-use value::Value;
-pub(crate) use value::{Content, MAX_INLINE_BYTES};
+pub(crate) use value::{Content, MAX_INLINE_BYTES, Value};
 
 /// The rows that are verified between two pauses.
 const ROWS_AT_A_TIME: u64 = 4096;
@@ -227,12 +226,54 @@ impl Segment {
         }
     }
 
+    /// Returns true if the segment has an entry of an address, and false if there is proof that it has
+    /// none. A larger record is not read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the rows prove neither, and [`Error::Io`] if they cannot be read.
+    pub(crate) fn has(&self, handles: &Handles, address: &Address) -> Result<bool> {
+        if self.damaged.binary_search_by_key(&address.hash, |damaged| damaged.hash).is_ok() {
+            return Ok(true);
+        }
+        let found = guarded(&self.path, || {
+            let handle = handles.get(self.meta.file, &self.path, &self.file)?;
+            self.with_row(&handle.table, address, |_| Ok(()))
+        });
+        if found.is_err() {
+            handles.forget(self.meta.file);
+        }
+        found.map(|found| found.is_some())
+    }
+
     /// Returns the payload of an address, or `None` if there is proof that it has none.
     fn payload(
         &self,
         table: &ReadOnlyTable<TableKey, &'static [u8]>,
         address: &Address,
     ) -> Result<Option<(Moment, Bytes)>> {
+        self.with_row(table, address, |row| {
+            if self.meta.format == 1 {
+                return self.payload_1(table, address, row);
+            }
+            let Value { at, content, .. } = self.value(row)?;
+            let payload = match content {
+                Content::Inline(payload) => Bytes::copy_from_slice(payload),
+                Content::InLog { log, location, .. } => {
+                    self.payload_in_log(log, location, |parts| parts.is_at(address))?
+                }
+            };
+            Ok((at, payload))
+        })
+    }
+
+    /// Calls `read` with the row of an address, or returns `None` if there is proof that it has none.
+    fn with_row<T>(
+        &self,
+        table: &ReadOnlyTable<TableKey, &'static [u8]>,
+        address: &Address,
+        read: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
         let wanted = RowKey::of(address, 0);
         let storage = |error| failed(&self.path, error);
         let mut below = table.range(..=wanted.as_redb()).map_err(storage)?;
@@ -246,17 +287,7 @@ impl Segment {
             let between = row.key.cmp(&wanted).is_lt() && row.successor.cmp_key(&wanted).is_gt();
             return if between { Ok(None) } else { Err(self.broken("a row is missing")) };
         }
-        if self.meta.format == 1 {
-            return self.payload_1(table, address, &row).map(Some);
-        }
-        let Value { at, content, .. } = self.value(&row)?;
-        let payload = match content {
-            Content::Inline(payload) => Bytes::copy_from_slice(payload),
-            Content::InLog { log, location, .. } => {
-                self.payload_in_log(log, location, |parts| parts.is_at(address))?
-            }
-        };
-        Ok(Some((at, payload)))
+        read(&row).map(Some)
     }
 
     /// Decodes the value of a row of an address.
@@ -310,6 +341,16 @@ impl Segment {
         &self.damaged
     }
 
+    /// Reads the entry of a damaged address, should the disk give it back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`entry_in_log`](Self::entry_in_log).
+    pub(crate) fn damaged_entry(&self, damaged: &Damaged) -> Result<Bytes> {
+        let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
+        self.entry(damaged.log, damaged.location, is_expected)
+    }
+
     fn entry(
         &self,
         log: u16,
@@ -348,10 +389,7 @@ impl Segment {
 
     /// Checks that every entry can be read that could not be read when it was sealed.
     fn expect_undamaged(&self) -> Result<()> {
-        let is_lost = |damaged: &&Damaged| {
-            let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
-            self.entry(damaged.log, damaged.location, is_expected).is_err()
-        };
+        let is_lost = |damaged: &&Damaged| self.damaged_entry(damaged).is_err();
         match self.damaged.iter().filter(is_lost).count() {
             0 => Ok(()),
             1 => Err(self.broken("it holds 1 key whose record is damaged")),

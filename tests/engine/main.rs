@@ -11,5 +11,6 @@ mod kit;
 mod limits;
 mod opening;
 mod overload;
+mod purge;
 mod restart;
 mod size;

@@ -24,11 +24,26 @@ const KEPT_PERCENT: u64 = 50;
 /// The size at which a batch of copies is closed.
 const COPY_BYTES: u64 = 1024 * 1024;
 
+/// The place of the larger records of frozen logs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Records {
+    /// They stay in a log that holds little else.
+    Stay,
+    /// They are copied, so that nothing else is left.
+    Copied,
+}
+
 /// The number of the larger entries, and their bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LargeBytes {
     pub(super) entries: u64,
     pub(super) bytes: u64,
+}
+
+impl LargeBytes {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self { entries: self.entries + other.entries, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// A log that is kept for the records in it.
@@ -65,11 +80,17 @@ struct Copier {
 
 impl Ledger {
     /// Returns what keeps the larger records of these frozen logs.
-    pub(super) fn keeper_of(&self, logs: &[Frozen], large: LargeBytes) -> Result<Keeper, Trouble> {
+    pub(super) fn keeper_of(
+        &self,
+        logs: &[Frozen],
+        large: LargeBytes,
+        records: Records,
+    ) -> Result<Keeper, Trouble> {
         let is_dense = |frozen: &Frozen| {
             frozen.log.is_current() && large.bytes * 100 >= frozen.end.offset * KEPT_PERCENT
         };
-        let is_copied = !matches!(logs, [log] if is_dense(log));
+        let is_kept = matches!(records, Records::Stay) && matches!(logs, [log] if is_dense(log));
+        let is_copied = !is_kept;
         let source = |frozen: &Frozen| {
             let log = Arc::new(frozen.log.values(&self.disk, frozen.end));
             Source { keep: Keep { log, end: frozen.end }, is_copied }

@@ -14,9 +14,24 @@ pub(crate) struct Damaged {
     pub(crate) hash: u128,
     /// The moment at which the entry has expired, whatever it was.
     pub(crate) expires: Moment,
-    /// The number of its log among the segment's.
+    /// The number of its log among the segment's, or [`NOWHERE`](Self::NOWHERE).
     pub(crate) log: u16,
     pub(crate) location: Location,
+}
+
+impl Damaged {
+    /// The number of no log: the bytes of the entry are gone, and it is known that it was there.
+    pub(crate) const NOWHERE: u16 = u16::MAX;
+
+    /// Returns the same address, with no bytes to look at again.
+    pub(crate) fn nowhere(self) -> Self {
+        Self { log: Self::NOWHERE, ..self }
+    }
+
+    /// Returns true if the bytes of the entry are gone.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.log == Self::NOWHERE
+    }
 }
 
 /// The bytes of one of them: hash, expiry, log, offset, length, check, time of its batch.
