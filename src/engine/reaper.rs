@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::engine::commit::Queue;
 use crate::engine::core::{Engine, Message, Waiting};
-use crate::engine::ledger::{Frozen, Ledger, Retired, reap_interval};
+use crate::engine::ledger::{Frozen, Retired, reap_interval};
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::observe::{self, Stopwatch};
@@ -25,13 +25,11 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Receiver, RecvTimeoutError};
 
+mod purge;
+
 /// The pause between two transactions of sealing, and between two pieces of a file that is dropped,
 /// so that the commits beside them are not delayed.
 const PAUSE: Duration = Duration::from_millis(2);
-
-/// The rotations after which a purge gives up. The writer may rotate by itself, and take a log that is
-/// not clean.
-const MAX_ROTATIONS: usize = 4;
 
 /// The time to wait for the writer before checking that it is alive.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -134,10 +132,7 @@ impl Reaper {
         let sealed = self.seal();
         let ledger = &self.engine.ledger;
         ledger.expire_claims();
-        let expired = ledger.drop_expired(&mut self.retired).map(|dropped| {
-            let counter = &self.engine.counters.segments_dropped;
-            counter.fetch_add(dropped as u64, Ordering::Relaxed);
-        });
+        let expired = drop_expired(&self.engine, &mut self.retired);
         let merged = self.merge();
         let ledger = &self.engine.ledger;
         let engine = Arc::clone(&self.engine);
@@ -216,109 +211,6 @@ impl Reaper {
 }
 
 impl Reaper {
-    /// Purges once for all callers that have asked for it.
-    fn purge_if_asked(&mut self) {
-        let asked = std::mem::take(&mut self.purges);
-        if asked.is_empty() {
-            return;
-        }
-        let outcome = match self.purge() {
-            _ if self.engine.has_failed() => Err(self.engine.stopped()),
-            Err(Trouble::Fatal(error)) => {
-                self.engine.fail(error);
-                Err(self.engine.stopped())
-            }
-            purged => purged.map_err(Trouble::into_error),
-        };
-        asked.into_iter().for_each(|waiting| waiting.answer(outcome.clone()));
-    }
-
-    /// Has no file of the store hold bytes of a record that has been forgotten, or has expired.
-    ///
-    /// # Errors
-    ///
-    /// Nothing is lost, and some of those bytes may be left. Segments behind one that cannot be
-    /// rewritten are rewritten nevertheless.
-    fn purge(&mut self) -> Result<(), Trouble> {
-        let engine = Arc::clone(&self.engine);
-        let _purging = engine.ledger.start_purge();
-        self.freeze()?;
-        self.seal_all()?;
-        engine.ledger.drop_expired(&mut self.retired)?;
-        let mut old = std::mem::take(&mut self.retired);
-        let outcome = self.purge_segments(&engine.ledger, &mut old);
-        self.retired.append(&mut old);
-        outcome?;
-        engine.ledger.remove_unlisted(&self.retired).map_err(Trouble::Transient)
-    }
-
-    /// Freezes all logs in use, and goes on in one that holds nothing of older ones.
-    fn freeze(&mut self) -> Result<(), Trouble> {
-        let active = Arc::clone(&self.engine.ledger.snapshot().logs[0]);
-        for _ in 0..MAX_ROTATIONS {
-            self.engine.ledger.prepare_clean(&mut self.retired)?;
-            self.rotate()?;
-            let log = Arc::clone(&self.engine.ledger.snapshot().logs[0]);
-            if log.generation > active.generation && log.is_clean() {
-                return Ok(());
-            }
-        }
-        self.engine.ledger.expect_ownership(&active)?;
-        // The next log has no room yet for all that is reserved.
-        Err(Trouble::Transient(Error::Behind))
-    }
-
-    /// Seals all frozen logs, due or not.
-    fn seal_all(&mut self) -> Result<(), Trouble> {
-        let engine = Arc::clone(&self.engine);
-        let (frozen, retired) = (&self.frozen, &mut self.retired);
-        match engine.ledger.seal_all(frozen, || pace_of_sealing(&engine, retired))? {
-            0 => Ok(()),
-            sealed => self.note_sealed(sealed),
-        }
-    }
-
-    /// Rewrites the segments that hold what is not live, and removes the `old` files once nobody
-    /// reads them any more.
-    fn purge_segments(&mut self, ledger: &Ledger, old: &mut Vec<Retired>) -> Result<(), Trouble> {
-        let mut outcome = Ok(());
-        for number in ledger.segment_numbers() {
-            match ledger.purge_segment(number, old, || self.keep_up()) {
-                Err(Trouble::Transient(error)) if !matches!(error, Error::Stopped { .. }) => {
-                    outcome = outcome.and(Err(Trouble::Transient(error)));
-                }
-                purged => purged?,
-            }
-            // The next one needs the space.
-            ledger.free(old, || self.keep_up()).map_err(Trouble::Transient)?;
-        }
-        while !old.is_empty() {
-            self.keep_up().map_err(Trouble::Transient)?;
-            ledger.free(old, || self.keep_up()).map_err(Trouble::Transient)?;
-        }
-        outcome
-    }
-
-    /// Does what cannot wait for the end of a purge: new keys depend on logs that are prepared and
-    /// sealed. A transient error is met again, and reported, in the next round.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Stopped`] once the store is closing or has failed.
-    fn keep_up(&mut self) -> Result<()> {
-        while let Ok(message) = self.messages.try_recv() {
-            self.note(message);
-        }
-        let is_behind = self.engine.ledger.backlog() > 1;
-        let sealed = if is_behind { self.seal() } else { Ok(()) };
-        if let Err(Trouble::Fatal(error)) = worst([self.prepare(), sealed]) {
-            self.engine.fail(error);
-        }
-        if is_behind { keep_going(&self.engine) } else { pause(&self.engine) }
-    }
-}
-
-impl Reaper {
     /// Merges segments until none are due, or until more logs wait for sealing.
     fn merge(&mut self) -> Result<(), Trouble> {
         loop {
@@ -338,6 +230,13 @@ impl Reaper {
             }
         }
     }
+}
+
+/// Drops what has expired.
+fn drop_expired(engine: &Engine, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
+    let dropped = engine.ledger.drop_expired(retired)?;
+    engine.counters.segments_dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Lets the commits go on while a log is sealed.
