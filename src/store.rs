@@ -242,8 +242,8 @@ impl Store {
     /// The obstacle, in which case nothing is lost, some of the bytes may be left, and another call
     /// goes on from there: [`Error::Io`], as on a full disk; [`Error::Corrupt`] for a segment that
     /// cannot be read, whose bytes go when it has expired; [`Error::Behind`]; [`Error::Unavailable`]
-    /// for a segment of format 1, and over a backend that cannot tell, such as a database;
-    /// [`Error::Stopped`] if the store is closed meanwhile.
+    /// over a backend that cannot tell, such as a database; [`Error::Stopped`] if the store is closed
+    /// meanwhile.
     ///
     /// # Durability
     ///

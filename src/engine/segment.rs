@@ -185,6 +185,11 @@ impl Segment {
         self.filter.len() * size_of::<u16>()
     }
 
+    /// Returns the length of the file, or none if it cannot be measured.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.file.len().unwrap_or_default()
+    }
+
     /// Returns the moment at which the last entry expires, and the file may be dropped.
     pub(crate) fn latest_expiry(&self) -> Moment {
         Moment(self.meta.latest_expiry)

@@ -1,7 +1,6 @@
 //! P16: the bytes of what was forgotten or has expired are gone from all files after a purge.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -37,18 +36,7 @@ fn purge(store: &Store) {
     store.purge().wait().unwrap();
 }
 
-/// The files of the store that hold these bytes.
-fn holding(home: &Home, bytes: &str) -> Vec<String> {
-    let holds = |path: &PathBuf| {
-        // A file may go while the directory is read.
-        let Ok(content) = fs::read(path) else { return false };
-        content.windows(bytes.len()).any(|window| window == bytes.as_bytes())
-    };
-    let files = home.files("").into_iter().filter(holds);
-    files.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
-}
-
-/// The bytes of a body or a key by this name, wherever they are.
+/// Returns true if any file has the bytes of a body or a key by this name.
 fn is_somewhere(home: &Home, name: &str) -> bool {
     !holding(home, name).is_empty()
 }

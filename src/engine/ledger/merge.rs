@@ -14,11 +14,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Moment;
+use crate::codec::Malformed;
+use crate::engine::entry::{self, Entry, Parts};
 use crate::engine::segment::{
-    Content, Cursor, Damaged, Item, Kept, OwnedRow, Sealed, Segment, SegmentMeta,
+    Content, Cursor, Damaged, Item, Kept, MAX_INLINE_BYTES, OwnedRow, Sealed, Segment, SegmentMeta,
 };
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
+use crate::key::Address;
 use crate::observe;
 
 use super::Ledger;
@@ -166,7 +169,7 @@ impl Ledger {
                     is_copied: (rewriting.is_copied)(segment, number),
                 })
                 .collect();
-            if own.iter().any(|source| source.is_copied) {
+            if own.iter().any(|source| source.is_copied) || segment.meta.format == 1 {
                 copied = copied.plus(rewriting.large_bytes(segment));
             }
             sources.extend(own);
@@ -227,8 +230,14 @@ pub(super) struct Rewriting<'a> {
 impl Rewriting<'_> {
     /// Returns at least what is copied out of the logs of a segment.
     fn large_bytes(&self, segment: &Segment) -> LargeBytes {
-        let live = segment.expiries.live(self.now);
-        let live = LargeBytes { entries: live.records, bytes: live.bytes };
+        let live = match segment.meta.format {
+            // All of them are in rows.
+            1 => LargeBytes { entries: segment.meta.records, bytes: segment.bytes() },
+            _ => {
+                let live = segment.expiries.live(self.now);
+                LargeBytes { entries: live.records, bytes: live.bytes }
+            }
+        };
         // The disk may give back what was damaged.
         let damaged = segment.damaged().iter().filter(|_| self.sieve.is_some());
         damaged.fold(live, |sum, damaged| {
@@ -324,7 +333,10 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
         }
         let (at, expires, hash) = (value.at, value.expires, address.hash);
         let kept = match value.content {
-            Content::Inline(payload) => Kept::Inline(Bytes::copy_from_slice(payload)),
+            Content::Inline(payload) if !is_large(row, payload) => {
+                Kept::Inline(Bytes::copy_from_slice(payload))
+            }
+            Content::Inline(payload) => self.keep_new(segment, row, &address, at, payload)?,
             Content::InLog { log: number, location, status, bare } => {
                 let source = self.firsts[segment] + usize::from(number);
                 let (log, location) = if self.keeper.borrow().copies(source) {
@@ -346,6 +358,25 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
             }
         };
         Ok(Some(Item::Sealed(Sealed { address, at, kept, expires })))
+    }
+
+    /// Copies a larger record out of a row of format 1.
+    fn keep_new(
+        &self,
+        segment: usize,
+        row: &OwnedRow,
+        address: &Address,
+        at: Moment,
+        payload: &[u8],
+    ) -> Result<Kept> {
+        let malformed = |error| self.run[segment].malformed(error);
+        let Entry::Completion(stored) = entry::decode(payload).map_err(malformed)? else {
+            return Err(malformed(Malformed("a larger entry is no record")));
+        };
+        let entry = row.entry(payload);
+        let (log, location) = self.keeper.borrow_mut().keep_new(address.hash, at, &entry)?;
+        let (status, bare) = (stored.status(), stored.encode_bare().into());
+        Ok(Kept::InLog { log, location, status, bare })
     }
 
     /// Takes over a damaged address that no newer row has replaced.
@@ -406,4 +437,9 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
         let (log, location) = keeper.keep(source, damaged.hash, damaged.location, &bytes)?;
         Ok(Some(Item::Damaged(Damaged { log, location, ..damaged })))
     }
+}
+
+/// Returns true if an entry is too large for a row. Rows of format 1 have such entries.
+fn is_large(row: &OwnedRow, payload: &[u8]) -> bool {
+    row.entry_bytes(payload) > MAX_INLINE_BYTES + Parts::MAX_ADDRESS_BYTES
 }

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use crate::engine::disk::{Disk, remove_leftover};
-use crate::engine::segment::{Content, Cursor, Segment, SegmentMeta};
+use crate::engine::segment::{Content, Cursor, Segment};
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -81,10 +81,6 @@ impl Ledger {
         let (newer, rest) = snapshot.segments.split_at(at);
         let (run, older) = rest.split_at(1);
         let segment = &run[0];
-        if segment.meta.format != SegmentMeta::FORMAT {
-            let reason = format!("{} has format 1, and goes when it has expired", segment.name);
-            return Err(Trouble::Transient(Error::unavailable(reason)));
-        }
         let (handles, uuid) = (&self.handles, self.uuid);
         let sieve = Sieve { segment, newer, older, handles, uuid, now };
         let copied = survey(segment, &sieve, &mut pace).map_err(Trouble::Transient)?;
@@ -128,7 +124,8 @@ fn survey(
 ) -> Result<Option<Vec<bool>>> {
     let logs = segment.meta.values.iter();
     let mut copied: Vec<bool> = logs.map(|log| log.generation <= segment.meta.file).collect();
-    let mut is_dead = copied.contains(&true);
+    // Values of format 1 are joined from rows as they are read, so it is rewritten at once.
+    let mut is_dead = copied.contains(&true) || segment.meta.format == 1;
     if is_dead && !copied.contains(&false) {
         return Ok(Some(copied));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::Anchor;
+use crate::clock::{Anchor, Moment};
 use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, Pool};
 use crate::engine::entry::{Encoded, End};
@@ -95,7 +95,8 @@ impl Ledger {
             let log = Arc::new(frozen.log.values(&self.disk, frozen.end));
             Source { keep: Keep { log, end: frozen.end }, is_copied }
         };
-        self.keeper(logs.iter().map(source).collect(), large)
+        let copied = if is_copied { large } else { LargeBytes::default() };
+        self.keeper(logs.iter().map(source).collect(), copied)
     }
 
     /// Returns what keeps the records of these logs, of which at most `copied` are copied.
@@ -104,8 +105,7 @@ impl Ledger {
         sources: Vec<Source>,
         copied: LargeBytes,
     ) -> Result<Keeper, Trouble> {
-        let copies = copied.entries > 0 && sources.iter().any(|source| source.is_copied);
-        let copier = copies.then(|| self.copier(copied)).transpose()?;
+        let copier = (copied.entries > 0).then(|| self.copier(copied)).transpose()?;
         Ok(Keeper { sources, copier, staying: Vec::new() })
     }
 
@@ -171,6 +171,24 @@ impl Keeper {
         }
     }
 
+    /// Keeps an entry that is in no log, and returns the number of its log among the segment's, and its
+    /// location there.
+    ///
+    /// # Panics
+    ///
+    /// If nothing was to be copied.
+    pub(super) fn keep_new(
+        &mut self,
+        hash: u128,
+        at: Moment,
+        bytes: &Bytes,
+    ) -> Result<(u16, Location)> {
+        let length = u32::try_from(bytes.len()).expect("entries are bounded");
+        let from = Location { offset: 0, length, check: 0, at };
+        let copier = self.copier.as_mut().expect("it is known what is to be copied");
+        Ok((0, copier.push(hash, from, bytes)?))
+    }
+
     /// Keeps a whole source, and returns its number among the segment's logs.
     pub(super) fn stay(&mut self, source: usize) -> u16 {
         let at = self.staying.iter().position(|staying| *staying == source);
@@ -188,6 +206,9 @@ impl Keeper {
     ///
     /// The records are durable when this returns; the caller makes the names durable.
     pub(super) fn finish(&mut self, ledger: &Ledger) -> Result<Vec<Keep>> {
+        if self.staying.is_empty() && self.copier.as_ref().is_some_and(Copier::is_empty) {
+            self.abandon(ledger);
+        }
         let copy = self.copier.take().map(|copier| copier.finish(ledger)).transpose()?;
         let staying = self.staying.iter().map(|source| self.sources[*source].keep.clone());
         Ok(copy.into_iter().chain(staying).collect())
@@ -210,6 +231,10 @@ impl Copier {
         let batches = 2 * bytes / COPY_BYTES + 2;
         let heads = batches * (BatchBuilder::OVERHEAD as u64 + PAGE);
         (PAGE + bytes + heads).next_multiple_of(PAGE)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.tail.end == PAGE
     }
 
     fn push(&mut self, hash: u128, from: Location, bytes: &Bytes) -> Result<Location> {
