@@ -460,7 +460,8 @@ impl History {
             let live = |(name, _): (Name, _)| self.live(name).map(|known| known.request());
             let live: HashSet<Request> = self.model.iter().filter_map(live).collect();
             for (name, content) in self.machine.image().0 {
-                let mut bytes = vec![0; content.len() as usize];
+                let length = usize::try_from(content.len()).expect("simulated files are small");
+                let mut bytes = vec![0; length];
                 content.read(&mut bytes, 0).expect("it is as long as it says");
                 let dead = requests_in(&bytes).find(|request| !live.contains(request));
                 assert_eq!(dead, None, "the response to this request is left in {name}");
