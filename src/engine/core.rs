@@ -171,7 +171,8 @@ pub(crate) enum Message {
     Stop,
 }
 
-/// A caller that waits for a round of the reaper, or for a purge. Dropped, it answers that the store has stopped.
+/// A caller that waits for a round of the reaper, or for a purge. Dropped, it answers that the
+/// store has stopped.
 pub(crate) struct Waiting {
     engine: Arc<Engine>,
     promise: Option<Promise<()>>,

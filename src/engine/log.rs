@@ -267,7 +267,8 @@ impl Log {
         if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
-    /// Opens a log that is kept for the records before `end`. What lay behind may have been cut off.
+    /// Opens a log that is kept for the records before `end`. What lay behind may have been cut
+    /// off.
     ///
     /// # Errors
     ///
@@ -277,7 +278,8 @@ impl Log {
         if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
-    /// Opens a log that may be cut short, because nothing lists it or something else has its length.
+    /// Opens a log that may be cut short, because nothing lists it or something else has its
+    /// length.
     ///
     /// # Errors
     ///
@@ -417,8 +419,8 @@ impl Log {
         self.header.entries.is_some()
     }
 
-    /// Returns true if it is known that nothing but zeros lies behind the end of the log. A recycled
-    /// log has the bytes of an older one there.
+    /// Returns true if it is known that nothing but zeros lies behind the end of the log. A
+    /// recycled log has the bytes of an older one there.
     pub(crate) fn is_clean(&self) -> bool {
         self.clean
     }

@@ -231,8 +231,8 @@ impl Segment {
         }
     }
 
-    /// Returns true if the segment has an entry of an address, and false if there is proof that it has
-    /// none. A larger record is not read.
+    /// Returns true if the segment has an entry of an address, and false if there is proof that it
+    /// has none. A larger record is not read.
     ///
     /// # Errors
     ///
@@ -272,7 +272,8 @@ impl Segment {
         })
     }
 
-    /// Calls `read` with the row of an address, or returns `None` if there is proof that it has none.
+    /// Calls `read` with the row of an address, or returns `None` if there is proof that it has
+    /// none.
     fn with_row<T>(
         &self,
         table: &ReadOnlyTable<TableKey, &'static [u8]>,
@@ -402,8 +403,8 @@ impl Segment {
         }
     }
 
-    /// Reads every row in order, and checks that no row is missing. The records in the segment's log
-    /// are read too if `with_log` says so. `pace` runs in between, and may stop the work.
+    /// Reads every row in order, and checks that no row is missing. The records in the segment's
+    /// log are read too if `with_log` says so. `pace` runs in between, and may stop the work.
     ///
     /// # Errors
     ///

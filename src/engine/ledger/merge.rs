@@ -45,8 +45,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// The segments are kept, and nothing is lost. After a fatal error it is unknown which `MANIFEST`
-    /// is on disk.
+    /// The segments are kept, and nothing is lost. After a fatal error it is unknown which
+    /// `MANIFEST` is on disk.
     ///
     /// # Durability
     ///
@@ -83,8 +83,8 @@ impl Ledger {
         }
     }
 
-    /// Merges these segments, and returns their number. Larger records are copied where most else in
-    /// the logs is dead, or where it is little.
+    /// Merges these segments, and returns their number. Larger records are copied where most else
+    /// in the logs is dead, or where it is little.
     fn merge_run(
         &self,
         run: &[Arc<Segment>],
@@ -105,8 +105,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// The segments are kept, and nothing is lost. After a fatal error it is unknown which `MANIFEST`
-    /// is on disk.
+    /// The segments are kept, and nothing is lost. After a fatal error it is unknown which
+    /// `MANIFEST` is on disk.
     ///
     /// # Durability
     ///

@@ -1,11 +1,12 @@
-//! Purging: the bytes of what was forgotten, or has expired, leave the disk and not only the lookups.
+//! Purging: the bytes of what was forgotten, or has expired, leave the disk and not only the
+//! lookups.
 //!
 //! ```text
-//!  freeze the active log ──► seal all frozen ones ──► rewrite segments, the oldest first ──► remove
+//!  freeze the active log ──► seal all that are frozen ──► rewrite segments ──► remove
 //! ```
 //!
-//! Each step is one that the reaper takes anyway, so a purge may end anywhere. The older segments come
-//! first, so that a forget is left out once nothing is left that it hides.
+//! Each step is one that the reaper takes anyway, so a purge may end anywhere. The older segments
+//! come first, so that a forget is left out once nothing is left that it hides.
 //!
 //! Invariants:
 //! - While a purge goes on, no file is used again, and none is kept to be used again.
@@ -63,8 +64,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// The segment is kept, and nothing is lost. After a fatal error it is unknown which `MANIFEST` is
-    /// on disk.
+    /// The segment is kept, and nothing is lost. After a fatal error it is unknown which `MANIFEST`
+    /// is on disk.
     ///
     /// # Durability
     ///

@@ -39,8 +39,8 @@ impl Retired {
         }
     }
 
-    /// Returns true if the file can become a new log of about `size` bytes, and `least` at least: it
-    /// has little less, or up to twice as many.
+    /// Returns true if the file can become a new log of about `size` bytes, and `least` at least:
+    /// it has little less, or up to twice as many.
     pub(super) fn is_recyclable(&self, size: u64, least: u64) -> bool {
         let sizes = (size - size / SLACK).max(least)..2 * size;
         let is_fit = |log: &Log| log.file.len().is_ok_and(|length| sizes.contains(&length));
@@ -59,8 +59,8 @@ impl Ledger {
     ///
     /// A mostly written log is worth keeping: commits that overwrite blocks are faster than those
     /// that write them first. While no next log is prepared, any log is kept for the sake of its
-    /// blocks. Where recycled logs are zeroed, none is kept once a next one is prepared. During a purge
-    /// none is kept.
+    /// blocks. Where recycled logs are zeroed, none is kept once a next one is prepared. During a
+    /// purge none is kept.
     ///
     /// # Errors
     ///

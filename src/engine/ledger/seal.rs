@@ -85,8 +85,8 @@ impl Ledger {
         sealed
     }
 
-    /// Seals all of these logs into one segment, due or not, and copies their larger records, so that
-    /// what is not live in them is left in no file once they are gone. Returns their number.
+    /// Seals all of these logs into one segment, due or not, and copies their larger records, so
+    /// that what is not live in them is left in no file once they are gone. Returns their number.
     ///
     /// # Errors
     ///

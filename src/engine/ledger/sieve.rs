@@ -20,13 +20,13 @@ pub(super) struct Sieve<'a> {
 }
 
 impl Sieve<'_> {
-    /// Returns true if an entry has expired, if a newer one hides it, or if it is there only to hide
-    /// older ones, and they are gone.
+    /// Returns true if an entry has expired, if a newer one hides it, or if it is there only to
+    /// hide older ones, and they are gone.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`](crate::Error::Corrupt) and [`Error::Io`](crate::Error::Io) if it cannot be
-    /// told.
+    /// [`Error::Corrupt`](crate::Error::Corrupt) and [`Error::Io`](crate::Error::Io) if it cannot
+    /// be told.
     pub(super) fn is_dead(&self, address: &Address, value: &Value<'_>) -> Result<bool> {
         if value.expires <= self.now || self.is_in(self.newer, address)? {
             return Ok(true);

@@ -1,5 +1,5 @@
-//! The larger records of a segment: they stay in the logs that have them, or, where a log holds much
-//! else, are copied into one of their own.
+//! The larger records of a segment: they stay in the logs that have them, or, where a log holds
+//! much else, are copied into one of their own.
 //!
 //! A damaged entry stays where it is, with its log, so that it is there again should the disk give
 //! it back.
@@ -171,8 +171,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps an entry that is in no log, and returns the number of its log among the segment's, and its
-    /// location there.
+    /// Keeps an entry that is in no log, and returns the number of its log among the segment's, and
+    /// its location there.
     ///
     /// # Panics
     ///

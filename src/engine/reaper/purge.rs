@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 use super::{Reaper, drop_expired, keep_going, pace_of_sealing, pause, worst};
 
-/// The rotations after which a purge gives up. The writer may rotate by itself, and take a log that is
-/// not clean.
+/// The rotations after which a purge gives up. The writer may rotate by itself, and take a log that
+/// is not clean.
 const MAX_ROTATIONS: usize = 4;
 
 impl Reaper {
@@ -98,8 +98,8 @@ impl Reaper {
         outcome
     }
 
-    /// Does what is due between two segments of a purge, which may take long. A transient error is met
-    /// again, and reported, in the next round.
+    /// Does what is due between two segments of a purge, which may take long. A transient error is
+    /// met again, and reported, in the next round.
     fn do_what_is_due(&mut self, old: &mut Vec<Retired>) -> Result<(), Trouble> {
         let (rotated, sealed) = (self.rotate_if_old(), self.seal());
         self.engine.ledger.expire_claims();
@@ -109,8 +109,8 @@ impl Reaper {
         }
     }
 
-    /// Does what cannot wait for the end of a segment: new keys depend on logs that are prepared and
-    /// sealed. A transient error is met again, and reported, in the next round.
+    /// Does what cannot wait for the end of a segment: new keys depend on logs that are prepared
+    /// and sealed. A transient error is met again, and reported, in the next round.
     ///
     /// # Errors
     ///

@@ -16,8 +16,8 @@ use super::database::{RecordTable, TableKey, failed, guarded};
 use super::row::{Joined, RowKey};
 use super::value::Value;
 
-/// Reads the rows of a segment, and proves that none is missing. Those of format 1 come with the value
-/// that they would have now, however long their payload is.
+/// Reads the rows of a segment, and proves that none is missing. Those of format 1 come with the
+/// value that they would have now, however long their payload is.
 pub(crate) struct Cursor {
     segment: Arc<Segment>,
     rows: Range<'static, TableKey, &'static [u8]>,
