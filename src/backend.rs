@@ -132,6 +132,18 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ticket::ready(Ok(()))
     }
 
+    /// Removes the bytes of all records that were forgotten, or had expired, before this was
+    /// called. A backend that cannot tell when they are gone answers with an error, which is the
+    /// default.
+    ///
+    /// # Durability
+    ///
+    /// The bytes are gone from the files that the backend writes once the ticket is ready, and a
+    /// power cut does not bring them back.
+    fn purge(&self) -> Ticket<()> {
+        Ticket::ready(Err(Error::unavailable("the backend has no files to purge")))
+    }
+
     /// Takes no more work, and lets go of what the backend holds. The store has refused new
     /// requests before, and waited for those in flight; verdicts of the ones that are left come too
     /// late.

@@ -120,6 +120,7 @@ pub(crate) fn start(
         frozen,
         retired,
         waiting: Vec::new(),
+        purges: Vec::new(),
     };
     let reaper_thread = reaper_thread.start().map_err(failed)?;
     let threads = Mutex::new(Some(Threads { writer, reaper: reaper_thread }));
@@ -214,6 +215,13 @@ impl Backend for Embedded {
         let (ticket, promise) = Ticket::new();
         // If the reaper is gone, dropping the message answers it.
         let _ = self.reaper.send(Message::Reap(Waiting::new(&self.desk.engine, promise)));
+        ticket
+    }
+
+    fn purge(&self) -> Ticket<()> {
+        let (ticket, promise) = Ticket::new();
+        // If the reaper is gone, dropping the message answers it.
+        let _ = self.reaper.send(Message::Purge(Waiting::new(&self.desk.engine, promise)));
         ticket
     }
 

@@ -80,8 +80,9 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Limit`], [`Error::Full`] and [`Error::Ttl`] at once, before anything is claimed;
-    /// [`Error::Behind`] after giving up a wait for room, with nothing claimed; [`Error::Corrupt`] if what is stored under the key cannot be read: never take that for
-    /// absence; [`Error::Unavailable`]; [`Error::Stopped`].
+    /// [`Error::Behind`] after giving up a wait for room, with nothing claimed; [`Error::Corrupt`]
+    /// if what is stored under the key cannot be read: never take that for absence;
+    /// [`Error::Unavailable`]; [`Error::Stopped`].
     ///
     /// # Durability
     ///
@@ -105,6 +106,14 @@ impl Store {
 
     /// Forgets what is known about a key, an interrupted run included: the next request runs.
     ///
+    /// The bytes stay in files of the embedded engine until those expire. While the store is open
+    /// and sealing keeps up, that is at the latest two [`ttl`](crate::Builder::ttl)s, a rotation
+    /// age (the larger of `ttl` / 24 and a minute) and two rounds of the background thread (`ttl` /
+    /// 100 each, at least 100 ms and at most 30 s) after this: 49 hours and a minute by default.
+    /// Behind the ends of recycled logs bytes may stay for longer, unless
+    /// [`zero_recycled_logs`](crate::Builder::zero_recycled_logs) is set. [`purge`](Self::purge)
+    /// removes all of them at once.
+    ///
     /// # Errors
     ///
     /// [`Error::InFlight`] while a request holds the key; else as for [`begin`](Self::begin). While
@@ -112,7 +121,8 @@ impl Store {
     ///
     /// # Durability
     ///
-    /// The record is gone for good once the ticket is ready.
+    /// The record is gone for good once the ticket is ready: it is not served again, even after a
+    /// power cut.
     pub fn forget(&self, scope: Scope, key: &Key) -> Ticket<()> {
         self.try_forget(scope, key).unwrap_or_else(|error| Ticket::ready(Err(error)))
     }
@@ -324,6 +334,58 @@ impl Store {
         self.face().backend.reap().wait()
     }
 
+    /// Removes the bytes of all records that were forgotten, or had expired, before this was
+    /// called: for requests of erasure.
+    ///
+    /// The ticket is ready once no file of the store holds such bytes, and the last reader of the
+    /// old files has gone. Live records, claims and damaged keys stay. A damaged key that is kept
+    /// in such a file stays damaged even if the disk could have given its record back later.
+    ///
+    /// The background thread seals the logs and rewrites each file that may hold anything but live
+    /// records, while commits go on. All that is live is read and written once, at most, and the
+    /// largest segment and its logs must fit the free space once more. So a purge is for many
+    /// erasures at a time.
+    ///
+    /// Bytes may remain where the store does not see them: in backups and snapshots, in the journal
+    /// of a file system, in blocks that it has freed, and in the cells of an SSD.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http::Response;
+    /// # use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = Store::builder().open_in_memory()?;
+    /// # let scope = Scope::from_api_key("sk_live_51");
+    /// # let key: refrain::Key = "key-1".parse()?;
+    /// # let fingerprint = Fingerprint::of(["POST", "/v1/calls"]);
+    /// # let operation = Operation::new(scope, key.clone(), fingerprint);
+    /// # let Outcome::Execute(permit) = store.begin(&operation).wait()? else { panic!("new") };
+    /// # permit.complete(&Response::new(Bytes::from("done"))).wait()?;
+    /// store.forget(scope, &key).wait()?;
+    /// store.purge().wait()?;
+    /// # assert!(store.get(scope, &key).wait()?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The obstacle, in which case nothing is lost, some of the bytes may be left, and another call
+    /// goes on from there: [`Error::Io`], as on a full disk; [`Error::Corrupt`] for a segment that
+    /// cannot be read, whose bytes go when it has expired; [`Error::Behind`];
+    /// [`Error::Unavailable`] over a backend that cannot tell, such as a database;
+    /// [`Error::Stopped`] if the store is closed meanwhile.
+    ///
+    /// # Durability
+    ///
+    /// A power cut does not bring the bytes back once the ticket is ready.
+    pub fn purge(&self) -> Ticket<()> {
+        match self.face().check() {
+            Ok(()) => self.face().backend.purge(),
+            Err(error) => Ticket::ready(Err(error)),
+        }
+    }
+
     /// Returns the state of the store, for readiness probes and alerts. Cheap.
     pub fn health(&self) -> Health {
         match self.face().check() {
@@ -346,8 +408,8 @@ impl Store {
     /// The ticket holds the number of operations that had not ended; their later calls are answered
     /// with [`Error::Stopped`], and the directory stays locked until the last of their permits is
     /// dropped. A thread of its own waits: a task awaits the ticket, and operations of the same
-    /// runtime go on. Dropping the ticket changes nothing, and dropping the last handle of the store
-    /// does the same without waiting for operations.
+    /// runtime go on. Dropping the ticket changes nothing, and dropping the last handle of the
+    /// store does the same without waiting for operations.
     ///
     /// # Errors
     ///

@@ -250,8 +250,8 @@ impl Builder {
     /// Sets whether the old bytes of a log are overwritten with zeros before its blocks are used
     /// again; `false` by default.
     ///
-    /// With `false`, expired bodies stay on the disk until new entries overwrite them. With `true`,
-    /// each recycled log is written twice.
+    /// With `false`, expired bodies stay on the disk until new entries overwrite them, or until
+    /// [`Store::purge`] removes them. With `true`, each recycled log is written twice.
     pub fn zero_recycled_logs(mut self, zero: bool) -> Self {
         self.settings.zero_recycled = zero;
         self

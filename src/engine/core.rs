@@ -166,10 +166,13 @@ pub(crate) enum Message {
     Rotated,
     /// Do all that is due, and answer.
     Reap(Waiting),
+    /// Remove the bytes of what is not live any more, and answer.
+    Purge(Waiting),
     Stop,
 }
 
-/// A caller that waits for a round of the reaper. Dropped, it answers that the store has stopped.
+/// A caller that waits for a round of the reaper, or for a purge. Dropped, it answers that the
+/// store has stopped.
 pub(crate) struct Waiting {
     engine: Arc<Engine>,
     promise: Option<Promise<()>>,

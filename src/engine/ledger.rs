@@ -35,7 +35,7 @@ use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::{Address, Scope};
 use crate::record::Record;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock};
 
 mod admission;
@@ -50,11 +50,13 @@ mod manifest;
 mod merge;
 mod names;
 mod preparation;
+mod purge;
 mod recovery;
 mod retired;
 mod room;
 mod salvage;
 mod seal;
+mod sieve;
 mod size;
 mod space;
 mod values;
@@ -100,6 +102,8 @@ pub(crate) struct Ledger {
     /// Held while a log is prepared, which the writer and the reaper both do: logs that could not be
     /// listed, to be used again.
     preparing: Mutex<Vec<Retired>>,
+    /// Set while a purge is under way.
+    purging: AtomicBool,
     /// The size of log that the load suggests, a power of two.
     load_bytes: AtomicU64,
     /// The generation of the next log. `MANIFEST` may be behind, because some belong to logs that
@@ -149,6 +153,7 @@ impl Ledger {
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
             preparing: Mutex::default(),
+            purging: AtomicBool::new(false),
             load_bytes: AtomicU64::default(),
             backups: AtomicUsize::default(),
             max_logs: frozen.len() + MAX_MORE_LOGS,

@@ -64,6 +64,8 @@ pub(crate) struct Log {
     /// The header was damaged when the log was opened, and is known from elsewhere.
     is_header_damaged: bool,
     format: Format,
+    /// Set if the file held nothing but zeros when it became this log.
+    clean: bool,
     /// The end of the durable batches; `None` if there is none that counts.
     end: Mutex<Option<End>>,
     index: RwLock<Index>,
@@ -119,7 +121,7 @@ impl Log {
         let file = disk.create(&temporary).map_err(failed)?;
         let made = file.allocate(size).map_err(failed);
         match made.and_then(|()| Self::initialize(disk, file, generation, store, size)) {
-            Ok(log) => Ok(log),
+            Ok(log) => Ok(Self { clean: true, ..log }),
             Err(error) => {
                 // The space is needed; a file that cannot be removed either is a leftover.
                 let _ = disk.remove(&temporary);
@@ -162,7 +164,8 @@ impl Log {
         generation: u64,
         store: Identity,
     ) -> Result<Self> {
-        Self::renew(disk, old, generation, store, Self::overwrite)
+        let log = Self::renew(disk, old, generation, store, Self::overwrite)?;
+        Ok(Self { clean: true, ..log })
     }
 
     /// Renames an old log, runs `clear` on its content, and writes a new header.
@@ -244,7 +247,7 @@ impl Log {
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let LogHeader { generation, size, .. } = header;
         let (format, end, index) = (Format::of(&header), Mutex::default(), RwLock::default());
-        let (readers, is_header_damaged) = (Arc::default(), false);
+        let (readers, is_header_damaged, clean) = (Arc::default(), false, false);
         Self {
             generation,
             name,
@@ -254,6 +257,7 @@ impl Log {
             header,
             is_header_damaged,
             format,
+            clean,
             end,
             index,
             readers,
@@ -272,7 +276,8 @@ impl Log {
         if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
-    /// Opens a log that is kept for the records before `end`. What lay behind may have been cut off.
+    /// Opens a log that is kept for the records before `end`. What lay behind may have been cut
+    /// off.
     ///
     /// # Errors
     ///
@@ -282,7 +287,8 @@ impl Log {
         if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
     }
 
-    /// Opens a log that may be cut short, because nothing lists it or something else has its length.
+    /// Opens a log that may be cut short, because nothing lists it or something else has its
+    /// length.
     ///
     /// # Errors
     ///
@@ -422,6 +428,12 @@ impl Log {
     /// Returns true if the log has the format that is written.
     pub(crate) fn is_current(&self) -> bool {
         self.header.entries.is_some()
+    }
+
+    /// Returns true if it is known that nothing but zeros lies behind the end of the log. A
+    /// recycled log has the bytes of an older one there.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.clean
     }
 
     /// Returns this log without its index, to be kept for the records in it.

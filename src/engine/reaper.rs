@@ -25,6 +25,8 @@ use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Receiver, RecvTimeoutError};
 
+mod purge;
+
 /// The pause between two transactions of sealing, and between two pieces of a file that is dropped,
 /// so that the commits beside them are not delayed.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -41,6 +43,8 @@ pub(crate) struct Reaper {
     pub(crate) retired: Vec<Retired>,
     /// Callers that wait for a whole round.
     pub(crate) waiting: Vec<Waiting>,
+    /// Callers that wait for a purge.
+    pub(crate) purges: Vec<Waiting>,
 }
 
 impl Reaper {
@@ -61,8 +65,10 @@ impl Reaper {
             let waiting = std::mem::take(&mut self.waiting);
             let outcome = self.round();
             waiting.into_iter().for_each(|waiting| waiting.answer(outcome.clone()));
+            self.purge_if_asked();
             // A round may have received `Message::Stop`, which is not sent twice.
-            if !self.waiting.is_empty() || self.engine.is_closing() {
+            let is_asked = !self.waiting.is_empty() || !self.purges.is_empty();
+            if is_asked || self.engine.is_closing() {
                 continue;
             }
             match self.messages.recv_timeout(interval) {
@@ -78,6 +84,7 @@ impl Reaper {
         match message {
             Message::Frozen(frozen) => self.frozen.push(frozen),
             Message::Reap(done) => self.waiting.push(done),
+            Message::Purge(done) => self.purges.push(done),
             // The loop sees for itself that the store is closing.
             Message::Rotated | Message::Stop => {}
         }
@@ -125,10 +132,7 @@ impl Reaper {
         let sealed = self.seal();
         let ledger = &self.engine.ledger;
         ledger.expire_claims();
-        let expired = ledger.drop_expired(&mut self.retired).map(|dropped| {
-            let counter = &self.engine.counters.segments_dropped;
-            counter.fetch_add(dropped as u64, Ordering::Relaxed);
-        });
+        let expired = drop_expired(&self.engine, &mut self.retired);
         let merged = self.merge();
         let ledger = &self.engine.ledger;
         let engine = Arc::clone(&self.engine);
@@ -162,6 +166,15 @@ impl Reaper {
         if !old || !ledger.space.has_next() || !ledger.may_freeze_early() {
             return Ok(());
         }
+        self.rotate()
+    }
+
+    /// Has the writer make the prepared log the active one, if there is one, and prepares the next.
+    ///
+    /// # Errors
+    ///
+    /// A transient one if the store stops meanwhile.
+    fn rotate(&mut self) -> Result<(), Trouble> {
         self.queue.rotate();
         loop {
             match self.messages.recv_timeout(PATIENCE) {
@@ -177,24 +190,23 @@ impl Reaper {
     /// Seals frozen logs until none is due.
     fn seal(&mut self) -> Result<(), Trouble> {
         loop {
-            let engine = &self.engine;
+            let engine = Arc::clone(&self.engine);
             let (frozen, retired) = (&self.frozen, &mut self.retired);
-            let sealed = engine.ledger.seal(frozen, || {
-                // Sealing a full log may take longer than filling the next one.
-                if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
-                    engine.fail(error);
-                }
-                if engine.ledger.backlog() > 1 { keep_going(engine) } else { pause(engine) }
-            })?;
+            let sealed = engine.ledger.seal(frozen, || pace_of_sealing(&engine, retired))?;
             if sealed == 0 {
                 return Ok(());
             }
-            engine.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
-            observe::sealed(sealed);
-            let done = self.frozen.drain(..sealed);
-            self.retired.extend(engine.ledger.retire(done));
-            self.prepare()?;
+            self.note_sealed(sealed)?;
         }
+    }
+
+    /// Retires the oldest frozen logs, which are sealed.
+    fn note_sealed(&mut self, sealed: usize) -> Result<(), Trouble> {
+        self.engine.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
+        observe::sealed(sealed);
+        let done = self.frozen.drain(..sealed);
+        self.retired.extend(self.engine.ledger.retire(done));
+        self.prepare()
     }
 }
 
@@ -218,6 +230,26 @@ impl Reaper {
             }
         }
     }
+}
+
+/// Drops what has expired.
+fn drop_expired(engine: &Engine, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
+    let dropped = engine.ledger.drop_expired(retired)?;
+    engine.counters.segments_dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Lets the commits go on while a log is sealed.
+///
+/// # Errors
+///
+/// [`Error::Stopped`] once the store is closing or has failed.
+fn pace_of_sealing(engine: &Engine, retired: &mut Vec<Retired>) -> Result<()> {
+    // Sealing a full log may take longer than filling the next one.
+    if let Err(Trouble::Fatal(error)) = engine.ledger.prepare(retired) {
+        engine.fail(error);
+    }
+    if engine.ledger.backlog() > 1 { keep_going(engine) } else { pause(engine) }
 }
 
 /// Returns the first fatal outcome, or else the first transient one.
@@ -309,8 +341,8 @@ mod tests {
             engine.start_closing();
             let (to_writer, writer) = unbounded();
             let (to_reaper, messages) = unbounded();
-            let (queue, waiting) = (Queue(to_writer), Vec::new());
-            let reaper = Reaper { engine, queue, messages, frozen, retired, waiting };
+            let (queue, waiting, purges) = (Queue(to_writer), Vec::new(), Vec::new());
+            let reaper = Reaper { engine, queue, messages, frozen, retired, waiting, purges };
             Self { disk, reaper, to_reaper, _writer: writer }
         }
     }

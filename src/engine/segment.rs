@@ -65,8 +65,7 @@ use leaves::Leaves;
 pub(crate) use meta::{SegmentMeta, SegmentMeta1, segment_name};
 pub(crate) use remains::{Remains, RowContent};
 use row::{Row, RowKey};
-use value::Value;
-pub(crate) use value::{Content, MAX_INLINE_BYTES};
+pub(crate) use value::{Content, MAX_INLINE_BYTES, Value};
 
 /// The rows that are verified between two pauses.
 const ROWS_AT_A_TIME: u64 = 4096;
@@ -271,6 +270,11 @@ impl Segment {
         self.filter.as_ref().map_or(0, Filter::len) * size_of::<u16>()
     }
 
+    /// Returns the length of the file, or none if it cannot be measured.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.file.len().unwrap_or_default()
+    }
+
     /// Returns the moment at which the last entry expires, and the file may be dropped.
     pub(crate) fn latest_expiry(&self) -> Moment {
         Moment(self.meta.latest_expiry)
@@ -338,12 +342,53 @@ impl Segment {
         }
     }
 
+    /// Returns true if the segment has an entry of an address, and false if there is proof that it
+    /// has none. A larger record is not read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the rows prove neither, and [`Error::Io`] if they cannot be read.
+    pub(crate) fn has(&self, handles: &Handles, address: &Address) -> Result<bool> {
+        if self.damaged().binary_search_by_key(&address.hash, |damaged| damaged.hash).is_ok() {
+            return Ok(true);
+        }
+        let found = guarded(&self.path, || {
+            let handle = handles.get(self.meta.file, &self.path, &self.file)?;
+            self.with_row(&handle.table, address, |_| Ok(()))
+        });
+        if found.is_err() {
+            handles.forget(self.meta.file);
+        }
+        match found? {
+            None if self.has_lost_damaged() => {
+                Err(self.broken("its list of damaged keys is damaged"))
+            }
+            found => Ok(found.is_some()),
+        }
+    }
+
     /// Returns the payload of an address, or `None` if there is proof that it has none.
     fn payload(
         &self,
         table: &ReadOnlyTable<TableKey, &'static [u8]>,
         address: &Address,
     ) -> Result<Option<(Moment, Bytes)>> {
+        self.with_row(table, address, |row| {
+            if self.meta.format == 1 {
+                return self.payload_1(table, address, row);
+            }
+            self.payload_of(row.value, address)
+        })
+    }
+
+    /// Calls `read` with the row of an address, or returns `None` if there is proof that it has
+    /// none.
+    fn with_row<T>(
+        &self,
+        table: &ReadOnlyTable<TableKey, &'static [u8]>,
+        address: &Address,
+        read: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
         let wanted = RowKey::of(address, 0);
         let storage = |error| failed(&self.path, error);
         let mut below = table.range(..=wanted.as_redb()).map_err(storage)?;
@@ -357,10 +402,7 @@ impl Segment {
             let between = row.key.cmp(&wanted).is_lt() && row.successor.cmp_key(&wanted).is_gt();
             return if between { Ok(None) } else { Err(self.broken("a row is missing")) };
         }
-        if self.meta.format == 1 {
-            return self.payload_1(table, address, &row).map(Some);
-        }
-        self.payload_of(row.value, address).map(Some)
+        read(&row).map(Some)
     }
 
     /// Returns the payload that the value of an address has, or leads to.
@@ -431,6 +473,16 @@ impl Segment {
         self.damaged.is_none()
     }
 
+    /// Reads the entry of a damaged address, should the disk give it back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`entry_in_log`](Self::entry_in_log).
+    pub(crate) fn damaged_entry(&self, damaged: &Damaged) -> Result<Bytes> {
+        let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
+        self.entry(damaged.log, damaged.location, is_expected)
+    }
+
     fn entry(
         &self,
         log: u16,
@@ -469,10 +521,7 @@ impl Segment {
 
     /// Checks that every entry can be read that could not be read when it was sealed.
     fn expect_undamaged(&self) -> Result<()> {
-        let is_lost = |damaged: &&Damaged| {
-            let is_expected = |parts: &Parts<'_>| parts.hash128(&self.meta.uuid) == damaged.hash;
-            self.entry(damaged.log, damaged.location, is_expected).is_err()
-        };
+        let is_lost = |damaged: &&Damaged| self.damaged_entry(damaged).is_err();
         match self.damaged().iter().filter(is_lost).count() {
             0 => Ok(()),
             1 => Err(self.broken("it holds 1 key whose record is damaged")),
@@ -480,8 +529,8 @@ impl Segment {
         }
     }
 
-    /// Reads every row in order, and checks that no row is missing. The records in the segment's log
-    /// are read too if `with_log` says so. `pace` runs in between, and may stop the work.
+    /// Reads every row in order, and checks that no row is missing. The records in the segment's
+    /// log are read too if `with_log` says so. `pace` runs in between, and may stop the work.
     ///
     /// # Errors
     ///

@@ -117,6 +117,13 @@ fn no_backend_stores_a_longer_body_than_can_be_decoded() {
     assert_eq!(store.rules().max_response_bytes, MAX_BODY_BYTES);
 }
 
+#[test]
+fn a_backend_that_cannot_tell_when_bytes_are_gone_does_not_say_so() {
+    let store = odd(Duration::ZERO, false);
+    let purged = store.purge().wait();
+    assert!(matches!(purged, Err(Error::Unavailable { .. })), "{purged:?}");
+}
+
 /// A claim whose verdicts are lost: by a worker that ends, say.
 #[derive(Debug)]
 struct Losing(Hold, Past);

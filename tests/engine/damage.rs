@@ -151,7 +151,7 @@ fn body(name: &str) -> String {
     name.repeat(repeats)
 }
 
-fn flip(file: &Path, at: usize) {
+pub(crate) fn flip(file: &Path, at: usize) {
     let mut bytes = fs::read(file).unwrap();
     bytes[at] ^= 0x55;
     fs::write(file, bytes).unwrap();

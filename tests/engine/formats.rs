@@ -85,6 +85,26 @@ fn ask(store: &Store, what: &str) {
 }
 
 #[test]
+fn p16_a_purge_leaves_no_byte_of_what_was_forgotten_in_format_1() {
+    let home = Home::new();
+    fs::create_dir(home.path()).unwrap();
+    unpack(FORMAT_1, &home.path());
+    home.clock.advance(HOUR * 3);
+    let store = open(&home);
+    let forgotten = || {
+        let bodies = FORGOTTEN.into_iter().map(|n| body(&format!("key-{n}")));
+        bodies.filter(|body| !holding(&home, body).is_empty())
+    };
+    assert!(forgotten().count() > 0, "there is nothing to purge");
+    store.purge().wait().unwrap();
+    assert_eq!(forgotten().count(), 0);
+    ask(&store, "purged");
+    store.verify().unwrap();
+    drop(store);
+    ask(&open(&home), "purged, and opened");
+}
+
+#[test]
 fn p4_a_directory_of_format_1_opens_and_goes_on_in_format_2() {
     let home = Home::new();
     fs::create_dir(home.path()).unwrap();

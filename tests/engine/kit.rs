@@ -68,3 +68,14 @@ pub(crate) fn seal(store: &Store, home: &Home) {
     home.clock.advance(HOUR);
     store.reap().unwrap();
 }
+
+/// The files of the store that hold these bytes.
+pub(crate) fn holding(home: &Home, bytes: &str) -> Vec<String> {
+    let holds = |path: &PathBuf| {
+        // A file may go while the directory is read.
+        let Ok(content) = std::fs::read(path) else { return false };
+        content.windows(bytes.len()).any(|window| window == bytes.as_bytes())
+    };
+    let files = home.files("").into_iter().filter(holds);
+    files.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+}

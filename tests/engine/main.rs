@@ -12,6 +12,7 @@ mod kit;
 mod limits;
 mod opening;
 mod overload;
+mod purge;
 mod records;
 mod restart;
 mod size;

@@ -14,16 +14,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Moment;
+use crate::codec::Malformed;
+use crate::engine::entry::{self, Entry, Parts};
 use crate::engine::segment::{
-    Content, Cursor, Damaged, Item, Kept, OwnedRow, Sealed, Segment, SegmentMeta,
+    Content, Cursor, Damaged, Item, Kept, MAX_INLINE_BYTES, OwnedRow, Sealed, Segment, SegmentMeta,
 };
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
+use crate::key::Address;
 use crate::observe;
 
 use super::Ledger;
 use super::retired::Retired;
 use super::seal::MAX_SMALL_BYTES;
+use super::sieve::Sieve;
 use super::values::{Keep, Keeper, LargeBytes, Source};
 
 mod due;
@@ -32,6 +36,8 @@ use due::{Due, MAX_SEGMENTS, SMALL, is_mostly_dead};
 
 /// The rows that are merged between two pauses.
 const ROWS_AT_A_TIME: usize = 512;
+/// The bytes of a larger record that take as long to copy as one row.
+const BYTES_OF_A_ROW: usize = 2048;
 
 impl Ledger {
     /// Merges the segments that are due, if any are, and returns their number. `pace` runs in
@@ -39,8 +45,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// The segments are kept, and nothing is lost. After a fatal error it is unknown which `MANIFEST`
-    /// is on disk.
+    /// The segments are kept, and nothing is lost. After a fatal error it is unknown which
+    /// `MANIFEST` is on disk.
     ///
     /// # Durability
     ///
@@ -77,15 +83,42 @@ impl Ledger {
         }
     }
 
-    /// Merges these segments, and returns their number.
+    /// Merges these segments, and returns their number. Larger records are copied where most else
+    /// in the logs is dead, or where it is little.
     fn merge_run(
         &self,
         run: &[Arc<Segment>],
         now: Moment,
         retired: &mut Vec<Retired>,
-        mut pace: impl FnMut() -> Result<()>,
+        pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
-        let merged = self.write_merged(run, now, &mut pace).inspect_err(|trouble| {
+        let is_copied = |segment: &Segment, _| {
+            let bytes: u64 = segment.meta.values.iter().map(|end| end.offset).sum();
+            let is_small = bytes <= self.settings.log_bytes / SMALL;
+            is_small || is_mostly_dead(segment, now)
+        };
+        self.rewrite(&Rewriting { run, now, is_copied: &is_copied, sieve: None }, retired, pace)?;
+        Ok(run.len())
+    }
+
+    /// Writes one segment in place of others.
+    ///
+    /// # Errors
+    ///
+    /// The segments are kept, and nothing is lost. After a fatal error it is unknown which
+    /// `MANIFEST` is on disk.
+    ///
+    /// # Durability
+    ///
+    /// The new segment is durable and listed when this returns; the old files may go.
+    pub(super) fn rewrite(
+        &self,
+        rewriting: &Rewriting<'_>,
+        retired: &mut Vec<Retired>,
+        mut pace: impl FnMut() -> Result<()>,
+    ) -> Result<(), Trouble> {
+        let run = rewriting.run;
+        let merged = self.write_merged(rewriting, &mut pace).inspect_err(|trouble| {
             if let Trouble::Transient(error) = trouble {
                 // The others must not wait for one that cannot be read.
                 run.iter().filter(|segment| segment.is_named_in(error)).for_each(|s| s.leave());
@@ -97,16 +130,16 @@ impl Ledger {
             // What is not cut off is in nobody's way but the disk's.
             let _ = self.trim(log, &mut pace);
         }
-        Ok(run.len())
+        Ok(())
     }
 
     /// Writes the successor of these segments, newest first; `None` if nothing in them is live.
     fn write_merged(
         &self,
-        run: &[Arc<Segment>],
-        now: Moment,
+        rewriting: &Rewriting<'_>,
         pace: impl FnMut() -> Result<()>,
     ) -> Result<Option<Segment>, Trouble> {
+        let run = rewriting.run;
         let (Some(newest), Some(oldest)) = (run.first(), run.last()) else { return Ok(None) };
         let file = self.take_generation();
         // Once the segment has its name, an older MANIFEST would be taken for a copy.
@@ -128,23 +161,21 @@ impl Ledger {
         };
         let (mut sources, mut firsts, mut copied) = (Vec::new(), Vec::new(), LargeBytes::default());
         for segment in run {
-            let bytes: u64 = segment.meta.values.iter().map(|end| end.offset).sum();
-            let is_small = bytes <= self.settings.log_bytes / SMALL;
-            let is_copied = is_small || is_mostly_dead(segment, now);
             firsts.push(sources.len());
-            let logs = segment.values.iter().zip(&segment.meta.values);
-            sources.extend(logs.map(|(log, end)| Source {
-                keep: Keep { log: Arc::clone(log), end: *end },
-                is_copied,
-            }));
-            if is_copied && !segment.values.is_empty() {
-                let live = segment.expiries.live(now);
-                copied.entries += live.records;
-                copied.bytes += live.bytes;
+            let logs = segment.values.iter().zip(&segment.meta.values).enumerate();
+            let own: Vec<_> = logs
+                .map(|(number, (log, end))| Source {
+                    keep: Keep { log: Arc::clone(log), end: *end },
+                    is_copied: (rewriting.is_copied)(segment, number),
+                })
+                .collect();
+            if own.iter().any(|source| source.is_copied) || segment.meta.format == 1 {
+                copied = copied.plus(rewriting.large_bytes(segment));
             }
+            sources.extend(own);
         }
         let (keeper, pace) = (RefCell::new(self.keeper(sources, copied)?), RefCell::new(pace));
-        let merge = Merge::open(run, &firsts, &keeper, self.uuid, now, &pace);
+        let merge = Merge::open(rewriting, &firsts, &keeper, self.uuid, &pace);
         let written = merge.and_then(|mut merge| {
             let items = std::iter::from_fn(|| merge.next().transpose());
             self.write_segment(meta, &keeper, items, || pace.borrow_mut()())
@@ -184,11 +215,43 @@ impl Ledger {
     }
 }
 
+/// The segments that are rewritten as one, and the rules for it.
+pub(super) struct Rewriting<'a> {
+    /// Newest first.
+    pub(super) run: &'a [Arc<Segment>],
+    /// What has expired by then is left out.
+    pub(super) now: Moment,
+    /// Returns true if the records in the log with this number are copied.
+    pub(super) is_copied: &'a dyn Fn(&Segment, usize) -> bool,
+    /// Set for a purge, after which no log with other records may be left.
+    pub(super) sieve: Option<&'a Sieve<'a>>,
+}
+
+impl Rewriting<'_> {
+    /// Returns at least what is copied out of the logs of a segment.
+    fn large_bytes(&self, segment: &Segment) -> LargeBytes {
+        let live = match segment.meta.format {
+            // All of them are in rows.
+            1 => LargeBytes { entries: segment.meta.records, bytes: segment.bytes() },
+            _ => {
+                let live = segment.expiries.live(self.now);
+                LargeBytes { entries: live.records, bytes: live.bytes }
+            }
+        };
+        // The disk may give back what was damaged.
+        let damaged = segment.damaged().iter().filter(|_| self.sieve.is_some());
+        damaged.fold(live, |sum, damaged| {
+            sum.plus(LargeBytes { entries: 1, bytes: u64::from(damaged.location.length) })
+        })
+    }
+}
+
 /// The live entries of several segments, in the order of their addresses.
 struct Merge<'a, P> {
     /// Newest first, each with its next row.
     heads: Vec<(Cursor, Option<OwnedRow>)>,
     run: &'a [Arc<Segment>],
+    sieve: Option<&'a Sieve<'a>>,
     /// The number of each segment's first log among the sources.
     firsts: &'a [usize],
     keeper: &'a RefCell<Keeper>,
@@ -203,13 +266,13 @@ struct Merge<'a, P> {
 impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
     /// Goes to the first row of each segment.
     fn open(
-        run: &'a [Arc<Segment>],
+        rewriting: &'a Rewriting<'a>,
         firsts: &'a [usize],
         keeper: &'a RefCell<Keeper>,
         uuid: [u8; 16],
-        now: Moment,
         pace: &'a RefCell<P>,
     ) -> Result<Self> {
+        let Rewriting { run, now, sieve, .. } = *rewriting;
         let head = |segment| {
             let mut cursor = Cursor::open(segment)?;
             let row = cursor.next()?;
@@ -220,7 +283,7 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
         for (at, segment) in run.iter().enumerate().rev() {
             damaged.extend(segment.damaged().iter().map(|found| (found.hash, (at, *found))));
         }
-        Ok(Self { heads, run, firsts, keeper, damaged, uuid, now, pace, since_pause: 0 })
+        Ok(Self { heads, run, sieve, firsts, keeper, damaged, uuid, now, pace, since_pause: 0 })
     }
 
     /// Returns what goes into the segment for the next address, or `None` after the last one.
@@ -264,27 +327,32 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
             Some(_) => drop(self.damaged.remove(&address.hash)),
             None => {}
         }
-        if value.expires <= self.now {
+        let is_dead = |sieve: &Sieve<'_>| sieve.is_dead(&address, &value);
+        if value.expires <= self.now || self.sieve.map_or(Ok(false), is_dead)? {
             return Ok(None);
         }
         let (at, expires, hash) = (value.at, value.expires, address.hash);
         let kept = match value.content {
-            Content::Inline(payload) => Kept::Inline(Bytes::copy_from_slice(payload)),
+            Content::Inline(payload) if !is_large(row, payload) => {
+                Kept::Inline(Bytes::copy_from_slice(payload))
+            }
+            Content::Inline(payload) => self.keep_new(segment, row, &address, at, payload)?,
             Content::InLog { log: number, location, status, bare } => {
                 let source = self.firsts[segment] + usize::from(number);
-                let mut keeper = self.keeper.borrow_mut();
-                let (log, location) = if keeper.copies(source) {
+                let (log, location) = if self.keeper.borrow().copies(source) {
                     match self.run[segment].entry_in_log(number, location, row) {
-                        Ok(bytes) => keeper.keep(source, hash, location, &bytes)?,
-                        Err(Error::Corrupt { .. } | Error::Io { .. }) => {
-                            let log = keeper.stay(source);
-                            let damaged = Damaged { hash, expires, log, location };
-                            return Ok(Some(Item::Damaged(damaged)));
+                        Ok(bytes) => {
+                            // A pause counts bytes too.
+                            self.since_pause += bytes.len() / BYTES_OF_A_ROW;
+                            self.keeper.borrow_mut().keep(source, hash, location, &bytes)?
                         }
-                        Err(error) => return Err(error),
+                        Err(error) => {
+                            let damaged = Damaged { hash, expires, log: number, location };
+                            return self.leave(segment, damaged, error).map(Some);
+                        }
                     }
                 } else {
-                    (keeper.stay(source), location)
+                    (self.keeper.borrow_mut().stay(source), location)
                 };
                 Kept::InLog { log, location, status, bare: Bytes::copy_from_slice(bare) }
             }
@@ -292,19 +360,88 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
         Ok(Some(Item::Sealed(Sealed { address, at, kept, expires })))
     }
 
+    /// Copies a larger record out of a row of format 1.
+    fn keep_new(
+        &self,
+        segment: usize,
+        row: &OwnedRow,
+        address: &Address,
+        at: Moment,
+        payload: &[u8],
+    ) -> Result<Kept> {
+        let malformed = |error| self.run[segment].malformed(error);
+        let Entry::Completion(stored) = entry::decode(payload).map_err(malformed)? else {
+            return Err(malformed(Malformed("a larger entry is no record")));
+        };
+        let entry = row.entry(payload);
+        let (log, location) = self.keeper.borrow_mut().keep_new(address.hash, at, &entry)?;
+        let (status, bare) = (stored.status(), stored.encode_bare().into());
+        Ok(Kept::InLog { log, location, status, bare })
+    }
+
     /// Takes over a damaged address that no newer row has replaced.
     fn next_damaged(&mut self) -> Result<Option<Item>> {
         while let Some(hash) = self.damaged.keys().next().copied() {
             let Some((segment, damaged)) = self.damaged.remove(&hash) else { continue };
-            if damaged.expires > self.now && damaged.log == Damaged::GONE {
-                return Ok(Some(Item::Damaged(damaged)));
+            if damaged.expires <= self.now {
+                continue;
             }
-            if damaged.expires > self.now {
-                let source = self.firsts[segment] + usize::from(damaged.log);
-                let log = self.keeper.borrow_mut().stay(source);
-                return Ok(Some(Item::Damaged(Damaged { log, ..damaged })));
+            let item = match self.sieve {
+                Some(sieve) => self.mend(segment, damaged, sieve)?,
+                None => Some(self.stay(segment, damaged)),
+            };
+            if item.is_some() {
+                return Ok(item);
             }
         }
         Ok(None)
     }
+
+    /// Leaves an entry that cannot be read in its log. Where that log must go, nothing remains but
+    /// the fact that the entry is damaged.
+    ///
+    /// # Errors
+    ///
+    /// The error of reading it, where the log must go and the disk may still give the entry back.
+    fn leave(&self, segment: usize, damaged: Damaged, error: Error) -> Result<Item> {
+        match error {
+            Error::Corrupt { .. } if self.sieve.is_some() => {
+                Ok(Item::Damaged(damaged.without_bytes()))
+            }
+            Error::Corrupt { .. } | Error::Io { .. } if self.sieve.is_none() => {
+                Ok(self.stay(segment, damaged))
+            }
+            error => Err(error),
+        }
+    }
+
+    /// Leaves a damaged entry in its log.
+    fn stay(&self, segment: usize, damaged: Damaged) -> Item {
+        if damaged.is_gone() {
+            return Item::Damaged(damaged);
+        }
+        let source = self.firsts[segment] + usize::from(damaged.log);
+        let log = self.keeper.borrow_mut().stay(source);
+        Item::Damaged(Damaged { log, ..damaged })
+    }
+
+    /// Copies a damaged entry that the disk has given back, unless it is dead.
+    fn mend(&self, segment: usize, damaged: Damaged, sieve: &Sieve<'_>) -> Result<Option<Item>> {
+        let bytes = match self.run[segment].damaged_entry(&damaged) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.leave(segment, damaged, error).map(Some),
+        };
+        if sieve.is_dead_again(&damaged, &bytes)? {
+            return Ok(None);
+        }
+        let source = self.firsts[segment] + usize::from(damaged.log);
+        let mut keeper = self.keeper.borrow_mut();
+        let (log, location) = keeper.keep(source, damaged.hash, damaged.location, &bytes)?;
+        Ok(Some(Item::Damaged(Damaged { log, location, ..damaged })))
+    }
+}
+
+/// Returns true if an entry is too large for a row. Rows of format 1 have such entries.
+fn is_large(row: &OwnedRow, payload: &[u8]) -> bool {
+    row.entry_bytes(payload) > MAX_INLINE_BYTES + Parts::MAX_ADDRESS_BYTES
 }

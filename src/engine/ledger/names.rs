@@ -1,9 +1,11 @@
 //! The names in a store's directory, sorted by kind.
 
 use crate::engine::disk::{Disk, LOST_AND_FOUND};
+use crate::engine::log::log_name;
+use crate::engine::segment::segment_name;
 use crate::error::{Error, Result};
 
-use super::manifest::{LOCK, MANIFEST};
+use super::manifest::{LOCK, MANIFEST, Manifest};
 
 /// The most names of others, and characters of each, in the error that reports them.
 const MAX_NAMED: usize = 3;
@@ -77,6 +79,14 @@ impl Names {
     /// Returns true if `fsck` has put files aside that may be the store's.
     pub(super) fn has_recovered_files(&self) -> bool {
         self.others.iter().any(|name| name == LOST_AND_FOUND)
+    }
+
+    /// Returns the names of the store's files that `manifest` does not list.
+    pub(super) fn leftovers(&self, manifest: &Manifest) -> impl Iterator<Item = String> {
+        let logs = self.logs.iter().filter(|log| !manifest.lists_log(**log));
+        let segments = self.segments.iter().filter(|file| !manifest.lists_segment(**file));
+        let named = logs.map(|log| log_name(*log)).chain(segments.map(|file| segment_name(*file)));
+        named.chain(self.temporaries.iter().cloned())
     }
 
     /// Removes unfinished files.

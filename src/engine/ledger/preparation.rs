@@ -65,6 +65,29 @@ impl Ledger {
         self.prepare_for(0, retired)
     }
 
+    /// Replaces the next log by one that holds nothing of older logs, or prepares such a log. It is
+    /// for purges, during which no log is recycled.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`prepare`](Self::prepare); the next log is as it was.
+    ///
+    /// # Durability
+    ///
+    /// The log and its entry in `MANIFEST` are durable when this returns.
+    pub(crate) fn prepare_clean(&self, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
+        {
+            let _preparing = self.preparing.lock();
+            let size = self.next.lock().as_ref().filter(|log| !log.is_clean()).map(|log| log.size);
+            if let Some(size) = size {
+                let replaced = self.replace_next(&Wanted { size, least: size }, retired);
+                self.offer_next().wake();
+                replaced?;
+            }
+        }
+        self.prepare(retired)
+    }
+
     /// Prepares a next log on the caller's thread, with room for so many bytes besides what is
     /// reserved in it.
     ///
@@ -156,7 +179,8 @@ impl Ledger {
         wanted: &Wanted,
         retired: &mut Vec<Retired>,
     ) -> Result<Log> {
-        let may_recycle = self.disk.overwrites_in_place() && !self.is_backed_up();
+        let needs_old_files = self.is_backed_up() || self.is_purging();
+        let may_recycle = self.disk.overwrites_in_place() && !needs_old_files;
         let fits = |file: &Retired| file.is_recyclable(wanted.size, wanted.least);
         let old = retired.iter().position(|file| may_recycle && fits(file));
         match old.map(|at| retired.swap_remove(at)) {

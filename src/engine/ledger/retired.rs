@@ -23,7 +23,8 @@ pub(crate) enum Retired {
 }
 
 impl Retired {
-    fn name(&self) -> &str {
+    /// Returns the name of the file.
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::Log(log) => &log.name,
             Self::Segment(segment) => &segment.name,
@@ -58,7 +59,8 @@ impl Ledger {
     ///
     /// A mostly written log is worth keeping: commits that overwrite blocks are faster than those
     /// that write them first. While no next log is prepared, any log is kept for the sake of its
-    /// blocks. Where recycled logs are zeroed, none is kept once a next one is prepared.
+    /// blocks. Where recycled logs are zeroed, none is kept once a next one is prepared. During a
+    /// purge none is kept.
     ///
     /// # Errors
     ///
@@ -70,7 +72,8 @@ impl Ledger {
     ) -> Result<()> {
         let mut kept = Vec::new();
         let (mut has_spare, prepared) = (false, self.space.has_next());
-        let (size, in_place) = (self.likely_size(), self.disk.overwrites_in_place());
+        let size = self.likely_size();
+        let in_place = self.disk.overwrites_in_place() && !self.is_purging();
         while let Some(file) = retired.pop() {
             let is_worth_it = file.is_mostly_written() && !self.settings.zero_recycled;
             let spare = in_place && file.is_recyclable(size, 0) && (!prepared || is_worth_it);

@@ -22,7 +22,7 @@ use super::Ledger;
 use super::latest::{Latest, Reading};
 use super::manifest::Manifest;
 use super::retired::Retired;
-use super::values::Keeper;
+use super::values::{Keeper, Records};
 
 /// Small frozen logs, which restarts leave behind, are sealed together once there are this many.
 const MAX_SMALL_LOGS: usize = 3;
@@ -76,7 +76,7 @@ impl Ledger {
     ) -> Result<usize, Trouble> {
         let now = self.timeline.now();
         let logs = &frozen[..due(frozen, self.ceiling(), &self.settings, now)];
-        let sealed = self.seal_due(logs, now, pace);
+        let sealed = self.seal_due(logs, now, Records::Stay, pace);
         match &sealed {
             Ok(_) => self.space.finish(Ok(logs.iter().map(|frozen| frozen.end.offset).sum())),
             Err(Trouble::Transient(error)) => self.space.finish(Err(error.clone())),
@@ -85,11 +85,34 @@ impl Ledger {
         sealed
     }
 
+    /// Seals all of these logs into one segment, due or not, and copies their larger records, so
+    /// that what is not live in them is left in no file once they are gone. Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`seal`](Self::seal).
+    ///
+    /// # Durability
+    ///
+    /// As for [`seal`](Self::seal).
+    pub(crate) fn seal_all(
+        &self,
+        logs: &[Frozen],
+        pace: impl FnMut() -> Result<()>,
+    ) -> Result<usize, Trouble> {
+        let sealed = self.seal_due(logs, self.timeline.now(), Records::Copied, pace);
+        let bytes = logs.iter().map(|frozen| frozen.end.offset).sum();
+        // Where this has failed, sealing that copies less may succeed, and new keys wait for that.
+        self.space.finish(Ok(if sealed.is_ok() { bytes } else { 0 }));
+        sealed
+    }
+
     /// Seals these logs into one segment, and returns their number.
     fn seal_due(
         &self,
         logs: &[Frozen],
         now: Moment,
+        records: Records,
         mut pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
         let (Some(oldest), Some(newest)) = (logs.first(), logs.last()) else { return Ok(0) };
@@ -114,7 +137,7 @@ impl Ledger {
             pace()
         };
         let latest = Latest::of(logs);
-        let keeper = RefCell::new(self.keeper_of(logs, latest.large_bytes())?);
+        let keeper = RefCell::new(self.keeper_of(logs, latest.large_bytes(), records)?);
         let sorted = latest.sorted(&reading, &keeper, &mut pace);
         let places = sorted.inspect_err(|_| keeper.borrow_mut().abandon(self));
         let places = places.map_err(Trouble::Transient)?.into_iter();

@@ -1,5 +1,5 @@
-//! The larger records of a segment: they stay in the logs that have them, or, where a log holds much
-//! else, are copied into one of their own.
+//! The larger records of a segment: they stay in the logs that have them, or, where a log holds
+//! much else, are copied into one of their own.
 //!
 //! A damaged entry stays where it is, with its log, so that it is there again should the disk give
 //! it back.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::Anchor;
+use crate::clock::{Anchor, Moment};
 use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, Pool};
 use crate::engine::entry::{Encoded, End};
@@ -24,11 +24,26 @@ const KEPT_PERCENT: u64 = 50;
 /// The size at which a batch of copies is closed.
 const COPY_BYTES: u64 = 1024 * 1024;
 
+/// The place of the larger records of frozen logs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Records {
+    /// They stay in a log that holds little else.
+    Stay,
+    /// They are copied, so that nothing else is left.
+    Copied,
+}
+
 /// The number of the larger entries, and their bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LargeBytes {
     pub(super) entries: u64,
     pub(super) bytes: u64,
+}
+
+impl LargeBytes {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self { entries: self.entries + other.entries, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// A log that is kept for the records in it.
@@ -65,16 +80,23 @@ pub(super) struct Copier {
 
 impl Ledger {
     /// Returns what keeps the larger records of these frozen logs.
-    pub(super) fn keeper_of(&self, logs: &[Frozen], large: LargeBytes) -> Result<Keeper, Trouble> {
+    pub(super) fn keeper_of(
+        &self,
+        logs: &[Frozen],
+        large: LargeBytes,
+        records: Records,
+    ) -> Result<Keeper, Trouble> {
         let is_dense = |frozen: &Frozen| {
             frozen.log.is_current() && large.bytes * 100 >= frozen.end.offset * KEPT_PERCENT
         };
-        let is_copied = !matches!(logs, [log] if is_dense(log));
+        let is_kept = matches!(records, Records::Stay) && matches!(logs, [log] if is_dense(log));
+        let is_copied = !is_kept;
         let source = |frozen: &Frozen| {
             let log = Arc::new(frozen.log.values(&self.disk, frozen.end));
             Source { keep: Keep { log, end: frozen.end }, is_copied }
         };
-        self.keeper(logs.iter().map(source).collect(), large)
+        let copied = if is_copied { large } else { LargeBytes::default() };
+        self.keeper(logs.iter().map(source).collect(), copied)
     }
 
     /// Returns what keeps the records of these logs, of which at most `copied` are copied.
@@ -83,8 +105,7 @@ impl Ledger {
         sources: Vec<Source>,
         copied: LargeBytes,
     ) -> Result<Keeper, Trouble> {
-        let copies = copied.entries > 0 && sources.iter().any(|source| source.is_copied);
-        let copier = copies.then(|| self.copier(copied)).transpose()?;
+        let copier = (copied.entries > 0).then(|| self.copier(copied)).transpose()?;
         Ok(Keeper { sources, copier, staying: Vec::new() })
     }
 
@@ -145,6 +166,24 @@ impl Keeper {
         }
     }
 
+    /// Keeps an entry that is in no log, and returns the number of its log among the segment's, and
+    /// its location there.
+    ///
+    /// # Panics
+    ///
+    /// If nothing was to be copied.
+    pub(super) fn keep_new(
+        &mut self,
+        hash: u128,
+        at: Moment,
+        bytes: &Bytes,
+    ) -> Result<(u16, Location)> {
+        let length = u32::try_from(bytes.len()).expect("entries are bounded");
+        let from = Location { offset: 0, length, check: 0, at };
+        let copier = self.copier.as_mut().expect("it is known what is to be copied");
+        Ok((0, copier.push(hash, from, bytes)?))
+    }
+
     /// Keeps a whole source, and returns its number among the segment's logs.
     pub(super) fn stay(&mut self, source: usize) -> u16 {
         let at = self.staying.iter().position(|staying| *staying == source);
@@ -162,6 +201,9 @@ impl Keeper {
     ///
     /// The records are durable when this returns; the caller makes the names durable.
     pub(super) fn finish(&mut self, ledger: &Ledger) -> Result<Vec<Keep>> {
+        if self.staying.is_empty() && self.copier.as_ref().is_some_and(Copier::is_empty) {
+            self.abandon(ledger);
+        }
         let copier = self.copier.take();
         let copy = copier.map(|copier| copier.finish(&*ledger.disk)).transpose()?;
         let staying = self.staying.iter().map(|source| self.sources[*source].keep.clone());
@@ -191,6 +233,10 @@ impl Copier {
         let batches = 2 * bytes / COPY_BYTES + 2;
         let heads = batches * (BatchBuilder::OVERHEAD as u64 + PAGE);
         (PAGE + bytes + heads).next_multiple_of(PAGE)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.tail.end == PAGE
     }
 
     /// Copies an entry from this location, and returns that of the copy.

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redb::Range;
 
 use crate::codec::Malformed;
@@ -15,13 +16,14 @@ use super::database::{RecordTable, TableKey, failed, guarded};
 use super::row::{Joined, Row, RowKey};
 use super::value::Value;
 
-/// Reads the rows of a segment of the current format, and proves that none is missing.
+/// Reads the rows of a segment, and proves that none is missing. Those of format 1 come with the
+/// value that they would have now, however long their payload is.
 pub(crate) struct Cursor {
     segment: Arc<Segment>,
     rows: Range<'static, TableKey, &'static [u8]>,
     /// The key of the next row, or `None` after the last one.
     expected: Option<Joined>,
-    _table: RecordTable,
+    table: RecordTable,
 }
 
 /// A row of an address.
@@ -44,7 +46,7 @@ impl Cursor {
             let table = RecordTable::open(path, &segment.file)?;
             let rows = table.table.range::<TableKey>(..).map_err(|error| failed(path, error))?;
             let (segment, expected) = (Arc::clone(segment), Some(RowKey::SENTINEL.joined()));
-            Ok(Self { segment, rows, expected, _table: table })
+            Ok(Self { segment, rows, expected, table })
         })
     }
 
@@ -54,7 +56,7 @@ impl Cursor {
     ///
     /// [`Error::Corrupt`] if a row does not verify or is missing, and [`Error::Io`].
     pub(crate) fn next(&mut self) -> Result<Option<OwnedRow>> {
-        let Self { segment, rows, expected, .. } = self;
+        let Self { segment, rows, expected, table } = self;
         guarded(&segment.path, || {
             loop {
                 let Some(row) = rows.next() else { break };
@@ -64,8 +66,15 @@ impl Cursor {
                     return Err(segment.broken("a row is missing"));
                 }
                 *expected = row.successor.key();
-                if row.key != RowKey::SENTINEL {
-                    return Ok(Some(OwnedRow::of(&row)));
+                if row.key != RowKey::SENTINEL && row.key.part == 0 {
+                    let row_now = match segment.meta.format {
+                        1 => OwnedRow {
+                            value: segment.value_1(&table.table, &row)?,
+                            ..OwnedRow::of(&row)
+                        },
+                        _ => OwnedRow::of(&row),
+                    };
+                    return Ok(Some(row_now));
                 }
             }
             match expected {
@@ -104,6 +113,17 @@ impl OwnedRow {
     /// [`Malformed`] if it is none.
     pub(crate) fn value(&self) -> Result<Value<'_>, Malformed> {
         Value::decode(&self.value).ok_or(Malformed("a row has no value"))
+    }
+
+    /// Returns the bytes of the entry with this payload under the address of the row.
+    pub(crate) fn entry_bytes(&self, payload: &[u8]) -> usize {
+        self.scope.len() + 1 + self.key.len() + payload.len()
+    }
+
+    /// Returns the entry with this payload under the address of the row.
+    pub(crate) fn entry(&self, payload: &[u8]) -> Bytes {
+        let length = u8::try_from(self.key.len()).expect("keys are at most 255 bytes");
+        [&self.scope[..], &[length], &self.key, payload].concat().into()
     }
 
     /// Returns true if an entry is under the address of the row.

@@ -14,7 +14,7 @@ pub(crate) struct Damaged {
     pub(crate) hash: u128,
     /// The moment at which the entry has expired, whatever it was.
     pub(crate) expires: Moment,
-    /// The number of its log among the segment's.
+    /// The number of its log among the segment's, or [`GONE`](Self::GONE).
     pub(crate) log: u16,
     pub(crate) location: Location,
 }
@@ -27,6 +27,16 @@ impl Damaged {
     pub(crate) fn gone(hash: u128, expires: Moment) -> Self {
         let location = Location { offset: 0, length: 0, check: 0, at: Moment::default() };
         Self { hash, expires, log: Self::GONE, location }
+    }
+
+    /// Returns the same address, with no bytes to look at again.
+    pub(crate) fn without_bytes(self) -> Self {
+        Self::gone(self.hash, self.expires)
+    }
+
+    /// Returns true if the bytes of the entry are gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.log == Self::GONE
     }
 }
 

@@ -7,11 +7,12 @@ use sha2::{Digest, Sha256};
 use crate::clock::Moment;
 use crate::codec;
 use crate::error::Result;
-use crate::key::Address;
+use crate::key::{Address, Key, Scope};
 
 use super::Segment;
 use super::database::{TableKey, failed};
 use super::row::{Row, RowKey};
+use super::value::{Content, Value};
 
 /// The value of the first row of an address.
 #[derive(Debug)]
@@ -56,6 +57,21 @@ pub(super) fn join(first: &[u8], rest: &[Vec<u8>]) -> Option<Bytes> {
 }
 
 impl Segment {
+    /// Returns the value that the first row of an address would have now. It has the expiry of the
+    /// segment, because it may hide older entries for as long as that.
+    pub(super) fn value_1(
+        &self,
+        table: &ReadOnlyTable<TableKey, &'static [u8]>,
+        row: &Row<'_>,
+    ) -> Result<Vec<u8>> {
+        let key = Key::from_stored(row.key.key);
+        let key = key.ok_or_else(|| self.broken("a key is outside the grammar"))?;
+        let address = Address::new(&self.meta.uuid, Scope::from_bytes(*row.key.scope), key);
+        let (at, payload) = self.payload_1(table, &address, row)?;
+        let (expires, content) = (self.latest_expiry(), Content::Inline(&payload));
+        Ok(Value { at, expires, content }.encode())
+    }
+
     /// Returns the payload that begins in this row, joined from its parts.
     pub(super) fn payload_1(
         &self,

@@ -121,7 +121,7 @@ fn usual() -> Vec<Step> {
         Step::EndAll { first: 0 },
         Step::Reap,
         Step::Advance { hours: 30 },
-        Step::Reap,
+        Step::Purge,
         run(0, true, End::Complete),
     ]
 }

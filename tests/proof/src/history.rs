@@ -12,7 +12,7 @@ use crate::journal::{Found, Journal, Miss, Times, find};
 use crate::machine::{Machine, Process, Reads};
 use crate::model::{
     Answer, HOUR, Known, Model, Name, Request, TTL, address, checkpoint, judge, operation,
-    request_id, response,
+    request_id, requests_in, response,
 };
 use crate::step::{End, Judgement, Step};
 
@@ -249,6 +249,7 @@ impl History {
                 Ok(())
             }
             Step::Reap => self.opened().reap(),
+            Step::Purge => self.purge(),
             Step::Restart { cleanly } => self.restart(cleanly),
         }
     }
@@ -453,6 +454,24 @@ impl History {
             return Ok(());
         }
         self.note(name, asked, None, answer)
+    }
+
+    /// Purges, and looks for the bodies of dead records in all files.
+    fn purge(&mut self) -> Result<()> {
+        self.opened().purge().wait()?;
+        // Where the clocks disagree, records live for longer.
+        if self.unsure.is_empty() && self.opened().stats().clock_jump.is_none() {
+            let live = |(name, _): (Name, _)| self.live(name).map(|known| known.request());
+            let live: HashSet<Request> = self.model.iter().filter_map(live).collect();
+            for (name, content) in self.machine.image().0 {
+                let length = usize::try_from(content.len()).expect("simulated files are small");
+                let mut bytes = vec![0; length];
+                content.read(&mut bytes, 0).expect("it is as long as it says");
+                let dead = requests_in(&bytes).find(|request| !live.contains(request));
+                assert_eq!(dead, None, "the response to this request is left in {name}");
+            }
+        }
+        Ok(())
     }
 
     /// Ends the process, and opens the store in a new one. A durable claim is then interrupted, and

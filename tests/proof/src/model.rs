@@ -131,6 +131,16 @@ pub fn response(body: u8, request: Request) -> Response<Bytes> {
     response
 }
 
+/// The requests whose responses are among these bytes, unless they are empty.
+pub fn requests_in(bytes: &[u8]) -> impl Iterator<Item = Request> {
+    let digits = |rest: &[u8]| {
+        let (number, _) = rest.split_at_checked(rest.iter().position(|byte| *byte == b';')?)?;
+        std::str::from_utf8(number).ok()?.parse().ok()
+    };
+    let by = bytes.windows(4).enumerate().filter(|(_, window)| *window == b" by ");
+    by.filter_map(move |(at, _)| digits(&bytes[at + 4..]))
+}
+
 fn is_same(stored: &Response<Bytes>, whole: &Response<Bytes>) -> bool {
     stored.status() == whole.status()
         && stored.headers() == whole.headers()

@@ -108,6 +108,8 @@ pub enum Step {
     },
     /// The background thread does all that is due.
     Reap,
+    /// The bytes of what is not live any more are removed.
+    Purge,
     /// The process ends, and a new one opens the store.
     Restart {
         /// True if the process could close the store.
@@ -151,6 +153,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         3 => (1..30_u8).prop_map(|hours| Step::Advance { hours }),
         1 => (-48..48_i8).prop_map(|hours| Step::Wall { hours }),
         2 => Just(Step::Reap),
+        1 => Just(Step::Purge),
         2 => any::<bool>().prop_map(|cleanly| Step::Restart { cleanly }),
     ]
 }
@@ -191,6 +194,7 @@ impl Step {
             }
             9 if how & 3 == 0 => Self::Wall { hours: much.cast_signed() % 48 },
             9 => Self::Advance { hours: much % 30 },
+            10 if how & 3 == 0 => Self::Purge,
             10 => Self::Reap,
             _ => Self::Restart { cleanly: how & 1 == 0 },
         }
