@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use crate::clock::Moment;
 use crate::codec::Malformed;
-use crate::engine::disk::{Disk, DiskFile, Pool, remove_leftover};
+use crate::engine::disk::{DiskFile, Pool};
 use crate::engine::entry::{End, Found, Parts};
 use crate::error::{Error, Result};
 use crate::key::Address;
@@ -31,6 +31,8 @@ mod format;
 mod format_1;
 mod header;
 mod index;
+mod making;
+mod opening;
 mod page;
 mod remains;
 mod scan;
@@ -40,16 +42,13 @@ pub(crate) use addresses::Addresses;
 pub(crate) use batch::{Batch, BatchBuilder, Frame};
 use format::Format;
 pub(crate) use header::Identity;
-use header::{LogHeader, Remains};
+use header::LogHeader;
 use index::Index;
 pub(crate) use index::{Change, Location, check_of};
 pub(crate) use page::{PAGE, PAGE_BYTES};
 pub(crate) use tail::{Frozen, Tail};
 
 const MISMATCH: Malformed = Malformed("entry does not match its digest");
-
-/// The bytes that are overwritten at a time.
-const OVERWRITE_BYTES: usize = 1024 * 1024;
 
 /// A log, open for reading; its [`Tail`] appends to it.
 #[derive(Debug)]
@@ -74,176 +73,6 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Creates a log of `size` bytes, all of them allocated.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], with the file removed again.
-    ///
-    /// # Durability
-    ///
-    /// The header is durable when this returns; the caller makes the name durable.
-    pub(crate) fn create(
-        disk: &dyn Disk,
-        generation: u64,
-        store: Identity,
-        size: u64,
-    ) -> Result<Self> {
-        let log = Self::create_unnamed(disk, generation, store, size)?;
-        match log.give_name(disk) {
-            Ok(()) => Ok(log),
-            Err(error) => {
-                // The space is needed; a file that cannot be removed either is a leftover.
-                let _ = disk.remove(&temporary_name(generation));
-                Err(error)
-            }
-        }
-    }
-
-    /// Creates a log under a temporary name.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], with the file removed again.
-    ///
-    /// # Durability
-    ///
-    /// The header is durable when this returns.
-    pub(crate) fn create_unnamed(
-        disk: &dyn Disk,
-        generation: u64,
-        store: Identity,
-        size: u64,
-    ) -> Result<Self> {
-        let temporary = temporary_name(generation);
-        let failed = |error| Error::io("create", disk.path_of(&temporary), error);
-        remove_leftover(disk, &temporary).map_err(failed)?;
-        let file = disk.create(&temporary).map_err(failed)?;
-        let made = file.allocate(size).map_err(failed);
-        match made.and_then(|()| Self::initialize(disk, file, generation, store, size)) {
-            Ok(log) => Ok(Self { clean: true, ..log }),
-            Err(error) => {
-                // The space is needed; a file that cannot be removed either is a leftover.
-                let _ = disk.remove(&temporary);
-                Err(error)
-            }
-        }
-    }
-
-    /// Creates a log from the blocks of an old one, which is no longer listed and has no readers.
-    /// The bytes of the old log stay on the disk until batches overwrite them.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]; the old log is gone then.
-    ///
-    /// # Durability
-    ///
-    /// The header is durable when this returns; the caller makes the name durable.
-    pub(crate) fn recycle(
-        disk: &dyn Disk,
-        old: &Log,
-        generation: u64,
-        store: Identity,
-    ) -> Result<Self> {
-        Self::renew(disk, old, generation, store, |_, _| Ok(()))
-    }
-
-    /// Does what [`recycle`](Self::recycle) does, and first overwrites the old log with zeros.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]; the old log is gone then.
-    ///
-    /// # Durability
-    ///
-    /// The zeros and the header are durable when this returns; the caller makes the name durable.
-    pub(crate) fn recycle_zeroed(
-        disk: &dyn Disk,
-        old: &Log,
-        generation: u64,
-        store: Identity,
-    ) -> Result<Self> {
-        let log = Self::renew(disk, old, generation, store, Self::overwrite)?;
-        Ok(Self { clean: true, ..log })
-    }
-
-    /// Renames an old log, runs `clear` on its content, and writes a new header.
-    fn renew(
-        disk: &dyn Disk,
-        old: &Log,
-        generation: u64,
-        store: Identity,
-        clear: impl FnOnce(&dyn DiskFile, u64) -> io::Result<()>,
-    ) -> Result<Self> {
-        let temporary = temporary_name(generation);
-        let failed = |error| Error::io("recycle", disk.path_of(&old.name), error);
-        // The rename is durable before the content changes: under its old name, a log with changed
-        // content would be damage.
-        disk.rename(&old.name, &temporary).and_then(|()| disk.sync()).map_err(failed)?;
-        // Under its new name, and open for as long as it is a log.
-        let cleared = disk.open(&temporary).and_then(|file| {
-            let size = file.len()?;
-            // A sparse copy of the old log has not all of its blocks.
-            file.allocate(size)?;
-            clear(&*file, size).map(|()| (file, size))
-        });
-        let log = cleared
-            .map_err(failed)
-            .and_then(|(file, size)| Self::initialize(disk, file, generation, store, size))
-            .and_then(|log| log.give_name(disk).map(|()| log));
-        log.inspect_err(|_| {
-            // The space is needed; a file that cannot be removed is a leftover.
-            let _ = disk.remove(&temporary);
-        })
-    }
-
-    /// Overwrites a whole file with zeros.
-    fn overwrite(file: &dyn DiskFile, size: u64) -> io::Result<()> {
-        let zeros = vec![0; OVERWRITE_BYTES];
-        for offset in (0..size).step_by(zeros.len()) {
-            let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
-            file.write_at(&zeros[..zeros.len().min(left)], offset)?;
-        }
-        Ok(())
-    }
-
-    /// Writes a new header into an allocated file, durably.
-    fn initialize(
-        disk: &dyn Disk,
-        file: Arc<dyn DiskFile>,
-        generation: u64,
-        store: Identity,
-        size: u64,
-    ) -> Result<Self> {
-        let header = LogHeader::new(store, generation, size);
-        let name = log_name(generation);
-        let path = disk.path_of(&name);
-        file.write_at(&header.encode(), 0)
-            .and_then(|()| file.sync())
-            .map_err(|error| Error::io("initialize", &path, error))?;
-        Ok(Self::of(header, name, path, file))
-    }
-
-    /// Gives a log its name, once its content is durable.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`].
-    ///
-    /// # Durability
-    ///
-    /// The caller makes the name durable.
-    pub(crate) fn give_name(&self, disk: &dyn Disk) -> Result<()> {
-        disk.rename(&temporary_name(self.generation), &self.name)
-            .map_err(|error| Error::io("rename", &self.path, error))
-    }
-
-    /// Returns the name that the log has until it gets its own.
-    pub(crate) fn temporary_name(&self) -> String {
-        temporary_name(self.generation)
-    }
-
     fn of(header: LogHeader, name: String, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let LogHeader { generation, size, .. } = header;
         let (format, end, index) = (Format::of(&header), Mutex::default(), RwLock::default());
@@ -262,53 +91,6 @@ impl Log {
             index,
             readers,
         }
-    }
-
-    /// Opens a log and verifies its header. One that is damaged is put together from what is known.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Corrupt`] if the file is missing, cut short or of another generation, or if its
-    /// header is damaged and nothing shows that the log is this one; [`Error::Foreign`] if it is
-    /// another store's, [`Error::Newer`], and [`Error::Io`].
-    pub(crate) fn open(disk: &dyn Disk, generation: u64, store: Identity) -> Result<Self> {
-        let log = Self::open_any(disk, generation, store)?;
-        if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
-    }
-
-    /// Opens a log that is kept for the records before `end`. What lay behind may have been cut
-    /// off.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Log::open`].
-    pub(crate) fn open_values(pool: &Arc<Pool>, end: End, store: Identity) -> Result<Self> {
-        let log = Self::open_any(&**pool, end.generation, store)?.into_values(pool, end);
-        if log.length()? < log.size { Err(log.broken("it is cut short")) } else { Ok(log) }
-    }
-
-    /// Opens a log that may be cut short, because nothing lists it or something else has its
-    /// length.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Log::open`].
-    pub(crate) fn open_any(disk: &dyn Disk, generation: u64, store: Identity) -> Result<Self> {
-        let opened = Opened::open(disk, generation)?;
-        match opened.header() {
-            Ok(header) => opened.log(header, generation, store.uuid),
-            Err(error) => opened.log_without_header(LogHeader::new(store, generation, 0), error),
-        }
-    }
-
-    /// Opens a log of a store whose keys are not known, which must have its header.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Log::open`].
-    pub(crate) fn open_by_header(disk: &dyn Disk, generation: u64, uuid: [u8; 16]) -> Result<Self> {
-        let opened = Opened::open(disk, generation)?;
-        opened.header().and_then(|header| opened.log(header, generation, uuid))
     }
 
     /// Returns true if the header was damaged when the log was opened.
@@ -535,75 +317,6 @@ impl Log {
             io::ErrorKind::InvalidData => Error::corrupt(&self.path, error.to_string()),
             _ => Error::io("read", &self.path, error),
         })
-    }
-}
-
-/// The file of a log, open, and what was read of its header.
-struct Opened {
-    name: String,
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
-    page: [u8; LogHeader::LEN],
-    unread: Option<Error>,
-}
-
-impl Opened {
-    fn open(disk: &dyn Disk, generation: u64) -> Result<Self> {
-        let name = log_name(generation);
-        let path = disk.path_of(&name);
-        let file = disk.open(&name).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
-            _ => Error::io("open", &path, error),
-        })?;
-        let mut page = [0; LogHeader::LEN];
-        let unread = match file.read_at(&mut page, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(Error::corrupt(path, "it is cut short"));
-            }
-            Err(error) => {
-                page.fill(0);
-                Some(Error::io("read", &path, error))
-            }
-            Ok(()) => None,
-        };
-        Ok(Self { name, path, file, page, unread })
-    }
-
-    fn header(&self) -> Result<LogHeader> {
-        match &self.unread {
-            Some(error) => Err(error.clone()),
-            None => LogHeader::decode(&self.page, &self.path),
-        }
-    }
-
-    /// Returns the log with this header.
-    fn log(self, header: LogHeader, generation: u64, uuid: [u8; 16]) -> Result<Log> {
-        if header.uuid != uuid {
-            return Err(Error::foreign(self.path, "it has another store's uuid"));
-        }
-        if header.generation != generation {
-            return Err(Error::corrupt(self.path, "it holds the log of another generation"));
-        }
-        Ok(Log::of(header, self.name, self.path, self.file))
-    }
-
-    /// Returns the log whose header gave this error. What is left of the header, or a batch, must
-    /// show that the log is the expected one.
-    fn log_without_header(self, expected: LogHeader, error: Error) -> Result<Log> {
-        let length = self.file.len().map_err(|error| Error::io("measure", &self.path, error))?;
-        let (header, is_ours) = match expected.remains_in(&self.page) {
-            Remains::Whole(header) => (header, true),
-            remains => {
-                let size = length - length % PAGE;
-                (LogHeader { size, ..expected }, remains == Remains::Ours)
-            }
-        };
-        let log = Log::of(header, self.name, self.path, self.file);
-        let log = Log { is_header_damaged: true, ..log };
-        // A later version may have batches that look the same.
-        let is_newer = matches!(error, Error::Newer { .. });
-        let has_batch = || !is_newer && log.has_batch_from(PAGE).unwrap_or(false);
-        if is_ours || has_batch() { Ok(log) } else { Err(error) }
     }
 }
 

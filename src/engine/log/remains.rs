@@ -8,8 +8,9 @@ use crate::engine::disk::{Disk, Pool};
 use crate::error::Result;
 
 use super::batch::Batch;
+use super::opening::Opened;
 use super::page::{PAGE, PAGE_BYTES};
-use super::{Identity, Log, Opened};
+use super::{Identity, Log};
 
 impl Log {
     /// Returns the uuid and the key of the store that a log's header names; logs of format 1 name no
