@@ -17,19 +17,18 @@
 //! - redb may panic on damage, so its calls run under `catch_unwind`.
 //! - A file has its `.redb` name only once it is durable and verified.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition};
+use redb::ReadOnlyTable;
 use xorf::{BinaryFuse16, Filter};
 
 use crate::clock::Moment;
 use crate::codec::Malformed;
-use crate::engine::digest::DigestKey;
-use crate::engine::disk::{Disk, DiskFile, Pool};
+use crate::engine::disk::DiskFile;
 use crate::engine::entry::{Found, Parts};
-use crate::engine::log::{Identity, Location, Log};
+use crate::engine::log::{Location, Log};
 use crate::error::{Error, Result};
 use crate::key::Address;
 use crate::sync::OnceLock;
@@ -48,17 +47,17 @@ mod handles;
 mod leaves;
 mod listing;
 mod meta;
+mod opening;
 mod remains;
 mod row;
 mod value;
+mod verification;
 
 use binding::Binding;
 pub(crate) use build::{Draft, Item, Kept, Sealed, build};
 pub(crate) use cursor::{Cursor, OwnedRow};
 pub(crate) use damaged::Damaged;
-use database::{
-    DAMAGED, FILTER, META, RecordTable, TableKey, failed, guarded, open_database, verify_pages,
-};
+use database::{TableKey, failed, guarded};
 use expiries::Expiries;
 pub(crate) use handles::Handles;
 use leaves::Leaves;
@@ -66,9 +65,6 @@ pub(crate) use meta::{SegmentMeta, SegmentMeta1, segment_name};
 pub(crate) use remains::{Remains, RowContent};
 use row::{Row, RowKey};
 pub(crate) use value::{Content, MAX_INLINE_BYTES, Value};
-
-/// The rows that are verified between two pauses.
-const ROWS_AT_A_TIME: u64 = 4096;
 
 /// A segment: its filter is in memory, and its redb database is opened when it is needed.
 #[derive(Debug)]
@@ -95,165 +91,6 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Opens a listed segment and reads its filter. What is damaged is done without, if any row of
-    /// the segment can be read.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Corrupt`] if the file is missing, not the listed one, or has no row that verifies,
-    /// [`Error::Foreign`], [`Error::Newer`] and [`Error::Io`].
-    pub(crate) fn open(pool: &Arc<Pool>, listed: &SegmentMeta, key: DigestKey) -> Result<Self> {
-        let name = segment_name(listed.file);
-        let path = pool.path_of(&name);
-        let file = pool.open_pooled(&name).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(&path, "it is listed and missing"),
-            _ => Error::io("open", &path, error),
-        })?;
-        let loaded = guarded(&path, || {
-            Self::load(name.clone(), path.clone(), Arc::clone(&file), listed.uuid, key)
-        });
-        let mut segment = match loaded {
-            Err(error @ (Error::Corrupt { .. } | Error::Newer { .. })) => {
-                Self::load_damaged(name, path, file, listed, key, error)?
-            }
-            loaded => loaded?,
-        };
-        if segment.meta != *listed {
-            return Err(segment.broken("it is not the segment that is listed"));
-        }
-        let store = Identity { uuid: listed.uuid, entries: key };
-        let logs = listed.values.iter().map(|end| Log::open_values(pool, *end, store));
-        // Their rows say which keys they are.
-        let damaged = |error: Error| error.or_salvage("the records in it, and none of their keys");
-        let logs = logs.map(|log| log.map(Arc::new).map_err(damaged));
-        segment.values = logs.collect::<Result<_>>()?;
-        Ok(segment)
-    }
-
-    /// Checks that an unlisted segment is this store's.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Foreign`] if it is another store's, and those of [`Segment::open`].
-    pub(crate) fn expect_ours(
-        disk: &dyn Disk,
-        number: u64,
-        uuid: [u8; 16],
-        key: DigestKey,
-    ) -> Result<()> {
-        let name = segment_name(number);
-        let path = disk.path_of(&name);
-        let file = disk.open(&name).map_err(|error| Error::io("open", &path, error))?;
-        let loaded = guarded(&path, || {
-            Self::load(name, path.clone(), Arc::clone(&file), uuid, key).map(drop)
-        });
-        match loaded {
-            // One row is enough.
-            Err(Error::Corrupt { .. })
-                if !Leaves::read(&*file, &Binding::of(uuid, number, key)).is_empty() =>
-            {
-                Ok(())
-            }
-            loaded => loaded,
-        }
-    }
-
-    /// Reads the meta row, the filter and the lists of damaged addresses and of expiries, and verifies
-    /// them all.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Segment::open`]. redb may panic here, so callers run it under [`guarded`].
-    fn load(
-        name: String,
-        path: PathBuf,
-        file: Arc<dyn DiskFile>,
-        uuid: [u8; 16],
-        key: DigestKey,
-    ) -> Result<Self> {
-        let database = open_database(&path, &file)?;
-        let transaction = database.begin_read().map_err(|error| failed(&path, error))?;
-        let meta = SegmentMeta::decode(&read_row(&path, &transaction, "meta")?, &path)?;
-        if meta.uuid != uuid {
-            return Err(Error::foreign(path, "it has another store's uuid"));
-        }
-        let binding = Binding::new(&meta, key);
-        let filter = Some(read_filter(&path, &transaction, &meta, &binding)?);
-        let damaged = Some(read_damaged(&path, &transaction, &meta, &binding)?);
-        let expiries = read_expiries(&path, &transaction, &meta, &binding)?;
-        let (values, left, leaves) = (Vec::new(), AtomicBool::new(false), OnceLock::new());
-        let is_file_damaged = false;
-        Ok(Self {
-            meta,
-            name,
-            file,
-            path,
-            filter,
-            binding,
-            damaged,
-            expiries,
-            values,
-            left,
-            leaves,
-            is_file_damaged,
-        })
-    }
-
-    /// Reads what can be read of a segment that gave this error. It has the description under which
-    /// it is listed, unless it says something else itself.
-    ///
-    /// # Errors
-    ///
-    /// The same error, if no row of the segment verifies.
-    fn load_damaged(
-        name: String,
-        path: PathBuf,
-        file: Arc<dyn DiskFile>,
-        listed: &SegmentMeta,
-        key: DigestKey,
-        error: Error,
-    ) -> Result<Self> {
-        fn part<T>(
-            path: &Path,
-            file: &Arc<dyn DiskFile>,
-            read: impl FnOnce(&ReadTransaction) -> Result<T>,
-        ) -> Option<T> {
-            let run = || {
-                let database = open_database(path, file)?;
-                read(&database.begin_read().map_err(|error| failed(path, error))?)
-            };
-            guarded(path, run).ok()
-        }
-        let meta = part(&path, &file, |transaction| read_row(&path, transaction, "meta"));
-        let is_meta_damaged = !meta.is_some_and(|meta| SegmentMeta::is_whole(&meta));
-        let binding = Binding::new(listed, key);
-        let (meta, leaves) = (listed.clone(), Leaves::read(&*file, &binding));
-        let is_other = !is_meta_damaged && matches!(error, Error::Newer { .. });
-        if is_other || leaves.is_empty() {
-            return Err(error);
-        }
-        let filter = part(&path, &file, |read| read_filter(&path, read, &meta, &binding));
-        let damaged = part(&path, &file, |read| read_damaged(&path, read, &meta, &binding));
-        let expiries = part(&path, &file, |read| read_expiries(&path, read, &meta, &binding));
-        // A merge needs all but the filter, and makes another one of that.
-        let left = is_meta_damaged || damaged.is_none() || expiries.is_none();
-        Ok(Self {
-            meta,
-            name,
-            file,
-            path,
-            filter,
-            binding,
-            // None has been lost if none was there.
-            damaged: damaged.or_else(|| (listed.damaged == 0).then(Vec::new)),
-            expiries: expiries.unwrap_or_default(),
-            values: Vec::new(),
-            left: AtomicBool::new(left),
-            leaves: OnceLock::new(),
-            is_file_damaged: true,
-        })
-    }
-
     /// Returns the segment with the logs that hold its larger records.
     pub(crate) fn with_values(mut self, values: Vec<Arc<Log>>) -> Self {
         self.values = values;
@@ -499,82 +336,6 @@ impl Segment {
         }
     }
 
-    /// Reads the whole file, and checks that it verifies and is the one that was opened.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Corrupt`] for the first thing that does not verify, and [`Error::Io`].
-    pub(crate) fn verify(&self, key: DigestKey) -> Result<()> {
-        let (path, file) = (&self.path, &self.file);
-        let load =
-            || Self::load(self.name.clone(), path.clone(), Arc::clone(file), self.meta.uuid, key);
-        if guarded(path, load)?.meta != self.meta {
-            return Err(self.broken("it is not the segment that was opened"));
-        }
-        guarded(path, || verify_pages(path, file))?;
-        self.expect_undamaged()?;
-        for log in &self.values {
-            log.verify()?;
-        }
-        self.verify_rows(true, || Ok(()))
-    }
-
-    /// Checks that every entry can be read that could not be read when it was sealed.
-    fn expect_undamaged(&self) -> Result<()> {
-        let is_lost = |damaged: &&Damaged| self.damaged_entry(damaged).is_err();
-        match self.damaged().iter().filter(is_lost).count() {
-            0 => Ok(()),
-            1 => Err(self.broken("it holds 1 key whose record is damaged")),
-            count => Err(self.broken(&format!("it holds {count} keys whose records are damaged"))),
-        }
-    }
-
-    /// Reads every row in order, and checks that no row is missing. The records in the segment's
-    /// log are read too if `with_log` says so. `pace` runs in between, and may stop the work.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Corrupt`] for the first row that does not verify or does not follow, and
-    /// [`Error::Io`].
-    fn verify_rows(&self, with_log: bool, mut pace: impl FnMut() -> Result<()>) -> Result<()> {
-        guarded(&self.path, || {
-            let handle = RecordTable::open(&self.path, &self.file)?;
-            let storage = |error| failed(&self.path, error);
-            let mut expected = Some(RowKey::SENTINEL.joined());
-            let mut records = 0;
-            for row in handle.table.range::<TableKey>(..).map_err(storage)? {
-                let (key, value) = row.map_err(storage)?;
-                let row = self.row(key.value(), value.value())?;
-                if expected != Some(row.key.joined()) {
-                    return Err(self.broken("a row is missing"));
-                }
-                records += u64::from(row.key.part == 0 && row.key != RowKey::SENTINEL);
-                if with_log && self.meta.format > 1 && row.key != RowKey::SENTINEL {
-                    self.verify_value(&row)?;
-                }
-                if records % ROWS_AT_A_TIME == 0 {
-                    pace()?;
-                }
-                expected = row.successor.key();
-            }
-            if expected.is_none() && records == self.meta.records {
-                Ok(())
-            } else {
-                Err(self.broken("its last rows are missing"))
-            }
-        })
-    }
-
-    /// Checks that a row has a value, and that the record in the segment's log is whole.
-    fn verify_value(&self, row: &Row<'_>) -> Result<()> {
-        match self.value(row.value)?.content {
-            Content::Inline(_) => Ok(()),
-            Content::InLog { log, location, .. } => {
-                self.payload_in_log(log, location, |parts| row.key.is_of(parts)).map(drop)
-            }
-        }
-    }
-
     /// Verifies a row that was read.
     ///
     /// # Errors
@@ -595,67 +356,6 @@ impl Segment {
     pub(crate) fn broken(&self, reason: &str) -> Error {
         Error::corrupt(&self.path, reason)
     }
-}
-
-/// Reads a row about the segment.
-fn read_row(path: &Path, transaction: &ReadTransaction, name: &str) -> Result<Vec<u8>> {
-    let table = transaction.open_table(META).map_err(|error| failed(path, error))?;
-    let bytes = table.get(name).map_err(|error| failed(path, error))?;
-    let bytes = bytes.ok_or_else(|| Error::corrupt(path, "a row about it is missing"))?;
-    Ok(bytes.value().to_vec())
-}
-
-fn read_filter(
-    path: &Path,
-    transaction: &ReadTransaction,
-    meta: &SegmentMeta,
-    binding: &Binding,
-) -> Result<BinaryFuse16> {
-    let bytes = read_parts(path, transaction, FILTER)?;
-    let digest = if meta.format == 1 { 32 } else { 16 };
-    filter::decode(&bytes, binding, digest)
-        .ok_or_else(|| Error::corrupt(path, "its filter is damaged"))
-}
-
-fn read_damaged(
-    path: &Path,
-    transaction: &ReadTransaction,
-    meta: &SegmentMeta,
-    binding: &Binding,
-) -> Result<Vec<Damaged>> {
-    if meta.damaged == 0 {
-        return Ok(Vec::new());
-    }
-    let bytes = read_parts(path, transaction, DAMAGED)?;
-    damaged::decode(&bytes, meta.damaged, binding)
-        .ok_or_else(|| Error::corrupt(path, "its list of damaged keys is damaged"))
-}
-
-fn read_expiries(
-    path: &Path,
-    transaction: &ReadTransaction,
-    meta: &SegmentMeta,
-    binding: &Binding,
-) -> Result<Expiries> {
-    if meta.format == 1 {
-        return Ok(Expiries::default());
-    }
-    Expiries::decode(&read_row(path, transaction, "expiries")?, binding)
-        .ok_or_else(|| Error::corrupt(path, "its list of expiries is damaged"))
-}
-
-/// Reads bytes that are stored in parts.
-fn read_parts(
-    path: &Path,
-    transaction: &ReadTransaction,
-    table: TableDefinition<'static, u32, &'static [u8]>,
-) -> Result<Vec<u8>> {
-    let table = transaction.open_table(table).map_err(|error| failed(path, error))?;
-    let mut bytes = Vec::new();
-    for part in table.range::<u32>(..).map_err(|error| failed(path, error))? {
-        bytes.extend_from_slice(part.map_err(|error| failed(path, error))?.1.value());
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ use crate::error::{Error, Result};
 
 use super::binding::Binding;
 use super::database::{guarded, open_database};
+use super::opening::{read_damaged, read_row};
 use super::row::{Row, RowKey, Successor};
 use super::value::{Content, Value};
-use super::{Damaged, SegmentMeta, format_1, leaves, read_damaged, read_row, segment_name};
+use super::{Damaged, SegmentMeta, format_1, leaves, segment_name};
 
 /// What is left of a segment.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use http::Response;
 
 use super::*;
 use crate::clock::{SimulatedClock, Timeline};
-use crate::engine::disk::{MemoryDisk, read_all};
+use crate::engine::digest::DigestKey;
+use crate::engine::disk::{Disk, MemoryDisk, Pool, read_all};
 use crate::engine::entry::{Encoded, Parts};
 use crate::engine::log::{BatchBuilder, Identity, PAGE, Tail, check_of};
 use crate::key::{Fingerprint, Scope};
