@@ -176,6 +176,8 @@ impl Pending {
     /// Frees the key, and answers the caller. The entry is durable, and `at` is the time of its
     /// batch.
     fn succeed(mut self, at: Moment) {
+        // First, so that a caller who goes on with the next key finds what this one had.
+        self.room.give_back();
         match self.effect.take() {
             Some(Effect::Complete { hold, completion, promise }) => {
                 let record = Record::at(completion, at);

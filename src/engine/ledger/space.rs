@@ -278,20 +278,29 @@ impl Reservation {
         self.queued = bytes;
         self.space.queued.add(self.queued, self.bytes);
     }
-}
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if self.queued > 0 {
-            self.space.queued.remove(self.queued, self.bytes);
+    /// Gives the room back, before the reservation is dropped.
+    pub(crate) fn give_back(&mut self) {
+        let (bytes, queued) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.queued));
+        if queued > 0 {
+            self.space.queued.remove(queued, bytes);
+        }
+        if bytes == 0 {
+            return;
         }
         let mut room = self.space.room.lock();
-        room.reserved -= self.bytes;
+        room.reserved -= bytes;
         if !room.queue.is_empty() {
             let wakers = room.serve(&self.space.queued);
             drop(room);
             wakers.wake();
         }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
