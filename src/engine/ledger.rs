@@ -364,7 +364,7 @@ impl Ledger {
         start(&self.digests, batch, Some(end));
         self.carry(tail, batch, self.timeline.anchor())?;
         self.measure(tail);
-        Ok(Some(Frozen { log: old.log, end }))
+        Ok(Some(Frozen::new(old.log, end)))
     }
 
     /// Appends the batch, and with it all open claims, in as many batches as they need.

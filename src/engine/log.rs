@@ -23,6 +23,7 @@ use crate::engine::disk::{DiskFile, Pool};
 use crate::engine::entry::{End, Found, Parts};
 use crate::error::{Error, Result};
 use crate::key::Address;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, RwLock};
 
 mod addresses;
@@ -65,6 +66,8 @@ pub(crate) struct Log {
     format: Format,
     /// Set if the file held nothing but zeros when it became this log.
     clean: bool,
+    /// Set once the log takes no more batches: what lies behind its end may be cut off.
+    frozen: AtomicBool,
     /// The end of the durable batches; `None` if there is none that counts.
     end: Mutex<Option<End>>,
     index: RwLock<Index>,
@@ -87,6 +90,7 @@ impl Log {
             is_header_damaged,
             format,
             clean,
+            frozen: AtomicBool::new(false),
             end,
             index,
             readers,
@@ -159,7 +163,10 @@ impl Log {
     ///
     /// [`Error::Corrupt`] if not, and [`Error::Io`].
     pub(crate) fn verify_header(&self) -> Result<()> {
-        if self.length()? < self.size {
+        let length = self.length()?;
+        // Looked at after the length: a log is frozen before it is cut.
+        let needed = if self.frozen.load(Ordering::Acquire) { self.written() } else { self.size };
+        if length < needed {
             return Err(self.broken("it is cut short"));
         }
         if self.is_header_damaged {
@@ -243,6 +250,11 @@ impl Log {
     /// Returns the offset of the end of the durable batches, or 0 if there are none that count.
     pub(crate) fn written(&self) -> u64 {
         self.end.lock().map_or(0, |end| end.offset)
+    }
+
+    /// Notes that the log takes no more batches.
+    fn freeze(&self) {
+        self.frozen.store(true, Ordering::Release);
     }
 
     /// Records that everything before this end is durable.

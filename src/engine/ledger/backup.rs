@@ -206,7 +206,7 @@ fn abandon(target: &dyn Disk) {
             return;
         }
     }
-    let names = target.names().unwrap_or_default();
+    let Ok(names) = target.names() else { return };
     for name in names.iter().filter(|name| *name != UNFINISHED) {
         if target.remove(name).is_err() {
             return;

@@ -87,7 +87,7 @@ pub(super) struct Walked {
 impl Walked {
     /// Hands the log on for sealing.
     pub(super) fn into_frozen(self) -> Frozen {
-        Frozen { log: self.log, end: self.end }
+        Frozen::new(self.log, self.end)
     }
 }
 

@@ -46,6 +46,8 @@ struct Wanted {
     size: u64,
     /// The size of a smaller one, for a disk that is too full.
     least: u64,
+    /// The size up to which no space is left for the segments that take over the logs.
+    urgent: u64,
 }
 
 impl Ledger {
@@ -62,6 +64,8 @@ impl Ledger {
     ///
     /// The log and its entry in `MANIFEST` are durable when this returns.
     pub(crate) fn prepare(&self, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
+        let mut unlisted = self.preparing.lock();
+        retired.append(&mut unlisted);
         self.prepare_for(0, retired)
     }
 
@@ -80,7 +84,8 @@ impl Ledger {
             let _preparing = self.preparing.lock();
             let size = self.next.lock().as_ref().filter(|log| !log.is_clean()).map(|log| log.size);
             if let Some(size) = size {
-                let replaced = self.replace_next(&Wanted { size, least: size }, retired);
+                let replaced =
+                    self.replace_next(&Wanted { size, least: size, urgent: size }, retired);
                 self.offer_next().wake();
                 replaced?;
             }
@@ -95,22 +100,25 @@ impl Ledger {
     ///
     /// Those of [`prepare`](Self::prepare).
     pub(crate) fn prepare_at_once(&self, bytes: u64) -> Result<(), Trouble> {
-        let mut retired = Vec::new();
+        let mut unlisted = self.preparing.lock();
+        let mut retired = std::mem::take(&mut *unlisted);
         let outcome = self.prepare_for(bytes, &mut retired);
-        self.preparing.lock().append(&mut retired);
+        unlisted.append(&mut retired);
         outcome
     }
 
+    /// Prepares a next log, for the one who has the mutex of preparing.
     fn prepare_for(&self, bytes: u64, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
-        let mut unlisted = self.preparing.lock();
-        retired.append(&mut unlisted);
         if self.space.is_prepared(bytes) {
             return Ok(());
         }
         let outcome = loop {
             let Some(wanted) = self.wanted(bytes) else { break Ok(()) };
-            if let Err(trouble) = self.replace_next(&wanted, retired) {
-                break Err(trouble);
+            match self.replace_next(&wanted, retired) {
+                // The disk has no space for a larger one.
+                Ok(size) if size < wanted.size => break Ok(()),
+                Ok(_) => {}
+                Err(trouble) => break Err(trouble),
             }
         };
         self.offer_next().wake();
@@ -125,34 +133,36 @@ impl Ledger {
         let (carried, demand) = self.space.demand();
         let needed = size_for(demand + bytes);
         // What must be carried into a log may need more than the usual maximum.
-        let most =
-            self.ceiling().max(size_for(2 * carried + bytes + self.settings.first_log_bytes / 2));
+        let most = self.ceiling().max(size_for(2 * carried + bytes + self.spare()));
+        let urgent = self.settings.first_log_bytes;
         let likely = self.likely_size();
         let next = self.next.lock();
         match next.as_deref() {
             Some(next) if next.size >= needed.min(most) => None,
             Some(next) => {
                 let size = needed.next_power_of_two().min(most);
-                Some(Wanted { size, least: next.size + PAGE })
+                Some(Wanted { size, least: next.size + PAGE, urgent })
             }
             None => {
                 // As much again for those that come meanwhile.
                 let size = size_for(2 * (demand + bytes)).next_power_of_two();
                 let size = size.max(likely).min(most);
-                Some(Wanted { size, least: size_for(demand).max(LEAST_LOG_BYTES).min(most) })
+                let least = size_for(demand).max(LEAST_LOG_BYTES).min(most);
+                Some(Wanted { size, least, urgent: urgent.max(least) })
             }
         }
     }
 
     /// Creates a log, or recycles one, and makes it the next one instead of the one that is there.
-    fn replace_next(&self, wanted: &Wanted, retired: &mut Vec<Retired>) -> Result<(), Trouble> {
+    /// Returns its size.
+    fn replace_next(&self, wanted: &Wanted, retired: &mut Vec<Retired>) -> Result<u64, Trouble> {
         let generation = self.take_generation();
         let log = self.make_log(generation, wanted, retired);
         // The log is not listed yet, so nothing is lost with it.
         let log = log.map(Arc::new).map_err(Trouble::classify)?;
         self.sync_names().map_err(Trouble::Fatal)?;
         // Held while `MANIFEST` is written, so that neither of the two becomes the active log.
-        let mut next = self.next.lock();
+        let (mut next, size) = (self.next.lock(), log.size);
         let replaced = next.as_ref().map(|log| log.generation);
         let listed = self.change_manifest(|manifest| {
             manifest.next_generation = manifest.next_generation.max(generation + 1);
@@ -169,7 +179,7 @@ impl Ledger {
             }
             Err(trouble) => return Err(trouble),
         }
-        Ok(())
+        Ok(size)
     }
 
     /// Creates a log that is not listed yet, or recycles one.
@@ -199,7 +209,7 @@ impl Ledger {
         let mut refused = None;
         for size in sizes(wanted.size, wanted.least) {
             // The segments that take over the logs need space too.
-            if size > self.settings.first_log_bytes.max(wanted.least) && free / 3 < size {
+            if size > wanted.urgent && free / 3 < size {
                 continue;
             }
             let created = self
@@ -215,13 +225,18 @@ impl Ledger {
 
     /// Makes the space of the next log available, if all that is reserved has room in it.
     fn offer_next(&self) -> Wakers {
-        let most = self.ceiling();
+        let (ceiling, spare) = (usable(self.ceiling()), self.spare());
         // Under the mutex, so that the log is not the active one before its space is offered.
         let next = self.next.lock();
-        let offered = next.as_deref().and_then(|log| {
-            self.space.offer(Next { usable: usable(log.size), can_grow: log.size < most })
-        });
+        let offered = next
+            .as_deref()
+            .and_then(|log| self.space.offer(Next { usable: usable(log.size), ceiling, spare }));
         offered.unwrap_or_default()
+    }
+
+    /// Returns the bytes that a log may have beside twice those of the open claims.
+    fn spare(&self) -> u64 {
+        self.settings.first_log_bytes / 2
     }
 
     /// Returns the size that the load suggests for the next log.

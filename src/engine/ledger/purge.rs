@@ -86,6 +86,10 @@ impl Ledger {
         let sieve = Sieve { segment, newer, older, handles, uuid, now };
         let copied = survey(segment, &sieve, &mut pace).map_err(Trouble::Transient)?;
         let Some(copied) = copied else { return Ok(()) };
+        if copied.contains(&true) && segment.expiries.all().records == 0 {
+            let reason = "its list of expiries is damaged, so its larger records are not copied";
+            return Err(Trouble::Transient(segment.broken(reason)));
+        }
         let is_copied = |_: &Segment, log: usize| copied[log];
         let sieve = Some(&sieve);
         self.rewrite(&Rewriting { run, now, is_copied: &is_copied, sieve }, retired, pace)

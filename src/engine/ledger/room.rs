@@ -46,8 +46,10 @@ pub(super) struct Room {
 pub(super) struct Next {
     /// The bytes for open claims and reservations.
     pub(super) usable: u64,
-    /// False if no larger log may take its place.
-    pub(super) can_grow: bool,
+    /// The most usable bytes of a log that takes its place, unless the open claims need more.
+    pub(super) ceiling: u64,
+    /// The bytes that it may have beside twice those of the open claims.
+    pub(super) spare: u64,
 }
 
 /// The numbers of keys, since the store was opened, that did not find room at once.
@@ -107,6 +109,11 @@ impl Room {
         self.next.is_none() && self.preparing.is_none()
     }
 
+    /// Returns true if a larger log may take the place of the next one.
+    pub(super) fn may_replace(&self, next: Next) -> bool {
+        next.usable < next.ceiling.max(2 * self.carried + next.spare)
+    }
+
     /// Returns true if so many bytes are left for reservations.
     pub(super) fn has_space(&self, bytes: u64) -> bool {
         self.reserved + bytes <= self.available()
@@ -138,7 +145,7 @@ impl Room {
         let in_use = self.reserved.saturating_sub(queued.reserved());
         let is_full = in_use + bytes > self.available();
         match self.next {
-            Some(next) if is_full && !next.can_grow => {
+            Some(next) if is_full && !self.may_replace(next) => {
                 Decision::Refuse(Refusal::Reserved(self.available()))
             }
             _ => Decision::Wait,

@@ -162,8 +162,8 @@ impl Space {
     /// bytes more.
     pub(crate) fn is_short(&self, bytes: u64) -> bool {
         let room = self.room.lock();
-        let can_grow = room.next.map_or(room.preparing.is_none(), |next| next.can_grow);
-        can_grow && !room.has_space(room.queue.bytes() + bytes)
+        let may_prepare = room.next.map_or(room.preparing.is_none(), |next| room.may_replace(next));
+        may_prepare && !room.has_space(room.queue.bytes() + bytes)
     }
 
     /// Returns true if a next log is prepared that has room for all who wait, and for so many bytes

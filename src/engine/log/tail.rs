@@ -81,3 +81,10 @@ pub(crate) struct Frozen {
     pub(crate) log: Arc<Log>,
     pub(crate) end: End,
 }
+
+impl Frozen {
+    pub(crate) fn new(log: Arc<Log>, end: End) -> Self {
+        log.freeze();
+        Self { log, end }
+    }
+}

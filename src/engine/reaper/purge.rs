@@ -7,12 +7,15 @@ use std::sync::Arc;
 use crate::engine::ledger::{Ledger, Retired};
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
+use crate::sync::thread;
 
-use super::{Reaper, drop_expired, keep_going, pace_of_sealing, pause, worst};
+use super::{PATIENCE, Reaper, drop_expired, keep_going, pace_of_sealing, pause, worst};
 
 /// The rotations after which a purge gives up. The writer may rotate by itself, and take a log that
 /// is not clean.
 const MAX_ROTATIONS: usize = 4;
+/// The times, [`PATIENCE`] apart, that a purge looks whether old files have lost their readers.
+const MAX_WAITS: usize = 600;
 
 impl Reaper {
     /// Purges once for all callers that have asked for it.
@@ -91,11 +94,28 @@ impl Reaper {
             // The next one needs the space.
             ledger.free(old, || self.keep_up()).map_err(Trouble::Transient)?;
         }
-        while !old.is_empty() {
+        outcome.and(self.wait_for_readers(ledger, old))
+    }
+
+    /// Removes the `old` files once nobody reads them any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Behind`] if a reader has kept some for too long: a list of records, or a backup. They
+    /// are removed later.
+    fn wait_for_readers(&mut self, ledger: &Ledger, old: &mut Vec<Retired>) -> Result<(), Trouble> {
+        for _ in 0..MAX_WAITS {
+            if old.is_empty() {
+                return Ok(());
+            }
+            self.do_what_is_due(old)?;
             self.keep_up().map_err(Trouble::Transient)?;
             ledger.free(old, || self.keep_up()).map_err(Trouble::Transient)?;
+            if !old.is_empty() {
+                thread::park_timeout(PATIENCE);
+            }
         }
-        outcome
+        if old.is_empty() { Ok(()) } else { Err(Trouble::Transient(Error::Behind)) }
     }
 
     /// Does what is due between two segments of a purge, which may take long. A transient error is
@@ -122,10 +142,11 @@ impl Reaper {
         let engine = Arc::clone(&self.engine);
         let is_behind = engine.ledger.backlog() > 1;
         let sealed = if is_behind { self.seal() } else { Ok(()) };
+        let has_failed = sealed.is_err();
         if let Err(Trouble::Fatal(error)) = worst([self.prepare(), sealed]) {
             engine.fail(error);
         }
         engine.ledger.free(&mut self.retired, || keep_going(&engine))?;
-        if is_behind { keep_going(&engine) } else { pause(&engine) }
+        if is_behind && !has_failed { keep_going(&engine) } else { pause(&engine) }
     }
 }

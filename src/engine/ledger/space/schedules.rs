@@ -20,7 +20,7 @@ const LOG: u64 = 1024 * 1024;
 
 /// Offers the space of a next log.
 fn offer(space: &Space, usable: u64) {
-    space.offer(Next { usable, can_grow: false }).expect("nothing is reserved").wake();
+    space.offer(Next { usable, ceiling: 0, spare: 0 }).expect("nothing is reserved").wake();
 }
 
 /// One page for several, some of whom give up: no more than one has it, and all who wait get it.

@@ -17,7 +17,8 @@ fn space(pages: u64) -> Arc<Space> {
 
 /// Offers the space of a next log.
 fn offer(space: &Space, usable: u64, can_grow: bool) {
-    space.offer(Next { usable, can_grow }).expect("it is large enough").wake();
+    let ceiling = if can_grow { u64::MAX } else { 0 };
+    space.offer(Next { usable, ceiling, spare: 0 }).expect("it is large enough").wake();
 }
 
 fn granted(space: &Arc<Space>, scope: &str, pages: u64) -> Reservation {
