@@ -1,7 +1,7 @@
 //! The chain of started logs, and the reading of each up to its end.
 //!
-//! A log is started if a batch verifies at its beginning. Its start entry names its predecessor and
-//! that log's end. The newest log ends at the first place where no batch verifies: a later batch that
+//! A log is started if any batch in it verifies. Its start entry names its predecessor and that
+//! log's end. The newest log ends at the first place where no batch verifies: a later batch that
 //! verifies makes this damage, and otherwise it is a torn write.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

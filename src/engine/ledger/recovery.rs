@@ -374,12 +374,22 @@ fn repeat(last: &Batch, follows: Option<End>, tail: &mut Tail, store: Identity) 
     let mut batch = BatchBuilder::new();
     start(&store.entries, &mut batch, follows);
     for frame in last.frames().filter(|frame| !chain::is_start(frame)) {
-        let hash = Parts::of(frame.bytes).map_or(0, |parts| parts.hash128(&store.uuid));
-        let (bytes, digest) = (frame.bytes.to_vec(), store.entries.digest(&[frame.bytes]));
+        let bytes = frame.bytes.to_vec();
+        let (hash, digest) = if frame.is_whole {
+            let hash = Parts::of(frame.bytes).map_or(0, |parts| parts.hash128(&store.uuid));
+            (hash, store.entries.digest(&[frame.bytes]))
+        } else {
+            // A new digest would make a damaged entry a whole one.
+            (frame.hash.unwrap_or_default(), frame.digest)
+        };
         batch.push(&Encoded { bytes, digest, hash });
     }
     let offset = tail.append(&mut batch, last.head.anchor)?;
-    let repeated = tail.log.batch_at(offset)?.filter(Batch::is_whole);
+    let damaged = |batch: &Batch| {
+        let frames = batch.frames().filter(|frame| !chain::is_start(frame));
+        frames.filter(|frame| !frame.is_whole).count()
+    };
+    let repeated = tail.log.batch_at(offset)?.filter(|batch| damaged(batch) == damaged(last));
     let repeated = repeated.ok_or_else(|| tail.log.broken("its first batch does not read back"))?;
     // The next batch carries the open claims over.
     chain::enter(&tail.log, offset, &repeated, &mut Vec::new(), store.uuid)

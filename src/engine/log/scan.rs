@@ -74,7 +74,7 @@ impl Log {
         Ok(None)
     }
 
-    /// Returns true if a whole batch verifies where the first or the second of this log would begin.
+    /// Returns true if any whole batch verifies anywhere in this log.
     ///
     /// # Errors
     ///
@@ -87,8 +87,7 @@ impl Log {
         })
     }
 
-    /// Returns true if the head of a batch verifies at `offset` or behind it, as far as one batch
-    /// reaches.
+    /// Returns true if the head of a batch verifies at `offset` or behind it.
     ///
     /// # Errors
     ///
@@ -98,8 +97,7 @@ impl Log {
     }
 
     /// Calls `accept` with the offset of each page from `offset` on that begins with the head of a
-    /// batch, until it accepts one. Returns whether it did. It looks as far as one batch reaches: the
-    /// next one begins there at the latest.
+    /// batch, until it accepts one. Returns whether it did.
     ///
     /// # Errors
     ///
@@ -107,9 +105,8 @@ impl Log {
     fn scan(&self, offset: u64, mut accept: impl FnMut(u64) -> Result<bool>) -> Result<bool> {
         let mut chunk = Vec::new();
         let (mut start, mut unread) = (offset, None);
-        let end = self.size.min(offset.saturating_add(MAX_SPAN + PAGE));
-        while start < end {
-            chunk.resize(usize::try_from(SCAN_BYTES.min(end - start)).unwrap_or(0), 0);
+        while start < self.size {
+            chunk.resize(usize::try_from(SCAN_BYTES.min(self.size - start)).unwrap_or(0), 0);
             unread = self.read_readable(&mut chunk, start)?.or(unread);
             let pages = chunk.chunks(PAGE_BYTES).zip((start..).step_by(PAGE_BYTES));
             for (page, offset) in pages {
