@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::key::{Key, Scope};
 
-/// What became of a store's content, from [`Store::salvage`](crate::Store::salvage).
+/// The report of a salvage, from [`Store::salvage`](crate::Store::salvage).
 ///
 /// `Display` gives one line for the figures and one for each loss.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +39,9 @@ pub struct Loss {
     pub written: Option<(SystemTime, SystemTime)>,
     /// The property that does not hold.
     pub reason: String,
-    /// True if it is not known which keys were in it. The new store does not have those, so their
-    /// operations would run again.
+    /// True if it is not known which keys were in it. Of those the new store has an older record, if
+    /// there was one, even if it had been forgotten; the others are missing, so their operations
+    /// would run again.
     pub hides_keys: bool,
 }
 
@@ -62,7 +63,8 @@ impl fmt::Display for Salvage {
             write!(f, "\n{loss}")?;
         }
         if !self.is_absence_proven() {
-            f.write_str("\nkeys that were there may be missing now, and would run again")?;
+            f.write_str("\nkeys that were there may be missing now, and would run again;")?;
+            f.write_str(" others may have an older record, even a forgotten one")?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ const MAX_NAMED: usize = 3;
 const MAX_NAME_CHARS: usize = 40;
 
 /// The names in the directory, by kind. Names that are not the store's are left alone.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     pub(super) logs: Vec<u64>,
     pub(super) segments: Vec<u64>,
@@ -87,6 +87,18 @@ impl Names {
         let segments = self.segments.iter().filter(|file| !manifest.lists_segment(**file));
         let named = logs.map(|log| log_name(*log)).chain(segments.map(|file| segment_name(*file)));
         named.chain(self.temporaries.iter().cloned())
+    }
+
+    /// Returns these names without the logs and segments that were listed once, and are not listed by
+    /// `manifest` any more.
+    pub(super) fn without_leftovers(&self, manifest: Option<&Manifest>) -> Self {
+        let Some(manifest) = manifest else { return self.clone() };
+        // What came after an old copy of MANIFEST is listed by none.
+        let is_new = |number: &u64| *number >= manifest.next_generation;
+        let mut names = self.clone();
+        names.logs.retain(|log| is_new(log) || manifest.lists_log(*log));
+        names.segments.retain(|file| is_new(file) || manifest.lists_segment(*file));
+        names
     }
 
     /// Removes unfinished files.

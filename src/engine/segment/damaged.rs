@@ -23,15 +23,16 @@ impl Damaged {
     /// The log of an entry that no file has any more.
     pub(crate) const GONE: u16 = u16::MAX;
 
-    /// An address whose entry is gone for good, and has expired at this moment, whatever it was.
-    pub(crate) fn gone(hash: u128, expires: Moment) -> Self {
-        let location = Location { offset: 0, length: 0, check: 0, at: Moment::default() };
+    /// An address whose entry of this time is gone for good, and has expired at a later one, whatever
+    /// it was.
+    pub(crate) fn gone(hash: u128, at: Moment, expires: Moment) -> Self {
+        let location = Location { offset: 0, length: 0, check: 0, at };
         Self { hash, expires, log: Self::GONE, location }
     }
 
     /// Returns the same address, with no bytes to look at again.
     pub(crate) fn without_bytes(self) -> Self {
-        Self::gone(self.hash, self.expires)
+        Self::gone(self.hash, self.location.at, self.expires)
     }
 
     /// Returns true if the bytes of the entry are gone.

@@ -290,3 +290,26 @@ fn p13_a_salvage_that_was_interrupted_is_no_store() {
         assert!(matches!(refused, Error::Corrupt { .. }), "{refused:?}");
     }
 }
+
+/// A reader may keep a file after it has been replaced. What was forgotten was served again.
+#[test]
+fn p4_a_segment_that_was_replaced_is_no_source() {
+    let home = Home::new();
+    let store = home.open();
+    run(&store, "secret");
+    run(&store, "kept");
+    seal(&store, &home);
+    let [replaced] = &home.files(".redb")[..] else { panic!("one segment") };
+    let content = fs::read(replaced).unwrap();
+    store.forget(scope(), &key("secret")).wait().unwrap();
+    store.purge().wait().unwrap();
+    drop(store);
+    assert!(!replaced.exists());
+    fs::write(replaced, content).unwrap();
+    let new = tempfile::tempdir().unwrap();
+    let report = home.builder().salvage(home.path(), new.path()).unwrap();
+    assert!(report.is_absence_proven(), "{report}");
+    let store = home.builder().open(new.path()).unwrap();
+    assert_eq!(replayed(&store, "kept").as_deref(), Some("kept"));
+    assert_eq!(replayed(&store, "secret"), None);
+}

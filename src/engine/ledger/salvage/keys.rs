@@ -21,7 +21,7 @@ use super::sources::{Batches, Place, Sources};
 /// All keys of a store.
 pub(super) struct Keys {
     states: AddressHashMap<State>,
-    /// What is damaged has expired after this time, whatever it was.
+    /// The time after which a damaged entry has expired, whatever it was.
     pub(super) longest_ttl: Duration,
 }
 

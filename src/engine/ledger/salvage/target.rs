@@ -199,8 +199,9 @@ impl Writer<'_> {
         latest: &Latest,
         copier: &RefCell<Option<Copier>>,
     ) -> Result<Option<Item>> {
-        let damaged =
-            |until: Moment| (until > self.now).then(|| Item::Damaged(Damaged::gone(hash, until)));
+        let damaged = |until: Moment| {
+            (until > self.now).then(|| Item::Damaged(Damaged::gone(hash, latest.at, until)))
+        };
         if let Found::Damaged { until } = latest.found {
             return Ok(damaged(until));
         }
