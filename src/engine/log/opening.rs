@@ -45,7 +45,7 @@ impl Log {
     pub(crate) fn open_any(disk: &dyn Disk, generation: u64, store: Identity) -> Result<Self> {
         let opened = Opened::open(disk, generation)?;
         match opened.header() {
-            Ok(header) => opened.log(header, generation, store.uuid),
+            Ok(header) => opened.log_of(header, generation, store),
             Err(error) => opened.log_without_header(LogHeader::new(store, generation, 0), error),
         }
     }
@@ -97,6 +97,15 @@ impl Opened {
             Some(error) => Err(error.clone()),
             None => LogHeader::decode(&self.page, &self.path),
         }
+    }
+
+    /// Returns the log with this header, if it is this store's. Another one may have its uuid: two
+    /// salvages of one directory have.
+    fn log_of(self, header: LogHeader, generation: u64, store: Identity) -> Result<Log> {
+        if header.entries.is_some_and(|entries| entries != store.entries) {
+            return Err(Error::foreign(self.path, "it has another store's key"));
+        }
+        self.log(header, generation, store.uuid)
     }
 
     /// Returns the log with this header.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use refrain::Outcome;
+use refrain::{Error, Outcome};
 
 use super::{Victim, body, name_of, used};
 use crate::kit::*;
@@ -269,4 +269,52 @@ fn p5_verify_finds_an_older_copy_of_a_file_that_is_open() {
         fs::rename(&aside, &file).unwrap();
         store.verify().unwrap();
     }
+}
+
+/// The opening repeats the last batch that verifies. It gave a damaged entry a new digest, and a wrong
+/// body was replayed.
+#[test]
+fn p3_p5_what_is_damaged_in_a_batch_that_is_repeated_stays_damaged() {
+    let home = Home::new();
+    let store = home.open();
+    for name in ["k1", "k2", "k3"] {
+        let body = format!("the body of {name}");
+        execute(&store, &operation(name)).complete(&response(&body)).wait().unwrap();
+    }
+    drop(store);
+    let newest = home.files(".log").into_iter().find(|log| used(log) > 3 * PAGE).unwrap();
+    let mut content = fs::read(&newest).unwrap();
+    for name in ["k2", "k3"] {
+        let body = format!("the body of {name}");
+        let at = content.windows(body.len()).position(|bytes| bytes == body.as_bytes()).unwrap();
+        content[at] ^= 1;
+    }
+    fs::write(&newest, content).unwrap();
+    for opening in 0..2 {
+        let store = home.open();
+        assert_eq!(replayed(&store, "k1").as_deref(), Some("the body of k1"));
+        let damaged = store.begin(&operation("k2")).wait();
+        assert!(matches!(damaged, Err(Error::Corrupt { .. })), "{opening}: {damaged:?}");
+        assert!(store.verify().is_err());
+    }
+}
+
+/// Two salvages of one directory have its uuid, and the same generations.
+#[test]
+fn p5_p13_a_log_of_another_store_with_the_same_uuid_is_refused() {
+    let home = Home::new();
+    run(&home.open(), "a");
+    let salvaged = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for (number, directory) in salvaged.iter().enumerate() {
+        home.builder().salvage(home.path(), directory.path()).unwrap();
+        run(&home.builder().open(directory.path()).unwrap(), &format!("key-{number}"));
+    }
+    let [ours, theirs] = salvaged.map(|directory| directory.keep());
+    let same = files(&theirs, ".log").into_iter().filter(|log| ours.join(name_of(log)).exists());
+    for log in same.collect::<Vec<_>>() {
+        fs::copy(&log, ours.join(name_of(&log))).unwrap();
+    }
+    let refused = home.builder().open(&ours).unwrap_err();
+    assert!(matches!(refused, Error::Foreign { .. }), "{refused:?}");
+    [ours, theirs].into_iter().for_each(|path| fs::remove_dir_all(path).unwrap());
 }
