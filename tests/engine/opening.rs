@@ -282,6 +282,11 @@ fn p13_a_store_whose_path_leads_elsewhere_for_a_while_goes_on() {
     assert!(stats.last_trouble.unwrap().contains("moved away"));
     assert_eq!((stats.failed, stats.refusing), (false, Some(Refusing::Away)));
     assert!(!store.health().is_ready());
+    // Nor does a path that leads nowhere at all prove that the store is gone.
+    fs::remove_file(&link).unwrap();
+    fs::write(&link, "").unwrap();
+    let refused = store.begin(&operation("e")).wait();
+    assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
 
     switch_to(&old);
     assert_eq!(replayed(&store, "a").as_deref(), Some("a"));

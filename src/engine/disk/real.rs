@@ -39,7 +39,7 @@ pub(crate) struct RealDisk {
     path: PathBuf,
     directory: OwnedFd,
     identity: (u64, u64),
-    /// How files are opened.
+    /// The access with which files are opened: reading and writing, or reading alone.
     access: OFlags,
     /// The name of the lock file, and the handle that holds its lock.
     lock: OnceLock<(String, RealFile)>,
@@ -179,6 +179,13 @@ impl RealDisk {
     }
 }
 
+/// Returns true if a path leads nowhere for now, or not for this process: a part of it is missing, is
+/// no directory, may not be passed or is a circle of links, or the server of its file system has it
+/// no more.
+fn is_elsewhere(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::STALE)
+}
+
 /// Raises the soft limit of open files as far as the hard limit allows, if it is low. Where it cannot
 /// be raised, the pool makes do with fewer files.
 fn raise_descriptor_limit() {
@@ -250,7 +257,7 @@ impl Disk for RealDisk {
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
         let directory = match identity_at(CWD, &self.path, AtFlags::empty()) {
             Ok(found) => found == self.identity,
-            Err(Errno::NOENT) => false,
+            Err(error) if is_elsewhere(error) => false,
             Err(error) => return Err(error.into()),
         };
         let lock = match self.lock.get() {
@@ -263,7 +270,7 @@ impl Disk for RealDisk {
     fn is_replaced(&self) -> io::Result<bool> {
         let is_found = |path: &Path| match identity_at(CWD, path, AtFlags::empty()) {
             Ok(found) => Ok(Some(found)),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) if is_elsewhere(error) => Ok(None),
             Err(error) => Err(io::Error::from(error)),
         };
         let is_own = is_found(&self.path)? == Some(self.identity);
