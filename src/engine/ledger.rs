@@ -396,9 +396,9 @@ impl Ledger {
         self.space.measure(tail.end().offset, tail.room()).wake();
     }
 
-    /// Returns the bytes that wait for sealing, in full logs, rounded up.
+    /// Returns the bytes that wait for sealing, in logs of the largest size, rounded up.
     pub(crate) fn backlog(&self) -> u64 {
-        self.space.frozen().div_ceil(self.settings.log_bytes)
+        self.space.frozen().div_ceil(self.ceiling())
     }
 
     /// Returns true if a log may be frozen for its age. One that is hardly written takes as many

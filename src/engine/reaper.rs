@@ -208,27 +208,47 @@ impl Reaper {
         self.retired.extend(self.engine.ledger.retire(done));
         self.prepare()
     }
-}
 
-impl Reaper {
-    /// Merges segments until none are due, or until more logs wait for sealing.
+    /// Merges segments until none are due. Logs are prepared and sealed meanwhile: a merge that gave
+    /// way to them would never end under a steady load.
     fn merge(&mut self) -> Result<(), Trouble> {
+        let engine = Arc::clone(&self.engine);
         loop {
-            let (engine, retired) = (&self.engine, &mut self.retired);
-            let merged = engine.ledger.merge(retired, || {
-                if engine.ledger.backlog() > 1 { Err(engine.stopped()) } else { pause(engine) }
-            });
+            let mut old = Vec::new();
+            let merged = engine.ledger.merge(&mut old, || self.keep_up());
+            self.retired.append(&mut old);
             match merged {
                 Ok(0) => return Ok(()),
                 Ok(merged) => {
                     let counter = &engine.counters.segments_merged;
                     counter.fetch_add(merged as u64, Ordering::Relaxed);
                 }
-                // It is done later.
+                // The store is closing.
                 Err(Trouble::Transient(Error::Stopped { .. })) => return Ok(()),
                 Err(trouble) => return Err(trouble),
             }
         }
+    }
+
+    /// Does what cannot wait for the end of a segment: new keys depend on logs that are prepared
+    /// and sealed. A transient error is met again, and reported, in the next round.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] once the store is closing or has failed.
+    fn keep_up(&mut self) -> Result<()> {
+        while let Ok(message) = self.messages.try_recv() {
+            self.note(message);
+        }
+        let engine = Arc::clone(&self.engine);
+        let is_behind = engine.ledger.backlog() > 1;
+        let sealed = if is_behind { self.seal() } else { Ok(()) };
+        let has_failed = sealed.is_err();
+        if let Err(Trouble::Fatal(error)) = worst([self.prepare(), sealed]) {
+            engine.fail(error);
+        }
+        engine.ledger.free(&mut self.retired, || keep_going(&engine))?;
+        if is_behind && !has_failed { keep_going(&engine) } else { pause(&engine) }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::sync::thread;
 
-use super::{PATIENCE, Reaper, drop_expired, keep_going, pace_of_sealing, pause, worst};
+use super::{PATIENCE, Reaper, drop_expired, pace_of_sealing, worst};
 
 /// The rotations after which a purge gives up. The writer may rotate by itself, and take a log that
 /// is not clean.
@@ -127,26 +127,5 @@ impl Reaper {
             Err(trouble) if trouble.is_fatal() => Err(trouble),
             _ => Ok(()),
         }
-    }
-
-    /// Does what cannot wait for the end of a segment: new keys depend on logs that are prepared
-    /// and sealed. A transient error is met again, and reported, in the next round.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Stopped`] once the store is closing or has failed.
-    fn keep_up(&mut self) -> Result<()> {
-        while let Ok(message) = self.messages.try_recv() {
-            self.note(message);
-        }
-        let engine = Arc::clone(&self.engine);
-        let is_behind = engine.ledger.backlog() > 1;
-        let sealed = if is_behind { self.seal() } else { Ok(()) };
-        let has_failed = sealed.is_err();
-        if let Err(Trouble::Fatal(error)) = worst([self.prepare(), sealed]) {
-            engine.fail(error);
-        }
-        engine.ledger.free(&mut self.retired, || keep_going(&engine))?;
-        if is_behind && !has_failed { keep_going(&engine) } else { pause(&engine) }
     }
 }
