@@ -23,8 +23,7 @@ pub enum Listed {
         /// The status of the response; `None` if the response was not kept.
         status: Option<StatusCode>,
     },
-    /// What was stored last under the key cannot be read: asked for, the key is answered with
-    /// [`Error::Corrupt`].
+    /// A record that cannot be read: asked for, the key is answered with [`Error::Corrupt`].
     Damaged {
         /// The client's key; `None` if that cannot be read either, and the record may belong to
         /// another scope.

@@ -55,7 +55,7 @@ pub struct Records {
     after: Option<Key>,
     detail: Detail,
     listing: Option<Box<dyn Listing>>,
-    /// What an iterator has read ahead.
+    /// The lines that an iterator has read ahead.
     page: VecDeque<Listed>,
     has_ended: bool,
 }
@@ -75,10 +75,12 @@ impl Records {
         records
     }
 
-    /// Lists the records with their responses. Call it before the first line is read; the moment
-    /// that is listed is then that of this call.
+    /// Lists the records with their responses, from the first one on; the moment that is listed is
+    /// that of this call.
     pub fn with_responses(mut self) -> Self {
         self.detail = Detail::Responses;
+        self.page.clear();
+        self.has_ended = false;
         self.open();
         self
     }

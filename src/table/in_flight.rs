@@ -22,7 +22,7 @@ pub struct InFlight {
     pub since: SystemTime,
     /// The time that has gone by since then.
     pub age: Duration,
-    /// What is known to keep the key in flight.
+    /// The reason for which the key is in flight, as far as it is known.
     pub stage: Stage,
     /// The number of requests that wait for the key.
     pub waiters: usize,

@@ -35,9 +35,9 @@ pub(crate) const UNFINISHED: &str = "BACKUP";
 /// The bytes that are copied at a time.
 const COPY_BYTES: u64 = 1024 * 1024;
 
-/// What a backup consists of.
+/// The parts of a backup.
 struct Plan<'a> {
-    /// What the copy lists.
+    /// The `MANIFEST` of the copy.
     manifest: Manifest,
     copies: Vec<Copy>,
     _files: FilesKept<'a>,

@@ -24,7 +24,7 @@ const ENTRIES_AT_A_TIME: usize = 8192;
 /// The logs that are read, and the rules for what is read.
 pub(super) struct Reading<'a> {
     pub(super) logs: &'a [Frozen],
-    /// What has expired by then is left out.
+    /// The moment by which an entry must not have expired.
     pub(super) now: Moment,
     /// The longest TTL that a damaged entry can have.
     pub(super) longest_ttl: Duration,

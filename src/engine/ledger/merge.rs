@@ -219,7 +219,7 @@ impl Ledger {
 pub(super) struct Rewriting<'a> {
     /// Newest first.
     pub(super) run: &'a [Arc<Segment>],
-    /// What has expired by then is left out.
+    /// The moment by which an entry must not have expired.
     pub(super) now: Moment,
     /// Returns true if the records in the log with this number are copied.
     pub(super) is_copied: &'a dyn Fn(&Segment, usize) -> bool,

@@ -34,7 +34,7 @@ use super::retired::Retired;
 use super::size::{size_for, sizes};
 use super::{Ledger, Snapshot, start};
 
-/// What a salvage loses of a file that is listed.
+/// The part of a listed file that a salvage loses.
 const KEYS: &str = "the keys in what is damaged";
 /// The most bytes of a start entry in its batch, the batch's head included.
 const START_BYTES: u64 = 512;

@@ -19,7 +19,7 @@ use super::row::{Row, RowKey, Successor};
 use super::value::{Content, Value};
 use super::{Damaged, SegmentMeta, format_1, leaves, segment_name};
 
-/// What is left of a segment.
+/// The parts of a segment that can be read.
 #[derive(Debug)]
 pub(crate) struct Remains {
     file: Arc<dyn DiskFile>,

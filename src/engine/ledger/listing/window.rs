@@ -12,7 +12,7 @@ use crate::key::{Address, Scope};
 
 /// The bytes of the entries of logs that are in memory at a time. Tests have few entries.
 const WINDOW_BYTES: usize = if cfg!(test) { 1024 } else { 4 * 1024 * 1024 };
-/// What an entry takes besides its key, roughly.
+/// The bytes that an entry takes besides its key, roughly.
 const ENTRY_BYTES: usize = 96;
 
 /// The latest entries of the logs in a range of keys.

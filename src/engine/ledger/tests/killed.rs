@@ -44,7 +44,7 @@ impl Killed {
         Self { disk, fate: Arc::new(Fate { made, before, after, names, contents }) }
     }
 
-    /// What a power cut leaves that keeps nothing but what was synced.
+    /// The disk after a power cut that leaves nothing but what was synced.
     pub(super) fn durable(&self) -> Arc<MemoryDisk> {
         let disk = MemoryDisk::default();
         let contents = self.fate.contents.lock();

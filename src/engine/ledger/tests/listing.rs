@@ -84,7 +84,7 @@ impl Opened {
         name.parse().unwrap()
     }
 
-    /// What lookups say of all keys.
+    /// The answers of lookups, of all keys.
     pub(super) fn looked_up(&self) -> Lines {
         let found = (0..KEYS).map(name).filter_map(|name| {
             let body = match self.ledger.find(&self.address(&name)) {
@@ -102,7 +102,7 @@ impl Opened {
         self.ledger.list(Scope::new("s"), after.map(|name| self.key(name)), detail)
     }
 
-    /// What a list says, and how many damaged records have no name.
+    /// The lines of a list, and the number of damaged records without a name.
     fn read(&self, mut listing: Listing) -> (Lines, usize) {
         let (mut lines, mut nameless, mut last) = (Lines::new(), 0, None);
         loop {
