@@ -1,7 +1,12 @@
 //! The embedded engine, in a directory and in memory.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirEntryExt;
+use std::path::Path;
 use std::time::Duration;
 
 use refrain::backend::Limits;
@@ -45,16 +50,31 @@ impl Bounded for OnDisk {
 }
 
 impl Survives for OnDisk {
-    /// A killed process leaves what it wrote: the files as they are read now.
+    /// A killed process leaves what it wrote: the files as they are read now, at one moment. The store
+    /// may be removing some of them in the background, and then they are copied again.
     fn crash(&self) {
-        let copy = tempfile::tempdir().unwrap();
         let mut directories = self.directories.borrow_mut();
-        for entry in fs::read_dir(directories.last().unwrap().path()).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
+        let path = directories.last().unwrap().path();
+        let copy = loop {
+            let (before, copy) = (listed(path), tempfile::tempdir().unwrap());
+            let is_copied = before.iter().all(|(name, _)| {
+                match fs::copy(path.join(name), copy.path().join(name)) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => false,
+                    copied => copied.map(|_| true).unwrap(),
+                }
+            });
+            if is_copied && listed(path) == before {
+                break copy;
+            }
+        };
         directories.push(copy);
     }
+}
+
+/// The names in a directory and the files that they lead to.
+fn listed(path: &Path) -> BTreeSet<(OsString, u64)> {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name(), entry.ino())).collect()
 }
 
 pub(crate) struct InMemory {
