@@ -52,7 +52,7 @@ pub(crate) fn salvage(
         return Err(Error::foreign(into.path(), "a salvage needs an empty directory"));
     }
     let mut report = Salvage::default();
-    let sources = Sources::open(&from, &mut report.losses)?;
+    let sources = Sources::open(from, &mut report.losses)?;
     let batches = sources.batches();
     losses::of_batches(&sources, &batches, &mut report.losses);
     let keys = Keys::read(&sources, &batches, settings.ttl);

@@ -67,12 +67,12 @@ impl Sources {
     ///
     /// [`Error::Corrupt`] if no file says whose store this is, [`Error::Newer`], [`Error::Missing`]
     /// and [`Error::Io`].
-    pub(super) fn open(disk: &Arc<dyn Disk>, losses: &mut Vec<Loss>) -> Result<Self> {
-        let names = Names::list(&**disk)?;
+    pub(super) fn open(disk: Arc<dyn Disk>, losses: &mut Vec<Loss>) -> Result<Self> {
+        let names = Names::list(&*disk)?;
         if names.logs.is_empty() && names.segments.is_empty() {
             return Err(Error::Missing { path: disk.path().into() });
         }
-        let manifest = match Manifest::read(&**disk) {
+        let manifest = match Manifest::read(&*disk) {
             Err(error @ Error::Newer { .. }) => return Err(error),
             Ok(Some(manifest)) => Ok(manifest),
             Ok(None) => Err("it is missing".to_owned()),
@@ -81,23 +81,23 @@ impl Sources {
         let manifest = manifest
             .map_err(|reason| {
                 let reason = format!("{reason}; so nothing says whether other files are missing");
-                losses.push(Loss::of_file(&**disk, MANIFEST, reason, true));
+                losses.push(Loss::of_file(&*disk, MANIFEST, reason, true));
             })
             .ok();
         let store = match &manifest {
             Some(manifest) => manifest.identity(),
-            None => identity(&**disk, &names)?,
+            None => identity(&*disk, &names)?,
         };
-        let lock = match read_lock(&**disk) {
+        let lock = match read_lock(&*disk) {
             Ok(Some(uuid)) if uuid == store.uuid => None,
             Ok(Some(_)) => Some("it has another store's uuid".to_owned()),
             Ok(None) => Some("it is missing".to_owned()),
             Err(error) => Some(reason(error)),
         };
-        losses.extend(lock.map(|reason| Loss::of_file(&**disk, LOCK, reason, false)));
+        losses.extend(lock.map(|reason| Loss::of_file(&*disk, LOCK, reason, false)));
         let known = losses.len();
         let used = names.without_leftovers(manifest.as_ref());
-        let sources = Self::read(disk, &used, manifest.as_ref(), store, losses)?;
+        let sources = Self::read(Arc::clone(&disk), &used, manifest.as_ref(), store, losses)?;
         if !losses[known..].iter().any(|loss| loss.hides_keys) {
             return Ok(sources);
         }
@@ -108,13 +108,13 @@ impl Sources {
 
     /// Opens the files with these names.
     fn read(
-        disk: &Arc<dyn Disk>,
+        disk: Arc<dyn Disk>,
         names: &Names,
         manifest: Option<&Manifest>,
         store: Identity,
         losses: &mut Vec<Loss>,
     ) -> Result<Self> {
-        let pool = Pool::new(Arc::clone(disk));
+        let pool = Pool::new(Arc::clone(&disk));
         let listed = manifest.map_or(&[][..], |manifest| &manifest.segments);
         let is_listed = manifest.is_some();
         let next = manifest.map_or(0, |manifest| manifest.next_generation);
@@ -126,7 +126,7 @@ impl Sources {
         let by_metas = metas.iter().map(|meta| meta.last_sequence).max().unwrap_or_default();
         let sealed = manifest.and_then(|manifest| manifest.sealed);
         Ok(Self {
-            disk: Arc::clone(disk),
+            disk,
             store,
             longest_ttl: manifest.map(|manifest| manifest.longest_ttl),
             next_generation: next.max(names.max_generation() + 1),
