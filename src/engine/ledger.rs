@@ -15,6 +15,7 @@
 //! - A log or segment is in the snapshot for as long as it may hold the latest entry of a key.
 //! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
 //!   the logs that the segment took over. A listed file that is missing is therefore damage.
+//! - Once it is unknown which `MANIFEST` is on disk, no log is begun.
 //! - A log is sealed only once all open claims have been carried into a newer one.
 //! - Of the mutexes, `preparing` is taken first, then `next` or the one of the claims, then the one of
 //!   `MANIFEST`, and then the one in [`Space`]; no others are held together. Wakers run outside all
@@ -36,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::key::{Address, Scope};
 use crate::record::Record;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{Mutex, OnceLock, RwLock};
 
 mod admission;
 mod backlog;
@@ -91,6 +92,8 @@ pub(crate) struct Ledger {
     snapshot: RwLock<Arc<Snapshot>>,
     handles: Handles,
     manifest: Mutex<Manifest>,
+    /// The error after which it is unknown which `MANIFEST` is on disk.
+    manifest_failure: OnceLock<Error>,
     /// Of `LOCK` and `MANIFEST`, those that were damaged in part when the store was opened.
     damaged_lists: usize,
     /// The longest TTL that any entry can have.
@@ -149,6 +152,7 @@ impl Ledger {
             next_generation: AtomicU64::new(manifest.next_generation),
             longest_ttl: Duration::from_millis(manifest.longest_ttl),
             manifest: Mutex::new(manifest),
+            manifest_failure: OnceLock::new(),
             damaged_lists: 0,
             segment_lookups: AtomicU64::new(0),
             next: Mutex::new(None),
@@ -349,6 +353,8 @@ impl Ledger {
     ) -> Result<Option<Frozen>> {
         let taken = {
             let mut next = self.next.lock();
+            // The next log may have been unlisted in favour of a larger one.
+            self.expect_known_manifest()?;
             // From now on, all that is reserved is in the new log.
             let is_offered = self.space.has_next();
             next.take_if(|_| is_offered).inspect(|log| self.space.take_next(usable(log.size)))
@@ -412,14 +418,29 @@ impl Ledger {
     /// # Errors
     ///
     /// A transient error leaves both as they were. After a fatal one it is unknown which of the two
-    /// is on disk.
+    /// is on disk, and every later change fails with the same error: the other threads go on until
+    /// they are told to stop.
     fn change_manifest(&self, change: impl FnOnce(&mut Manifest)) -> Result<(), Trouble> {
         let mut manifest = self.manifest.lock();
+        self.expect_known_manifest().map_err(Trouble::Fatal)?;
         let mut changed = manifest.clone();
         change(&mut changed);
-        changed.write(&*self.disk)?;
+        changed.write(&*self.disk).inspect_err(|trouble| {
+            if let Trouble::Fatal(error) = trouble {
+                self.manifest_failure.get_or_init(|| error.clone());
+            }
+        })?;
         *manifest = changed;
         Ok(())
+    }
+
+    /// Checks that the `MANIFEST` on disk is the one in memory.
+    ///
+    /// # Errors
+    ///
+    /// The error after which that is unknown.
+    fn expect_known_manifest(&self) -> Result<()> {
+        self.manifest_failure.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 }
 

@@ -223,9 +223,14 @@ impl Writer {
 
     /// Makes the prepared log the active one, if there is one. `asked` are the bytes that did not fit
     /// the active log, or none if it is old.
+    ///
+    /// # Errors
+    ///
+    /// A fatal one if the store has stopped, or stops now.
     fn rotate(&mut self, asked: u64) -> Result<(), Trouble> {
+        // Another thread may have failed since the batch was begun. No room is made then.
         if self.engine.has_failed() {
-            return Ok(());
+            return Err(Trouble::Fatal(self.engine.stopped()));
         }
         let ledger = &self.engine.ledger;
         ledger.expect_ownership(&self.tail.log)?;

@@ -44,6 +44,8 @@ const DISK_SHARE: u64 = 8;
 /// The sizes, in bytes, between which a log is to be prepared.
 struct Wanted {
     size: u64,
+    /// The size that is enough for what is reserved and for those who wait.
+    enough: u64,
     /// The size of a smaller one, for a disk that is too full.
     least: u64,
     /// The size up to which no space is left for the segments that take over the logs.
@@ -84,8 +86,8 @@ impl Ledger {
             let _preparing = self.preparing.lock();
             let size = self.next.lock().as_ref().filter(|log| !log.is_clean()).map(|log| log.size);
             if let Some(size) = size {
-                let replaced =
-                    self.replace_next(&Wanted { size, least: size, urgent: size }, retired);
+                let wanted = Wanted { size, enough: size, least: size, urgent: size };
+                let replaced = self.replace_next(&wanted, retired);
                 self.offer_next().wake();
                 replaced?;
             }
@@ -116,7 +118,7 @@ impl Ledger {
             let Some(wanted) = self.wanted(bytes) else { break Ok(()) };
             match self.replace_next(&wanted, retired) {
                 // The disk has no space for a larger one.
-                Ok(size) if size < wanted.size => break Ok(()),
+                Ok(size) if size < wanted.enough => break Ok(()),
                 Ok(_) => {}
                 Err(trouble) => break Err(trouble),
             }
@@ -134,21 +136,22 @@ impl Ledger {
         let needed = size_for(demand + bytes);
         // What must be carried into a log may need more than the usual maximum.
         let most = self.ceiling().max(size_for(2 * carried + bytes + self.spare()));
+        let enough = needed.min(most);
         let urgent = self.settings.first_log_bytes;
         let likely = self.likely_size();
         let next = self.next.lock();
         match next.as_deref() {
-            Some(next) if next.size >= needed.min(most) => None,
+            Some(next) if next.size >= enough => None,
             Some(next) => {
                 let size = needed.next_power_of_two().min(most);
-                Some(Wanted { size, least: next.size + PAGE, urgent })
+                Some(Wanted { size, enough, least: next.size + PAGE, urgent })
             }
             None => {
                 // As much again for those that come meanwhile.
                 let size = size_for(2 * (demand + bytes)).next_power_of_two();
                 let size = size.max(likely).min(most);
                 let least = size_for(demand).max(LEAST_LOG_BYTES).min(most);
-                Some(Wanted { size, least, urgent: urgent.max(least) })
+                Some(Wanted { size, enough, least, urgent: urgent.max(least) })
             }
         }
     }
@@ -191,7 +194,7 @@ impl Ledger {
     ) -> Result<Log> {
         let needs_old_files = self.is_backed_up() || self.is_purging();
         let may_recycle = self.disk.overwrites_in_place() && !needs_old_files;
-        let fits = |file: &Retired| file.is_recyclable(wanted.size, wanted.least);
+        let fits = |file: &Retired| file.is_recyclable(wanted.size, wanted.enough);
         let old = retired.iter().position(|file| may_recycle && fits(file));
         match old.map(|at| retired.swap_remove(at)) {
             Some(Retired::Log(old)) => {

@@ -45,6 +45,10 @@ impl Default for Bench {
 
 impl Bench {
     fn try_open(&self) -> Result<Opened> {
+        self.open_on(Arc::clone(&self.disk) as Arc<dyn Disk>)
+    }
+
+    fn open_on(&self, disk: Arc<dyn Disk>) -> Result<Opened> {
         let settings = Settings {
             clock: Arc::new(self.clock.clone()),
             ttl: DAY,
@@ -55,7 +59,7 @@ impl Bench {
             trusted_downtime: DAY,
             zero_recycled: false,
         };
-        open(Arc::clone(&self.disk) as Arc<dyn Disk>, settings)
+        open(disk, settings)
     }
 
     fn open(&self) -> Opened {
@@ -78,6 +82,10 @@ impl Opened {
     }
 
     fn put_at(&mut self, address: &Address, body: Vec<u8>, ttl: Duration) {
+        self.try_put_at(address, body, ttl).unwrap();
+    }
+
+    fn try_put_at(&mut self, address: &Address, body: Vec<u8>, ttl: Duration) -> Result<()> {
         let completion = Completion {
             fingerprint: Fingerprint::of(["x"]),
             request_id: "req_81".parse().unwrap(),
@@ -90,11 +98,12 @@ impl Opened {
             self.ledger.prepare_at_once(batch.span()).unwrap();
             self.rotate_for(batch.span());
         }
-        let offset = self.tail.append(&mut batch, self.ledger.timeline.anchor()).unwrap();
+        let offset = self.tail.append(&mut batch, self.ledger.timeline.anchor())?;
         let log = &self.tail.log;
         let batch = log.batch_at(offset).unwrap().unwrap();
         chain::enter(log, offset, &batch, &mut Vec::new(), self.ledger.uuid).unwrap();
         self.ledger.measure(&self.tail);
+        Ok(())
     }
 
     fn fill(&mut self) {

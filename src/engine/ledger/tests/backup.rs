@@ -97,7 +97,7 @@ fn p5_a_backup_that_is_cut_short_anywhere_does_not_open() {
     let lines = opened.looked_up();
     let mut finished = 0;
     let mut expect = |before, after| {
-        let target = Killed::new(before, after);
+        let target = Killed::marked(before, after);
         let outcome = opened.ledger.back_up(&target, || Ok(()));
         // After a kill, and after a power cut.
         let cut = beside(&bench, &target.durable()).try_open();
@@ -119,7 +119,7 @@ fn p5_a_backup_that_is_cut_short_anywhere_does_not_open() {
             }
             (outcome, refused) => panic!("{before} {after}: {outcome:?}, {:?}", refused.map(drop)),
         }
-        target.fate.made.load(Ordering::SeqCst) <= before
+        !target.fate.has_failed()
     };
     for before in 0.. {
         let is_done = expect(before, 0);
@@ -163,7 +163,7 @@ fn files_are_not_used_again_while_they_are_copied() {
     }
     let lines = opened.looked_up();
     // Another kind of directory takes no links.
-    let target = Killed::new(usize::MAX, 0);
+    let target = Killed::marked(usize::MAX, 0);
     let (ledger, frozen) = (&opened.ledger, &mut opened.frozen);
     let (retired, mut is_first) = (&mut opened.retired, true);
     ledger

@@ -25,7 +25,7 @@ struct KilledFile(Arc<dyn DiskFile>, Arc<Fate>);
 /// has been synced.
 #[derive(Debug)]
 pub(super) struct Fate {
-    pub(super) made: AtomicUsize,
+    made: AtomicUsize,
     before: usize,
     after: usize,
     /// The files that the names led to when the directory was synced last.
@@ -35,13 +35,19 @@ pub(super) struct Fate {
 }
 
 impl Killed {
-    /// A directory that is marked as that of a backup.
+    /// An empty directory, with the number of changes before the one that fails, and of those after
+    /// it.
     pub(super) fn new(before: usize, after: usize) -> Self {
-        let disk = Arc::new(MemoryDisk::default());
-        let marker = disk.create("BACKUP").unwrap();
-        let (made, contents) = (AtomicUsize::default(), Mutex::default());
-        let names = Mutex::new([("BACKUP".to_owned(), marker.identity())].into());
-        Self { disk, fate: Arc::new(Fate { made, before, after, names, contents }) }
+        let (made, names, contents) = (AtomicUsize::default(), Mutex::default(), Mutex::default());
+        Self { disk: Arc::default(), fate: Arc::new(Fate { made, before, after, names, contents }) }
+    }
+
+    /// A directory that is durably marked as that of a backup.
+    pub(super) fn marked(before: usize, after: usize) -> Self {
+        let killed = Self::new(before, after);
+        let marker = killed.disk.create("BACKUP").unwrap();
+        killed.fate.names.lock().insert("BACKUP".to_owned(), marker.identity());
+        killed
     }
 
     /// The disk after a power cut that leaves nothing but what was synced.
@@ -57,9 +63,14 @@ impl Killed {
 }
 
 impl Fate {
+    /// Returns true once a change has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.made.load(Ordering::SeqCst) > self.before
+    }
+
     fn change(&self) -> io::Result<()> {
         let made = self.made.fetch_add(1, Ordering::SeqCst);
-        let fails = made == self.before || made > self.before + self.after;
+        let fails = made == self.before || made > self.before.saturating_add(self.after);
         if fails { Err(io::Error::other("killed")) } else { Ok(()) }
     }
 }

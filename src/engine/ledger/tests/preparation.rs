@@ -2,6 +2,7 @@
 
 use crate::engine::ledger::size::{size_for, usable};
 
+use super::killed::Killed;
 use super::*;
 
 impl Opened {
@@ -95,6 +96,30 @@ fn p11_a_log_that_is_too_small_for_what_is_reserved_does_not_become_the_active_o
     opened.prepare();
     assert!(usable(opened.sizes().1) >= 1000 * PAGE);
     drop(rooms);
+}
+
+/// The reaper fails, and the writer goes on for a moment before it is told.
+#[test]
+fn p11_no_log_is_used_that_manifest_may_not_list() {
+    let mut refused = 0;
+    for before in 0.. {
+        let bench = bench(64);
+        let disk = Arc::new(Killed::new(before, usize::MAX));
+        let Ok(mut opened) = bench.open_on(Arc::clone(&disk) as Arc<dyn Disk>) else { continue };
+        let _ = opened.ledger.prepare(&mut opened.retired);
+        let _ = opened.ledger.prepare_at_once(2 * MIB);
+        let rotated = opened.ledger.rotate(&mut opened.tail, &mut BatchBuilder::new(), 1);
+        let address = opened.address("a");
+        let written = rotated.and_then(|_| opened.try_put_at(&address, vec![1], DAY));
+        refused += usize::from(written.is_err());
+        let reopened = Bench { disk: Arc::clone(&disk.disk), ..bench }.open();
+        let found = reopened.ledger.find(&address).unwrap();
+        assert!(found.is_some() || written.is_err(), "change {before} fails");
+        if !disk.fate.has_failed() {
+            break;
+        }
+    }
+    assert!(refused > 0);
 }
 
 #[test]
