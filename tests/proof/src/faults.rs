@@ -8,16 +8,15 @@ use crate::chance::Chance;
 use crate::cuts;
 use crate::history::History;
 use crate::machine::{Fault, Faults, Reads};
-use crate::model::{TTL, operation};
+use crate::model::{PATIENCE, TTL, operation};
 use crate::platter::{Image, Platter};
 use crate::step::{End, Step, steps};
 use crate::trial::{self, Failure};
 
 /// Steps of a workload.
 const STEPS: usize = 24;
-/// The time within which a store that has stopped must say so.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The number of times that a store is asked within [`PATIENCE`].
+/// The number of times that a store which has stopped is asked, within [`PATIENCE`], before it must
+/// say so.
 const LOOKS: u32 = 1000;
 /// Power cuts after each failure.
 const CUTS: usize = 3;
@@ -135,8 +134,10 @@ fn go_through(
 ) -> std::result::Result<Result<()>, String> {
     for step in steps {
         let Err(error) = history.step(step) else { continue };
-        let refused =
-            matches!(error, Error::Full | Error::Limit { .. } | Error::Unavailable { .. });
+        let refused = matches!(
+            error,
+            Error::Full | Error::Behind | Error::Limit { .. } | Error::Unavailable { .. }
+        );
         if !refused && !history.machine().has_failed() {
             return Err(format!("{step:?}: nothing has failed yet, and still: {error:?}"));
         }

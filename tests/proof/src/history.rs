@@ -11,8 +11,8 @@ use refrain::{Attempt, Builder, Error, Outcome, Permit, Result, Store};
 use crate::journal::{Found, Journal, Miss, Times, find};
 use crate::machine::{Machine, Process, Reads};
 use crate::model::{
-    Answer, HOUR, Known, Model, Name, Request, TTL, address, checkpoint, judge, operation,
-    request_id, requests_in, response,
+    Answer, HOUR, Known, Model, Name, PATIENCE, Request, TTL, address, checkpoint, judge,
+    operation, request_id, requests_in, response,
 };
 use crate::step::{End, Judgement, Step};
 
@@ -297,7 +297,9 @@ impl History {
             ttl,
             expires: self.times.now + ttl,
         };
-        let outcome = self.opened().begin(&operation).wait_timeout(Duration::ZERO);
+        // A key that is held stays so, and any other may have to wait for room.
+        let patience = if self.is_held(name) { Duration::ZERO } else { PATIENCE };
+        let outcome = self.opened().begin(&operation).wait_timeout(patience);
         if durable && known.is_none() && !self.is_held(name) {
             match &outcome {
                 Ok(_) => self.settle(name, asked, Some(claim)),

@@ -9,6 +9,8 @@ use refrain::{Attempt, Fingerprint, Key, Operation, Outcome, Permit, RequestId, 
 
 /// The time that a record is kept, unless an operation sets a shorter one.
 pub const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest wait for a store's own work: its threads may share a core with many others.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The unit of time in steps.
 pub const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -180,7 +182,7 @@ pub fn ask(
     known: Option<&Known>,
 ) -> refrain::Result<Result<Answer, String>> {
     let operation = operation(name, known.map_or(0, Known::body), 0);
-    let outcome = store.begin(&operation).wait_timeout(Duration::ZERO)?;
+    let outcome = store.begin(&operation).wait_timeout(PATIENCE)?;
     Ok(judge(name, known, outcome, true))
 }
 

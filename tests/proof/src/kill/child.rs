@@ -272,7 +272,7 @@ impl Worker<'_> {
     fn accepted<T>(&self, key: &str, outcome: Result<T>) -> Turn<Option<T>> {
         match outcome {
             Ok(granted) => Ok(Some(granted)),
-            Err(Error::Full | Error::Limit { .. } | Error::Unavailable { .. }) => {
+            Err(Error::Full | Error::Behind | Error::Limit { .. } | Error::Unavailable { .. }) => {
                 self.told(key, Answer::Refused)?;
                 // The reaper tries again, and needs a core.
                 thread::yield_now();
