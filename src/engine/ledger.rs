@@ -15,8 +15,6 @@
 //! - A log or segment is in the snapshot for as long as it may hold the latest entry of a key.
 //! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
 //!   the logs that the segment took over. A listed file that is missing is therefore damage.
-//! - Once it is unknown which `MANIFEST` is on disk, no log is begun.
-//! - A log is sealed only once all open claims have been carried into a newer one.
 //! - Of the mutexes, `preparing` is taken first, then `next` or the one of the claims, then the one of
 //!   `MANIFEST`, and then the one in [`Space`]; no others are held together. Wakers run outside all
 //!   of them.
@@ -24,12 +22,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Anchor, Moment, Timeline};
+use crate::clock::{Moment, Timeline};
 use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, Pool};
-use crate::engine::entry::{Encoded, End, Entry, Found};
+use crate::engine::entry::Found;
 pub(crate) use crate::engine::log::Frozen;
-use crate::engine::log::{BatchBuilder, Frame, Log, Tail};
+use crate::engine::log::{Log, Tail};
 use crate::engine::segment::{Handles, Segment};
 pub(crate) use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
@@ -55,6 +53,7 @@ mod purge;
 mod recovery;
 mod retired;
 mod room;
+mod rotation;
 mod salvage;
 mod seal;
 mod sieve;
@@ -71,7 +70,6 @@ pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;
 pub(crate) use salvage::salvage;
 pub(crate) use seal::reap_interval;
-use size::{CARRY_BYTES, usable};
 pub(crate) use space::{Admission, Reservation, Space, Turn};
 
 /// Logs that may be added to those that a store had when it was opened, however little is in each.
@@ -332,71 +330,6 @@ impl Ledger {
         (claim.expiry() > self.timeline.now()).then_some(claim)
     }
 
-    /// Makes the prepared log the active one and carries all open claims into it. Returns the log
-    /// that was active, or nothing if no log is prepared. `asked` are the bytes that did not fit the
-    /// active log, or none if it is frozen for its age.
-    ///
-    /// `batch` is the writer's buffer; its content is lost.
-    ///
-    /// # Errors
-    ///
-    /// After an error it is unknown what is on disk, and the store must stop.
-    ///
-    /// # Durability
-    ///
-    /// The new log's first batch, which names its predecessor's end, is durable when this returns.
-    pub(crate) fn rotate(
-        &self,
-        tail: &mut Tail,
-        batch: &mut BatchBuilder,
-        asked: u64,
-    ) -> Result<Option<Frozen>> {
-        let taken = {
-            let mut next = self.next.lock();
-            // The next log may have been unlisted in favour of a larger one.
-            self.expect_known_manifest()?;
-            // From now on, all that is reserved is in the new log.
-            let is_offered = self.space.has_next();
-            next.take_if(|_| is_offered).inspect(|log| self.space.take_next(usable(log.size)))
-        };
-        let Some(log) = taken else { return Ok(None) };
-        // Readers know the new log before anything can be published in it.
-        self.update_snapshot(|snapshot| snapshot.logs.insert(0, Arc::clone(&log)));
-        let end = tail.end();
-        let old = std::mem::replace(tail, Tail::new(log, end.sequence));
-        self.space.freeze(end.offset);
-        self.note_load(&old.log, end, asked, tail.log.size);
-        batch.clear();
-        start(&self.digests, batch, Some(end));
-        self.carry(tail, batch, self.timeline.anchor())?;
-        self.measure(tail);
-        Ok(Some(Frozen::new(old.log, end)))
-    }
-
-    /// Appends the batch, and with it all open claims, in as many batches as they need.
-    fn carry(&self, tail: &mut Tail, batch: &mut BatchBuilder, anchor: Anchor) -> Result<()> {
-        let claims: Vec<Vec<Encoded>> = {
-            let mut claims = self.claims.lock();
-            claims.expire(anchor.at);
-            claims.iter().map(|(address, claim)| claim.encode(&self.digests, address)).collect()
-        };
-        for entries in claims {
-            let bytes: usize =
-                entries.iter().map(|entry| Frame::OVERHEAD + entry.bytes.len()).sum();
-            if !batch.is_empty() && batch.span() + bytes as u64 > CARRY_BYTES {
-                tail.append(batch, anchor)?;
-                batch.clear();
-            }
-            // A claim and its checkpoints share a batch: half a copy would hide the other half.
-            for entry in &entries {
-                batch.push(entry);
-            }
-        }
-        tail.append(batch, anchor)?;
-        batch.clear();
-        Ok(())
-    }
-
     /// Updates [`Space`] with the bytes that are left for verdicts.
     pub(crate) fn measure(&self, tail: &Tail) {
         self.space.measure(tail.end().offset, tail.room()).wake();
@@ -442,14 +375,6 @@ impl Ledger {
     fn expect_known_manifest(&self) -> Result<()> {
         self.manifest_failure.get().map_or(Ok(()), |error| Err(error.clone()))
     }
-}
-
-/// Adds the first entries of a log: twice the end of the log that it follows, because a store whose
-/// logs do not form a chain cannot be opened.
-fn start(digests: &DigestKey, batch: &mut BatchBuilder, follows: Option<End>) {
-    let encoded = Encoded::new(digests, None, &Entry::Start(follows));
-    batch.push(&encoded);
-    batch.push(&encoded);
 }
 
 #[cfg(test)]

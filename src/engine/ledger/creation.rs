@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 use super::manifest::{MANIFEST, Manifest};
 use super::names::Names;
-use super::start;
+use super::rotation::start;
 
 /// The generation of a new store's first log.
 pub(super) const FIRST: u64 = 1;

@@ -31,8 +31,9 @@ use super::creation::{self, FIRST};
 use super::manifest::{LOCK, MANIFEST, Manifest, is_damaged_lock, read_lock, write_lock};
 use super::names::Names;
 use super::retired::Retired;
+use super::rotation::start;
 use super::size::{size_for, sizes};
-use super::{Ledger, Snapshot, start};
+use super::{Ledger, Snapshot};
 
 /// The part of a listed file that a salvage loses.
 const KEYS: &str = "the keys in what is damaged";

@@ -99,9 +99,7 @@ impl Ledger {
         *retired = kept;
         Ok(())
     }
-}
 
-impl Ledger {
     /// Cuts off what lies behind the end of a log that is kept for the records in it, unless it is
     /// little: a log of full size can be recycled. A log that is in a backup stays as it is.
     pub(super) fn trim(&self, log: &Log, pace: &mut impl FnMut() -> Result<()>) -> Result<()> {

@@ -5,10 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 
+use super::rotation::start;
+use super::size::CARRY_BYTES;
 use super::*;
 use crate::clock::SimulatedClock;
 use crate::engine::disk::MemoryDisk;
-use crate::engine::log::PAGE;
+use crate::engine::entry::{Encoded, Entry};
+use crate::engine::log::{BatchBuilder, PAGE};
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
 

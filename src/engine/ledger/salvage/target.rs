@@ -24,8 +24,8 @@ use crate::salvage::Salvage;
 
 use super::super::claims::OpenClaim;
 use super::super::manifest::{Manifest, write_lock};
+use super::super::rotation::start;
 use super::super::size::{CARRY_BYTES, size_for};
-use super::super::start;
 use super::super::values::{Copier, LargeBytes};
 use super::keys::{Found, Keys, Latest};
 use super::sources::Sources;
