@@ -8,7 +8,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures are what it is for")]
 
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Lines};
 use std::os::unix::fs::MetadataExt;
@@ -22,6 +22,7 @@ use bytes::Bytes;
 use clap::Parser;
 use http::Response;
 use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
+use rustix::fs::{Advice, fadvise};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -51,6 +52,9 @@ struct Options {
     /// Waits until all records have expired, and measures the removal of their files.
     #[arg(long)]
     expire: bool,
+    /// Drops the store's files from the page cache before the store is reopened.
+    #[arg(long)]
+    cold: bool,
     /// Fills the store and waits to be killed; used by the example to run itself.
     #[arg(long, hide = true)]
     fill: bool,
@@ -189,14 +193,18 @@ fn said(lines: &mut Lines<BufReader<ChildStdout>>, word: &str) -> Result<String>
 
 fn reopen(options: &Options) -> Result<Store> {
     let bytes = disk_bytes(&options.store)?;
-    let before = resident_kib()?;
+    if options.cold {
+        leave_page_cache(&options.store)?;
+    }
+    let (before, read_before) = (resident_kib()?, read_mib()?);
     let began = now();
     let store = options.open()?;
     let took = began.elapsed();
+    let read = read_mib()? - read_before;
     let after = resident_kib()?;
     let stats = store.stats();
     let filter = stats.filter_bytes as f64 / stats.segment_records.max(1) as f64;
-    println!("reopened in          {:.3} s", took.as_secs_f64());
+    println!("reopened in          {:.3} s, {read} MiB read from the disk", took.as_secs_f64());
     println!("in segments          {} records in {}", stats.segment_records, stats.segments);
     println!("in logs              {} records in {}", stats.log_records, stats.logs);
     println!("filters              {} bytes, {filter:.2} per sealed record", stats.filter_bytes);
@@ -261,6 +269,24 @@ fn expire(store: &Store) -> Result<()> {
 fn now() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "it measures, and waits for nothing by it")]
     Instant::now()
+}
+
+/// Drops all files of a directory from the page cache.
+fn leave_page_cache(path: &Path) -> Result<()> {
+    for entry in fs::read_dir(path)? {
+        let file = File::open(entry?.path())?;
+        // What is not on the disk yet stays in the cache.
+        file.sync_all()?;
+        fadvise(&file, 0, None, Advice::DontNeed)?;
+    }
+    Ok(())
+}
+
+/// The mebibytes that this process has read from a disk so far.
+fn read_mib() -> Result<u64> {
+    let io = fs::read_to_string("/proc/self/io")?;
+    let line = io.lines().find_map(|line| line.strip_prefix("read_bytes:"));
+    Ok(line.ok_or("no read_bytes")?.trim().parse::<u64>()? / (1024 * 1024))
 }
 
 fn resident_kib() -> Result<u64> {
