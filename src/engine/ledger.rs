@@ -337,7 +337,7 @@ impl Ledger {
 
     /// Returns the bytes that wait for sealing, in logs of the largest size, rounded up.
     pub(crate) fn backlog(&self) -> u64 {
-        self.space.frozen().div_ceil(self.ceiling())
+        self.space.frozen().div_ceil(self.space.log_bytes())
     }
 
     /// Returns true if a log may be frozen for its age. One that is hardly written takes as many

@@ -127,6 +127,7 @@ impl Reaper {
     /// Does all steps, even after one has failed: on a full disk, dropping expired files is what
     /// frees space.
     fn work(&mut self) -> Result<(), Trouble> {
+        self.engine.ledger.measure_disk();
         let prepared = self.prepare();
         let rotated = self.rotate_if_old();
         let sealed = self.seal();

@@ -20,7 +20,10 @@ const AVERAGED: u64 = 16;
 /// The bytes of logs that are not sealed yet.
 #[derive(Debug)]
 pub(super) struct Backlog {
+    /// The most bytes of a log: less on a small disk.
     log_bytes: u64,
+    /// The bytes that the store found in frozen logs when it was opened.
+    found: u64,
     /// New keys wait while there are more bytes than this.
     max: u64,
     /// Two thirds of that.
@@ -49,10 +52,32 @@ pub(super) struct Queued {
 impl Backlog {
     /// The backlog of a store that opens with as many bytes in frozen logs.
     pub(super) fn new(log_bytes: u64, frozen: u64) -> Self {
-        let logs = MAX_FROZEN_LOGS.max(frozen.div_ceil(log_bytes));
-        let max = (logs + 1) * log_bytes;
-        let (near, unsealed) = (max / 3 * 2, frozen);
-        Self { log_bytes, max, near, unsealed, written: 0, frozen, sealed: 0 }
+        let mut backlog = Self {
+            log_bytes,
+            found: frozen,
+            max: 0,
+            near: 0,
+            unsealed: 0,
+            written: 0,
+            frozen,
+            sealed: 0,
+        };
+        backlog.set_log_bytes(log_bytes);
+        backlog
+    }
+
+    /// Returns the most bytes of a log.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.log_bytes
+    }
+
+    /// Sets the most bytes of a log, on a disk that may have become smaller.
+    pub(super) fn set_log_bytes(&mut self, log_bytes: u64) {
+        self.log_bytes = log_bytes;
+        let logs = MAX_FROZEN_LOGS.max(self.found.div_ceil(log_bytes));
+        self.max = (logs + 1) * log_bytes;
+        self.near = self.max / 3 * 2;
+        self.update();
     }
 
     /// Sets the bytes in the active log.

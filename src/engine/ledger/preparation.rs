@@ -256,6 +256,12 @@ impl Ledger {
         share.next_multiple_of(PAGE).clamp(self.settings.first_log_bytes, self.settings.log_bytes)
     }
 
+    /// Measures the disk, on which the bytes depend that may wait for sealing. Sealing must follow: new
+    /// keys may wait for it from now on.
+    pub(crate) fn measure_disk(&self) {
+        self.space.set_log_bytes(self.ceiling());
+    }
+
     /// Notes the load that a log has seen, now that it is frozen: `asked` are the bytes that did
     /// not fit, or none if it was frozen for its age; `follower` is the size of the log that
     /// follows.

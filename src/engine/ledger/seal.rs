@@ -42,7 +42,7 @@ impl Ledger {
         retired: &mut Vec<Retired>,
     ) -> Result<()> {
         while frozen.len() > MAX_SMALL_LOGS {
-            let due = due(frozen, self.ceiling(), &self.settings, self.timeline.now());
+            let due = due(frozen, self.space.log_bytes(), &self.settings, self.timeline.now());
             let bytes: u64 = frozen[..due].iter().map(|frozen| frozen.end.offset).sum();
             if bytes > MAX_SMALL_BYTES {
                 return Ok(());
@@ -75,7 +75,7 @@ impl Ledger {
         pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
         let now = self.timeline.now();
-        let logs = &frozen[..due(frozen, self.ceiling(), &self.settings, now)];
+        let logs = &frozen[..due(frozen, self.space.log_bytes(), &self.settings, now)];
         let sealed = self.seal_due(logs, now, Records::Stay, pace);
         match &sealed {
             Ok(_) => self.space.finish(Ok(logs.iter().map(|frozen| frozen.end.offset).sum())),

@@ -109,6 +109,16 @@ impl Space {
         Ok(Reservation::new(Arc::clone(self), bytes))
     }
 
+    /// Sets the most bytes of a log, in which the bytes that are not sealed are measured.
+    pub(super) fn set_log_bytes(&self, log_bytes: u64) {
+        self.change(|room| room.backlog.set_log_bytes(log_bytes)).wake();
+    }
+
+    /// Returns the most bytes of a log, as the backlog measures it.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.room.lock().backlog.log_bytes()
+    }
+
     /// Updates the active log, with the bytes that are in it and those that are left.
     pub(super) fn measure(&self, written: u64, left: u64) -> Wakers {
         self.change(|room| {

@@ -79,7 +79,8 @@ pub(super) struct Copier {
 }
 
 impl Ledger {
-    /// Returns what keeps the larger records of these frozen logs.
+    /// Returns what keeps the larger records of these frozen logs. Where the disk is too full for a
+    /// copy of them, all stay where they are: sealing is what frees space.
     pub(super) fn keeper_of(
         &self,
         logs: &[Frozen],
@@ -90,13 +91,24 @@ impl Ledger {
             frozen.log.is_current() && large.bytes * 100 >= frozen.end.offset * KEPT_PERCENT
         };
         let is_kept = matches!(records, Records::Stay) && matches!(logs, [log] if is_dense(log));
-        let is_copied = !is_kept;
-        let source = |frozen: &Frozen| {
-            let log = Arc::new(frozen.log.values(&self.disk, frozen.end));
-            Source { keep: Keep { log, end: frozen.end }, is_copied }
+        let sources = |is_copied| {
+            let source = |frozen: &Frozen| {
+                let log = Arc::new(frozen.log.values(&self.disk, frozen.end));
+                Source { keep: Keep { log, end: frozen.end }, is_copied }
+            };
+            logs.iter().map(source).collect()
         };
-        let copied = if is_copied { large } else { LargeBytes::default() };
-        self.keeper(logs.iter().map(source).collect(), copied)
+        if is_kept {
+            return self.keeper(sources(false), LargeBytes::default());
+        }
+        let may_stay =
+            matches!(records, Records::Stay) && logs.iter().all(|frozen| frozen.log.is_current());
+        match self.keeper(sources(true), large) {
+            Err(Trouble::Transient(error)) if may_stay && error.is_full() => {
+                self.keeper(sources(false), LargeBytes::default())
+            }
+            keeper => keeper,
+        }
     }
 
     /// Returns what keeps the records of these logs, of which at most `copied` are copied.

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use refrain::Health;
 use refrain::error::{Cause, Limit};
 use refrain_proof::machine::{Fault, Faults};
 use rustix::io::Errno;
@@ -343,6 +344,36 @@ fn p11_a_small_disk_serves_for_as_long_as_its_records_fit() {
     }
     assert_eq!(store.stats().bodies_left_out, 0);
     store.verify().unwrap();
+}
+
+/// Sealing needed room for a copy of the larger records, on a disk that was full of logs to be sealed:
+/// all keys were refused for good, though every record had expired.
+#[test]
+fn p11_a_disk_that_unsealed_logs_have_filled_serves_again_once_they_have_expired() {
+    let bench = Bench::new();
+    bench.machine.set_limits(Limits { space: 4 * MIB, ..Limits::default() });
+    let store = bench.open(128 * MIB);
+    let mut refused = 0;
+    for n in 0..4000 {
+        // So many small ones that no log is worth keeping for the larger ones.
+        let bytes = if n % 40 == 0 { 12_000 } else { 900 };
+        let operation = operation(&format!("key-{n}")).ttl(HOUR);
+        match store.begin(&operation).wait_timeout(Duration::ZERO) {
+            Ok(Outcome::Execute(permit)) => {
+                permit.complete(&Response::new(Bytes::from(vec![7; bytes]))).wait().unwrap();
+            }
+            Err(Error::Full | Error::Behind) => refused += 1,
+            other => panic!("key-{n}: {other:?}"),
+        }
+    }
+    assert!(refused > 0, "the disk holds all of them");
+    bench.clock.advance(2 * HOUR);
+    // The first round may still end what was begun before.
+    let _ = store.reap();
+    store.reap().unwrap();
+    run(&store, "later", vec![7; 12_000]);
+    assert_eq!(store.stats().segments, 0);
+    assert!(matches!(store.health(), Health::Ok), "{:?}", store.health());
 }
 
 /// Whatever fills it, the store opens again, and serves once there is space.
