@@ -43,6 +43,7 @@ mod backup;
 mod chain;
 mod claims;
 mod creation;
+mod first_log;
 mod latest;
 mod listing;
 mod manifest;

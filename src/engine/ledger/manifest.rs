@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, read_all, remove_leftover};
 use crate::engine::entry::End;
-use crate::engine::log::Identity;
+use crate::engine::log::{Identity, PAGE};
 use crate::engine::segment::{SegmentMeta, SegmentMeta1};
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -102,6 +102,13 @@ impl Manifest {
         let content = bincode::encode_to_vec(self, CONFIG)
             .expect("a vector takes every list of files within the limits");
         write(disk, &MANIFEST_FILE, &content)
+    }
+
+    /// Returns the bytes that the file takes on a disk.
+    pub(super) fn file_bytes(&self) -> u64 {
+        let content = bincode::encode_to_vec(self, CONFIG).map_or(0, |content| content.len());
+        let bytes = MANIFEST_FILE.encode(&vec![0; content]).len() * MANIFEST_FILE.copies;
+        (bytes as u64).next_multiple_of(PAGE)
     }
 
     /// Returns true if the segment of this generation is listed.

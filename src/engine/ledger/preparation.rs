@@ -19,7 +19,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::engine::disk::Disk;
+use crate::engine::disk::{Disk, RESERVE_BYTES};
 use crate::engine::entry::End;
 use crate::engine::log::{Log, PAGE};
 use crate::engine::trouble::Trouble;
@@ -35,8 +35,6 @@ use super::size::{size_for, sizes, usable};
 /// The smallest log, in bytes, that is made if the disk is too full for a larger one, unless more
 /// is needed.
 const LEAST_LOG_BYTES: u64 = 8 * PAGE;
-/// The bytes that logs leave free, so that the store opens again: for a small log, and `MANIFEST`.
-const RESERVE_BYTES: u64 = 128 * 1024;
 /// The fraction of the space that is free, or in logs, that one log may take: two are in use, some
 /// wait for sealing, and the segment that takes them over needs space too.
 const DISK_SHARE: u64 = 8;

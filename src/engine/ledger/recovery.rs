@@ -15,30 +15,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::{Timeline, millis};
-use crate::engine::disk::{Disk, Pool, is_alone};
+use crate::engine::disk::{Disk, Pool};
 use crate::engine::entry::{Encoded, End, Parts};
-use crate::engine::log::{Batch, BatchBuilder, Frame, Frozen, Identity, Log, PAGE, Tail, log_name};
+use crate::engine::log::{Batch, BatchBuilder, Frozen, Identity, Log, Tail, log_name};
 use crate::engine::segment::{Segment, segment_name};
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
-use crate::key::{Address, random_bytes};
+use crate::key::random_bytes;
 use crate::observe;
 
 use super::chain::{self, Walked};
-use super::claims::OpenClaim;
 use super::creation::{self, FIRST};
+use super::first_log::{FirstLog, Needed};
 use super::manifest::{LOCK, MANIFEST, Manifest, is_damaged_lock, read_lock, write_lock};
 use super::names::Names;
 use super::retired::Retired;
 use super::rotation::start;
-use super::size::{size_for, sizes};
 use super::{Ledger, Snapshot};
 
 /// The part of a listed file that a salvage loses.
 const KEYS: &str = "the keys in what is damaged";
-/// The most bytes of a start entry in its batch, the batch's head included.
-const START_BYTES: u64 = 512;
 
 /// An open store: its files, and the place where the writer goes on.
 #[derive(Debug)]
@@ -116,13 +113,13 @@ fn lock(disk: &dyn Disk, names: &Names) -> Result<([u8; 16], bool)> {
 }
 
 /// The files that `MANIFEST` lists, opened and verified to be this store's.
-struct Listed {
+pub(super) struct Listed {
     /// Newest first.
-    segments: Vec<Arc<Segment>>,
+    pub(super) segments: Vec<Arc<Segment>>,
     /// The chain of started logs, oldest first, each with its content read.
     chain: Vec<Walked>,
     /// Listed logs outside the chain.
-    unused: Vec<Arc<Log>>,
+    pub(super) unused: Vec<Arc<Log>>,
 }
 
 impl Listed {
@@ -176,8 +173,9 @@ impl Listed {
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let (newest_generation, needed) = (newest.log.generation, Needed::of(&last, &claims));
         let size = settings.first_log_bytes.max(needed.comfort.next_power_of_two());
-        let log =
-            self.list_new_log(&*disk, &mut manifest, newest_generation, size, needed.least)?;
+        let first =
+            FirstLog { disk: &*disk, follows: newest_generation, size, least: needed.least };
+        let log = self.list_first_log(&first, &mut manifest, names, timeline.now())?;
         let mut tail = self.take_over(newest, &last, log, manifest.identity())?;
         manifest.logs = self.chain.iter().map(|walked| walked.log.generation).collect();
         manifest.logs.push(tail.log.generation);
@@ -196,51 +194,9 @@ impl Listed {
         // Also pins engine time to this boot, so that a second opening continues this one's time.
         ledger.carry(&mut tail, &mut BatchBuilder::new(), ledger.timeline.anchor())?;
         ledger.measure(&tail);
-        let retired = ledger.remove_leftovers(names, self.unused);
+        remove_leftovers(&*ledger.disk, &ledger.manifest.lock(), names, &self.unused);
+        let retired = self.unused.into_iter().map(Retired::Log).collect();
         Ok(Opened { ledger, tail, frozen, retired })
-    }
-
-    /// Creates a log of `size` bytes and adds it to `MANIFEST`. If the disk is too full, it takes
-    /// the log that was preallocated behind the `newest` started one, or creates a smaller one,
-    /// with at least `least` bytes.
-    fn list_new_log(
-        &mut self,
-        disk: &dyn Disk,
-        manifest: &mut Manifest,
-        newest: u64,
-        size: u64,
-        least: u64,
-    ) -> Result<Arc<Log>> {
-        let refused = match list_created(disk, manifest, size) {
-            Err(Trouble::Transient(error)) if error.is_full() => error,
-            listed => return listed.map_err(Trouble::into_error),
-        };
-        // It needs no free space, unless this is a sparse copy.
-        if let Some(log) = self.take_preallocated(newest, least)? {
-            return list(disk, manifest, log).map_err(Trouble::into_error);
-        }
-        for size in sizes(size, least).skip(1) {
-            match list_created(disk, manifest, size) {
-                Err(Trouble::Transient(error)) if error.is_full() => {}
-                listed => return listed.map_err(Trouble::into_error),
-            }
-        }
-        Err(refused.with_needed(least))
-    }
-
-    /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
-    /// newer than all started logs.
-    fn take_preallocated(&mut self, newest: u64, least: u64) -> Result<Option<Arc<Log>>> {
-        let is_fit = |log: &Arc<Log>| {
-            let is_whole = log.is_current() && !log.is_header_damaged();
-            log.generation > newest && log.size >= least && is_whole && is_alone(&*log.file)
-        };
-        let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
-        match self.unused[position].allocate() {
-            Err(error) if error.is_full() => Ok(None),
-            Err(error) => Err(error),
-            Ok(()) => Ok(Some(self.unused.swap_remove(position))),
-        }
     }
 
     /// Repeats the last batch of the newest log in the new one, and returns the new log's end.
@@ -294,79 +250,21 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
     Ok(())
 }
 
-impl Ledger {
-    /// Removes files of ours that no list has, except logs, which are retired to be used again.
-    fn remove_leftovers(&self, names: &Names, unused: Vec<Arc<Log>>) -> Vec<Retired> {
-        let manifest = self.manifest.lock();
-        let segments = names.segments.iter().filter(|segment| !manifest.lists_segment(**segment));
-        let is_kept = |generation| {
-            manifest.lists_log(generation) || unused.iter().any(|log| log.generation == generation)
-        };
-        let logs = names.logs.iter().filter(|generation| !is_kept(**generation));
-        for name in segments.map(|g| segment_name(*g)).chain(logs.map(|g| log_name(*g))) {
-            // A leftover does no harm, and the next opening tries again.
-            let _ = self.disk.remove(&name);
-        }
-        unused.into_iter().map(Retired::Log).collect()
-    }
-}
-
-/// Creates a log of the next generation and adds it to `MANIFEST`.
-///
-/// # Errors
-///
-/// After a transient one the log is gone, and `manifest` lists what it did before.
-///
-/// # Durability
-///
-/// The log, its name and its entry in `MANIFEST` are durable when this returns.
-fn list_created(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>, Trouble> {
-    let log = Log::create(disk, manifest.next_generation, manifest.identity(), size);
-    let log = log.map_err(Trouble::classify)?;
-    let synced = disk.sync().map_err(|error| Error::io("sync", disk.path(), error));
-    synced.map_err(Trouble::Fatal)?;
-    manifest.next_generation += 1;
-    let name = log.name.clone();
-    list(disk, manifest, Arc::new(log)).inspect_err(|trouble| {
-        if !trouble.is_fatal() {
-            // The next attempt needs its space. A file that cannot be removed is a leftover.
-            let _ = disk.remove(&name);
-        }
-    })
-}
-
-/// Adds a log to `MANIFEST`.
-///
-/// # Errors
-///
-/// Those of [`Manifest::write`]; `manifest` is as before then.
-fn list(disk: &dyn Disk, manifest: &mut Manifest, log: Arc<Log>) -> Result<Arc<Log>, Trouble> {
-    let mut changed = manifest.clone();
-    // Old entries stay until the last batch is rewritten, because it may exist only in the page
-    // cache, and on disk only in a log that the newest one replaced.
-    changed.logs.retain(|listed| *listed != log.generation);
-    changed.logs.push(log.generation);
-    changed.write(disk)?;
-    *manifest = changed;
-    Ok(log)
-}
-
-/// The bytes that the log of an opening needs.
-struct Needed {
-    /// For the repeated batch, and the claims that it carries.
-    least: u64,
-    /// For verdicts on those claims too.
-    comfort: u64,
-}
-
-impl Needed {
-    fn of(last: &Batch, claims: &[(Address, OpenClaim)]) -> Self {
-        let entries = last.frames().map(|frame| frame.bytes.len() + Frame::OVERHEAD);
-        let repeated = (entries.sum::<usize>() as u64 + START_BYTES).next_multiple_of(PAGE);
-        let carried: u64 = claims.iter().map(|(_, claim)| claim.carried_bytes()).sum();
-        let verdicts = claims.len() as u64 * PAGE;
-        let least = size_for(carried) + repeated;
-        Self { least, comfort: least + carried + verdicts }
+/// Removes files of ours that no list has, except the logs in `unused`.
+pub(super) fn remove_leftovers(
+    disk: &dyn Disk,
+    manifest: &Manifest,
+    names: &Names,
+    unused: &[Arc<Log>],
+) {
+    let segments = names.segments.iter().filter(|segment| !manifest.lists_segment(**segment));
+    let is_kept = |generation| {
+        manifest.lists_log(generation) || unused.iter().any(|log| log.generation == generation)
+    };
+    let logs = names.logs.iter().filter(|generation| !is_kept(**generation));
+    for name in segments.map(|g| segment_name(*g)).chain(logs.map(|g| log_name(*g))) {
+        // A leftover does no harm, and the next opening tries again.
+        let _ = disk.remove(&name);
     }
 }
 

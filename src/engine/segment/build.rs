@@ -10,7 +10,7 @@ use redb::{Builder, Database, Table, TableDefinition, WriteTransaction};
 
 use crate::clock::Moment;
 use crate::engine::digest::DigestKey;
-use crate::engine::disk::{Disk, DiskFile, Pool, remove_leftover};
+use crate::engine::disk::{Disk, Pool, remove_leftover};
 use crate::engine::entry::End;
 use crate::engine::log::Location;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use super::binding::Binding;
 use super::damaged::{self, Damaged};
 use super::database::{CACHE_BYTES, DAMAGED, FILTER, META, RECORDS, TableKey, failed, guarded};
 use super::expiries::Expiries;
-use super::file::RedbFile;
+use super::file::NewFile;
 use super::meta::{SegmentMeta, segment_name};
 use super::row::{Row, RowKey};
 use super::value::{Content, Value};
@@ -103,8 +103,16 @@ pub(crate) fn build(
     let failed = |error| Error::io("create", &path, error);
     remove_leftover(disk, &temporary).map_err(failed)?;
     let file = disk.create(&temporary).map_err(failed)?;
-    let written =
-        guarded(&path, || write(&path, Arc::clone(&file), draft, entries, values, &mut pace));
+    let written = guarded(&path, || {
+        write(
+            &path,
+            NewFile::new(Arc::clone(&file), Arc::clone(pool)),
+            draft,
+            entries,
+            values,
+            &mut pace,
+        )
+    });
     let kept = written.and_then(|meta| {
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
         let key = draft.key;
@@ -126,7 +134,7 @@ pub(crate) fn build(
 /// Writes all tables, and returns the completed description.
 fn write(
     path: &Path,
-    file: Arc<dyn DiskFile>,
+    file: NewFile,
     draft: &Draft,
     entries: Peekable<impl Iterator<Item = Result<Item>>>,
     values: impl FnOnce() -> Result<Vec<End>>,
@@ -134,7 +142,7 @@ fn write(
 ) -> Result<SegmentMeta> {
     let database = Builder::new()
         .set_cache_size(16 * CACHE_BYTES)
-        .create_with_backend(RedbFile(file))
+        .create_with_backend(file)
         .map_err(|error| failed(path, error))?;
     let mut meta = draft.meta.clone();
     let binding = Binding::new(&meta, draft.key);

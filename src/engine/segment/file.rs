@@ -10,7 +10,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
-use crate::engine::disk::DiskFile;
+use crate::engine::disk::{Disk, DiskFile, Pool, RESERVE_BYTES};
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// The bytes that a new file takes before the disk is measured again.
+const GRANTED_BYTES: u64 = 64 * 1024;
 
 /// A file that redb reads and writes.
 #[derive(Debug)]
@@ -35,6 +39,63 @@ impl StorageBackend for RedbFile {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.0.write_at(data, offset)
+    }
+}
+
+/// A new file, which redb fills for as long as [`RESERVE_BYTES`] of the disk are left free.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    file: RedbFile,
+    disk: Arc<Pool>,
+    /// The bytes that may be written before the disk is measured again.
+    granted: AtomicU64,
+}
+
+impl NewFile {
+    pub(super) fn new(file: Arc<dyn DiskFile>, disk: Arc<Pool>) -> Self {
+        Self { file: RedbFile(file), disk, granted: AtomicU64::new(0) }
+    }
+
+    /// Counts bytes that are about to be written.
+    ///
+    /// # Errors
+    ///
+    /// That of a full disk, if too little of it would be left.
+    fn take_room(&self, bytes: u64) -> io::Result<()> {
+        let granted = self.granted.load(Ordering::Relaxed);
+        if let Some(left) = granted.checked_sub(bytes) {
+            self.granted.store(left, Ordering::Relaxed);
+            return Ok(());
+        }
+        let free = self.disk.free_bytes().unwrap_or(u64::MAX);
+        if free < bytes.saturating_add(GRANTED_BYTES + RESERVE_BYTES) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.granted.store(GRANTED_BYTES, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl StorageBackend for NewFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.take_room(data.len() as u64)?;
+        self.file.write(offset, data)
     }
 }
 

@@ -39,25 +39,24 @@ pub fn fail_somewhere(seed: u64) -> std::result::Result<u64, Failure> {
     fail_at(seed, kind, at, for_good).map(u64::from)
 }
 
-/// Fails every operation of a workload in turn, once and for good, in each way. Returns the number
-/// of failed operations.
+/// The ways in which all operations of a workload fail in turn: each kind, once and for good.
+pub const WAYS: u64 = 2 * KINDS.len() as u64;
+
+/// Fails every operation of a workload in turn, in one of the [`WAYS`]; the seeds of each workload
+/// follow each other. Returns the number of failed operations.
 ///
 /// # Errors
 ///
 /// Those of [`fail_at`].
-pub fn fail_everywhere(workload: u64) -> std::result::Result<u64, Failure> {
-    let mut failed = 0;
-    for kind in KINDS {
-        for for_good in [false, true] {
-            for at in 0.. {
-                if !fail_at(workload, kind, at, for_good)? {
-                    break;
-                }
-                failed += 1;
-            }
+pub fn fail_everywhere(seed: u64) -> std::result::Result<u64, Failure> {
+    let (workload, way) = (seed / WAYS, seed % WAYS);
+    let (kind, for_good) = (KINDS[way as usize / 2], way % 2 == 1);
+    for at in 0.. {
+        if !fail_at(workload, kind, at, for_good)? {
+            return Ok(at);
         }
     }
-    Ok(failed)
+    Ok(0)
 }
 
 /// Runs a workload while its `at`-th operation fails. Returns true if the workload came to it.

@@ -52,7 +52,7 @@ enum Command {
     },
     /// One operation of the disk fails, or each in turn
     Faults {
-        /// The workload
+        /// The workload, or, if all of its operations fail, eight times that and the way
         #[arg(long)]
         seed: u64,
         /// The way in which the operation fails
@@ -321,7 +321,7 @@ fn this_again() -> process::Command {
 fn ci_lanes() -> Vec<Lane> {
     let goal = |lane: &Lane| match lane.name {
         "cuts" => Goal::Count(50_000),
-        "faults" => Goal::Seeds(3),
+        "faults" => Goal::Seeds(3 * faults::WAYS),
         "syncs" => Goal::Count(5_000),
         "histories" => Goal::Count(500),
         "rot" => Goal::Count(10_000),

@@ -1,0 +1,201 @@
+//! The log with which an opening begins, on a disk that may be full.
+//!
+//! ```text
+//!  a log as large as usual ──full──► the log that was prepared before ──none──► a smaller one
+//!                                                                                 │ full
+//!                        once more, without what has expired ◄────────────────────┘
+//! ```
+//!
+//! Invariants:
+//! - A store that opened on a full disk opens again: a smaller log than usual leaves
+//!   [`RESERVE_BYTES`] free, or is the smallest that will do.
+//! - `MANIFEST` lists a log before its first batch is written, and no expired segment before its
+//!   files are removed.
+
+use std::sync::Arc;
+
+use crate::clock::Moment;
+use crate::engine::disk::{Disk, RESERVE_BYTES, is_alone};
+use crate::engine::log::{Batch, Frame, Log, PAGE};
+use crate::engine::segment::Segment;
+use crate::engine::trouble::Trouble;
+use crate::error::{Error, Result};
+use crate::key::Address;
+
+use super::claims::OpenClaim;
+use super::manifest::Manifest;
+use super::names::Names;
+use super::recovery::{Listed, remove_leftovers};
+use super::size::{size_for, sizes};
+
+/// The most bytes of a start entry in its batch, the batch's head included.
+const START_BYTES: u64 = 512;
+
+/// The log that an opening asks for.
+pub(super) struct FirstLog<'a> {
+    pub(super) disk: &'a dyn Disk,
+    /// The generation of the newest started log.
+    pub(super) follows: u64,
+    /// The usual size, in bytes.
+    pub(super) size: u64,
+    /// The size that will do.
+    pub(super) least: u64,
+}
+
+impl Listed {
+    /// Makes the log of an opening, and adds it to `MANIFEST`. If the disk is too full for that, it
+    /// removes what has expired, and tries again.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk. That of a full one names the bytes that are needed.
+    ///
+    /// # Durability
+    ///
+    /// The log, its name and its entry in `MANIFEST` are durable when this returns.
+    pub(super) fn list_first_log(
+        &mut self,
+        first: &FirstLog<'_>,
+        manifest: &mut Manifest,
+        names: &Names,
+        now: Moment,
+    ) -> Result<Arc<Log>> {
+        let refused = match self.list_log(first, manifest) {
+            Err(error) if error.is_full() => error,
+            listed => return listed,
+        };
+        remove_leftovers(first.disk, manifest, names, &[]);
+        // This needs a page for `MANIFEST`.
+        if let Err(Trouble::Fatal(error)) = self.drop_expired(first.disk, manifest, now) {
+            return Err(error);
+        }
+        match self.list_log(first, manifest) {
+            Err(error) if error.is_full() => {
+                Err(refused.with_needed(first.least + manifest.file_bytes()))
+            }
+            listed => listed,
+        }
+    }
+
+    /// Makes and lists a log of the usual size, or takes the one that was prepared before, or makes
+    /// a smaller one.
+    fn list_log(&mut self, first: &FirstLog<'_>, manifest: &mut Manifest) -> Result<Arc<Log>> {
+        let FirstLog { disk, follows, size, least } = *first;
+        let free = disk.free_bytes().unwrap_or(u64::MAX);
+        // The next opening needs room too.
+        let is_affordable = |size: u64| size == least || free >= size + RESERVE_BYTES;
+        let mut refused = None;
+        for (number, size) in sizes(size, least).enumerate() {
+            // It needs no free space, unless this is a sparse copy.
+            if number == 1
+                && let Some(log) = self.take_preallocated(follows, least)?
+            {
+                return list(disk, manifest, log).map_err(Trouble::into_error);
+            }
+            if !is_affordable(size) {
+                continue;
+            }
+            match list_created(disk, manifest, size) {
+                Err(Trouble::Transient(error)) if error.is_full() => refused = Some(error),
+                listed => return listed.map_err(Trouble::into_error),
+            }
+        }
+        Err(refused.expect("the smallest is tried"))
+    }
+
+    /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
+    /// newer than all started logs.
+    fn take_preallocated(&mut self, newest: u64, least: u64) -> Result<Option<Arc<Log>>> {
+        let is_fit = |log: &Arc<Log>| {
+            let is_whole = log.is_current() && !log.is_header_damaged();
+            log.generation > newest && log.size >= least && is_whole && is_alone(&*log.file)
+        };
+        let Some(position) = self.unused.iter().position(is_fit) else { return Ok(None) };
+        match self.unused[position].allocate() {
+            Err(error) if error.is_full() => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Some(self.unused.swap_remove(position))),
+        }
+    }
+
+    /// Drops the segments whose last record has expired, and removes their files.
+    fn drop_expired(
+        &mut self,
+        disk: &dyn Disk,
+        manifest: &mut Manifest,
+        now: Moment,
+    ) -> Result<(), Trouble> {
+        let is_live = |segment: &Arc<Segment>| segment.latest_expiry() > now;
+        let mut changed = manifest.clone();
+        changed.segments.retain(|listed| Moment(listed.latest_expiry) > now);
+        changed.write(disk)?;
+        *manifest = changed;
+        for segment in self.segments.extract_if(.., |segment| !is_live(segment)) {
+            let logs = segment.values.iter().map(|log| &log.name);
+            for name in logs.chain([&segment.name]) {
+                // What cannot be removed is a leftover.
+                let _ = disk.remove(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Creates a log of the next generation and adds it to `MANIFEST`.
+///
+/// # Errors
+///
+/// After a transient one the log is gone, and `manifest` lists what it did before.
+///
+/// # Durability
+///
+/// The log, its name and its entry in `MANIFEST` are durable when this returns.
+fn list_created(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>, Trouble> {
+    let log = Log::create(disk, manifest.next_generation, manifest.identity(), size);
+    let log = log.map_err(Trouble::classify)?;
+    let synced = disk.sync().map_err(|error| Error::io("sync", disk.path(), error));
+    synced.map_err(Trouble::Fatal)?;
+    manifest.next_generation += 1;
+    let name = log.name.clone();
+    list(disk, manifest, Arc::new(log)).inspect_err(|trouble| {
+        if !trouble.is_fatal() {
+            // The next attempt needs its space. A file that cannot be removed is a leftover.
+            let _ = disk.remove(&name);
+        }
+    })
+}
+
+/// Adds a log to `MANIFEST`.
+///
+/// # Errors
+///
+/// Those of [`Manifest::write`]; `manifest` is as before then.
+fn list(disk: &dyn Disk, manifest: &mut Manifest, log: Arc<Log>) -> Result<Arc<Log>, Trouble> {
+    let mut changed = manifest.clone();
+    // Old entries stay until the last batch is rewritten, because it may exist only in the page
+    // cache, and on disk only in a log that the newest one replaced.
+    changed.logs.retain(|listed| *listed != log.generation);
+    changed.logs.push(log.generation);
+    changed.write(disk)?;
+    *manifest = changed;
+    Ok(log)
+}
+
+/// The bytes that the log of an opening needs.
+pub(super) struct Needed {
+    /// For the repeated batch, and the claims that it carries.
+    pub(super) least: u64,
+    /// For verdicts on those claims too.
+    pub(super) comfort: u64,
+}
+
+impl Needed {
+    pub(super) fn of(last: &Batch, claims: &[(Address, OpenClaim)]) -> Self {
+        let entries = last.frames().map(|frame| frame.bytes.len() + Frame::OVERHEAD);
+        let repeated = (entries.sum::<usize>() as u64 + START_BYTES).next_multiple_of(PAGE);
+        let carried: u64 = claims.iter().map(|(_, claim)| claim.carried_bytes()).sum();
+        let verdicts = claims.len() as u64 * PAGE;
+        let least = size_for(carried) + repeated;
+        Self { least, comfort: least + carried + verdicts }
+    }
+}
