@@ -360,12 +360,16 @@ fn stats_of(engine: &Engine) -> Stats {
     let away = engine.expect_back().err();
     let (counts, refusing) = ledger.space.figures();
     let is_away = matches!(away, Some(Error::Foreign { .. }));
+    let claims = ledger.claims.lock();
+    let refusing = refusing.or_else(|| claims.is_full().then_some(Refusing::OpenClaims));
+    let open_claims = claims.len();
+    drop(claims);
     let trouble = away.or_else(|| counters.last_trouble.lock().clone());
     Stats {
         refusing: if is_away { Some(Refusing::Away) } else { refusing },
         waited_for_room: counts.waited,
         refused_for_room: counts.refused,
-        open_claims: ledger.claims.lock().len(),
+        open_claims,
         batches: count(&counters.batches),
         entries: count(&counters.entries),
         log_bytes_written: count(&counters.bytes),

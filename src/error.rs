@@ -284,6 +284,15 @@ impl Error {
         }
     }
 
+    /// Takes a file for damaged that does not look like the store's, where the rest of the store is
+    /// there.
+    pub(crate) fn or_damage(self) -> Self {
+        match self {
+            Self::Foreign { file, reason } => Self::Corrupt { file, reason },
+            other => other,
+        }
+    }
+
     pub(crate) fn foreign(file: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Foreign { file: file.into(), reason: reason.into() }
     }

@@ -116,8 +116,11 @@ impl fmt::Display for Concern {
         match self {
             Self::Refusing(why) => write!(f, "{why}"),
             Self::Trouble(trouble) => write!(f, "{trouble}"),
+            Self::Retained(1) => f.write_str("1 key is held until a restart"),
             Self::Retained(keys) => write!(f, "{keys} keys are held until a restart"),
+            Self::Damaged(1) => f.write_str("the record of 1 key is damaged"),
             Self::Damaged(keys) => write!(f, "the records of {keys} keys are damaged"),
+            Self::DamagedFiles(1) => f.write_str("1 file is damaged in part"),
             Self::DamagedFiles(files) => write!(f, "{files} files are damaged in part"),
             Self::ClockJump(by) => write!(f, "the clocks disagree by {by:?}"),
         }

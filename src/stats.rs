@@ -121,6 +121,10 @@ pub enum Refusing {
     /// The operations in flight have reserved all of a log: new keys get
     /// [`Error::Limit`](crate::Error::Limit).
     Reserved,
+    /// As many operations as may be without a verdict are: new keys get
+    /// [`Error::Limit`](crate::Error::Limit) until some of those are judged, or expire. Several
+    /// causes may hold at once; this one is told last.
+    OpenClaims,
     /// Background work does not succeed, or the database does not answer: new keys get
     /// [`Error::Unavailable`](crate::Error::Unavailable).
     Unavailable,
@@ -134,6 +138,7 @@ impl fmt::Display for Refusing {
             Self::Full => "new keys are refused: the disk is full",
             Self::Behind => "new keys wait: sealing is behind",
             Self::Reserved => "new keys are refused: operations in flight have all the room",
+            Self::OpenClaims => "new keys are refused: too many operations have no verdict",
             Self::Unavailable => "new keys are refused: the store is unavailable",
             Self::Away => "new keys are refused: the store is not at its path",
         })

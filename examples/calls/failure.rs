@@ -65,14 +65,16 @@ impl Failure {
 fn opening_advice(error: &Error) -> Option<&'static str> {
     match error {
         Error::Locked { .. } => Some("stop the process that has it open, or name another --store"),
-        Error::Foreign { .. } => Some("name an empty directory, or one that is to be made"),
+        Error::Foreign { .. } => Some(
+            "name an empty directory, or one that is to be made; if a store was here, salvage it instead",
+        ),
         Error::Newer { .. } => Some("run the version that wrote it, or a later one"),
         Error::Corrupt { .. } => Some(
-            "restore the file; or move the directory away and start an empty one, which forgets every key",
+            "restore the file, or have `Store::salvage` write what can be proved into a new directory: an empty one forgets every key",
         ),
         Error::Full => Some("free some disk space"),
         Error::Io { cause: Cause::DiskFull, .. } => {
-            Some("free some disk space: a new store takes two logs of 128 MiB")
+            Some("free some disk space, or enlarge the volume: the store needs a little more of it")
         }
         Error::Io { cause, source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied

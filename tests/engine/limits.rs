@@ -1,7 +1,7 @@
 //! P14: every limit is an error with a name, and nothing is lost at it.
 
 use refrain::error::Limit;
-use refrain::{Error, Store};
+use refrain::{Error, Outcome, Refusing, Store};
 
 use crate::kit::*;
 
@@ -84,4 +84,24 @@ fn p11_p14_what_is_admitted_has_its_room_and_what_has_none_is_refused() {
         assert_eq!(replayed(&store, &format!("key-{n}")).as_ref(), Some(&long), "key {n}");
     }
     run(&store, "again");
+}
+
+/// It said that all was well, though no new key was served.
+#[test]
+fn p11_a_store_whose_claims_wait_for_verdicts_says_so() {
+    let store =
+        Store::builder().max_open_claims(4).max_open_claims_per_scope(4).open_in_memory().unwrap();
+    for n in 0..4 {
+        drop(execute(&store, &operation(&format!("key-{n}")).durable()));
+    }
+    let refused = store.begin(&operation("new")).wait().unwrap_err();
+    assert!(matches!(refused, Error::Limit { limit: Limit::OpenClaims, .. }), "{refused:?}");
+    assert_eq!(store.stats().refusing, Some(Refusing::OpenClaims));
+    assert!(!store.health().is_ready(), "{:?}", store.health());
+    let Outcome::Interrupted(attempt) = begin(&store, &operation("key-0").durable()) else {
+        panic!("key-0 has no verdict")
+    };
+    attempt.release().wait().unwrap();
+    assert!(store.health().is_ready(), "{:?}", store.health());
+    run(&store, "new");
 }

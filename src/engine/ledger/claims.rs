@@ -263,7 +263,7 @@ impl Claims {
     ///
     /// [`Error::Limit`] if the store or the scope has as many as it may.
     pub(crate) fn expect_room(&self, scope: Scope) -> Result<()> {
-        let free = self.max_open.saturating_sub(self.open.len() + self.pending);
+        let free = self.free();
         if free == 0 {
             return Err(Error::limit(Limit::OpenClaims, self.max_open));
         }
@@ -271,6 +271,15 @@ impl Claims {
         let is_shared = self.max_open_per_scope < self.max_open;
         let max = if is_shared { free.min(self.max_open_per_scope) } else { self.max_open };
         if own < max { Ok(()) } else { Err(Error::limit(Limit::OpenClaimsPerScope, max)) }
+    }
+
+    /// Returns true if no key of any scope may be claimed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.free() == 0
+    }
+
+    fn free(&self) -> usize {
+        self.max_open.saturating_sub(self.open.len() + self.pending)
     }
 
     /// Admits one more claim of a scope. It counts from now on, until it is durable or the

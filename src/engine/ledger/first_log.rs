@@ -25,7 +25,6 @@ use crate::key::Address;
 use super::claims::OpenClaim;
 use super::manifest::Manifest;
 use super::names::Names;
-use super::recovery::{Listed, remove_leftovers};
 use super::size::{size_for, sizes};
 
 /// The most bytes of a start entry in its batch, the batch's head included.
@@ -40,9 +39,12 @@ pub(super) struct FirstLog<'a> {
     pub(super) size: u64,
     /// The size that will do.
     pub(super) least: u64,
+    /// Listed logs that hold nothing that counts.
+    pub(super) unused: &'a mut Vec<Arc<Log>>,
+    pub(super) segments: &'a mut Vec<Arc<Segment>>,
 }
 
-impl Listed {
+impl FirstLog<'_> {
     /// Makes the log of an opening, and adds it to `MANIFEST`. If the disk is too full for that, it
     /// removes what has expired, and tries again.
     ///
@@ -53,34 +55,35 @@ impl Listed {
     /// # Durability
     ///
     /// The log, its name and its entry in `MANIFEST` are durable when this returns.
-    pub(super) fn list_first_log(
-        &mut self,
-        first: &FirstLog<'_>,
+    pub(super) fn list(
+        mut self,
         manifest: &mut Manifest,
         names: &Names,
         now: Moment,
     ) -> Result<Arc<Log>> {
-        let refused = match self.list_log(first, manifest) {
-            Err(error) if error.is_full() => error,
-            listed => return listed,
+        let refused = match self.list_log(manifest) {
+            Err(Trouble::Transient(error)) if error.is_full() => error,
+            listed => return listed.map_err(Trouble::into_error),
         };
-        remove_leftovers(first.disk, manifest, names, &[]);
-        // This needs a page for `MANIFEST`.
-        if let Err(Trouble::Fatal(error)) = self.drop_expired(first.disk, manifest, now) {
-            return Err(error);
+        match self.drop_expired(manifest, now) {
+            // Only now: a `MANIFEST` that the cache alone had may have unlisted them.
+            Ok(()) => names.remove_leftovers(self.disk, manifest, self.unused),
+            // It needs a page for `MANIFEST`.
+            Err(Trouble::Transient(_)) => {}
+            Err(Trouble::Fatal(error)) => return Err(error),
         }
-        match self.list_log(first, manifest) {
-            Err(error) if error.is_full() => {
-                Err(refused.with_needed(first.least + manifest.file_bytes()))
+        match self.list_log(manifest) {
+            Err(Trouble::Transient(error)) if error.is_full() => {
+                Err(refused.with_needed(self.least + manifest.file_bytes()))
             }
-            listed => listed,
+            listed => listed.map_err(Trouble::into_error),
         }
     }
 
     /// Makes and lists a log of the usual size, or takes the one that was prepared before, or makes
     /// a smaller one.
-    fn list_log(&mut self, first: &FirstLog<'_>, manifest: &mut Manifest) -> Result<Arc<Log>> {
-        let FirstLog { disk, follows, size, least } = *first;
+    fn list_log(&mut self, manifest: &mut Manifest) -> Result<Arc<Log>, Trouble> {
+        let (disk, size, least) = (self.disk, self.size, self.least);
         let free = disk.free_bytes().unwrap_or(u64::MAX);
         // The next opening needs room too.
         let is_affordable = |size: u64| size == least || free >= size + RESERVE_BYTES;
@@ -88,24 +91,25 @@ impl Listed {
         for (number, size) in sizes(size, least).enumerate() {
             // It needs no free space, unless this is a sparse copy.
             if number == 1
-                && let Some(log) = self.take_preallocated(follows, least)?
+                && let Some(log) = self.take_preallocated().map_err(Trouble::Fatal)?
             {
-                return list(disk, manifest, log).map_err(Trouble::into_error);
+                return list(disk, manifest, log);
             }
             if !is_affordable(size) {
                 continue;
             }
             match list_created(disk, manifest, size) {
                 Err(Trouble::Transient(error)) if error.is_full() => refused = Some(error),
-                listed => return listed.map_err(Trouble::into_error),
+                listed => return listed,
             }
         }
-        Err(refused.expect("the smallest is tried"))
+        Err(Trouble::Transient(refused.expect("the smallest is tried")))
     }
 
     /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
     /// newer than all started logs.
-    fn take_preallocated(&mut self, newest: u64, least: u64) -> Result<Option<Arc<Log>>> {
+    fn take_preallocated(&mut self) -> Result<Option<Arc<Log>>> {
+        let (newest, least) = (self.follows, self.least);
         let is_fit = |log: &Arc<Log>| {
             let is_whole = log.is_current() && !log.is_header_damaged();
             log.generation > newest && log.size >= least && is_whole && is_alone(&*log.file)
@@ -119,22 +123,21 @@ impl Listed {
     }
 
     /// Drops the segments whose last record has expired, and removes their files.
-    fn drop_expired(
-        &mut self,
-        disk: &dyn Disk,
-        manifest: &mut Manifest,
-        now: Moment,
-    ) -> Result<(), Trouble> {
+    ///
+    /// # Durability
+    ///
+    /// The list without them is durable when this returns.
+    fn drop_expired(&mut self, manifest: &mut Manifest, now: Moment) -> Result<(), Trouble> {
         let is_live = |segment: &Arc<Segment>| segment.latest_expiry() > now;
         let mut changed = manifest.clone();
         changed.segments.retain(|listed| Moment(listed.latest_expiry) > now);
-        changed.write(disk)?;
+        changed.write(self.disk)?;
         *manifest = changed;
         for segment in self.segments.extract_if(.., |segment| !is_live(segment)) {
             let logs = segment.values.iter().map(|log| &log.name);
             for name in logs.chain([&segment.name]) {
                 // What cannot be removed is a leftover.
-                let _ = disk.remove(name);
+                let _ = self.disk.remove(name);
             }
         }
         Ok(())

@@ -429,6 +429,7 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
     fn mend(&self, segment: usize, damaged: Damaged, sieve: &Sieve<'_>) -> Result<Option<Item>> {
         let bytes = match self.run[segment].damaged_entry(&damaged) {
             Ok(bytes) => bytes,
+            Err(_) if sieve.is_hidden(&damaged)? => return Ok(None),
             Err(error) => return self.leave(segment, damaged, error).map(Some),
         };
         if sieve.is_dead_again(&damaged, &bytes)? {

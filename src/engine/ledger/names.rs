@@ -1,10 +1,13 @@
 //! The names in a store's directory, sorted by kind.
 
+use std::sync::Arc;
+
 use crate::engine::disk::{Disk, LOST_AND_FOUND};
-use crate::engine::log::log_name;
+use crate::engine::log::{Log, log_name};
 use crate::engine::segment::segment_name;
 use crate::error::{Error, Result};
 
+use super::backup::UNFINISHED;
 use super::manifest::{LOCK, MANIFEST, Manifest};
 
 /// The most names of others, and characters of each, in the error that reports them.
@@ -81,6 +84,11 @@ impl Names {
         self.others.iter().any(|name| name == LOST_AND_FOUND)
     }
 
+    /// Returns true if the directory is marked as that of a backup under way.
+    pub(super) fn is_unfinished_backup(&self) -> bool {
+        self.others.iter().any(|name| name == UNFINISHED)
+    }
+
     /// Returns the names of the store's files that `manifest` does not list.
     pub(super) fn leftovers(&self, manifest: &Manifest) -> impl Iterator<Item = String> {
         let logs = self.logs.iter().filter(|log| !manifest.lists_log(**log));
@@ -99,6 +107,21 @@ impl Names {
         names.logs.retain(|log| is_new(log) || manifest.lists_log(*log));
         names.segments.retain(|file| is_new(file) || manifest.lists_segment(*file));
         names
+    }
+
+    /// Removes the store's files that `manifest` does not list, except the logs in `unused`.
+    pub(super) fn remove_leftovers(
+        &self,
+        disk: &dyn Disk,
+        manifest: &Manifest,
+        unused: &[Arc<Log>],
+    ) {
+        for name in self.leftovers(manifest) {
+            if unused.iter().all(|log| log.name != name) {
+                // A leftover does no harm, and the next opening tries again.
+                let _ = disk.remove(&name);
+            }
+        }
     }
 
     /// Removes unfinished files.

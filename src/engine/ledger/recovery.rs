@@ -17,8 +17,8 @@ use std::sync::Arc;
 use crate::clock::{Timeline, millis};
 use crate::engine::disk::{Disk, Pool};
 use crate::engine::entry::{Encoded, End, Parts};
-use crate::engine::log::{Batch, BatchBuilder, Frozen, Identity, Log, Tail, log_name};
-use crate::engine::segment::{Segment, segment_name};
+use crate::engine::log::{Batch, BatchBuilder, Frozen, Identity, Log, Tail};
+use crate::engine::segment::Segment;
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -65,7 +65,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     let (uuid, is_lock_damaged) = lock(&*disk, &names)?;
     let is_manifest_damaged = names.manifest && !Manifest::is_whole(&*disk).unwrap_or(false);
     let manifest = Manifest::read(&*disk);
-    let manifest = match manifest.map_err(|error| error.or_salvage("no record"))? {
+    let manifest = match manifest.map_err(|error| error.or_damage().or_salvage("no record"))? {
         Some(manifest) if manifest.uuid == uuid => manifest,
         Some(_) => {
             return Err(Error::foreign(disk.path_of(MANIFEST), "it has another store's uuid"));
@@ -93,10 +93,15 @@ fn lock(disk: &dyn Disk, names: &Names) -> Result<([u8; 16], bool)> {
     let mut uuid = read_lock(disk).or_else(|error| {
         // `MANIFEST` names the store too.
         let manifest = Manifest::read(disk).ok().flatten();
-        let uuid = manifest.map(|manifest| manifest.uuid);
-        is_damaged = uuid.is_some_and(|uuid| is_damaged_lock(disk, uuid));
-        uuid.filter(|_| is_damaged).map(Some).ok_or_else(|| error.or_salvage("no record"))
+        let Some(uuid) = manifest.map(|manifest| manifest.uuid) else {
+            return Err(error.or_salvage("no record"));
+        };
+        is_damaged = is_damaged_lock(disk, uuid);
+        if is_damaged { Ok(Some(uuid)) } else { Err(error.or_damage().or_salvage("no record")) }
     })?;
+    if !names.manifest && names.is_unfinished_backup() {
+        return Err(Error::foreign(disk.path(), "it is a backup that was cut short: remove it"));
+    }
     if !names.manifest {
         // Creation was cut short, or has not begun.
         creation::expect_unfinished(disk, uuid, names)?;
@@ -113,13 +118,13 @@ fn lock(disk: &dyn Disk, names: &Names) -> Result<([u8; 16], bool)> {
 }
 
 /// The files that `MANIFEST` lists, opened and verified to be this store's.
-pub(super) struct Listed {
+struct Listed {
     /// Newest first.
-    pub(super) segments: Vec<Arc<Segment>>,
+    segments: Vec<Arc<Segment>>,
     /// The chain of started logs, oldest first, each with its content read.
     chain: Vec<Walked>,
     /// Listed logs outside the chain.
-    pub(super) unused: Vec<Arc<Log>>,
+    unused: Vec<Arc<Log>>,
 }
 
 impl Listed {
@@ -173,9 +178,15 @@ impl Listed {
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let (newest_generation, needed) = (newest.log.generation, Needed::of(&last, &claims));
         let size = settings.first_log_bytes.max(needed.comfort.next_power_of_two());
-        let first =
-            FirstLog { disk: &*disk, follows: newest_generation, size, least: needed.least };
-        let log = self.list_first_log(&first, &mut manifest, names, timeline.now())?;
+        let first = FirstLog {
+            disk: &*disk,
+            follows: newest_generation,
+            size,
+            least: needed.least,
+            unused: &mut self.unused,
+            segments: &mut self.segments,
+        };
+        let log = first.list(&mut manifest, names, timeline.now())?;
         let mut tail = self.take_over(newest, &last, log, manifest.identity())?;
         manifest.logs = self.chain.iter().map(|walked| walked.log.generation).collect();
         manifest.logs.push(tail.log.generation);
@@ -194,7 +205,7 @@ impl Listed {
         // Also pins engine time to this boot, so that a second opening continues this one's time.
         ledger.carry(&mut tail, &mut BatchBuilder::new(), ledger.timeline.anchor())?;
         ledger.measure(&tail);
-        remove_leftovers(&*ledger.disk, &ledger.manifest.lock(), names, &self.unused);
+        names.remove_leftovers(&*ledger.disk, &ledger.manifest.lock(), &self.unused);
         let retired = self.unused.into_iter().map(Retired::Log).collect();
         Ok(Opened { ledger, tail, frozen, retired })
     }
@@ -248,24 +259,6 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
         }
     }
     Ok(())
-}
-
-/// Removes files of ours that no list has, except the logs in `unused`.
-pub(super) fn remove_leftovers(
-    disk: &dyn Disk,
-    manifest: &Manifest,
-    names: &Names,
-    unused: &[Arc<Log>],
-) {
-    let segments = names.segments.iter().filter(|segment| !manifest.lists_segment(**segment));
-    let is_kept = |generation| {
-        manifest.lists_log(generation) || unused.iter().any(|log| log.generation == generation)
-    };
-    let logs = names.logs.iter().filter(|generation| !is_kept(**generation));
-    for name in segments.map(|g| segment_name(*g)).chain(logs.map(|g| log_name(*g))) {
-        // A leftover does no harm, and the next opening tries again.
-        let _ = disk.remove(&name);
-    }
 }
 
 /// Appends the last batch again, under its sequence and with its times, behind start entries.

@@ -7,7 +7,7 @@ use crate::codec::Malformed;
 use crate::engine::entry::{self, Entry, Parts};
 use crate::engine::segment::{Content, Damaged, Handles, Segment, Value};
 use crate::error::Result;
-use crate::key::Address;
+use crate::key::{Address, Key, Scope};
 
 /// A segment among the others of a store.
 pub(super) struct Sieve<'a> {
@@ -47,6 +47,18 @@ impl Sieve<'_> {
         let (at, content) = (damaged.location.at, Content::Inline(parts.payload));
         let value = Value { at, expires: damaged.expires, content };
         self.is_dead(&parts.address(&self.uuid).map_err(malformed)?, &value)
+    }
+
+    /// Returns true if a newer entry hides that of a damaged address, of which at least the address
+    /// can be read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`is_dead`](Self::is_dead).
+    pub(super) fn is_hidden(&self, damaged: &Damaged) -> Result<bool> {
+        let Some((scope, key)) = self.segment.address_of(damaged) else { return Ok(false) };
+        let Some(key) = Key::from_stored(&key) else { return Ok(false) };
+        self.is_in(self.newer, &Address::new(&self.uuid, Scope::from_bytes(scope), key))
     }
 
     fn is_in(&self, segments: &[Arc<Segment>], address: &Address) -> Result<bool> {

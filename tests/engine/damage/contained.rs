@@ -69,6 +69,10 @@ fn p5_a_damaged_record_in_a_log_costs_its_key_alone_for_all_of_its_life() {
     store.forget(scope(), &key("key-3")).wait().unwrap();
     put(&store, 3..4);
     ask(&store, 40, &damaged[1..]);
+    // What was forgotten is gone, damaged or not.
+    store.purge().wait().unwrap();
+    ask(&store, 40, &damaged[1..]);
+    assert_eq!(store.health().to_string(), "degraded: the record of 1 key is damaged");
     // Nobody knows their expiry, so they hide what is older for as long as they can.
     home.clock.advance(HOUR * 24);
     assert!(matches!(begin(&store, &operation("key-7")), Outcome::Execute(_)));
