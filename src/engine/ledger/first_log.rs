@@ -12,6 +12,7 @@
 //! - `MANIFEST` lists a log before its first batch is written, and no expired segment before its
 //!   files are removed.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::clock::Moment;
@@ -83,27 +84,30 @@ impl FirstLog<'_> {
     /// Makes and lists a log of the usual size, or takes the one that was prepared before, or makes
     /// a smaller one.
     fn list_log(&mut self, manifest: &mut Manifest) -> Result<Arc<Log>, Trouble> {
-        let (disk, size, least) = (self.disk, self.size, self.least);
-        let free = disk.free_bytes().unwrap_or(u64::MAX);
-        // The next opening needs room too.
-        let is_affordable = |size: u64| size == least || free >= size + RESERVE_BYTES;
-        let mut refused = None;
-        for (number, size) in sizes(size, least).enumerate() {
-            // It needs no free space, unless this is a sparse copy.
-            if number == 1
-                && let Some(log) = self.take_preallocated().map_err(Trouble::Fatal)?
-            {
-                return list(disk, manifest, log);
-            }
-            if !is_affordable(size) {
-                continue;
-            }
-            match list_created(disk, manifest, size) {
-                Err(Trouble::Transient(error)) if error.is_full() => refused = Some(error),
-                listed => return listed,
+        let mut outcome = self.list_created(self.size, manifest);
+        if !is_refused(&outcome) {
+            return outcome;
+        }
+        // It needs no free space, unless this is a sparse copy.
+        if let Some(log) = self.take_preallocated().map_err(Trouble::Fatal)? {
+            return list(self.disk, manifest, log);
+        }
+        for size in sizes(self.size, self.least).skip(1) {
+            if is_refused(&outcome) {
+                outcome = self.list_created(size, manifest);
             }
         }
-        Err(Trouble::Transient(refused.expect("the smallest is tried")))
+        outcome
+    }
+
+    /// Makes and lists a log of this size, if the next opening has room then too, or if it must be.
+    fn list_created(&self, size: u64, manifest: &mut Manifest) -> Result<Arc<Log>, Trouble> {
+        let free = self.disk.free_bytes().unwrap_or(u64::MAX);
+        if size > self.least && free < size + RESERVE_BYTES {
+            let full = io::ErrorKind::StorageFull.into();
+            return Err(Trouble::Transient(Error::io("make a log in", self.disk.path(), full)));
+        }
+        list_created(self.disk, manifest, size)
     }
 
     /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
@@ -142,6 +146,11 @@ impl FirstLog<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns true if the disk was too full.
+fn is_refused(outcome: &Result<Arc<Log>, Trouble>) -> bool {
+    matches!(outcome, Err(Trouble::Transient(error)) if error.is_full())
 }
 
 /// Creates a log of the next generation and adds it to `MANIFEST`.
