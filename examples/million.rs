@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p refrain-examples --example million -- --store DIR
+//! cargo run --release -p refrain-examples --example million -- --store DIR --cold
 //! cargo run --release -p refrain-examples --example million -- --store DIR --records 200000 --expire
 //! ```
 

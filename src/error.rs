@@ -284,8 +284,8 @@ impl Error {
         }
     }
 
-    /// Takes a file for damaged that does not look like the store's, where the rest of the store is
-    /// there.
+    /// Calls a file damaged that does not look like the store's, where other files show that a store
+    /// is there.
     pub(crate) fn or_damage(self) -> Self {
         match self {
             Self::Foreign { file, reason } => Self::Corrupt { file, reason },

@@ -121,9 +121,8 @@ pub enum Refusing {
     /// The operations in flight have reserved all of a log: new keys get
     /// [`Error::Limit`](crate::Error::Limit).
     Reserved,
-    /// As many operations as may be without a verdict are: new keys get
-    /// [`Error::Limit`](crate::Error::Limit) until some of those are judged, or expire. Several
-    /// causes may hold at once; this one is told last.
+    /// The limit of operations without a verdict is reached: new keys get
+    /// [`Error::Limit`](crate::Error::Limit) until some are judged, or expire.
     OpenClaims,
     /// Background work does not succeed, or the database does not answer: new keys get
     /// [`Error::Unavailable`](crate::Error::Unavailable).

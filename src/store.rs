@@ -407,9 +407,9 @@ impl Store {
     ///
     /// The ticket holds the number of operations that had not ended; their later calls are answered
     /// with [`Error::Stopped`], and the directory stays locked until the last of their permits, and
-    /// the last handle of the store, is dropped. A thread of its own waits: a task awaits the ticket, and operations of the same
-    /// runtime go on. Dropping the ticket changes nothing, and dropping the last handle of the
-    /// store does the same without waiting for operations.
+    /// the last handle of the store, is dropped. A thread of its own waits: a task awaits the
+    /// ticket, and operations of the same runtime go on. Dropping the ticket changes nothing, and
+    /// dropping the last handle of the store does the same without waiting for operations.
     ///
     /// # Errors
     ///

@@ -9,8 +9,8 @@
 //! Invariants:
 //! - A store that opened on a full disk opens again: a smaller log than usual leaves
 //!   [`RESERVE_BYTES`] free, or is the smallest that will do.
-//! - `MANIFEST` lists a log before its first batch is written, and no expired segment before its
-//!   files are removed.
+//! - `MANIFEST` lists a log before its first batch is written, and stops listing a segment before
+//!   that segment's files are removed.
 
 use std::io;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl FirstLog<'_> {
             listed => return listed.map_err(Trouble::into_error),
         };
         match self.drop_expired(manifest, now) {
-            // Only now: a `MANIFEST` that the cache alone had may have unlisted them.
+            // Not before: the `MANIFEST` that unlisted them may have been in the page cache alone.
             Ok(()) => names.remove_leftovers(self.disk, manifest, self.unused),
             // It needs a page for `MANIFEST`.
             Err(Trouble::Transient(_)) => {}

@@ -254,8 +254,8 @@ impl Ledger {
         share.next_multiple_of(PAGE).clamp(self.settings.first_log_bytes, self.settings.log_bytes)
     }
 
-    /// Measures the disk, on which the bytes depend that may wait for sealing. Sealing must follow: new
-    /// keys may wait for it from now on.
+    /// Measures the disk again: on a smaller one, fewer bytes may wait for sealing. The caller seals
+    /// next, because new keys may wait for that from now on.
     pub(crate) fn measure_disk(&self) {
         self.space.set_log_bytes(self.ceiling());
     }

@@ -49,8 +49,7 @@ impl Sieve<'_> {
         self.is_dead(&parts.address(&self.uuid).map_err(malformed)?, &value)
     }
 
-    /// Returns true if a newer entry hides that of a damaged address, of which at least the address
-    /// can be read.
+    /// Returns true if a newer entry hides a damaged one whose address can still be read.
     ///
     /// # Errors
     ///

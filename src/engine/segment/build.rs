@@ -103,16 +103,8 @@ pub(crate) fn build(
     let failed = |error| Error::io("create", &path, error);
     remove_leftover(disk, &temporary).map_err(failed)?;
     let file = disk.create(&temporary).map_err(failed)?;
-    let written = guarded(&path, || {
-        write(
-            &path,
-            NewFile::new(Arc::clone(&file), Arc::clone(pool)),
-            draft,
-            entries,
-            values,
-            &mut pace,
-        )
-    });
+    let new = NewFile::new(Arc::clone(&file), Arc::clone(pool));
+    let written = guarded(&path, || write(&path, new, draft, entries, values, &mut pace));
     let kept = written.and_then(|meta| {
         file.sync().map_err(|error| Error::io("sync", &path, error))?;
         let key = draft.key;

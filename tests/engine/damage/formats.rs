@@ -77,6 +77,19 @@ fn p13_a_foreign_file_under_any_name_is_an_error_and_stays() {
     }
 }
 
+/// They were called foreign, with the advice to choose another directory, which forgets every key.
+#[test]
+fn p5_a_list_that_is_lost_is_damage_where_the_other_is_there() {
+    let victim = Victim::new();
+    for name in ["LOCK", "MANIFEST"] {
+        let length = fs::read(victim.home.file(name)).unwrap().len();
+        let error = refusal(&victim, Path::new(name), &vec![0; length]);
+        let Error::Corrupt { file, reason, .. } = &error else { panic!("{name}: {error:?}") };
+        assert_eq!(name_of(file), Path::new(name));
+        assert!(reason.contains("Store::salvage"), "{reason}");
+    }
+}
+
 #[test]
 fn p13_another_stores_file_is_an_error_and_stays() {
     let (victim, other) = (Victim::new(), Victim::new());

@@ -41,6 +41,7 @@ pub fn fail_somewhere(seed: u64) -> std::result::Result<u64, Failure> {
 
 /// The ways in which all operations of a workload fail in turn: each kind, once and for good.
 pub const WAYS: u64 = 8;
+const _: () = assert!(WAYS as usize == 2 * KINDS.len());
 
 /// Fails every operation of a workload in turn, in one of the [`WAYS`]; the seeds of each workload
 /// follow each other. Returns the number of failed operations.
@@ -50,18 +51,12 @@ pub const WAYS: u64 = 8;
 /// Those of [`fail_at`].
 pub fn fail_everywhere(seed: u64) -> std::result::Result<u64, Failure> {
     let (workload, for_good) = (seed / WAYS, seed % 2 == 1);
-    let kind = match seed % WAYS / 2 {
-        0 => KINDS[0],
-        1 => KINDS[1],
-        2 => KINDS[2],
-        _ => KINDS[3],
-    };
-    for at in 0.. {
-        if !fail_at(workload, kind, at, for_good)? {
-            return Ok(at);
-        }
+    let kind = KINDS[usize::try_from(seed % WAYS / 2).expect("there are few ways")];
+    let mut at = 0;
+    while fail_at(workload, kind, at, for_good)? {
+        at += 1;
     }
-    Ok(0)
+    Ok(at)
 }
 
 /// Runs a workload while its `at`-th operation fails. Returns true if the workload came to it.

@@ -102,6 +102,20 @@ fn p11_a_batch_uses_its_space_before_it_is_written() {
     assert_eq!(last.len(), 4);
 }
 
+/// The backlog was measured in logs of the largest size, which a small disk does not hold: it was full
+/// before a key had to wait.
+#[test]
+fn p11_p14_on_a_small_disk_keys_wait_for_fewer_bytes() {
+    let space = space(100);
+    space.set_log_bytes(LOG / 8);
+    space.freeze(LOG / 2);
+    let mut waiting = turn(&space, "s");
+    assert_eq!(space.figures().1, Some(Refusing::Behind));
+    // The disk has grown.
+    space.set_log_bytes(LOG);
+    assert!(room_of(&mut waiting).is_some());
+}
+
 /// All of these were called a full disk.
 #[test]
 fn p14_an_error_says_what_is_in_the_way_of_a_new_key() {
