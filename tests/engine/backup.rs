@@ -141,14 +141,15 @@ fn a_backup_carries_interrupted_runs_and_is_locked_by_itself() {
     let running = execute(&store, &durable("b"));
     let path = home.directory.path().join("backup");
     store.backup(&path).unwrap();
+    // Before it is opened: an open store removes files.
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    for file in files(&path, "") {
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{file:?}");
+    }
     let copy = home.builder().open(&path).unwrap();
     // Nobody knows there whether the run goes on.
     for name in ["a", "b"] {
         interrupted(&copy, &durable(name)).release().wait().unwrap();
-    }
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-    for file in files(&path, "") {
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{file:?}");
     }
     running.release().wait().unwrap();
     // And so does a copy of the copy.
