@@ -41,7 +41,7 @@ pub fn fail_somewhere(seed: u64) -> std::result::Result<u64, Failure> {
 
 /// The ways in which all operations of a workload fail in turn: each kind, once and for good.
 pub const WAYS: u64 = 8;
-const _: () = assert!(WAYS as usize == 2 * KINDS.len());
+const _: () = assert!(WAYS == 2 * KINDS.len() as u64);
 
 /// Fails every operation of a workload in turn, in one of the [`WAYS`]; the seeds of each workload
 /// follow each other. Returns the number of failed operations.
