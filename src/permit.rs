@@ -65,6 +65,8 @@ impl Permit {
     ///
     /// - [`Error::Stopped`]: it is unknown until the store is reopened if the record is durable,
     ///   and the key stays in flight until then.
+    /// - [`Error::Foreign`]: the path of the store leads elsewhere. The record is written once it
+    ///   leads back, or when the store is closed, and the key stays in flight until then.
     /// - [`Error::Fenced`]: another node has taken the key over, and nothing was recorded.
     pub fn complete(self, response: &Response<Bytes>) -> Ticket<Record> {
         let kept = self.rules.keep(response).then(|| response.clone());
@@ -110,8 +112,9 @@ impl Permit {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] for the store's durable claims, or [`Error::Stopped`]. The key then stays
-    /// claimed for as long as the process lives.
+    /// - [`Error::Limit`] for the store's durable claims, or [`Error::Stopped`]. The key then stays
+    ///   claimed for as long as the process lives.
+    /// - [`Error::Foreign`], as with [`complete`](Self::complete).
     pub fn interrupt(mut self) -> Ticket<()> {
         self.claim.hold().retain_if_dropped();
         counted("interrupted", self.claim.interrupt())

@@ -200,30 +200,27 @@ impl Pending {
         }
     }
 
-    /// Refuses the entry, of which nothing was written. Its key is free, unless the operation ran
-    /// and nothing on the disk says so.
+    /// Answers the caller of an entry that was not written, if the operation has run: the entry is to
+    /// be written later, and nobody waits for it any more. Returns whether that is so.
+    pub(crate) fn answer_early(&mut self, error: &Error) -> bool {
+        match &mut self.effect {
+            Some(Effect::Complete { promise, .. }) => promise.fulfil_early(Err(error.clone())),
+            Some(Effect::Interrupt { promise, .. }) => promise.fulfil_early(Err(error.clone())),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Refuses the entry, of which nothing was written, and frees its key, unless the operation has
+    /// run.
     pub(crate) fn refuse(mut self, claims: &Mutex<Claims>, error: &Error) {
         match self.effect.take() {
-            Some(Effect::Complete { hold, promise, .. }) => {
-                let is_claimed = claims.lock().get(hold.address()).is_some();
-                if is_claimed {
-                    hold.free();
-                } else {
-                    hold.retain();
-                }
-                promise.fulfil(Err(error.clone()));
-            }
             Some(Effect::Claim { hold, claim, granting, .. }) => {
                 if claim.attempt == 1 {
                     claims.lock().take_back(hold.scope());
                 }
                 hold.free();
                 granting(Err(error.clone()));
-            }
-            Some(Effect::Interrupt { hold, promise, .. }) => {
-                claims.lock().take_back(hold.scope());
-                hold.retain();
-                promise.fulfil(Err(error.clone()));
             }
             Some(Effect::Release { hold, promise } | Effect::Forget { hold, promise, .. }) => {
                 hold.free();
@@ -233,7 +230,10 @@ impl Pending {
                 claims.lock().take_back_checkpoint(data.len());
                 promise.fulfil(Err(error.clone()));
             }
-            None => {}
+            ran => {
+                self.effect = ran;
+                self.fail_with(error);
+            }
         }
     }
 
