@@ -340,7 +340,7 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
             Content::InLog { log: number, location, status, bare } => {
                 let source = self.firsts[segment] + usize::from(number);
                 let (log, location) = if self.keeper.borrow().copies(source) {
-                    match self.run[segment].entry_in_log(number, location, row) {
+                    match read(|| self.run[segment].entry_in_log(number, location, row)) {
                         Ok(bytes) => {
                             // A pause counts bytes too.
                             self.since_pause += bytes.len() / BYTES_OF_A_ROW;
@@ -427,7 +427,7 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
 
     /// Copies a damaged entry that the disk has given back, unless it is dead.
     fn mend(&self, segment: usize, damaged: Damaged, sieve: &Sieve<'_>) -> Result<Option<Item>> {
-        let bytes = match self.run[segment].damaged_entry(&damaged) {
+        let bytes = match read(|| self.run[segment].damaged_entry(&damaged)) {
             Ok(bytes) => bytes,
             Err(_) if sieve.is_hidden(&damaged)? => return Ok(None),
             Err(error) => return self.leave(segment, damaged, error).map(Some),
@@ -440,6 +440,12 @@ impl<'a, P: FnMut() -> Result<()>> Merge<'a, P> {
         let (log, location) = keeper.keep(source, damaged.hash, damaged.location, &bytes)?;
         Ok(Some(Item::Damaged(Damaged { log, location, ..damaged })))
     }
+}
+
+/// Reads an entry, and once more if that fails: where its log must go this is for good, and a read may
+/// fail on the way from a disk that has all of it.
+fn read(entry: impl Fn() -> Result<Bytes>) -> Result<Bytes> {
+    entry().or_else(|_| entry())
 }
 
 /// Returns true if an entry is too large for a row. Rows of format 1 have such entries.
