@@ -52,6 +52,7 @@ mod names;
 mod preparation;
 mod purge;
 mod recovery;
+mod repeated;
 mod retired;
 mod room;
 mod rotation;

@@ -9,15 +9,16 @@
 //! Invariants:
 //! - A store that opened on a full disk opens again: a smaller log than usual leaves
 //!   [`RESERVE_BYTES`] free, or is the smallest that will do.
-//! - `MANIFEST` lists a log before its first batch is written, and stops listing a segment before
-//!   that segment's files are removed.
+//! - The log is not listed yet: a crash makes it a leftover. `MANIFEST` has reserved its generation,
+//!   so that no older one takes it for a stranger.
+//! - `MANIFEST` stops listing a segment before that segment's files are removed.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::clock::Moment;
 use crate::engine::disk::{Disk, RESERVE_BYTES, is_alone};
-use crate::engine::log::{Batch, Frame, Log, PAGE};
+use crate::engine::log::{Log, PAGE};
 use crate::engine::segment::Segment;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -26,10 +27,8 @@ use crate::key::Address;
 use super::claims::OpenClaim;
 use super::manifest::Manifest;
 use super::names::Names;
-use super::size::{size_for, sizes};
-
-/// The most bytes of a start entry in its batch, the batch's head included.
-const START_BYTES: u64 = 512;
+use super::repeated::Repeated;
+use super::size::sizes;
 
 /// The log that an opening asks for.
 pub(super) struct FirstLog<'a> {
@@ -46,7 +45,7 @@ pub(super) struct FirstLog<'a> {
 }
 
 impl FirstLog<'_> {
-    /// Makes the log of an opening, and adds it to `MANIFEST`. If the disk is too full for that, it
+    /// Makes the log of an opening, and reserves its generation in `MANIFEST`. If the disk is too full for that, it
     /// removes what has expired, and tries again.
     ///
     /// # Errors
@@ -55,16 +54,16 @@ impl FirstLog<'_> {
     ///
     /// # Durability
     ///
-    /// The log, its name and its entry in `MANIFEST` are durable when this returns.
-    pub(super) fn list(
+    /// The log, its name and its generation in `MANIFEST` are durable when this returns.
+    pub(super) fn reserve(
         mut self,
         manifest: &mut Manifest,
         names: &Names,
         now: Moment,
     ) -> Result<Arc<Log>> {
-        let refused = match self.list_log(manifest) {
+        let refused = match self.reserve_log(manifest) {
             Err(Trouble::Transient(error)) if error.is_full() => error,
-            listed => return listed.map_err(Trouble::into_error),
+            reserved => return reserved.map_err(Trouble::into_error),
         };
         match self.drop_expired(manifest, now) {
             // Not before: the `MANIFEST` that unlisted them may have been in the page cache alone.
@@ -73,41 +72,40 @@ impl FirstLog<'_> {
             Err(Trouble::Transient(_)) => {}
             Err(Trouble::Fatal(error)) => return Err(error),
         }
-        match self.list_log(manifest) {
+        match self.reserve_log(manifest) {
             Err(Trouble::Transient(error)) if error.is_full() => {
                 Err(refused.with_needed(self.least + manifest.file_bytes()))
             }
-            listed => listed.map_err(Trouble::into_error),
+            reserved => reserved.map_err(Trouble::into_error),
         }
     }
 
-    /// Makes and lists a log of the usual size, or takes the one that was prepared before, or makes
+    /// Makes a log of the usual size, or takes the one that was prepared before, or makes
     /// a smaller one.
-    fn list_log(&mut self, manifest: &mut Manifest) -> Result<Arc<Log>, Trouble> {
-        let mut outcome = self.list_created(self.size, manifest);
+    fn reserve_log(&mut self, manifest: &mut Manifest) -> Result<Arc<Log>, Trouble> {
+        let mut outcome = self.create(self.size, manifest);
         if !is_refused(&outcome) {
             return outcome;
         }
         // It needs no free space, unless this is a sparse copy.
         if let Some(log) = self.take_preallocated().map_err(Trouble::Fatal)? {
-            return list(self.disk, manifest, log);
+            return reserve(self.disk, manifest, log);
         }
         for size in sizes(self.size, self.least).skip(1) {
             if is_refused(&outcome) {
-                outcome = self.list_created(size, manifest);
+                outcome = self.create(size, manifest);
             }
         }
         outcome
     }
 
-    /// Makes and lists a log of this size, if the next opening has room then too, or if it must be.
-    fn list_created(&self, size: u64, manifest: &mut Manifest) -> Result<Arc<Log>, Trouble> {
-        let free = self.disk.free_bytes().unwrap_or(u64::MAX);
-        if size > self.least && free < size + RESERVE_BYTES {
+    /// Makes a log of this size, if the next opening has room then too, or if it must be.
+    fn create(&self, size: u64, manifest: &mut Manifest) -> Result<Arc<Log>, Trouble> {
+        if size > self.least && !has_room(self.disk, size) {
             let full = io::ErrorKind::StorageFull.into();
             return Err(Trouble::Transient(Error::io("make a log in", self.disk.path(), full)));
         }
-        list_created(self.disk, manifest, size)
+        create(self.disk, manifest, size)
     }
 
     /// Takes out the log that was prepared before the store stopped, with all of its blocks: it is
@@ -153,23 +151,27 @@ fn is_refused(outcome: &Result<Arc<Log>, Trouble>) -> bool {
     matches!(outcome, Err(Trouble::Transient(error)) if error.is_full())
 }
 
-/// Creates a log of the next generation and adds it to `MANIFEST`.
+/// Returns true if the next opening has room too beside a new file of this size.
+pub(super) fn has_room(disk: &dyn Disk, size: u64) -> bool {
+    disk.free_bytes().unwrap_or(u64::MAX) >= size.saturating_add(RESERVE_BYTES)
+}
+
+/// Creates a log of the next generation, and reserves that in `MANIFEST`.
 ///
 /// # Errors
 ///
-/// After a transient one the log is gone, and `manifest` lists what it did before.
+/// After a transient one the log is gone, and `manifest` is as before.
 ///
 /// # Durability
 ///
-/// The log, its name and its entry in `MANIFEST` are durable when this returns.
-fn list_created(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>, Trouble> {
+/// The log, its name and its generation in `MANIFEST` are durable when this returns.
+fn create(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<Arc<Log>, Trouble> {
     let log = Log::create(disk, manifest.next_generation, manifest.identity(), size);
     let log = log.map_err(Trouble::classify)?;
     let synced = disk.sync().map_err(|error| Error::io("sync", disk.path(), error));
     synced.map_err(Trouble::Fatal)?;
-    manifest.next_generation += 1;
     let name = log.name.clone();
-    list(disk, manifest, Arc::new(log)).inspect_err(|trouble| {
+    reserve(disk, manifest, Arc::new(log)).inspect_err(|trouble| {
         if !trouble.is_fatal() {
             // The next attempt needs its space. A file that cannot be removed is a leftover.
             let _ = disk.remove(&name);
@@ -177,17 +179,16 @@ fn list_created(disk: &dyn Disk, manifest: &mut Manifest, size: u64) -> Result<A
     })
 }
 
-/// Adds a log to `MANIFEST`.
+/// Reserves the generation of a log in `MANIFEST`, which does not list the log from now on.
 ///
 /// # Errors
 ///
 /// Those of [`Manifest::write`]; `manifest` is as before then.
-fn list(disk: &dyn Disk, manifest: &mut Manifest, log: Arc<Log>) -> Result<Arc<Log>, Trouble> {
+fn reserve(disk: &dyn Disk, manifest: &mut Manifest, log: Arc<Log>) -> Result<Arc<Log>, Trouble> {
     let mut changed = manifest.clone();
-    // Old entries stay until the last batch is rewritten, because it may exist only in the page
-    // cache, and on disk only in a log that the newest one replaced.
+    changed.next_generation = changed.next_generation.max(log.generation + 1);
+    // One that was prepared is listed until now. All others stay: any of them may count.
     changed.logs.retain(|listed| *listed != log.generation);
-    changed.logs.push(log.generation);
     changed.write(disk)?;
     *manifest = changed;
     Ok(log)
@@ -195,19 +196,24 @@ fn list(disk: &dyn Disk, manifest: &mut Manifest, log: Arc<Log>) -> Result<Arc<L
 
 /// The bytes that the log of an opening needs.
 pub(super) struct Needed {
-    /// For the repeated batch, and the claims that it carries.
+    /// For the repeated batches, and the claims that are carried behind them.
     pub(super) least: u64,
     /// For verdicts on those claims too.
     pub(super) comfort: u64,
 }
 
 impl Needed {
-    pub(super) fn of(last: &Batch, claims: &[(Address, OpenClaim)]) -> Self {
-        let entries = last.frames().map(|frame| frame.bytes.len() + Frame::OVERHEAD);
-        let repeated = (entries.sum::<usize>() as u64 + START_BYTES).next_multiple_of(PAGE);
+    /// The bytes for these batches, and for the claims behind them if those are carried.
+    pub(super) fn of(
+        repeated: &Repeated,
+        claims: &[(Address, OpenClaim)],
+        is_carried: bool,
+    ) -> Self {
         let carried: u64 = claims.iter().map(|(_, claim)| claim.carried_bytes()).sum();
         let verdicts = claims.len() as u64 * PAGE;
-        let least = size_for(carried) + repeated;
-        Self { least, comfort: least + carried + verdicts }
+        Self {
+            least: repeated.log_bytes(is_carried.then_some(carried)),
+            comfort: repeated.log_bytes(Some(2 * carried)) + verdicts,
+        }
     }
 }

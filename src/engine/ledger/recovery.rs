@@ -2,22 +2,22 @@
 //!
 //! Every opening, after a clean stop or a crash, does the same (rules 1 to 5 of `docs/format.md`).
 //! The newest started log is read up to the first place where nothing verifies, and each of its
-//! predecessors to exactly the end that its successor names. Then a new log begins by repeating the
-//! last batch.
+//! predecessors to exactly the end that its successor names. Then a new log begins by
+//! [repeating](super::repeated) the last batch.
 //!
 //! Invariants:
 //! - Nothing is served before the last batch is repeated durably: that batch alone may be in the
 //!   page cache and not on disk.
 //! - Nothing is removed before every listed file has proved to be this store's, and whole.
-//! - `MANIFEST` lists the new log before its first batch is written.
+//! - The generation of the new log is reserved in `MANIFEST` before its first batch is written, and
+//!   the log is listed once the repeated batches are durable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::{Timeline, millis};
 use crate::engine::disk::{Disk, Pool};
-use crate::engine::entry::{Encoded, End, Parts};
-use crate::engine::log::{Batch, BatchBuilder, Frozen, Identity, Log, Tail};
+use crate::engine::log::{BatchBuilder, Frozen, Log, Tail};
 use crate::engine::segment::Segment;
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
@@ -27,11 +27,11 @@ use crate::observe;
 
 use super::chain::{self, Walked};
 use super::creation::{self, FIRST};
-use super::first_log::{FirstLog, Needed};
+use super::first_log::{FirstLog, Needed, has_room};
 use super::manifest::{LOCK, MANIFEST, Manifest, is_damaged_lock, read_lock, write_lock};
 use super::names::Names;
+use super::repeated::Repeated;
 use super::retired::Retired;
-use super::rotation::start;
 use super::{Ledger, Snapshot};
 
 /// The part of a listed file that a salvage loses.
@@ -176,18 +176,25 @@ impl Listed {
         names.remove_temporaries(&*disk);
         manifest.longest_ttl = manifest.longest_ttl.max(millis(settings.ttl));
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
-        let (newest_generation, needed) = (newest.log.generation, Needed::of(&last, &claims));
-        let size = settings.first_log_bytes.max(needed.comfort.next_power_of_two());
+        let is_nearly_full = !has_room(&*disk, settings.first_log_bytes);
+        let repeated = Repeated::of(&newest, last, &claims, is_nearly_full)?;
+        let is_carried = !repeated.suffices(timeline.anchor());
+        let needed = Needed::of(&repeated, &claims, is_carried);
         let first = FirstLog {
             disk: &*disk,
-            follows: newest_generation,
-            size,
+            follows: newest.log.generation,
+            size: settings.first_log_bytes.max(needed.comfort.next_power_of_two()),
             least: needed.least,
             unused: &mut self.unused,
             segments: &mut self.segments,
         };
-        let log = first.list(&mut manifest, names, timeline.now())?;
-        let mut tail = self.take_over(newest, &last, log, manifest.identity())?;
+        let log = first.reserve(&mut manifest, names, timeline.now())?;
+        let mut tail = repeated.write(log, manifest.identity())?;
+        if repeated.replaces {
+            self.unused.push(newest.log);
+        } else {
+            self.chain.push(newest);
+        }
         manifest.logs = self.chain.iter().map(|walked| walked.log.generation).collect();
         manifest.logs.push(tail.log.generation);
         manifest.write(&*disk).map_err(Trouble::into_error)?;
@@ -202,34 +209,14 @@ impl Listed {
             claims.into_iter().for_each(|(address, claim)| open.insert(address, claim));
             open.allow_for_found();
         }
-        // Also pins engine time to this boot, so that a second opening continues this one's time.
-        ledger.carry(&mut tail, &mut BatchBuilder::new(), ledger.timeline.anchor())?;
+        if is_carried {
+            // Also pins engine time to this boot, so that a second opening continues this one's time.
+            ledger.carry(&mut tail, &mut BatchBuilder::new(), ledger.timeline.anchor())?;
+        }
         ledger.measure(&tail);
         names.remove_leftovers(&*ledger.disk, &ledger.manifest.lock(), &self.unused);
         let retired = self.unused.into_iter().map(Retired::Log).collect();
         Ok(Opened { ledger, tail, frozen, retired })
-    }
-
-    /// Repeats the last batch of the newest log in the new one, and returns the new log's end.
-    ///
-    /// The new log follows the newest, or replaces it if that held no other batch.
-    fn take_over(
-        &mut self,
-        newest: Walked,
-        last: &Batch,
-        log: Arc<Log>,
-        store: Identity,
-    ) -> Result<Tail> {
-        let replaces = last.head.sequence == newest.start.map_or(0, |start| start.sequence) + 1;
-        let start = if replaces { newest.start } else { Some(newest.end) };
-        let mut tail = Tail::new(log, last.head.sequence - 1);
-        repeat(last, start, &mut tail, store)?;
-        if replaces {
-            self.unused.push(newest.log);
-        } else {
-            self.chain.push(newest);
-        }
-        Ok(tail)
     }
 }
 
@@ -247,7 +234,7 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
     for generation in names.logs.iter().filter(|log| !manifest.lists_log(**log)) {
         // One that was kept for its records, until they expired, may be cut short.
         let log = Log::open_any(disk, *generation, manifest.identity())?;
-        // Logs are listed before their first batch.
+        // Generations are reserved before a log's first batch.
         if *generation >= manifest.next_generation && log.is_started()? {
             return is_older();
         }
@@ -259,30 +246,4 @@ fn expect_leftovers(disk: &dyn Disk, manifest: &Manifest, names: &Names) -> Resu
         }
     }
     Ok(())
-}
-
-/// Appends the last batch again, under its sequence and with its times, behind start entries.
-fn repeat(last: &Batch, follows: Option<End>, tail: &mut Tail, store: Identity) -> Result<()> {
-    let mut batch = BatchBuilder::new();
-    start(&store.entries, &mut batch, follows);
-    for frame in last.frames().filter(|frame| !chain::is_start(frame)) {
-        let bytes = frame.bytes.to_vec();
-        let (hash, digest) = if frame.is_whole {
-            let hash = Parts::of(frame.bytes).map_or(0, |parts| parts.hash128(&store.uuid));
-            (hash, store.entries.digest(&[frame.bytes]))
-        } else {
-            // A new digest would make a damaged entry a whole one.
-            (frame.hash.unwrap_or_default(), frame.digest)
-        };
-        batch.push(&Encoded { bytes, digest, hash });
-    }
-    let offset = tail.append(&mut batch, last.head.anchor)?;
-    let damaged = |batch: &Batch| {
-        let frames = batch.frames().filter(|frame| !chain::is_start(frame));
-        frames.filter(|frame| !frame.is_whole).count()
-    };
-    let repeated = tail.log.batch_at(offset)?.filter(|batch| damaged(batch) == damaged(last));
-    let repeated = repeated.ok_or_else(|| tail.log.broken("its first batch does not read back"))?;
-    // The next batch carries the open claims over.
-    chain::enter(&tail.log, offset, &repeated, &mut Vec::new(), store.uuid)
 }

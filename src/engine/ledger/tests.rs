@@ -153,7 +153,9 @@ impl Opened {
 #[test]
 fn the_log_of_a_creation_is_replaced_by_the_first_that_is_used() {
     let bench = Bench::default();
-    let Opened { ledger, tail, frozen, .. } = bench.open();
+    let mut opened = bench.open();
+    opened.put("a", vec![1]);
+    let Opened { ledger, tail, frozen, .. } = opened;
     assert!(frozen.is_empty(), "{frozen:?}");
     assert_eq!(ledger.manifest.lock().logs, [tail.log.generation]);
     assert_eq!(chain::start_of(&tail.log).unwrap(), None, "it follows none");

@@ -313,11 +313,11 @@ fn p12_a_store_on_a_full_disk_opens_again_and_again() {
 #[test]
 fn p12_a_disk_without_room_for_any_log_is_told_apart_by_the_bytes_that_are_needed() {
     let bench = Bench::new();
-    bench.limit_room(LITTLE / 2);
+    bench.limit_room(LITTLE / 4);
     let refused = bench.try_open(&bench.machine.start(), LOG_BYTES).unwrap_err();
     assert!(matches!(refused, Error::Io { cause: Cause::DiskFull, .. }), "{refused:?}");
-    assert_eq!(refused.source().unwrap().to_string(), "20480 bytes are needed");
-    bench.limit_room(LITTLE);
+    assert_eq!(refused.source().unwrap().to_string(), "12288 bytes are needed");
+    bench.limit_room(12_288);
     drop(bench.open(LOG_BYTES));
 }
 
@@ -352,7 +352,7 @@ fn p11_a_small_disk_serves_for_as_long_as_its_records_fit() {
 fn p12_a_store_that_has_filled_its_disk_opens_again_and_again() {
     let bench = Bench::new();
     bench.machine.set_limits(Limits { space: 4 * MIB, ..Limits::default() });
-    for restart in 0..8 {
+    for restart in 0..80 {
         let process = bench.machine.start();
         let store = bench.try_open(&process, 128 * MIB);
         let store = store.unwrap_or_else(|error| panic!("at restart {restart}: {error:?}"));
@@ -375,6 +375,76 @@ fn p12_a_store_that_has_filled_its_disk_opens_again_and_again() {
     store.reap().unwrap();
     run(&store, "later", vec![7; 12_000]);
     store.verify().unwrap();
+}
+
+/// A log with which a full disk is opened takes the place of the one before, records, claims and all.
+#[test]
+fn p2_p7_p12_openings_of_a_full_disk_keep_records_and_claims_and_take_no_space() {
+    let bench = Bench::new();
+    let process = bench.machine.start();
+    let store = bench.try_open(&process, LOG_BYTES).unwrap();
+    let durable = operation("claimed").durable();
+    execute(&store, &durable).checkpoint(Bytes::from("half-way")).wait().unwrap();
+    process.kill();
+    let mut names: Vec<String> = Vec::new();
+    let mut free = Vec::new();
+    for restart in 0..20 {
+        let process = bench.machine.start();
+        let store = bench.try_open(&process, LOG_BYTES).unwrap();
+        for name in &names {
+            assert!(matches!(store.begin(&operation(name)).wait(), Ok(Outcome::Replay(_))));
+        }
+        let Ok(Outcome::Interrupted(attempt)) = store.begin(&durable).wait() else {
+            panic!("the claim is gone at restart {restart}")
+        };
+        assert_eq!(attempt.checkpoints(), [Bytes::from("half-way")]);
+        if restart == 0 {
+            for n in 0..5 {
+                names.push(format!("key-{n}"));
+                run(&store, &names[n], "x");
+            }
+            // Room for three logs of a few pages, beside what the store leaves.
+            bench.machine.set_limits(Limits { space: 1 << 40, ..Limits::default() });
+            let used = (1 << 40) - process.free_bytes().unwrap();
+            let space = used + 128 * 1024 + 3 * LITTLE;
+            bench.machine.set_limits(Limits { space, ..Limits::default() });
+        }
+        // It tells what it cannot make room for, and has nothing half done then.
+        let _ = store.reap();
+        free.push(process.free_bytes().unwrap());
+        process.kill();
+    }
+    assert!(free[5..].iter().all(|bytes| *bytes == free[5]), "{free:?}");
+    bench.machine.set_limits(Limits::default());
+    bench.open(LOG_BYTES).verify().unwrap();
+}
+
+/// A purge took one read that failed for the end of a record whose bytes were all there.
+#[test]
+fn p5_a_purge_removes_no_record_for_one_read_that_failed() {
+    for at in 0.. {
+        let bench = Bench::new();
+        let store = bench.open(LOG_BYTES);
+        run(&store, "kept", vec![7; 12_000]);
+        run(&store, "forgotten", vec![7; 12_000]);
+        let (scope, key) = address("forgotten");
+        bench.clock.advance(2 * HOUR);
+        store.reap().unwrap();
+        store.forget(scope, &key).wait().unwrap();
+        bench.machine.set_faults(Faults::At { kind: Fault::Short, at, for_good: false });
+        // It is refused, or does its work.
+        let purged = store.purge().wait();
+        let has_failed = bench.machine.has_failed();
+        bench.machine.set_faults(Faults::None);
+        if let Ok(Outcome::Replay(record)) = store.begin(&operation("kept")).wait() {
+            assert!(record.response().is_some(), "read {at}, purge {purged:?}");
+        } else {
+            panic!("after read {at} the record is lost, purge {purged:?}");
+        }
+        if !has_failed {
+            break;
+        }
+    }
 }
 
 /// Sealing needed room for a copy of the larger records, on a disk that was full of logs to be sealed:

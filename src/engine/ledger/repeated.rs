@@ -1,0 +1,159 @@
+//! The batches of the newest log that an opening repeats in a new one.
+//!
+//! | the newest log | repeated | the new log |
+//! | --- | --- | --- |
+//! | has one batch | that one | takes its place |
+//! | is small, on a disk that is nearly full | all of them | takes its place |
+//! | otherwise | the last one | follows it |
+//!
+//! So an opening that finds no room for a log of the usual size leaves the disk no fuller than it
+//! was, however often it is repeated.
+//!
+//! Invariant: `MANIFEST` lists the new log, and no longer the one whose place it takes, only once the
+//! repeated batches are durable.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::clock::Anchor;
+use crate::engine::entry::{Encoded, End, Parts};
+use crate::engine::log::{Batch, BatchBuilder, Frame, Identity, Log, PAGE, Tail};
+use crate::error::Result;
+use crate::key::Address;
+
+use super::chain::{self, Walked};
+use super::claims::OpenClaim;
+use super::rotation::start;
+use super::size::size_for;
+
+/// The most bytes of batches, the last one not counted, that are repeated to replace a log.
+const REPLACED_BYTES: u64 = 64 * 1024;
+
+/// The most bytes of a start entry in its batch, the batch's head included.
+const START_BYTES: u64 = 512;
+
+/// The batches with which a new log begins.
+pub(super) struct Repeated {
+    /// Oldest first; the last one may be on disk nowhere yet.
+    batches: Vec<Batch>,
+    /// The end of the log that the new one follows.
+    follows: Option<End>,
+    /// Whether the new log takes the newest one's place.
+    pub(super) replaces: bool,
+    /// Whether every open claim is in these batches.
+    holds_claims: bool,
+}
+
+impl Repeated {
+    /// Decides which batches of the newest log are repeated, its `last` one among them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io).
+    pub(super) fn of(
+        newest: &Walked,
+        last: Batch,
+        claims: &[(Address, OpenClaim)],
+        is_nearly_full: bool,
+    ) -> Result<Self> {
+        let is_small = newest.end.offset <= PAGE + REPLACED_BYTES;
+        let earlier = if is_nearly_full && is_small { earlier_batches(newest)? } else { None };
+        let is_alone = newest.end.offset == PAGE;
+        let replaces = is_alone || earlier.is_some();
+        let mut batches = earlier.unwrap_or_default();
+        batches.push(last);
+        let follows = if replaces { newest.start } else { Some(newest.end) };
+        let claimed: HashSet<&Address> = newest.claimed().collect();
+        let holds_claims = replaces && claims.iter().all(|(address, _)| claimed.contains(address));
+        Ok(Self { batches, follows, replaces, holds_claims })
+    }
+
+    /// Returns the time of the last batch.
+    pub(super) fn anchor(&self) -> Anchor {
+        self.last().head.anchor
+    }
+
+    /// Returns true if nothing need be carried behind these batches: the open claims are in them,
+    /// and so is the engine time of this boot.
+    pub(super) fn suffices(&self, now: Anchor) -> bool {
+        let last = self.anchor().reading;
+        self.holds_claims && last.knows_boot() && last.shares_boot(&now.reading)
+    }
+
+    /// Returns the bytes of a log that holds nothing but these batches, and `carried` bytes of claims
+    /// behind them, if any are carried.
+    pub(super) fn log_bytes(&self, carried: Option<u64>) -> u64 {
+        let entries = self.last().frames().map(|frame| frame.bytes.len() + Frame::OVERHEAD);
+        let last = (entries.sum::<usize>() as u64 + START_BYTES).next_multiple_of(PAGE);
+        let earlier = self.batches.iter().rev().skip(1).map(Batch::span).sum::<u64>();
+        carried.map_or(PAGE, size_for) + earlier + last
+    }
+
+    /// Appends the batches to a new log, under their sequences and with their times, and returns its
+    /// end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if they do not read back, and
+    /// [`Error::Io`](crate::Error::Io).
+    ///
+    /// # Durability
+    ///
+    /// The batches are durable when this returns.
+    pub(super) fn write(&self, log: Arc<Log>, store: Identity) -> Result<Tail> {
+        let mut tail = Tail::new(log, self.batches[0].head.sequence - 1);
+        for (number, batch) in self.batches.iter().enumerate() {
+            let mut builder = BatchBuilder::new();
+            if number == 0 {
+                start(&store.entries, &mut builder, self.follows);
+            }
+            repeat(batch, &mut builder, &mut tail, store)?;
+        }
+        Ok(tail)
+    }
+
+    fn last(&self) -> &Batch {
+        self.batches.last().expect("the last batch is always repeated")
+    }
+}
+
+/// Reads the batches of the newest log before its last one; `None` if one of them is damaged.
+fn earlier_batches(newest: &Walked) -> Result<Option<Vec<Batch>>> {
+    let (mut batches, mut offset) = (Vec::new(), PAGE);
+    while offset < newest.end.offset {
+        let batch = newest.log.batch_at(offset)?.filter(Batch::is_whole);
+        let Some(batch) = batch else { return Ok(None) };
+        offset += batch.span();
+        batches.push(batch);
+    }
+    Ok(Some(batches))
+}
+
+/// Appends a batch again, behind what is in `builder`.
+fn repeat(
+    original: &Batch,
+    builder: &mut BatchBuilder,
+    tail: &mut Tail,
+    store: Identity,
+) -> Result<()> {
+    for frame in original.frames().filter(|frame| !chain::is_start(frame)) {
+        let bytes = frame.bytes.to_vec();
+        let (hash, digest) = if frame.is_whole {
+            let hash = Parts::of(frame.bytes).map_or(0, |parts| parts.hash128(&store.uuid));
+            (hash, store.entries.digest(&[frame.bytes]))
+        } else {
+            // A new digest would make a damaged entry a whole one.
+            (frame.hash.unwrap_or_default(), frame.digest)
+        };
+        builder.push(&Encoded { bytes, digest, hash });
+    }
+    let offset = tail.append(builder, original.head.anchor)?;
+    let damaged = |batch: &Batch| {
+        let frames = batch.frames().filter(|frame| !chain::is_start(frame));
+        frames.filter(|frame| !frame.is_whole).count()
+    };
+    let repeated = tail.log.batch_at(offset)?.filter(|batch| damaged(batch) == damaged(original));
+    let repeated = repeated.ok_or_else(|| tail.log.broken("its first batch does not read back"))?;
+    // Its claims were read with the log that it comes from.
+    chain::enter(&tail.log, offset, &repeated, &mut Vec::new(), store.uuid)
+}
