@@ -24,6 +24,9 @@ const DOWNTIME: Duration = Duration::from_secs(60);
 /// The times that a machine is off after the other cuts.
 const LONG: [Duration; 2] =
     [Duration::from_secs(3 * 24 * 60 * 60), Duration::from_secs(10 * 24 * 60 * 60)];
+/// The bytes that are free where a disk is nearly full: more than a store leaves for its openings, and
+/// less than a log of the usual size needs beside them.
+const LITTLE: u64 = 200 * 1024;
 /// Images of each moment at which the power is cut; equal images are left out.
 const IMAGES: usize = 4;
 
@@ -175,8 +178,13 @@ fn recover(
     chance: &mut Chance,
 ) -> Result<Recovered, String> {
     let machine = Machine::new(image, chance.draw());
+    let is_nearly_full = chance.one_in(4);
+    if is_nearly_full {
+        machine.leave_free(LITTLE);
+    }
     let store = open(machine.start(), times.clock_at(times.now))
         .map_err(|error| format!("it does not open: {error:?}"))?;
+    reached::note(State::NearlyFull, is_nearly_full);
     // From here on whatever it says is believed.
     let served = machine.events();
     let found = find(&store, expected, times.now).map_err(|miss| miss.to_string())?;

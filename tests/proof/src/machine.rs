@@ -144,6 +144,12 @@ impl Machine {
         self.0.lock().limits = limits;
     }
 
+    /// Leaves so many bytes of the disk free.
+    pub fn leave_free(&self, bytes: u64) {
+        let mut state = self.0.lock();
+        state.limits.space = state.used() + bytes;
+    }
+
     /// Lets operations fail from now on.
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.0.lock();
@@ -291,12 +297,16 @@ impl State {
 
     /// Returns the bytes that files can still have.
     fn free(&self) -> u64 {
-        let used: u64 = self.names.values().map(|file| self.files[file].len()).sum();
         if self.limits.space == u64::MAX {
             u64::MAX
         } else {
-            self.limits.space.saturating_sub(used)
+            self.limits.space.saturating_sub(self.used())
         }
+    }
+
+    /// Returns the bytes that files have.
+    fn used(&self) -> u64 {
+        self.names.values().map(|file| self.files[file].len()).sum()
     }
 
     /// Expects that a file can have so many more bytes.

@@ -22,9 +22,11 @@ pub enum State {
     Unanswered,
     /// The creation of the store was not over.
     Creation,
+    /// The disk had no room for a log of the usual size.
+    NearlyFull,
 }
 
-const STATES: [(State, &str); 8] = [
+const STATES: [(State, &str); 9] = [
     (State::Image, "images"),
     (State::Segment, "with a segment"),
     (State::FrozenLog, "with logs to be sealed"),
@@ -33,6 +35,7 @@ const STATES: [(State, &str); 8] = [
     (State::LiveRecord, "with live records"),
     (State::Unanswered, "with unanswered requests"),
     (State::Creation, "from within creation"),
+    (State::NearlyFull, "on a disk that is nearly full"),
 ];
 
 static REACHED: [AtomicU64; STATES.len()] = [const { AtomicU64::new(0) }; STATES.len()];

@@ -404,10 +404,7 @@ fn p2_p7_p12_openings_of_a_full_disk_keep_records_and_claims_and_take_no_space()
                 run(&store, &names[n], "x");
             }
             // Room for three logs of a few pages, beside what the store leaves.
-            bench.machine.set_limits(Limits { space: 1 << 40, ..Limits::default() });
-            let used = (1 << 40) - process.free_bytes().unwrap();
-            let space = used + 128 * 1024 + 3 * LITTLE;
-            bench.machine.set_limits(Limits { space, ..Limits::default() });
+            bench.machine.leave_free(128 * 1024 + 3 * LITTLE);
         }
         // It tells what it cannot make room for, and has nothing half done then.
         let _ = store.reap();
