@@ -8,7 +8,7 @@ use refrain::{Error, Store};
 use crate::chance::Chance;
 use crate::history::{History, TRUSTED, open};
 use crate::journal::{Expected, Found, Times, find};
-use crate::machine::Machine;
+use crate::machine::{Limits, Machine};
 use crate::model::Known;
 use crate::platter::{Event, Image, Platter};
 use crate::reached::{self, State};
@@ -26,7 +26,7 @@ const LONG: [Duration; 2] =
     [Duration::from_secs(3 * 24 * 60 * 60), Duration::from_secs(10 * 24 * 60 * 60)];
 /// The bytes that are free where a disk is nearly full: more than a store leaves for its openings, and
 /// less than a log of the usual size needs beside them.
-const LITTLE: u64 = 200 * 1024;
+const LITTLE: u64 = 144 * 1024;
 /// Images of each moment at which the power is cut; equal images are left out.
 const IMAGES: usize = 4;
 
@@ -154,7 +154,9 @@ pub fn check(
     let mut images = 1;
     if chance.one_in(3) {
         let trace = machine.trace();
-        let again = chance.below(trace.len() + 1);
+        // Most cuts fall into the opening, where the store has promised most and written least.
+        let events = if chance.one_in(4) { trace.len() } else { served };
+        let again = chance.below(events + 1);
         let mut platter = Platter::new(image);
         trace[..again].iter().for_each(|event| platter.take(event));
         let (image, _) = platter.cut(chance);
@@ -187,6 +189,11 @@ fn recover(
     reached::note(State::NearlyFull, is_nearly_full);
     // From here on whatever it says is believed.
     let served = machine.events();
+    if is_nearly_full {
+        // Room for the keys that are asked for.
+        machine.set_limits(Limits::default());
+        store.reap().map_err(|error| format!("it cannot reap: {error:?}"))?;
+    }
     let found = find(&store, expected, times.now).map_err(|miss| miss.to_string())?;
     note_reached(image, &store, expected, &found, times);
     if chance.one_in(8) {
