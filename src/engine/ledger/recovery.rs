@@ -177,7 +177,8 @@ impl Listed {
         manifest.longest_ttl = manifest.longest_ttl.max(millis(settings.ttl));
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let is_nearly_full = !has_room(&*disk, settings.first_log_bytes);
-        let repeated = Repeated::of(&newest, last, &claims, is_nearly_full)?;
+        let free = disk.free_bytes().ok().filter(|_| is_nearly_full);
+        let repeated = Repeated::of(&newest, last, &claims, free)?;
         let is_carried = !repeated.suffices(timeline.anchor());
         let needed = Needed::of(&repeated, &claims, is_carried);
         let first = FirstLog {

@@ -3,7 +3,7 @@
 //! | the newest log | repeated | the new log |
 //! | --- | --- | --- |
 //! | has one batch | that one | takes its place |
-//! | is small, on a disk that is nearly full | all of them | takes its place |
+//! | is small, on a disk that is nearly full, and fits there | all of them | takes its place |
 //! | otherwise | the last one | follows it |
 //!
 //! So an opening that finds no room for a log of the usual size leaves the disk no fuller than it
@@ -45,7 +45,8 @@ pub(super) struct Repeated {
 }
 
 impl Repeated {
-    /// Decides which batches of the newest log are repeated, its `last` one among them.
+    /// Decides which batches of the newest log are repeated, its `last` one among them. `free` are the
+    /// bytes that are free on a disk that is nearly full.
     ///
     /// # Errors
     ///
@@ -54,10 +55,13 @@ impl Repeated {
         newest: &Walked,
         last: Batch,
         claims: &[(Address, OpenClaim)],
-        is_nearly_full: bool,
+        free: Option<u64>,
     ) -> Result<Self> {
+        let carried: u64 = claims.iter().map(|(_, claim)| claim.carried_bytes()).sum();
+        let needed = newest.end.offset + last.span() + size_for(carried);
         let is_small = newest.end.offset <= PAGE + REPLACED_BYTES;
-        let earlier = if is_nearly_full && is_small { earlier_batches(newest)? } else { None };
+        let fits = is_small && free.is_some_and(|free| needed <= free);
+        let earlier = if fits { earlier_batches(newest)? } else { None };
         let is_alone = newest.end.offset == PAGE;
         let replaces = is_alone || earlier.is_some();
         let mut batches = earlier.unwrap_or_default();

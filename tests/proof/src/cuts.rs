@@ -1,6 +1,7 @@
 //! P2, P12: power cuts, at every place of a history, and again while the store recovers.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use refrain::{Error, Store};
@@ -24,9 +25,9 @@ const DOWNTIME: Duration = Duration::from_secs(60);
 /// The times that a machine is off after the other cuts.
 const LONG: [Duration; 2] =
     [Duration::from_secs(3 * 24 * 60 * 60), Duration::from_secs(10 * 24 * 60 * 60)];
-/// The bytes that are free where a disk is nearly full: more than a store leaves for its openings, and
+/// The bytes that are free where a disk is nearly full: those that a store leaves for its openings, and
 /// less than a log of the usual size needs beside them.
-const LITTLE: u64 = 144 * 1024;
+const LITTLE: Range<usize> = 128 * 1024..160 * 1024;
 /// Images of each moment at which the power is cut; equal images are left out.
 const IMAGES: usize = 4;
 
@@ -182,7 +183,7 @@ fn recover(
     let machine = Machine::new(image, chance.draw());
     let is_nearly_full = chance.one_in(4);
     if is_nearly_full {
-        machine.leave_free(LITTLE);
+        machine.leave_free((LITTLE.start + chance.below(LITTLE.len())) as u64);
     }
     let store = open(machine.start(), times.clock_at(times.now))
         .map_err(|error| format!("it does not open: {error:?}"))?;
