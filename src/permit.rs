@@ -65,8 +65,8 @@ impl Permit {
     ///
     /// - [`Error::Stopped`]: it is unknown until the store is reopened if the record is durable,
     ///   and the key stays in flight until then.
-    /// - [`Error::Foreign`]: the path of the store leads elsewhere. The record is written once it
-    ///   leads back, or when the store is closed, and the key stays in flight until then.
+    /// - [`Error::Foreign`]: the path of the store leads elsewhere. The record is written where the
+    ///   store is now, so that a retry finds it once the path leads back.
     /// - [`Error::Fenced`]: another node has taken the key over, and nothing was recorded.
     pub fn complete(self, response: &Response<Bytes>) -> Ticket<Record> {
         let kept = self.rules.keep(response).then(|| response.clone());

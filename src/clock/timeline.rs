@@ -63,7 +63,8 @@ impl Timeline {
         // A wall clock that was set back while the machine stayed up hides no time.
         let was_put_right = was_up && reading.wall < last.reading.wall.saturating_add(away);
         let before_jump = start.disagreement(&last).filter(|_| !was_put_right).map(|_| last);
-        Self { before_jump, ..Self::from(clock, start) }
+        let written = AtomicU64::new(last.at.0);
+        Self { before_jump, written, ..Self::from(clock, start) }
     }
 
     fn from(clock: Arc<dyn Clock>, start: Anchor) -> Self {
@@ -103,6 +104,13 @@ impl Timeline {
     /// wall clock disagreed when the store was opened, and still does.
     pub(crate) fn jump(&self) -> Option<Duration> {
         self.read().disagreement(&self.before_jump?)
+    }
+
+    /// Returns true if it is known that the machine has been up since this reading.
+    pub(crate) fn has_been_up_since(&self, earlier: &Reading) -> bool {
+        let now = &self.start.reading;
+        let is_known = now.knows_boot() && earlier.knows_boot();
+        is_known && now.shares_boot(earlier) && now.boot >= earlier.boot
     }
 
     /// Returns true if it is known in which boot of the machine this process runs.

@@ -200,8 +200,8 @@ impl Pending {
         }
     }
 
-    /// Answers the caller of an entry that was not written, if the operation has run: the entry is to
-    /// be written later, and nobody waits for it any more. Returns whether that is so.
+    /// Tells the caller of a verdict that it is not acknowledged, though it is written later. Returns
+    /// false for any other entry.
     pub(crate) fn answer_early(&mut self, error: &Error) -> bool {
         match &mut self.effect {
             Some(Effect::Complete { promise, .. }) => promise.fulfil_early(Err(error.clone())),
@@ -211,8 +211,8 @@ impl Pending {
         true
     }
 
-    /// Refuses the entry, of which nothing was written, and frees its key, unless the operation has
-    /// run.
+    /// Refuses the entry, of which nothing was written, and frees its key. A verdict of what has run is
+    /// [written](Self::answer_early) instead.
     pub(crate) fn refuse(mut self, claims: &Mutex<Claims>, error: &Error) {
         match self.effect.take() {
             Some(Effect::Claim { hold, claim, granting, .. }) => {

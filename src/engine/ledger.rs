@@ -13,8 +13,8 @@
 //!
 //! Invariants:
 //! - A log or segment is in the snapshot for as long as it may hold the latest entry of a key.
-//! - `MANIFEST` lists a log before its first batch is written, and lists a segment before it drops
-//!   the logs that the segment took over. A listed file that is missing is therefore damage.
+//! - `MANIFEST` lists a log before anything in it is served, and lists a segment before it drops the
+//!   logs that the segment took over. A listed file that is missing is therefore damage.
 //! - Of the mutexes, `preparing` is taken first, then `next` or the one of the claims, then the one of
 //!   `MANIFEST`, and then the one in [`Space`]; no others are held together. Wakers run outside all
 //!   of them.

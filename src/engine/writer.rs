@@ -13,22 +13,20 @@
 //! - The writer waits for new commands and for the disk, and for nothing else: not for sealing.
 //! - After a failed write or sync it writes nothing more.
 //! - While the store's path leads elsewhere nothing is acknowledged. The verdict of what has run is
-//!   parked until the path leads back, and written at the latest when the store ends.
+//!   written all the same, wherever the store is then.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::engine::commit::{Command, Committed, Pending, Queue};
 use crate::engine::core::{Engine, Message};
 use crate::engine::log::{BatchBuilder, Frame, Tail};
 use crate::engine::settler::{Settlement, Settler};
 use crate::engine::trouble::Trouble;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::observe::{self, Stopwatch};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crate::sync::{Receiver, Sender, unbounded};
 
 /// The most entries of a batch.
 const MAX_BATCH_ENTRIES: usize = 256;
@@ -38,9 +36,6 @@ const MAX_BATCH_BYTES: u64 = 1024 * 1024;
 
 /// The fraction of the active log in which the writer prepares the next one, unless it is there.
 const NEARLY_FULL: u64 = 4;
-
-/// The time after which the writer looks for the store at its path again, while verdicts are parked.
-const PARKED_RETRY: Duration = Duration::from_millis(200);
 
 /// Starts the writer and its settler, and returns the queue of the writer.
 ///
@@ -63,8 +58,7 @@ pub(crate) fn start(
         batch: BatchBuilder::new(),
         pending: Vec::with_capacity(MAX_BATCH_ENTRIES),
         overflow: None,
-        parked: VecDeque::new(),
-        is_ending: false,
+        is_away: false,
     };
     let thread =
         thread::Builder::new().name("refrain-writer".into()).spawn(move || writer.run())?;
@@ -86,11 +80,8 @@ struct Writer {
     pending: Vec<Box<Pending>>,
     /// An entry from the queue that did not fit the batch at hand: the first of the next.
     overflow: Option<Box<Pending>>,
-    /// Verdicts that were refused because the store was not at its path. Each is of a key in flight,
-    /// and those are bounded.
-    parked: VecDeque<Box<Pending>>,
-    /// Set once nothing is left but what is parked.
-    is_ending: bool,
+    /// Set while a batch is written of which nothing is acknowledged.
+    is_away: bool,
 }
 
 /// The next step after the batch at hand.
@@ -123,30 +114,24 @@ impl Writer {
                 }
             }
         }
-        self.is_ending = true;
-        while !self.parked.is_empty() {
-            self.take_parked(&mut 0);
-            self.commit();
-        }
     }
 
     /// Waits for a command, and collects as many queued entries as fit a batch.
     fn collect(&mut self) -> Next {
-        let max_bytes = self.max_batch_bytes();
+        let max_bytes = MAX_BATCH_BYTES.min(self.engine.ledger.settings.log_bytes / 8);
         let mut bytes = 0;
         if let Some(pending) = self.overflow.take() {
             bytes = pending.encoded.bytes.len() as u64;
             self.pending.push(pending);
         }
-        self.take_parked(&mut bytes);
         while self.pending.len() < MAX_BATCH_ENTRIES {
             let command = match self.receiver.try_recv() {
                 Ok(command) => command,
                 // Entries that arrive while this batch is written form the next one.
                 Err(_) if !self.pending.is_empty() => break,
-                Err(_) => match self.wait() {
-                    Some(command) => command,
-                    None => return Next::GoOn,
+                Err(_) => match self.receiver.recv() {
+                    Ok(command) => command,
+                    Err(_) => return Next::Stop,
                 },
             };
             match command {
@@ -165,83 +150,64 @@ impl Writer {
         Next::GoOn
     }
 
-    /// Waits for a command; `None` if it is time to look for the store at its path.
-    fn wait(&self) -> Option<Command> {
-        if self.parked.is_empty() {
-            return Some(self.receiver.recv().unwrap_or(Command::Stop));
-        }
-        match self.receiver.recv_timeout(PARKED_RETRY) {
-            Ok(command) => Some(command),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Command::Stop),
-        }
-    }
-
-    /// Returns the most bytes of the entries of a batch, unless it has only one.
-    fn max_batch_bytes(&self) -> u64 {
-        MAX_BATCH_BYTES.min(self.engine.ledger.settings.log_bytes / 8)
-    }
-
-    /// Adds verdicts that are parked to the batch, which has so many bytes, if the store is back at
-    /// its path, or ends.
-    fn take_parked(&mut self, bytes: &mut u64) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let is_away = matches!(self.engine.expect_back(), Err(Error::Foreign { .. }));
-        if is_away && !self.is_ending {
-            return;
-        }
-        let max_bytes = self.max_batch_bytes();
-        while self.pending.len() < MAX_BATCH_ENTRIES {
-            let more = self.parked.front().map(|parked| parked.encoded.bytes.len() as u64);
-            let fits = more.is_some_and(|more| *bytes + more <= max_bytes);
-            if !fits && !self.pending.is_empty() {
-                return;
-            }
-            let Some(parked) = self.parked.pop_front() else { return };
-            *bytes += parked.encoded.bytes.len() as u64;
-            self.pending.push(parked);
-        }
-    }
-
-    /// Answers those whose entries were not written, because the store is not at its path, and parks
-    /// the verdicts.
-    fn turn_away(&mut self, error: &Error) {
-        self.engine.note_away(error);
-        for mut entry in self.pending.drain(..) {
-            if !self.is_ending && entry.answer_early(error) {
-                self.parked.push_back(entry);
-            } else {
-                entry.refuse(&self.engine.ledger.claims, error);
-            }
-        }
-    }
-
-    /// Checks that the store is at its path. At the end it need not be: nobody waits for what is
-    /// parked, and whoever finds the store where it is now finds that the operation has run.
-    fn expect_ownership(&self) -> Result<(), Trouble> {
-        match self.engine.ledger.expect_ownership(&self.tail.log) {
-            Err(Trouble::Transient(_)) if self.is_ending => Ok(()),
-            owned => owned,
-        }
-    }
-
     /// Makes the collected entries durable and hands them on to be settled. A failure stops the
     /// store, unless nothing was written.
     fn commit(&mut self) {
         if self.pending.is_empty() {
             return;
         }
-        if !self.engine.has_failed() {
-            match self.make_room().and_then(|()| self.append()) {
-                Ok(committed) => return self.settler.take(Settlement::Batch(committed)),
-                Err(Trouble::Transient(error)) => return self.turn_away(&error),
-                Err(Trouble::Fatal(error)) => self.engine.fail(error),
+        let mut outcome = self.write();
+        if let Err(Trouble::Transient(error)) = &outcome {
+            self.turn_away(error);
+            self.is_away = true;
+            outcome = self.write();
+            self.is_away = false;
+        }
+        if let Err(trouble) = outcome {
+            self.engine.fail(trouble.into_error());
+            let stopped = self.engine.stopped();
+            self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
+        }
+    }
+
+    /// Writes the collected entries, if there are any, and hands them on to be settled.
+    ///
+    /// # Errors
+    ///
+    /// A transient one, after which nothing was written, if the store is not at its path.
+    fn write(&mut self) -> Result<(), Trouble> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if self.engine.has_failed() {
+            return Err(Trouble::Fatal(self.engine.stopped()));
+        }
+        self.make_room()?;
+        let committed = self.append()?;
+        self.settler.take(Settlement::Batch(committed));
+        Ok(())
+    }
+
+    /// Tells all callers of the batch that the store is not at its path. What is left of the batch are
+    /// the verdicts of what has run: a retry must find them once the path leads back.
+    fn turn_away(&mut self, error: &Error) {
+        self.engine.note_away(error);
+        let claims = &self.engine.ledger.claims;
+        for mut pending in std::mem::take(&mut self.pending) {
+            if pending.answer_early(error) {
+                self.pending.push(pending);
+            } else {
+                pending.refuse(claims, error);
             }
         }
-        let stopped = self.engine.stopped();
-        self.pending.drain(..).for_each(|pending| pending.fail(&stopped));
+    }
+
+    /// Checks that the store is at its path, unless nothing of the batch is acknowledged.
+    fn expect_ownership(&self) -> Result<(), Trouble> {
+        match self.engine.ledger.expect_ownership(&self.tail.log) {
+            Err(Trouble::Transient(_)) if self.is_away => Ok(()),
+            owned => owned,
+        }
     }
 
     /// Rotates if the batch does not fit. Only where no next log can be prepared, as on a full disk,

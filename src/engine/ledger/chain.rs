@@ -85,12 +85,6 @@ pub(super) struct Walked {
 }
 
 impl Walked {
-    /// Returns the addresses that are claimed in this log, some of them more than once.
-    pub(super) fn claimed(&self) -> impl Iterator<Item = &Address> {
-        let opens = |event: &&ClaimEvent| matches!(event.what, ClaimChange::Open(_));
-        self.claims.iter().filter(opens).map(|event| &event.address)
-    }
-
     /// Hands the log on for sealing.
     pub(super) fn into_frozen(self) -> Frozen {
         Frozen::new(self.log, self.end)

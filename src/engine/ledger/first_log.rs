@@ -45,8 +45,8 @@ pub(super) struct FirstLog<'a> {
 }
 
 impl FirstLog<'_> {
-    /// Makes the log of an opening, and reserves its generation in `MANIFEST`. If the disk is too full for that, it
-    /// removes what has expired, and tries again.
+    /// Makes the log of an opening, and reserves its generation in `MANIFEST`. If the disk is too full
+    /// for that, it removes what has expired, and tries again.
     ///
     /// # Errors
     ///

@@ -178,8 +178,10 @@ impl Listed {
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let is_nearly_full = !has_room(&*disk, settings.first_log_bytes);
         let free = disk.free_bytes().ok().filter(|_| is_nearly_full);
-        let repeated = Repeated::of(&newest, last, &claims, free)?;
-        let is_carried = !repeated.suffices(timeline.anchor());
+        let mut live = claims.clone();
+        live.retain(|(_, claim)| claim.expiry() > timeline.now());
+        let repeated = Repeated::of(&newest, last, &live, free);
+        let is_carried = !repeated.suffices(&timeline, settings.anchor_age());
         let needed = Needed::of(&repeated, &claims, is_carried);
         let first = FirstLog {
             disk: &*disk,

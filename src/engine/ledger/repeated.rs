@@ -12,10 +12,11 @@
 //! Invariant: `MANIFEST` lists the new log, and no longer the one whose place it takes, only once the
 //! repeated batches are durable.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::clock::Anchor;
+use crate::clock::{Anchor, Timeline};
 use crate::engine::entry::{Encoded, End, Parts};
 use crate::engine::log::{Batch, BatchBuilder, Frame, Identity, Log, PAGE, Tail};
 use crate::error::Result;
@@ -40,36 +41,31 @@ pub(super) struct Repeated {
     follows: Option<End>,
     /// Whether the new log takes the newest one's place.
     pub(super) replaces: bool,
-    /// Whether every open claim is in these batches.
+    /// Whether these batches hold every open claim, with its checkpoints.
     holds_claims: bool,
 }
 
 impl Repeated {
     /// Decides which batches of the newest log are repeated, its `last` one among them. `free` are the
     /// bytes that are free on a disk that is nearly full.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`](crate::Error::Io).
     pub(super) fn of(
         newest: &Walked,
         last: Batch,
         claims: &[(Address, OpenClaim)],
         free: Option<u64>,
-    ) -> Result<Self> {
+    ) -> Self {
         let carried: u64 = claims.iter().map(|(_, claim)| claim.carried_bytes()).sum();
         let needed = newest.end.offset + last.span() + size_for(carried);
         let is_small = newest.end.offset <= PAGE + REPLACED_BYTES;
         let fits = is_small && free.is_some_and(|free| needed <= free);
-        let earlier = if fits { earlier_batches(newest)? } else { None };
+        let earlier = if fits { earlier_batches(newest) } else { None };
         let is_alone = newest.end.offset == PAGE;
         let replaces = is_alone || earlier.is_some();
         let mut batches = earlier.unwrap_or_default();
         batches.push(last);
         let follows = if replaces { newest.start } else { Some(newest.end) };
-        let claimed: HashSet<&Address> = newest.claimed().collect();
-        let holds_claims = replaces && claims.iter().all(|(address, _)| claimed.contains(address));
-        Ok(Self { batches, follows, replaces, holds_claims })
+        let holds_claims = replaces && holds(newest, claims);
+        Self { batches, follows, replaces, holds_claims }
     }
 
     /// Returns the time of the last batch.
@@ -77,11 +73,13 @@ impl Repeated {
         self.last().head.anchor
     }
 
-    /// Returns true if nothing need be carried behind these batches: the open claims are in them,
-    /// and so is the engine time of this boot.
-    pub(super) fn suffices(&self, now: Anchor) -> bool {
-        let last = self.anchor().reading;
-        self.holds_claims && last.knows_boot() && last.shares_boot(&now.reading)
+    /// Returns true if nothing need be carried behind these batches: the open claims are in them, and
+    /// so is an engine time that this process goes on from, no older than `anchor_age`.
+    pub(super) fn suffices(&self, timeline: &Timeline, anchor_age: Duration) -> bool {
+        let last = self.anchor();
+        self.holds_claims
+            && timeline.has_been_up_since(&last.reading)
+            && timeline.now().since(last.at) < anchor_age
     }
 
     /// Returns the bytes of a log that holds nothing but these batches, and `carried` bytes of claims
@@ -121,16 +119,30 @@ impl Repeated {
     }
 }
 
-/// Reads the batches of the newest log before its last one; `None` if one of them is damaged.
-fn earlier_batches(newest: &Walked) -> Result<Option<Vec<Batch>>> {
+/// Returns true if the newest log has these claims, with all of their checkpoints.
+fn holds(newest: &Walked, claims: &[(Address, OpenClaim)]) -> bool {
+    let own: HashMap<Address, OpenClaim> =
+        chain::open_claims(std::slice::from_ref(newest)).into_iter().collect();
+    claims.iter().all(|(address, claim)| {
+        own.get(address).is_some_and(|own| {
+            own.attempt == claim.attempt && own.checkpoints.len() == claim.checkpoints.len()
+        })
+    })
+}
+
+/// Reads the batches of the newest log before its last one; `None` if one of them is damaged or cannot
+/// be read, or has a format in which they would take another space.
+fn earlier_batches(newest: &Walked) -> Option<Vec<Batch>> {
+    if !newest.log.is_current() {
+        return None;
+    }
     let (mut batches, mut offset) = (Vec::new(), PAGE);
     while offset < newest.end.offset {
-        let batch = newest.log.batch_at(offset)?.filter(Batch::is_whole);
-        let Some(batch) = batch else { return Ok(None) };
+        let batch = newest.log.batch_at(offset).ok().flatten().filter(Batch::is_whole)?;
         offset += batch.span();
         batches.push(batch);
     }
-    Ok(Some(batches))
+    Some(batches)
 }
 
 /// Appends a batch again, behind what is in `builder`.
@@ -157,7 +169,8 @@ fn repeat(
         frames.filter(|frame| !frame.is_whole).count()
     };
     let repeated = tail.log.batch_at(offset)?.filter(|batch| damaged(batch) == damaged(original));
-    let repeated = repeated.ok_or_else(|| tail.log.broken("its first batch does not read back"))?;
+    let repeated =
+        repeated.ok_or_else(|| tail.log.broken("a repeated batch does not read back"))?;
     // Its claims were read with the log that it comes from.
     chain::enter(&tail.log, offset, &repeated, &mut Vec::new(), store.uuid)
 }

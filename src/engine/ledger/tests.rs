@@ -8,9 +8,9 @@ use http::Response;
 use super::rotation::start;
 use super::size::CARRY_BYTES;
 use super::*;
-use crate::clock::SimulatedClock;
+use crate::clock::{SimulatedClock, millis};
 use crate::engine::disk::MemoryDisk;
-use crate::engine::entry::{Encoded, Entry};
+use crate::engine::entry::{Claim, Encoded, Entry};
 use crate::engine::log::{BatchBuilder, PAGE};
 use crate::key::{Fingerprint, Scope};
 use crate::record::Completion;
@@ -164,6 +164,43 @@ fn the_log_of_a_creation_is_replaced_by_the_first_that_is_used() {
     let before_last = opened.frozen[0].end;
     assert_eq!((before_last.generation, opened.frozen.len()), (tail.log.generation, 1));
     assert_eq!(chain::start_of(&opened.tail.log).unwrap(), Some(before_last));
+}
+
+/// An opening that was killed before it carried the claims over left their checkpoints in an older log
+/// alone, which was then sealed.
+#[test]
+fn p7_a_log_that_is_replaced_has_the_checkpoints_of_its_claims_or_they_are_carried() {
+    let bench = Bench::default();
+    let mut opened = bench.open();
+    let (address, past) = (opened.address("k"), opened.tail.sequence + 1);
+    let attempt = |number| {
+        Entry::Claim(Claim {
+            fingerprint: *Fingerprint::of(["x"]).as_bytes(),
+            request_id: "req_81",
+            ttl_ms: millis(DAY),
+            attempt: number,
+            first_sequence: (number > 1).then_some(past),
+            claimed_at: None,
+        })
+    };
+    for entry in [attempt(1), Entry::Checkpoint(b"half-way"), attempt(2)] {
+        let mut batch = BatchBuilder::new();
+        batch.push(&Encoded::new(&opened.ledger.digests, Some(&address), &entry));
+        opened.tail.append(&mut batch, opened.ledger.timeline.anchor()).unwrap();
+    }
+    let repeated = bench.open();
+    // It was killed before the claims were written.
+    let end = PAGE + repeated.tail.log.batch_at(PAGE).unwrap().unwrap().span();
+    assert!(end < repeated.tail.end, "the claims are carried");
+    let zeros = vec![0; usize::try_from(repeated.tail.end - end).unwrap()];
+    repeated.tail.log.file.write_at(&zeros, end).unwrap();
+    let mut replaced = bench.open();
+    bench.clock.advance(HOUR);
+    assert_eq!(replaced.seal(), 1);
+    let last = bench.open();
+    let claims = last.ledger.claims.lock();
+    let claim = claims.get(&address).expect("the claim is open");
+    assert_eq!((claim.attempt, claim.checkpoints.len()), (2, 1));
 }
 
 /// A log that could not be listed for want of space is such a file, and a new log under its name

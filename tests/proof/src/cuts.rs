@@ -172,6 +172,11 @@ pub fn check(
     Ok((found, images))
 }
 
+/// Leaves so little of a disk free that no log of the usual size can be made.
+pub fn leave_little(machine: &Machine, chance: &mut Chance) {
+    machine.leave_free((LITTLE.start + chance.below(LITTLE.len())) as u64);
+}
+
 type Recovered = (Machine, usize, Found);
 
 fn recover(
@@ -183,7 +188,7 @@ fn recover(
     let machine = Machine::new(image, chance.draw());
     let is_nearly_full = chance.one_in(4);
     if is_nearly_full {
-        machine.leave_free((LITTLE.start + chance.below(LITTLE.len())) as u64);
+        leave_little(&machine, chance);
     }
     let store = open(machine.start(), times.clock_at(times.now))
         .map_err(|error| format!("it does not open: {error:?}"))?;

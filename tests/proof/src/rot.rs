@@ -12,7 +12,7 @@ use crate::content::{Content, PAGE};
 use crate::cuts;
 use crate::history::{History, builder, open};
 use crate::journal::{Miss, Times, find};
-use crate::machine::Machine;
+use crate::machine::{Limits, Machine};
 use crate::model::Known;
 use crate::platter::Image;
 use crate::step::steps;
@@ -150,11 +150,20 @@ fn used_page(content: &Content, chance: &mut Chance) -> Option<usize> {
 fn look(image: &Image, history: &History, chance: &mut Chance) -> Result<Seen, String> {
     let times: Times = history.times().reboot(history.times().now, cuts::downtime(chance));
     let machine = Machine::new(image, chance.draw());
+    let is_nearly_full = chance.one_in(4);
+    if is_nearly_full {
+        cuts::leave_little(&machine, chance);
+    }
     let store = match open(machine.start(), times.clock_at(times.now)) {
         Ok(store) => store,
         Err(error) if is_damage(&error) => return Ok(Seen::Noticed),
         Err(error) => return Err(format!("opening calls damage {error:?}")),
     };
+    if is_nearly_full {
+        // Room for the keys that are asked for. What the round meets is met below.
+        machine.set_limits(Limits::default());
+        let _ = store.reap();
+    }
     let mut failed = None;
     for expected in history.journal().expected(usize::MAX) {
         let is_live = |known: &Known| known.expires() > times.now;
