@@ -200,7 +200,8 @@ fn recover(
         machine.set_limits(Limits::default());
         store.reap().map_err(|error| format!("it cannot reap: {error:?}"))?;
     }
-    let found = find(&store, expected, times.now).map_err(|miss| miss.to_string())?;
+    let on = if is_nearly_full { " on a disk that is nearly full" } else { "" };
+    let found = find(&store, expected, times.now).map_err(|miss| format!("{miss}{on}"))?;
     note_reached(image, &store, expected, &found, times);
     if chance.one_in(8) {
         store.verify().map_err(|error| format!("it does not verify: {error:?}"))?;
