@@ -96,8 +96,9 @@ impl Permit {
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] for a durable claim: it is unknown until the store is reopened if the
-    /// claim is gone.
+    /// For a durable claim [`Error::Stopped`]: it is unknown until the store is reopened if the
+    /// claim is gone; and [`Error::Foreign`] if the path of the store leads elsewhere: the key is
+    /// interrupted.
     pub fn release(self) -> Ticket<()> {
         counted("released", self.claim.release())
     }

@@ -110,7 +110,7 @@ pub struct Counts {
 }
 
 /// The reason for which new keys are refused or held up, in [`Stats::refusing`]. Replays and
-/// verdicts go on.
+/// verdicts go on, but for [`Away`](Self::Away).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub enum Refusing {
@@ -127,7 +127,7 @@ pub enum Refusing {
     /// Background work does not succeed, or the database does not answer: new keys get
     /// [`Error::Unavailable`](crate::Error::Unavailable).
     Unavailable,
-    /// The store is not at its path: new keys get [`Error::Foreign`](crate::Error::Foreign).
+    /// The store is not at its path: every call gets [`Error::Foreign`](crate::Error::Foreign).
     Away,
 }
 

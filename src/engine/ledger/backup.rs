@@ -17,9 +17,10 @@
 //! - The copy gets its `MANIFEST` last. Before, it holds a file that no store has, or lacks its
 //!   `LOCK` or its `MANIFEST`, and does not open.
 
+use std::io;
 use std::sync::Arc;
 
-use crate::engine::disk::{Disk, remove_leftover};
+use crate::engine::disk::{Disk, RESERVE_BYTES, remove_leftover};
 use crate::engine::log::{Log, log_name};
 use crate::engine::segment::segment_name;
 use crate::engine::trouble::Trouble;
@@ -157,6 +158,10 @@ impl Ledger {
         let failed = |error| Error::io("back up to", target.path_of(&copy.name), error);
         let source = self.disk.open(&copy.name).map_err(unread)?;
         let content = copy.content.map_or_else(|| source.len().map_err(unread), Ok)?;
+        if target.free_bytes().is_ok_and(|free| free < content.saturating_add(RESERVE_BYTES)) {
+            // The store may be on the same disk, and could not be opened again.
+            return Err(failed(io::ErrorKind::StorageFull.into()).with_needed(content));
+        }
         let file = target.create(&copy.name).map_err(failed)?;
         let (mut buffer, mut offset) = (Vec::new(), 0);
         while offset < content {

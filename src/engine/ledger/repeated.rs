@@ -6,8 +6,8 @@
 //! | is small, on a disk that is nearly full, and fits there | all of them | takes its place |
 //! | otherwise | the last one | follows it |
 //!
-//! So an opening that finds no room for a log of the usual size leaves the disk no fuller than it
-//! was, however often it is repeated.
+//! So an opening that finds no room for a log of the usual size, and a small log, leaves the disk no
+//! fuller than it was, however often it is repeated.
 //!
 //! Invariant: `MANIFEST` lists the new log, and no longer the one whose place it takes, only once the
 //! repeated batches are durable.
