@@ -256,8 +256,10 @@ impl History {
 
     /// Lets time pass.
     pub fn advance(&mut self, by: Duration) {
+        // Before the time passes: what the background thread writes next may have the new time.
+        let events = self.machine.events();
         self.clock.advance(by);
-        self.times.pass(by, self.machine.events());
+        self.times.pass(by, events);
     }
 
     fn set_wall(&mut self, hours: i8) {
