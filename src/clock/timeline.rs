@@ -106,11 +106,13 @@ impl Timeline {
         self.read().disagreement(&self.before_jump?)
     }
 
-    /// Returns true if it is known that the machine has been up since this reading.
-    pub(crate) fn has_been_up_since(&self, earlier: &Reading) -> bool {
-        let now = &self.start.reading;
-        let is_known = now.knows_boot() && earlier.knows_boot();
-        is_known && now.shares_boot(earlier) && now.boot >= earlier.boot
+    /// Returns true if a reboot from now on finds the same time by this earlier anchor as by a new one:
+    /// it is of this boot for sure, and the wall clock was not set since.
+    pub(crate) fn may_keep(&self, earlier: &Anchor) -> bool {
+        let (now, last) = (&self.start.reading, &earlier.reading);
+        let is_known = now.knows_boot() && last.knows_boot();
+        let was_up = now.shares_boot(last) && now.boot >= last.boot;
+        is_known && was_up && self.start.disagreement(earlier).is_none()
     }
 
     /// Returns true if it is known in which boot of the machine this process runs.
@@ -167,6 +169,23 @@ mod tests {
         assert_eq!(timeline.now().since(start.at), HOUR);
         clock.set_wall(Duration::from_secs(9_999_999_999));
         assert_eq!(later(&clock, start).now().since(start.at), HOUR, "over a restart");
+    }
+
+    /// An opening that kept an anchor of a wrong wall clock made a reboot count the correction as
+    /// downtime.
+    #[test]
+    fn p9_an_anchor_is_kept_only_in_its_boot_and_if_the_wall_clock_was_not_set() {
+        let clock = SimulatedClock::new();
+        let start = Timeline::start(Arc::new(clock.clone())).anchor();
+        clock.advance(HOUR);
+        assert!(later(&clock, start).may_keep(&start));
+        let wall = clock.read().wall;
+        clock.set_wall(wall + HOUR);
+        assert!(!later(&clock, start).may_keep(&start), "the wall clock was set");
+        clock.set_wall(wall);
+        assert!(later(&clock, start).may_keep(&start), "it was put right");
+        clock.reboot(HOUR);
+        assert!(!later(&clock, start).may_keep(&start), "another boot");
     }
 
     #[test]

@@ -74,12 +74,10 @@ impl Repeated {
     }
 
     /// Returns true if nothing need be carried behind these batches: the open claims are in them, and
-    /// so is an engine time that this process goes on from, no older than `anchor_age`.
+    /// so is a time that the next boot may go on from, no older than `anchor_age`.
     pub(super) fn suffices(&self, timeline: &Timeline, anchor_age: Duration) -> bool {
         let last = self.anchor();
-        self.holds_claims
-            && timeline.has_been_up_since(&last.reading)
-            && timeline.now().since(last.at) < anchor_age
+        self.holds_claims && timeline.may_keep(&last) && timeline.now().since(last.at) < anchor_age
     }
 
     /// Returns the bytes of a log that holds nothing but these batches, and `carried` bytes of claims
