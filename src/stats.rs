@@ -127,7 +127,8 @@ pub enum Refusing {
     /// Background work does not succeed, or the database does not answer: new keys get
     /// [`Error::Unavailable`](crate::Error::Unavailable).
     Unavailable,
-    /// The store is not at its path: every call gets [`Error::Foreign`](crate::Error::Foreign).
+    /// The store is not at its path: keys are neither begun nor replayed, and get
+    /// [`Error::Foreign`](crate::Error::Foreign).
     Away,
 }
 

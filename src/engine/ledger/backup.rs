@@ -158,9 +158,10 @@ impl Ledger {
         let failed = |error| Error::io("back up to", target.path_of(&copy.name), error);
         let source = self.disk.open(&copy.name).map_err(unread)?;
         let content = copy.content.map_or_else(|| source.len().map_err(unread), Ok)?;
-        if target.free_bytes().is_ok_and(|free| free < content.saturating_add(RESERVE_BYTES)) {
+        let needed = content.saturating_add(RESERVE_BYTES);
+        if target.free_bytes().is_ok_and(|free| free < needed) {
             // The store may be on the same disk, and could not be opened again.
-            return Err(failed(io::ErrorKind::StorageFull.into()).with_needed(content));
+            return Err(failed(io::ErrorKind::StorageFull.into()).with_needed(needed));
         }
         let file = target.create(&copy.name).map_err(failed)?;
         let (mut buffer, mut offset) = (Vec::new(), 0);

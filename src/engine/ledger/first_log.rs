@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Invariants:
-//! - A store that opened on a full disk opens again: a smaller log than usual leaves
-//!   [`RESERVE_BYTES`] free, or is the smallest that will do.
+//! - A smaller log than usual leaves [`RESERVE_BYTES`] free for the next opening, or is the smallest
+//!   that will do.
 //! - The log is not listed yet: a crash makes it a leftover. `MANIFEST` has reserved its generation,
 //!   so that no older one takes it for a stranger.
 //! - `MANIFEST` stops listing a segment before that segment's files are removed.
@@ -80,8 +80,8 @@ impl FirstLog<'_> {
         }
     }
 
-    /// Makes a log of the usual size, or takes the one that was prepared before, or makes
-    /// a smaller one.
+    /// Makes a log of the usual size, or takes the one that was prepared before, or makes a smaller
+    /// one.
     fn reserve_log(&mut self, manifest: &mut Manifest) -> Result<Arc<Log>, Trouble> {
         let mut outcome = self.create(self.size, manifest);
         if !is_refused(&outcome) {

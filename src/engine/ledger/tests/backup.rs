@@ -3,7 +3,7 @@
 use super::killed::Killed;
 use super::listing::{Dice, Lines};
 use super::*;
-use crate::engine::disk::read_all;
+use crate::engine::disk::{RESERVE_BYTES, read_all};
 
 fn any_step(opened: &mut Opened, bench: &Bench, dice: &mut Dice, steps: usize) {
     for _ in 0..steps {
@@ -89,6 +89,24 @@ fn opened_expiry(opened: &Opened, name: &str) -> Option<crate::clock::Moment> {
 }
 
 /// A store that lacks records would run their operations again.
+/// Two backups on the store's own disk took what an opening needs, and the store did not open again.
+#[test]
+fn p12_a_backup_leaves_the_space_that_an_opening_needs() {
+    let bench = Bench::default();
+    let mut opened = bench.open();
+    opened.put("a", vec![1; 30_000]);
+    let needed = opened.tail.end + RESERVE_BYTES;
+    let back_up = |free| {
+        let target = Killed { free, ..Killed::marked(usize::MAX, 0) };
+        opened.ledger.back_up(&target, || Ok(()))
+    };
+    let refused = back_up(needed - 1).unwrap_err();
+    assert!(refused.is_full(), "{refused}");
+    let source = std::error::Error::source(&refused).unwrap().to_string();
+    assert_eq!(source, format!("{needed} bytes are needed"));
+    back_up(needed).unwrap();
+}
+
 #[test]
 fn p5_a_backup_that_is_cut_short_anywhere_does_not_open() {
     let (bench, mut dice) = (Bench { log_bytes: 1024 * 1024, ..Bench::default() }, Dice(7));

@@ -16,6 +16,8 @@ use crate::engine::disk::{Disk, DiskFile, MemoryDisk, read_all};
 pub(super) struct Killed {
     pub(super) disk: Arc<MemoryDisk>,
     pub(super) fate: Arc<Fate>,
+    /// The bytes that it says are free.
+    pub(super) free: u64,
 }
 
 #[derive(Debug)]
@@ -39,7 +41,8 @@ impl Killed {
     /// it.
     pub(super) fn new(before: usize, after: usize) -> Self {
         let (made, names, contents) = (AtomicUsize::default(), Mutex::default(), Mutex::default());
-        Self { disk: Arc::default(), fate: Arc::new(Fate { made, before, after, names, contents }) }
+        let fate = Arc::new(Fate { made, before, after, names, contents });
+        Self { disk: Arc::default(), fate, free: u64::MAX }
     }
 
     /// A directory that is durably marked as that of a backup.
@@ -78,6 +81,10 @@ impl Fate {
 impl Disk for Killed {
     fn path(&self) -> &Path {
         self.disk.path()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.free)
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
