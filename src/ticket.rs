@@ -161,11 +161,6 @@ impl<T> Promise<T> {
         self.fill(outcome);
     }
 
-    /// Fills the ticket while the work for it goes on. A later outcome goes nowhere.
-    pub(crate) fn fulfil_early(&mut self, outcome: Result<T>) {
-        self.fill(outcome);
-    }
-
     /// Returns whether somebody still holds the ticket.
     pub fn is_wanted(&self) -> bool {
         self.0.as_ref().is_some_and(|slot| Arc::strong_count(slot) > 1)

@@ -42,6 +42,8 @@ pub(crate) struct Pending {
     effect: Option<Effect>,
     /// Given back once the entry has its place in the log, or never gets one.
     pub(crate) room: Reservation,
+    /// The error that the caller gets although the entry is written.
+    denied: Option<Error>,
 }
 
 /// Consumes a claim that has become durable, or the error that prevented it.
@@ -72,7 +74,7 @@ impl Queue {
     pub(crate) fn commit(&self, encoded: Encoded, mut room: Reservation, effect: Effect) {
         room.queue(encoded.bytes.len() as u64);
         // Dropping an unsent command fails it.
-        let pending = Pending { encoded, effect: Some(effect), room };
+        let pending = Pending { encoded, effect: Some(effect), room, denied: None };
         let _ = self.0.send(Command::Commit(Box::new(pending)));
     }
 
@@ -182,7 +184,7 @@ impl Pending {
             Some(Effect::Complete { hold, completion, promise }) => {
                 let record = Record::at(completion, at);
                 hold.answer(&record);
-                promise.fulfil(Ok(record));
+                promise.fulfil(self.denied.take().map_or(Ok(record), Err));
             }
             Some(Effect::Claim { hold, claim, verdict_room, granting }) => {
                 granting(Ok(Claimed { hold, claim, room: verdict_room }));
@@ -193,26 +195,24 @@ impl Pending {
                 | Effect::Forget { hold, promise, .. },
             ) => {
                 hold.free();
-                promise.fulfil(Ok(()));
+                promise.fulfil(self.denied.take().map_or(Ok(()), Err));
             }
             Some(Effect::Checkpoint { promise, .. }) => promise.fulfil(Ok(())),
             None => {}
         }
     }
 
-    /// Tells the caller of a verdict that it is not acknowledged, though it is written later. Returns
+    /// Denies the caller of a verdict its acknowledgement, with this error, once it is written. Returns
     /// false for any other entry.
-    pub(crate) fn answer_early(&mut self, error: &Error) -> bool {
-        match &mut self.effect {
-            Some(Effect::Complete { promise, .. }) => promise.fulfil_early(Err(error.clone())),
-            Some(Effect::Interrupt { promise, .. }) => promise.fulfil_early(Err(error.clone())),
-            _ => return false,
-        }
-        true
+    pub(crate) fn deny(&mut self, error: &Error) -> bool {
+        let has_run =
+            matches!(self.effect, Some(Effect::Complete { .. } | Effect::Interrupt { .. }));
+        self.denied = has_run.then(|| error.clone());
+        has_run
     }
 
     /// Refuses the entry, of which nothing was written, and frees its key. A verdict of what has run is
-    /// [written](Self::answer_early) instead.
+    /// written, and [denied](Self::deny) instead.
     pub(crate) fn refuse(mut self, claims: &Mutex<Claims>, error: &Error) {
         match self.effect.take() {
             Some(Effect::Claim { hold, claim, granting, .. }) => {

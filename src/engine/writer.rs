@@ -188,13 +188,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells all callers of the batch that the store is not at its path. What is left of the batch are
-    /// the verdicts of what has run: a retry must find them once the path leads back.
+    /// Refuses the batch because the store is not at its path. What is left of it are the verdicts of
+    /// what has run, which are denied: a retry must find them once the path leads back.
     fn turn_away(&mut self, error: &Error) {
         self.engine.note_away(error);
         let claims = &self.engine.ledger.claims;
         for mut pending in std::mem::take(&mut self.pending) {
-            if pending.answer_early(error) {
+            if pending.deny(error) {
                 self.pending.push(pending);
             } else {
                 pending.refuse(claims, error);
