@@ -47,7 +47,12 @@ impl Face {
         self.is_closing.store(true, Ordering::Release);
         let (ticket, promise) = Ticket::new();
         let face = Arc::clone(self);
-        let closing = move || promise.fulfil(face.close_within(timeout));
+        let closing = move || {
+            let closed = face.close_within(timeout);
+            // First, so that whoever awaits it and drops the rest finds the directory unlocked.
+            drop(face);
+            promise.fulfil(closed);
+        };
         match thread::Builder::new().name("refrain-close".into()).spawn(closing) {
             Ok(_) => ticket,
             Err(error) => Ticket::ready(Err(Error::unavailable(error))),
