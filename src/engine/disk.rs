@@ -60,7 +60,7 @@ pub(crate) use real::RealDisk;
 
 /// The bytes that logs and segments leave free on a disk, so that the store opens again: for the log
 /// of an opening, and `MANIFEST`.
-pub(crate) const RESERVE_BYTES: u64 = 128 * 1024;
+pub(crate) const RESERVE_BYTES: u64 = 192 * 1024;
 /// The directory at the root of a file system where `fsck` puts files whose names are lost.
 pub(crate) const LOST_AND_FOUND: &str = "lost+found";
 

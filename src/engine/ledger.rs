@@ -44,6 +44,7 @@ mod chain;
 mod claims;
 mod creation;
 mod first_log;
+mod held;
 mod latest;
 mod listing;
 mod manifest;
@@ -65,6 +66,7 @@ mod values;
 
 pub(crate) use backup::UNFINISHED;
 pub(crate) use claims::{Claims, OpenClaim};
+use held::Held;
 pub(crate) use listing::Listing;
 pub(crate) use manifest::{LOCK, MANIFEST};
 use manifest::{Manifest, read_lock};
@@ -88,6 +90,8 @@ pub(crate) struct Ledger {
     pub(crate) timeline: Timeline,
     pub(crate) claims: Mutex<Claims>,
     claim_count: Arc<AtomicUsize>,
+    /// The logs that are not sealed for the claims in them, if the opening had no room to carry those.
+    held: Mutex<Option<Held>>,
     pub(crate) space: Arc<Space>,
     snapshot: RwLock<Arc<Snapshot>>,
     handles: Handles,
@@ -146,6 +150,7 @@ impl Ledger {
             timeline,
             claim_count: claims.count(),
             claims: Mutex::new(claims),
+            held: Mutex::default(),
             space,
             snapshot: RwLock::new(Arc::new(snapshot)),
             handles: Handles::default(),

@@ -152,7 +152,7 @@ impl Reaper {
 
     /// Rotates if the first entry of the active log is old enough, or if nothing was written for
     /// long. Idle stores rotate too, so that their records expire with their file, and the latest
-    /// batch on disk tells the time.
+    /// batch on disk tells the time. So does a store whose opening had no room to carry its claims.
     ///
     /// # Errors
     ///
@@ -164,10 +164,8 @@ impl Reaper {
         let old = age.is_some_and(|age| age >= ledger.settings.rotation_age())
             || ledger.timeline.unwritten() >= ledger.settings.anchor_age();
         drop(active);
-        if !old || !ledger.space.has_next() || !ledger.may_freeze_early() {
-            return Ok(());
-        }
-        self.rotate()
+        let is_due = ledger.holds_claims() || (old && ledger.may_freeze_early());
+        if is_due && ledger.space.has_next() { self.rotate() } else { Ok(()) }
     }
 
     /// Has the writer make the prepared log the active one, if there is one, and prepares the next.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Disk, DiskFile};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The most files of segments, and of the logs that are kept for their records, that are open at a
 /// time.
@@ -27,6 +28,8 @@ const FEW_OPEN_FILES: usize = 8;
 pub(crate) struct Pool {
     disk: Arc<dyn Disk>,
     open: Mutex<Open>,
+    /// The bytes that were granted to files and are not written yet.
+    granted: AtomicU64,
 }
 
 /// The open files, by their number in the pool.
@@ -59,7 +62,7 @@ struct Pooled {
 impl Pool {
     pub(crate) fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
         let open = Open { files: HashMap::new(), max: MAX_OPEN_FILES, next: 0, uses: 0 };
-        Arc::new(Self { disk, open: Mutex::new(open) })
+        Arc::new(Self { disk, open: Mutex::new(open), granted: AtomicU64::new(0) })
     }
 
     /// Opens a file that may be closed and opened again.
@@ -86,6 +89,16 @@ impl Pool {
         };
         self.keep(number, file);
         Arc::new(Pooled { pool: Arc::clone(self), number, name: name.into(), identity })
+    }
+
+    /// Grants bytes to a file that is about to take them: they are not free any more.
+    pub(crate) fn grant(&self, bytes: u64) {
+        self.granted.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back bytes that were granted, because they are written or are not needed.
+    pub(crate) fn take_back(&self, bytes: u64) {
+        self.granted.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Runs an operation that takes a descriptor. If the process has none left, files of the pool
@@ -220,7 +233,8 @@ impl Disk for Pool {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
+        let free = self.disk.free_bytes()?;
+        Ok(free.saturating_sub(self.granted.load(Ordering::Relaxed)))
     }
 
     fn overwrites_in_place(&self) -> bool {

@@ -294,24 +294,43 @@ fn read_batch(
     Ok(changes)
 }
 
+/// A claim without a verdict, as the chain has it.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) address: Address,
+    pub(super) claim: OpenClaim,
+    /// The generation of the oldest log that a part of it was read from.
+    pub(super) oldest: u64,
+    /// The position of the claim in the chain, and in its log.
+    place: (usize, u64),
+}
+
 /// Returns the claims without a verdict in the chain, expired or not.
-pub(super) fn open_claims(chain: &[Walked]) -> Vec<(Address, OpenClaim)> {
-    let mut open: HashMap<&Address, (OpenClaim, usize, u64)> = HashMap::new();
+pub(super) fn open_claims(chain: &[Walked]) -> Vec<Found> {
+    let mut open: HashMap<&Address, Found> = HashMap::new();
     for (position, walked) in chain.iter().enumerate() {
         for event in &walked.claims {
             match &event.what {
                 ClaimChange::Open(claim) => {
-                    let checkpoints = match open.remove(&event.address) {
-                        // Later attempts keep the first one's sequence, and its checkpoints.
-                        Some((old, ..)) if is_later_attempt(claim, &old) => old.checkpoints,
-                        _ => Vec::new(),
+                    let mut found = Found {
+                        address: event.address.clone(),
+                        claim: claim.clone(),
+                        oldest: walked.log.generation,
+                        place: (position, event.offset),
                     };
-                    let claim = OpenClaim { checkpoints, ..claim.clone() };
-                    open.insert(&event.address, (claim, position, event.offset));
+                    // Later attempts keep the first one's sequence, and its checkpoints.
+                    let earlier = open.remove(&event.address);
+                    if let Some(earlier) = earlier.filter(|old| is_later_attempt(claim, &old.claim))
+                        && !earlier.claim.checkpoints.is_empty()
+                    {
+                        found.claim.checkpoints = earlier.claim.checkpoints;
+                        found.oldest = earlier.oldest;
+                    }
+                    open.insert(&event.address, found);
                 }
                 ClaimChange::Checkpoint(data) => {
-                    if let Some((claim, ..)) = open.get_mut(&event.address) {
-                        claim.checkpoints.push(data.clone());
+                    if let Some(found) = open.get_mut(&event.address) {
+                        found.claim.checkpoints.push(data.clone());
                     }
                 }
                 ClaimChange::End => drop(open.remove(&event.address)),
@@ -319,14 +338,14 @@ pub(super) fn open_claims(chain: &[Walked]) -> Vec<(Address, OpenClaim)> {
         }
     }
     // Completions are too many to be kept as events; the indexes have the latest of each address.
-    open.retain(|address, (_, position, offset)| {
+    open.retain(|address, Found { place: (position, offset), .. }| {
         let ended_in = |log: &Log| log.location(address.hash);
         let ended_here = ended_in(&chain[*position].log).is_some_and(|end| end.offset > *offset);
         let ended_later = chain[*position + 1..].iter().any(|w| ended_in(&w.log).is_some());
         let ended_last = chain.iter().any(|walked| walked.ends.contains(&address.hash));
         !ended_here && !ended_later && !ended_last
     });
-    open.into_iter().map(|(address, (claim, ..))| (address.clone(), claim)).collect()
+    open.into_values().collect()
 }
 
 /// Returns true if a claim is a later attempt of the same run, and so keeps the checkpoints. A copy

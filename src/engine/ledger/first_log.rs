@@ -22,13 +22,12 @@ use crate::engine::log::{Log, PAGE};
 use crate::engine::segment::Segment;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
-use crate::key::Address;
 
-use super::claims::OpenClaim;
+use super::chain::Found;
 use super::manifest::Manifest;
 use super::names::Names;
 use super::repeated::Repeated;
-use super::size::sizes;
+use super::size::{size_for, sizes};
 
 /// The log that an opening asks for.
 pub(super) struct FirstLog<'a> {
@@ -194,26 +193,26 @@ fn reserve(disk: &dyn Disk, manifest: &mut Manifest, log: Arc<Log>) -> Result<Ar
     Ok(log)
 }
 
-/// The bytes that the log of an opening needs.
+/// The bytes of the log of an opening.
 pub(super) struct Needed {
-    /// For the repeated batches, and the claims that are carried behind them.
+    /// For the repeated batches, and one for the time unless they have it.
     pub(super) least: u64,
+    /// For the claims that are carried behind them too.
+    pub(super) carried: u64,
     /// For verdicts on those claims too.
     pub(super) comfort: u64,
 }
 
 impl Needed {
-    /// The bytes for these batches, and for the claims behind them if those are carried.
-    pub(super) fn of(
-        repeated: &Repeated,
-        claims: &[(Address, OpenClaim)],
-        is_carried: bool,
-    ) -> Self {
-        let carried: u64 = claims.iter().map(|(_, claim)| claim.carried_bytes()).sum();
+    /// The bytes for these batches, and for the claims behind them.
+    pub(super) fn of(repeated: &Repeated, claims: &[Found], has_time: bool) -> Self {
+        let carried: u64 = claims.iter().map(|found| found.claim.carried_bytes()).sum();
         let verdicts = claims.len() as u64 * PAGE;
+        let bytes = repeated.bytes();
         Self {
-            least: repeated.log_bytes(is_carried.then_some(carried)),
-            comfort: repeated.log_bytes(Some(2 * carried)) + verdicts,
+            least: PAGE + bytes + if has_time { 0 } else { PAGE },
+            carried: size_for(carried) + bytes,
+            comfort: size_for(2 * carried) + verdicts + bytes,
         }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::clock::{Timeline, millis};
 use crate::engine::disk::{Disk, Pool};
-use crate::engine::log::{BatchBuilder, Frozen, Log, Tail};
+use crate::engine::log::{Frozen, Log, Tail};
 use crate::engine::segment::Segment;
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::key::random_bytes;
 use crate::observe;
 
-use super::chain::{self, Walked};
+use super::chain::{self, Found, Walked};
 use super::creation::{self, FIRST};
 use super::first_log::{FirstLog, Needed, has_room};
 use super::manifest::{LOCK, MANIFEST, Manifest, is_damaged_lock, read_lock, write_lock};
@@ -172,17 +172,17 @@ impl Listed {
         let last = newest.last.take().expect("the newest log was walked to its last batch");
         let (clock, anchor) = (Arc::clone(&settings.clock), last.head.anchor);
         let timeline = Timeline::resume(clock, anchor, settings.trusted_downtime);
+        let live = claims.iter().filter(|found| found.claim.expiry() > timeline.now());
+        let live: Vec<Found> = live.cloned().collect();
 
         names.remove_temporaries(&*disk);
         manifest.longest_ttl = manifest.longest_ttl.max(millis(settings.ttl));
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let is_nearly_full = !has_room(&*disk, settings.first_log_bytes);
         let free = disk.free_bytes().ok().filter(|_| is_nearly_full);
-        let mut live = claims.clone();
-        live.retain(|(_, claim)| claim.expiry() > timeline.now());
         let repeated = Repeated::of(&newest, last, &live, free);
-        let is_carried = !repeated.suffices(&timeline, settings.anchor_age());
-        let needed = Needed::of(&repeated, &claims, is_carried);
+        let has_time = repeated.has_time(&timeline, settings.anchor_age());
+        let needed = Needed::of(&repeated, &live, has_time);
         let first = FirstLog {
             disk: &*disk,
             follows: newest.log.generation,
@@ -202,24 +202,35 @@ impl Listed {
         manifest.logs.push(tail.log.generation);
         manifest.write(&*disk).map_err(Trouble::into_error)?;
 
+        let unused = std::mem::take(&mut self.unused);
+        let (ledger, frozen) = self.into_ledger(disk, settings, timeline, manifest, &tail);
+        ledger.insert_claims(claims);
+        if !repeated.holds_claims || !has_time {
+            let fits = tail.log.size >= needed.carried;
+            ledger.carry_or_hold(&mut tail, &live, fits, has_time)?;
+        }
+        ledger.measure(&tail);
+        names.remove_leftovers(&*ledger.disk, &ledger.manifest.lock(), &unused);
+        let retired = unused.into_iter().map(Retired::Log).collect();
+        Ok(Opened { ledger, tail, frozen, retired })
+    }
+
+    /// Returns the ledger of these files and of the log that the opening has begun, and the logs that
+    /// wait for sealing.
+    fn into_ledger(
+        self,
+        disk: Arc<Pool>,
+        settings: Settings,
+        timeline: Timeline,
+        manifest: Manifest,
+        tail: &Tail,
+    ) -> (Ledger, Vec<Frozen>) {
         let frozen: Vec<Frozen> = self.chain.into_iter().map(Walked::into_frozen).collect();
         let older = frozen.iter().rev().map(|frozen| &frozen.log);
         let logs = std::iter::once(&tail.log).chain(older).map(Arc::clone).collect();
         let snapshot = Snapshot { logs, segments: self.segments };
         let ledger = Ledger::new(disk, settings, timeline, manifest, snapshot, &frozen);
-        {
-            let mut open = ledger.claims.lock();
-            claims.into_iter().for_each(|(address, claim)| open.insert(address, claim));
-            open.allow_for_found();
-        }
-        if is_carried {
-            // Also pins engine time to this boot, so that a second opening continues this one's time.
-            ledger.carry(&mut tail, &mut BatchBuilder::new(), ledger.timeline.anchor())?;
-        }
-        ledger.measure(&tail);
-        names.remove_leftovers(&*ledger.disk, &ledger.manifest.lock(), &self.unused);
-        let retired = self.unused.into_iter().map(Retired::Log).collect();
-        Ok(Opened { ledger, tail, frozen, retired })
+        (ledger, frozen)
     }
 }
 

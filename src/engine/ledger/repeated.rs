@@ -6,26 +6,22 @@
 //! | is small, on a disk that is nearly full, and fits there | all of them | takes its place |
 //! | otherwise | the last one | follows it |
 //!
-//! So an opening that finds no room for a log of the usual size, and a small log, leaves the disk no
-//! fuller than it was, however often it is repeated.
+//! So openings of a disk that has no room for a log of the usual size leave it no fuller than the first
+//! of them did, however many there are.
 //!
 //! Invariant: `MANIFEST` lists the new log, and no longer the one whose place it takes, only once the
 //! repeated batches are durable.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Anchor, Timeline};
+use crate::clock::Timeline;
 use crate::engine::entry::{Encoded, End, Parts};
 use crate::engine::log::{Batch, BatchBuilder, Frame, Identity, Log, PAGE, Tail};
 use crate::error::Result;
-use crate::key::Address;
 
-use super::chain::{self, Walked};
-use super::claims::OpenClaim;
+use super::chain::{self, Found, Walked};
 use super::rotation::start;
-use super::size::size_for;
 
 /// The most bytes of batches, the last one not counted, that are repeated to replace a log.
 const REPLACED_BYTES: u64 = 64 * 1024;
@@ -42,55 +38,47 @@ pub(super) struct Repeated {
     /// Whether the new log takes the newest one's place.
     pub(super) replaces: bool,
     /// Whether these batches hold every open claim, with its checkpoints.
-    holds_claims: bool,
+    pub(super) holds_claims: bool,
 }
 
 impl Repeated {
     /// Decides which batches of the newest log are repeated, its `last` one among them. `free` are the
-    /// bytes that are free on a disk that is nearly full.
-    pub(super) fn of(
-        newest: &Walked,
-        last: Batch,
-        claims: &[(Address, OpenClaim)],
-        free: Option<u64>,
-    ) -> Self {
-        let carried: u64 = claims.iter().map(|(_, claim)| claim.carried_bytes()).sum();
-        let needed = newest.end.offset + last.span() + size_for(carried);
+    /// bytes that are free on a disk that is nearly full, and `claims` are those that have not expired.
+    pub(super) fn of(newest: &Walked, last: Batch, claims: &[Found], free: Option<u64>) -> Self {
+        let needed = newest.end.offset + last.span() + PAGE;
         let is_small = newest.end.offset <= PAGE + REPLACED_BYTES;
         let fits = is_small && free.is_some_and(|free| needed <= free);
         let earlier = if fits { earlier_batches(newest) } else { None };
         let is_alone = newest.end.offset == PAGE;
         let replaces = is_alone || earlier.is_some();
         let mut batches = earlier.unwrap_or_default();
+        if is_empty(&last) {
+            // Each opening may have left one, for the time in it.
+            while batches.pop_if(|batch| is_empty(batch)).is_some() {}
+        }
         batches.push(last);
         let follows = if replaces { newest.start } else { Some(newest.end) };
-        let holds_claims = replaces && holds(newest, claims);
+        let newest = newest.log.generation;
+        let holds_claims = claims.iter().all(|found| replaces && found.oldest == newest);
         Self { batches, follows, replaces, holds_claims }
     }
 
-    /// Returns the time of the last batch.
-    pub(super) fn anchor(&self) -> Anchor {
-        self.last().head.anchor
+    /// Returns true if the last of these batches has a time that the next boot may go on from, no older
+    /// than `anchor_age`.
+    pub(super) fn has_time(&self, timeline: &Timeline, anchor_age: Duration) -> bool {
+        let last = self.last().head.anchor;
+        timeline.may_keep(&last) && timeline.now().since(last.at) < anchor_age
     }
 
-    /// Returns true if nothing need be carried behind these batches: the open claims are in them, and
-    /// so is a time that the next boot may go on from, no older than `anchor_age`.
-    pub(super) fn suffices(&self, timeline: &Timeline, anchor_age: Duration) -> bool {
-        let last = self.anchor();
-        self.holds_claims && timeline.may_keep(&last) && timeline.now().since(last.at) < anchor_age
-    }
-
-    /// Returns the bytes of a log that holds nothing but these batches, and `carried` bytes of claims
-    /// behind them, if any are carried.
-    pub(super) fn log_bytes(&self, carried: Option<u64>) -> u64 {
+    /// Returns the bytes of these batches in a log.
+    pub(super) fn bytes(&self) -> u64 {
         let entries = self.last().frames().map(|frame| frame.bytes.len() + Frame::OVERHEAD);
         let last = (entries.sum::<usize>() as u64 + START_BYTES).next_multiple_of(PAGE);
-        let earlier = self.batches.iter().rev().skip(1).map(Batch::span).sum::<u64>();
-        carried.map_or(PAGE, size_for) + earlier + last
+        last + self.batches.iter().rev().skip(1).map(Batch::span).sum::<u64>()
     }
 
-    /// Appends the batches to a new log, under their sequences and with their times, and returns its
-    /// end.
+    /// Appends the batches to a new log, with their times, and returns its end. They keep their
+    /// sequences, except an empty one behind others that were left out.
     ///
     /// # Errors
     ///
@@ -101,7 +89,7 @@ impl Repeated {
     ///
     /// The batches are durable when this returns.
     pub(super) fn write(&self, log: Arc<Log>, store: Identity) -> Result<Tail> {
-        let mut tail = Tail::new(log, self.batches[0].head.sequence - 1);
+        let mut tail = Tail::new(log, self.follows.map_or(0, |end| end.sequence));
         for (number, batch) in self.batches.iter().enumerate() {
             let mut builder = BatchBuilder::new();
             if number == 0 {
@@ -117,15 +105,9 @@ impl Repeated {
     }
 }
 
-/// Returns true if the newest log has these claims, with all of their checkpoints.
-fn holds(newest: &Walked, claims: &[(Address, OpenClaim)]) -> bool {
-    let own: HashMap<Address, OpenClaim> =
-        chain::open_claims(std::slice::from_ref(newest)).into_iter().collect();
-    claims.iter().all(|(address, claim)| {
-        own.get(address).is_some_and(|own| {
-            own.attempt == claim.attempt && own.checkpoints.len() == claim.checkpoints.len()
-        })
-    })
+/// Returns true if the batch has nothing but its time, or the start of its log.
+fn is_empty(batch: &Batch) -> bool {
+    batch.frames().all(|frame| chain::is_start(&frame))
 }
 
 /// Reads the batches of the newest log before its last one; `None` if one of them is damaged or cannot

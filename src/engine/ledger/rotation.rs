@@ -1,7 +1,7 @@
 //! Rotation: the next log becomes the active one, and the claims without a verdict go along.
 //!
 //! Invariants:
-//! - A log is sealed only once all open claims have been carried into a newer one.
+//! - A log is sealed only once all open claims of it have been carried into a newer one.
 //! - Once it is unknown which `MANIFEST` is on disk, no log is begun.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::clock::Anchor;
 use crate::engine::digest::DigestKey;
 use crate::engine::entry::{Encoded, End, Entry};
-use crate::engine::log::{BatchBuilder, Frame, Frozen, Tail};
+use crate::engine::log::{BatchBuilder, Frame, Frozen, PAGE, Tail};
 use crate::error::Result;
 
 use super::Ledger;
@@ -53,11 +53,13 @@ impl Ledger {
         batch.clear();
         start(&self.digests, batch, Some(end));
         self.carry(tail, batch, self.timeline.anchor())?;
+        *self.held.lock() = None;
         self.measure(tail);
         Ok(Some(Frozen::new(old.log, end)))
     }
 
-    /// Appends the batch, and with it all open claims, in as many batches as they need.
+    /// Appends the batch, and with it all open claims, in as many batches as they need. The last one is
+    /// short.
     pub(super) fn carry(
         &self,
         tail: &mut Tail,
@@ -81,7 +83,13 @@ impl Ledger {
                 batch.push(entry);
             }
         }
+        // The next opening repeats the last batch, and may have little room for that.
+        let is_long = batch.span() > PAGE;
         tail.append(batch, anchor)?;
+        batch.clear();
+        if is_long {
+            tail.append(batch, anchor)?;
+        }
         batch.clear();
         Ok(())
     }

@@ -42,8 +42,7 @@ impl Ledger {
         retired: &mut Vec<Retired>,
     ) -> Result<()> {
         while frozen.len() > MAX_SMALL_LOGS {
-            let due = due(frozen, self.space.log_bytes(), &self.settings, self.timeline.now());
-            let bytes: u64 = frozen[..due].iter().map(|frozen| frozen.end.offset).sum();
+            let bytes: u64 = self.due(frozen).iter().map(|frozen| frozen.end.offset).sum();
             if bytes > MAX_SMALL_BYTES {
                 return Ok(());
             }
@@ -74,9 +73,8 @@ impl Ledger {
         frozen: &[Frozen],
         pace: impl FnMut() -> Result<()>,
     ) -> Result<usize, Trouble> {
-        let now = self.timeline.now();
-        let logs = &frozen[..due(frozen, self.space.log_bytes(), &self.settings, now)];
-        let sealed = self.seal_due(logs, now, Records::Stay, pace);
+        let logs = self.due(frozen);
+        let sealed = self.seal_due(logs, self.timeline.now(), Records::Stay, pace);
         match &sealed {
             Ok(_) => self.space.finish(Ok(logs.iter().map(|frozen| frozen.end.offset).sum())),
             Err(Trouble::Transient(error)) => self.space.finish(Err(error.clone())),
@@ -105,6 +103,12 @@ impl Ledger {
         // Where this has failed, sealing that copies less may succeed, and new keys wait for that.
         self.space.finish(Ok(if sealed.is_ok() { bytes } else { 0 }));
         sealed
+    }
+
+    /// Returns the frozen logs that are sealed next: oldest ones, none of which is held for its claims.
+    fn due<'a>(&self, frozen: &'a [Frozen]) -> &'a [Frozen] {
+        let (sealable, now) = (self.sealable(frozen), self.timeline.now());
+        &sealable[..due(sealable, self.space.log_bytes(), &self.settings, now)]
     }
 
     /// Seals these logs into one segment, and returns their number.

@@ -13,14 +13,15 @@ pub(super) fn sizes(largest: u64, least: u64) -> impl Iterator<Item = u64> {
 }
 
 /// Returns the bytes of a new log that claims and reservations may use: all but the header, the
-/// batch with its start entry, and the ends of the batches that carry the claims.
+/// batch with its start entry, the ends of the batches that carry the claims, and the short one behind
+/// them.
 pub(super) fn usable(size: u64) -> u64 {
-    size.saturating_sub((3 + size / (CARRY_BYTES / 2)) * PAGE)
+    size.saturating_sub((4 + size / (CARRY_BYTES / 2)) * PAGE)
 }
 
 /// Returns the size of a log with this many usable bytes.
 pub(super) fn size_for(bytes: u64) -> u64 {
-    let mut size = bytes.next_multiple_of(PAGE) + 3 * PAGE;
+    let mut size = bytes.next_multiple_of(PAGE) + 4 * PAGE;
     while usable(size) < bytes {
         size += (bytes - usable(size)).next_multiple_of(PAGE);
     }

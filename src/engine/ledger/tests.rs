@@ -1,4 +1,4 @@
-//! P5, P7, P11 and P14 on the ledger alone, without threads.
+//! P11 and P14 on the ledger alone, without threads.
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ mod backup;
 mod killed;
 mod listing;
 mod merging;
+mod opening;
 mod preparation;
 
 const MIB: u64 = 1024 * 1024;
@@ -148,93 +149,6 @@ impl Opened {
         self.retired.extend(self.ledger.retire(self.frozen.drain(..sealed)));
         sealed
     }
-}
-
-#[test]
-fn the_log_of_a_creation_is_replaced_by_the_first_that_is_used() {
-    let bench = Bench::default();
-    let mut opened = bench.open();
-    opened.put("a", vec![1]);
-    let Opened { ledger, tail, frozen, .. } = opened;
-    assert!(frozen.is_empty(), "{frozen:?}");
-    assert_eq!(ledger.manifest.lock().logs, [tail.log.generation]);
-    assert_eq!(chain::start_of(&tail.log).unwrap(), None, "it follows none");
-    // This log holds more than the repeated batch, so the new log follows it.
-    let opened = bench.open();
-    let before_last = opened.frozen[0].end;
-    assert_eq!((before_last.generation, opened.frozen.len()), (tail.log.generation, 1));
-    assert_eq!(chain::start_of(&opened.tail.log).unwrap(), Some(before_last));
-}
-
-/// An opening that was killed before it carried the claims over left their checkpoints in an older log
-/// alone, which was then sealed.
-#[test]
-fn p7_a_log_that_is_replaced_has_the_checkpoints_of_its_claims_or_they_are_carried() {
-    let bench = Bench::default();
-    let mut opened = bench.open();
-    let (address, past) = (opened.address("k"), opened.tail.sequence + 1);
-    let attempt = |number| {
-        Entry::Claim(Claim {
-            fingerprint: *Fingerprint::of(["x"]).as_bytes(),
-            request_id: "req_81",
-            ttl_ms: millis(DAY),
-            attempt: number,
-            first_sequence: (number > 1).then_some(past),
-            claimed_at: None,
-        })
-    };
-    for entry in [attempt(1), Entry::Checkpoint(b"half-way"), attempt(2)] {
-        let mut batch = BatchBuilder::new();
-        batch.push(&Encoded::new(&opened.ledger.digests, Some(&address), &entry));
-        opened.tail.append(&mut batch, opened.ledger.timeline.anchor()).unwrap();
-    }
-    let repeated = bench.open();
-    // It was killed before the claims were written.
-    let end = PAGE + repeated.tail.log.batch_at(PAGE).unwrap().unwrap().span();
-    assert!(end < repeated.tail.end, "the claims are carried");
-    let zeros = vec![0; usize::try_from(repeated.tail.end - end).unwrap()];
-    repeated.tail.log.file.write_at(&zeros, end).unwrap();
-    let mut replaced = bench.open();
-    bench.clock.advance(HOUR);
-    assert_eq!(replaced.seal(), 1);
-    let last = bench.open();
-    let claims = last.ledger.claims.lock();
-    let claim = claims.get(&address).expect("the claim is open");
-    assert_eq!((claim.attempt, claim.checkpoints.len()), (2, 1));
-}
-
-/// A log that could not be listed for want of space is such a file, and a new log under its name
-/// could be mixed up with it.
-#[test]
-fn p12_a_new_log_takes_no_name_that_a_file_has() {
-    let bench = Bench::default();
-    let Opened { ledger, .. } = bench.open();
-    let taken = ledger.manifest.lock().next_generation + 3;
-    let unlisted = Log::create(&*bench.disk, taken, ledger.identity(), bench.log_bytes).unwrap();
-    let opened = bench.open();
-    assert_eq!(opened.tail.log.generation, taken + 1);
-    assert!(!bench.disk.names().unwrap().contains(&unlisted.name), "it is a leftover");
-}
-
-/// A copy of the store that was used by itself from an early moment on has such logs, and they
-/// verify.
-#[test]
-fn p5_a_log_that_follows_none_is_damage_where_older_ones_were_sealed() {
-    let bench = Bench::default();
-    let mut opened = bench.open();
-    opened.put("a", vec![1]);
-    opened.rotate();
-    bench.clock.advance(HOUR);
-    assert_eq!(opened.seal(), 1);
-    let Opened { tail, ledger, .. } = opened;
-    tail.log.file.set_len(PAGE).and_then(|()| tail.log.file.set_len(tail.log.size)).unwrap();
-    let mut batch = BatchBuilder::new();
-    start(&ledger.digests, &mut batch, None);
-    Tail::new(tail.log, 0)
-        .append(&mut batch, Timeline::start(Arc::new(bench.clock.clone())).anchor())
-        .unwrap();
-    let refused = bench.try_open().map(drop);
-    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
 }
 
 #[test]

@@ -65,14 +65,23 @@ impl NewFile {
         let granted = self.granted.load(Ordering::Relaxed);
         if let Some(left) = granted.checked_sub(bytes) {
             self.granted.store(left, Ordering::Relaxed);
+            self.disk.take_back(bytes);
             return Ok(());
         }
         let free = self.disk.free_bytes().unwrap_or(u64::MAX);
         if free < bytes.saturating_add(GRANTED_BYTES + RESERVE_BYTES) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.disk.take_back(granted);
+        self.disk.grant(GRANTED_BYTES);
         self.granted.store(GRANTED_BYTES, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        self.disk.take_back(self.granted.load(Ordering::Relaxed));
     }
 }
 

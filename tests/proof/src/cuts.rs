@@ -27,7 +27,7 @@ const LONG: [Duration; 2] =
     [Duration::from_secs(3 * 24 * 60 * 60), Duration::from_secs(10 * 24 * 60 * 60)];
 /// The bytes that are free where a disk is nearly full: those that a store leaves for its openings, and
 /// less than a log of the usual size needs beside them.
-const LITTLE: Range<usize> = 128 * 1024..160 * 1024;
+const LITTLE: Range<usize> = 192 * 1024..224 * 1024;
 /// Images of each moment at which the power is cut; equal images are left out.
 const IMAGES: usize = 4;
 

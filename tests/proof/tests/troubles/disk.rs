@@ -404,7 +404,7 @@ fn p2_p7_p12_openings_of_a_full_disk_keep_records_and_claims_and_take_no_space()
                 run(&store, &names[n], "x");
             }
             // Room for three logs of a few pages, beside what the store leaves.
-            bench.machine.leave_free(128 * 1024 + 3 * LITTLE);
+            bench.machine.leave_free(192 * 1024 + 3 * LITTLE);
         }
         // It tells what it cannot make room for, and has nothing half done then.
         let _ = store.reap();
@@ -414,6 +414,55 @@ fn p2_p7_p12_openings_of_a_full_disk_keep_records_and_claims_and_take_no_space()
     assert!(free[5..].iter().all(|bytes| *bytes == free[5]), "{free:?}");
     bench.machine.set_limits(Limits::default());
     bench.open(LOG_BYTES).verify().unwrap();
+}
+
+/// Each opening took the bytes of all open claims from what is left for it, and a later one found too
+/// few.
+#[test]
+fn p2_p7_p12_openings_of_a_full_disk_need_no_room_for_its_claims() {
+    const CLAIMS: usize = 150;
+    let bench = Bench::new();
+    let process = bench.machine.start();
+    let store = bench.try_open(&process, 4 * MIB).unwrap();
+    let claim = |n: usize| operation(&format!("{n:0>255}")).durable();
+    for n in 0..CLAIMS {
+        execute(&store, &claim(n)).checkpoint(Bytes::from(vec![7; 500])).wait().unwrap();
+    }
+    let short = operation("short").ttl(HOUR);
+    execute(&store, &short).complete(&Response::new(Bytes::new())).wait().unwrap();
+    process.kill();
+    let expect_all = |store: &Store| {
+        for n in 0..CLAIMS {
+            let Ok(Outcome::Interrupted(attempt)) = store.begin(&claim(n)).wait() else {
+                panic!("claim {n} is gone")
+            };
+            assert_eq!(attempt.checkpoints(), [Bytes::from(vec![7; 500])]);
+        }
+    };
+    for restart in 0..12 {
+        // Others take what the store gives back.
+        bench.machine.leave_free(96 * 1024);
+        let process = bench.machine.start();
+        let store = bench.try_open(&process, 4 * MIB);
+        let store = store.unwrap_or_else(|error| panic!("at restart {restart}: {error:?}"));
+        expect_all(&store);
+        // Nothing but claims is left in their log, and it needs no space to go.
+        bench.clock.advance(HOUR);
+        let _ = store.reap();
+        process.kill();
+    }
+    // With space they are carried into the next log, and theirs is sealed.
+    bench.machine.set_limits(Limits::default());
+    let store = bench.open(4 * MIB);
+    bench.clock.advance(2 * HOUR);
+    store.reap().unwrap();
+    store.reap().unwrap();
+    let logs = bench.machine.image().0.into_keys().filter(|name| name.ends_with(".log")).count();
+    assert!(logs <= 3, "{logs} logs");
+    expect_all(&store);
+    drop(store);
+    expect_all(&bench.open(4 * MIB));
+    bench.open(4 * MIB).verify().unwrap();
 }
 
 /// A purge took one read that failed for the end of a record whose bytes were all there.
