@@ -113,7 +113,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Foreign`] if it is still away, and [`Error::Stopped`] if it was replaced.
+    /// [`Error::Foreign`] if it is still away, and [`Error::Stopped`] if it is gone for good.
     pub(crate) fn expect_back(&self) -> Result<()> {
         if !self.is_away.load(Ordering::Acquire) {
             return Ok(());

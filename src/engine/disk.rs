@@ -171,9 +171,9 @@ pub trait Disk: Any + fmt::Debug + Send + Sync {
     /// Those of the operating system. A name that leads elsewhere or nowhere is `Ok(false)`.
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool>;
 
-    /// Returns whether what the store had at its path is replaced for good, where
-    /// [`still_owns`](Self::still_owns) says `false`: by another store, or by other files or none
-    /// in its own directory. Otherwise the path leads elsewhere for now, as through a link that was switched.
+    /// Returns whether the store is gone for good, where [`still_owns`](Self::still_owns) says `false`:
+    /// its own directory has other files in place of its own, or none. Otherwise the path leads
+    /// elsewhere for now, as through a link that was switched, and may lead back.
     fn is_replaced(&self) -> io::Result<bool> {
         Ok(true)
     }

@@ -291,7 +291,7 @@ impl Ledger {
         if self.disk.is_replaced().map_err(failed)? {
             return Err(Trouble::Fatal(Error::foreign(
                 path,
-                "it was removed or replaced while open",
+                "its files were removed or replaced while open",
             )));
         }
         Err(Trouble::Transient(Error::foreign(path, "it was moved away while open")))

@@ -145,7 +145,7 @@ async fn a_store_whose_directory_was_removed_is_not_said_to_be_there() {
     server.signal(Signal::TERM);
     assert_eq!(server.exit().await.code(), Some(1));
     let said = std::fs::read_to_string(said).unwrap();
-    assert!(said.contains("it was removed or replaced while open"), "{said}");
+    assert!(said.contains("its files were removed or replaced while open"), "{said}");
     assert!(said.contains("in an empty one every key runs again"), "{said}");
     assert!(!said.contains("still there"), "{said}");
 }

@@ -230,22 +230,58 @@ fn p13_a_directory_that_cannot_be_written_is_an_io_error() {
     assert_eq!(files(&path, ""), Vec::<PathBuf>::new());
 }
 
+/// As by a backup that is unpacked over it.
 #[test]
-fn p13_a_store_that_is_moved_away_while_open_stops() {
+fn p13_a_store_whose_directory_has_other_files_or_none_stops() {
+    let other_lock = |home: &Home| {
+        let lock = fs::read(home.file("LOCK")).unwrap();
+        fs::remove_file(home.file("LOCK")).unwrap();
+        fs::write(home.file("LOCK"), lock).unwrap();
+    };
+    let nothing = |home: &Home| fs::remove_dir_all(home.path()).unwrap();
+    for replace in [&other_lock as &dyn Fn(&Home), &nothing] {
+        let home = Home::new();
+        let store = home.open();
+        run(&store, "a");
+        let permit = execute(&store, &operation("b"));
+        replace(&home);
+        let failed = permit.complete(&response("b")).wait();
+        assert!(matches!(failed, Err(Error::Stopped { source: Some(_), .. })), "{failed:?}");
+        let after = store.begin(&operation("a")).wait();
+        assert!(matches!(after, Err(Error::Stopped { source: Some(_), .. })), "{after:?}");
+        assert!(store.stats().failed);
+        drop(store);
+        // A store that failed is not opened again by the same process.
+        let again = home.builder().open_existing(home.path());
+        assert!(matches!(again, Err(Error::Locked { .. } | Error::Missing { .. })), "{again:?}");
+    }
+}
+
+/// A deployment that was rolled back: its `current` led to a directory in which the next process had
+/// made a store of its own, and the store that was still draining dropped what had run.
+#[test]
+fn p7_p13_what_has_run_is_recorded_by_a_store_whose_place_another_one_has_taken() {
     let home = Home::new();
+    let moved = home.directory.path().join("moved");
     let store = home.open();
     run(&store, "a");
-    fs::rename(home.path(), home.directory.path().join("moved")).unwrap();
-    drop(home.open());
-    let failed = execute(&store, &operation("b")).complete(&response("b")).wait();
-    assert!(matches!(failed, Err(Error::Stopped { source: Some(_), .. })), "{failed:?}");
-    let after = store.begin(&operation("a")).wait();
-    assert!(matches!(after, Err(Error::Stopped { source: Some(_), .. })), "{after:?}");
-    assert!(store.stats().failed);
+    let (now, later) = (execute(&store, &operation("b")), execute(&store, &operation("c")));
+    fs::rename(home.path(), &moved).unwrap();
+    run(&home.open(), "other");
+    for permit in [now, later] {
+        let failed = permit.complete(&response("done")).wait();
+        assert!(matches!(failed, Err(Error::Foreign { .. })), "{failed:?}");
+    }
+    let refused = store.begin(&operation("d")).wait();
+    assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
+    // Its directory is not opened beside it.
+    let opened = home.builder().open(&moved);
+    assert!(matches!(opened, Err(Error::Locked { .. })), "{opened:?}");
     drop(store);
-    // A store that failed is not opened again by the same process.
-    let moved = home.builder().open(home.directory.path().join("moved"));
-    assert!(matches!(moved, Err(Error::Locked { .. })));
+    let store = home.builder().open(&moved).unwrap();
+    for name in ["b", "c"] {
+        assert_eq!(replayed(&store, name).as_deref(), Some("done"), "{name}");
+    }
 }
 
 /// A link that a deployment switched stopped the process that was still draining.

@@ -169,6 +169,15 @@ impl RealDisk {
         Ok(false)
     }
 
+    /// Checks that the directory is still at its path.
+    fn is_at_path(&self) -> io::Result<bool> {
+        match identity_at(CWD, &self.path, AtFlags::empty()) {
+            Ok(found) => Ok(found == self.identity),
+            Err(error) if is_elsewhere(error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Checks that a name in the directory leads to the file with this identity.
     fn leads_to(&self, name: &str, identity: (u64, u64)) -> io::Result<bool> {
         match identity_at(&self.directory, Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
@@ -255,28 +264,19 @@ impl Disk for RealDisk {
     }
 
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
-        let directory = match identity_at(CWD, &self.path, AtFlags::empty()) {
-            Ok(found) => found == self.identity,
-            Err(error) if is_elsewhere(error) => false,
-            Err(error) => return Err(error.into()),
-        };
-        let lock = match self.lock.get() {
+        let has_lock = match self.lock.get() {
             Some((lock, file)) => self.leads_to(lock, file.identity)?,
             None => true,
         };
-        Ok(directory && lock && self.leads_to(name, file.identity())?)
+        Ok(self.is_at_path()? && has_lock && self.leads_to(name, file.identity())?)
     }
 
     fn is_replaced(&self) -> io::Result<bool> {
-        let is_found = |path: &Path| match identity_at(CWD, path, AtFlags::empty()) {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if is_elsewhere(error) => Ok(None),
-            Err(error) => Err(io::Error::from(error)),
-        };
-        let is_own = is_found(&self.path)? == Some(self.identity);
-        let Some((lock, file)) = self.lock.get() else { return Ok(is_own) };
-        let is_removed = !self.leads_to(lock, file.identity)?;
-        Ok(is_own || is_removed || is_found(&self.path.join(lock))?.is_some())
+        if self.is_at_path()? {
+            return Ok(true);
+        }
+        let Some((lock, file)) = self.lock.get() else { return Ok(false) };
+        Ok(!self.leads_to(lock, file.identity)?)
     }
 
     fn link(&self, name: &str, into: &dyn Disk) -> io::Result<()> {

@@ -204,7 +204,11 @@ impl Listed {
 
         let unused = std::mem::take(&mut self.unused);
         let (ledger, frozen) = self.into_ledger(disk, settings, timeline, manifest, &tail);
-        ledger.insert_claims(claims);
+        {
+            let mut open = ledger.claims.lock();
+            claims.into_iter().for_each(|found| open.insert(found.address, found.claim));
+            open.allow_for_found();
+        }
         if !repeated.holds_claims || !has_time {
             let fits = tail.log.size >= needed.carried;
             ledger.carry_or_hold(&mut tail, &live, fits, has_time)?;

@@ -13,6 +13,8 @@ use crate::engine::log::{BatchBuilder, Frame, Frozen, PAGE, Tail};
 use crate::error::Result;
 
 use super::Ledger;
+use super::chain::Found;
+use super::held::Held;
 use super::size::{CARRY_BYTES, usable};
 
 impl Ledger {
@@ -56,6 +58,38 @@ impl Ledger {
         *self.held.lock() = None;
         self.measure(tail);
         Ok(Some(Frozen::new(old.log, end)))
+    }
+
+    /// Carries the open claims into the log of an opening if they fit, or else holds the logs that have
+    /// these `claims`. Unless the log has a time already, it gets this boot's, so that a second opening
+    /// continues this one's time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io).
+    ///
+    /// # Durability
+    ///
+    /// The time, and the claims if they fit, are durable in the log when this returns.
+    pub(super) fn carry_or_hold(
+        &self,
+        tail: &mut Tail,
+        claims: &[Found],
+        fits: bool,
+        has_time: bool,
+    ) -> Result<()> {
+        let (mut batch, anchor) = (BatchBuilder::new(), self.timeline.anchor());
+        if fits {
+            return self.carry(tail, &mut batch, anchor);
+        }
+        *self.held.lock() = Held::by(claims);
+        if has_time { Ok(()) } else { tail.append(&mut batch, anchor).map(drop) }
+    }
+
+    /// Returns true if some open claims are not in the active log, and a rotation should carry them.
+    pub(crate) fn holds_claims(&self) -> bool {
+        let now = self.timeline.now();
+        self.held.lock().is_some_and(|held| !held.is_over(now))
     }
 
     /// Appends the batch, and with it all open claims, in as many batches as they need. The last one is

@@ -107,8 +107,10 @@ impl Ledger {
 
     /// Returns the frozen logs that are sealed next: oldest ones, none of which is held for its claims.
     fn due<'a>(&self, frozen: &'a [Frozen]) -> &'a [Frozen] {
-        let (sealable, now) = (self.sealable(frozen), self.timeline.now());
-        &sealable[..due(sealable, self.space.log_bytes(), &self.settings, now)]
+        let now = self.timeline.now();
+        let held = self.held.lock().filter(|held| !held.is_over(now));
+        let frozen = held.map_or(frozen, |held| held.before(frozen));
+        &frozen[..due(frozen, self.space.log_bytes(), &self.settings, now)]
     }
 
     /// Seals these logs into one segment, and returns their number.
