@@ -25,7 +25,8 @@ use crate::stats::{Refusing, Stats};
 pub enum Health {
     /// The store does all its work.
     Ok,
-    /// The store serves replays and verdicts, and somebody should look at the reasons.
+    /// The store records verdicts, and replays unless it is away from its path, and somebody should
+    /// look at the reasons.
     Degraded(Vec<Concern>),
     /// The store takes no more work: it was closed, has failed, or belongs to another process. The
     /// error is the one that every call gets.
@@ -71,8 +72,9 @@ impl Health {
         if concerns.is_empty() { Self::Ok } else { Self::Degraded(concerns) }
     }
 
-    /// Returns whether new keys are served, if only after a wait or once others have ended. While
-    /// they are not, replays are served nevertheless, unless the store is stopped.
+    /// Returns whether new keys are served, durable ones too, if only after a wait or once others have
+    /// ended. While they are not, replays are served nevertheless, unless the store is stopped or away
+    /// from its path.
     pub fn is_ready(&self) -> bool {
         let refuses = |concern: &Concern| match concern {
             Concern::Refusing(why) => !matches!(why, Refusing::Behind | Refusing::Reserved),

@@ -47,18 +47,22 @@ pub struct Loss {
 
 impl Salvage {
     /// Returns true if every key of the old store is in the new one, if only as a damaged one. Then
-    /// a key that the new store does not know has never been used, or has expired.
+    /// a key that the new store does not know has never been used, or has expired. What cannot be told
+    /// from a torn write does not count: the last batch of the newest log, if nothing of it verifies.
     pub fn is_absence_proven(&self) -> bool {
         !self.losses.iter().any(|loss| loss.hides_keys)
     }
 }
 
-/// One line for the figures, and one for each loss.
+/// One line for the figures, and one for each loss. The names of damaged keys are not in it.
 impl fmt::Display for Salvage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { records, open_claims, damaged_keys, losses, .. } = self;
-        write!(f, "saved {records} records and {open_claims} open claims")?;
-        write!(f, "; {damaged_keys} keys are damaged")?;
+        write!(f, "saved {records} records and {open_claims} open claims, ")?;
+        match damaged_keys {
+            1 => f.write_str("1 key is damaged")?,
+            keys => write!(f, "{keys} keys are damaged")?,
+        }
         for loss in losses {
             write!(f, "\n{loss}")?;
         }

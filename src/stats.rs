@@ -54,7 +54,8 @@ pub struct Stats {
     /// back.
     pub damaged_records: u64,
     /// Files of which a part was damaged when they were opened, such as the header of a log, that
-    /// the store can do without. [`Store::verify`](crate::Store::verify) names the first.
+    /// the store can do without. [`Store::verify`](crate::Store::verify) names the first, except a
+    /// `MANIFEST`, which the opening has replaced by a whole one.
     pub damaged_files: usize,
     /// Memory that the segments' filters take, in bytes.
     pub filter_bytes: usize,

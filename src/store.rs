@@ -299,10 +299,17 @@ impl Store {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let directory = tempfile::tempdir()?;
     /// let store = Store::open(directory.path().join("idempotency"))?;
-    /// store.backup(directory.path().join("backup"))?;
+    /// let backup = directory.path().join("backup");
+    /// store.backup(&backup)?;
     ///
-    /// let copy = Store::open_existing(directory.path().join("backup"))?;
-    /// copy.verify()?;
+    /// // Opening a backup changes it, so a copy is looked into.
+    /// let copy = directory.path().join("copy");
+    /// std::fs::create_dir(&copy)?;
+    /// for file in std::fs::read_dir(&backup)? {
+    ///     let file = file?;
+    ///     std::fs::copy(file.path(), copy.join(file.file_name()))?;
+    /// }
+    /// Store::open_existing(&copy)?.verify()?;
     /// # Ok(())
     /// # }
     /// ```

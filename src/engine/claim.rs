@@ -22,7 +22,7 @@ use crate::engine::commit::{Claimed, Effect, Granting, Queue};
 use crate::engine::core::Engine;
 use crate::engine::digest::DigestKey;
 use crate::engine::entry::{self, Encoded, Entry};
-use crate::engine::ledger::{Admission, OpenClaim, Reservation, Turn};
+use crate::engine::ledger::{Admission, MAX_KEY_PAGES, OpenClaim, Reservation, Turn};
 use crate::engine::log::PAGE;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -30,9 +30,6 @@ use crate::key::Scope;
 use crate::record::Record;
 use crate::table::Hold;
 use crate::ticket::Ticket;
-
-/// The pages of a new durable operation: for its claim, and for its verdict.
-const DURABLE_PAGES: u64 = 2;
 
 /// The engine as a claim sees it: its state, and the queue to its writer.
 pub(crate) struct Desk {
@@ -59,7 +56,7 @@ impl Desk {
     /// Claims a free key for an operation: in memory, or durably by one commit. Without room for the
     /// verdict, and for the durable claim before it, the answer is a wait.
     pub(crate) fn claim(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
-        let pages = if asked.durable { DURABLE_PAGES } else { 1 };
+        let pages = if asked.durable { MAX_KEY_PAGES } else { 1 };
         match self.admit(hold.scope(), pages) {
             Err(error) => Ticket::ready(Err(error)),
             Ok(Admission::Granted(room)) => self.claim_in(room, asked, hold),

@@ -109,6 +109,15 @@ impl Engine {
         }
     }
 
+    /// Looks whether the store is still at its path, so that one notices too that has nothing to do.
+    pub(crate) fn look_for_itself(&self) {
+        match self.ledger.expect_ownership(&self.ledger.snapshot().logs[0]) {
+            Ok(()) => self.is_away.store(false, Ordering::Release),
+            Err(Trouble::Transient(error)) => self.note_away(&error),
+            Err(Trouble::Fatal(error)) => self.fail(error),
+        }
+    }
+
     /// Looks for the store at its path, if it was not there before.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;
 pub(crate) use salvage::salvage;
 pub(crate) use seal::reap_interval;
-pub(crate) use space::{Admission, Reservation, Space, Turn};
+pub(crate) use space::{Admission, MAX_KEY_PAGES, Reservation, Space, Turn};
 
 /// Logs that may be added to those that a store had when it was opened, however little is in each.
 const MAX_MORE_LOGS: usize = 6;
@@ -240,7 +240,6 @@ impl Ledger {
     /// [`Error::Corrupt`] for the first file that is damaged, missing or replaced, and
     /// [`Error::Io`] if one cannot be read.
     pub(crate) fn verify(&self) -> Result<()> {
-        self.verify_lists()?;
         // While these are held, the files are neither renamed nor reused.
         let (next, snapshot) = (self.next.lock().clone(), self.snapshot());
         for log in snapshot.logs.iter().chain(&next) {
@@ -254,12 +253,13 @@ impl Ledger {
             }
             segment.verify(self.digests)?;
         }
-        Ok(())
+        // Last, so that damage here hides none that costs a key.
+        self.verify_lists()
     }
 
     /// Compares `LOCK` and `MANIFEST` with their content in memory.
     fn verify_lists(&self) -> Result<()> {
-        if read_lock(&*self.disk)? != Some(self.uuid) {
+        if read_lock(&*self.disk).map_err(Error::or_damage)? != Some(self.uuid) {
             let reason = "it is missing, or is not the file that was opened";
             return Err(Error::corrupt(self.disk.path_of(LOCK), reason));
         }
@@ -281,14 +281,17 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// A transient one while the path leads elsewhere, and no other store is there.
+    /// A transient one while the path leads elsewhere, and a fatal one if the directory has lost its
+    /// `LOCK`, or its active log while it is at the path.
     pub(crate) fn expect_ownership(&self, active: &Log) -> Result<(), Trouble> {
         let path = self.disk.path();
         let failed = |error| Trouble::Fatal(Error::io("look up", path, error));
         if self.disk.still_owns(&active.name, &*active.file).map_err(failed)? {
             return Ok(());
         }
-        if self.disk.is_replaced().map_err(failed)? {
+        let is_gone = self.disk.is_replaced().map_err(failed)?;
+        // The path may have come back between the two questions.
+        if is_gone && !self.disk.still_owns(&active.name, &*active.file).map_err(failed)? {
             return Err(Trouble::Fatal(Error::foreign(
                 path,
                 "its files were removed or replaced while open",

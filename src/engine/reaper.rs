@@ -93,6 +93,7 @@ impl Reaper {
     /// Does all that is due. A transient error is returned and kept for the statistics; a fatal one
     /// stops the store.
     fn round(&mut self) -> Result<()> {
+        self.engine.look_for_itself();
         if self.engine.has_failed() {
             return Err(self.engine.stopped());
         }

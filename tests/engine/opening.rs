@@ -304,6 +304,9 @@ fn p13_a_store_whose_path_leads_elsewhere_for_a_while_goes_on() {
     let later = execute(&store, &operation("d"));
 
     switch_to(&new);
+    // One that is asked for nothing notices too.
+    store.reap().unwrap();
+    assert_eq!(store.stats().refusing, Some(Refusing::Away));
     for verdict in [volatile.complete(&response("b")), running.complete(&response("c"))] {
         let failed = verdict.wait();
         assert!(matches!(failed, Err(Error::Foreign { .. })), "{failed:?}");

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Each new log opens with all of them, so that older logs can be sealed without them. Their
 //!   number and their bytes are therefore bounded. On a full disk an opening may lack the room; then
-//!   the older logs [are not sealed](super::held).
+//!   the older logs [are held](super::held).
 //! - A claim or checkpoint counts against the bounds from its admission on, before it is durable.
 
 use std::collections::{HashMap, hash_map};

@@ -1,33 +1,36 @@
-//! Logs that are not sealed yet because they alone have some open claims.
+//! Logs that are not sealed yet because they alone have some open claims, or checkpoints of these.
 //!
 //! On a nearly full disk an opening has no room to carry the claims into its new log. They stay where
-//! they are, and are read from there by the next opening too, until a rotation carries them.
+//! they are, and are read from there by the next opening too, until a rotation carries them, or until
+//! each has its verdict or has expired.
 
 use crate::clock::Moment;
 use crate::engine::log::Frozen;
 
 use super::chain::Found;
+use super::claims::Claims;
 
-/// The logs that hold claims which no newer log has.
+/// The logs that are held for the claims in them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
-    /// The generation of the oldest one.
+    /// The generation of the oldest one. Newer logs are held too, because logs are sealed in order.
     from: u64,
-    /// The moment at which the last of the claims has expired.
-    until: Moment,
+    /// The sequence of the last batch of the opening: claims from later batches are in newer logs.
+    until: u64,
 }
 
 impl Held {
-    /// The logs that these claims are in; `None` if there are no claims.
-    pub(super) fn by(claims: &[Found]) -> Option<Self> {
+    /// The logs that these claims are in, which an opening has found and not carried; `None` if there
+    /// are no claims. `sequence` is that of its last batch.
+    pub(super) fn by(claims: &[Found], sequence: u64) -> Option<Self> {
         let from = claims.iter().map(|found| found.oldest).min()?;
-        let until = claims.iter().map(|found| found.claim.expiry()).max()?;
-        Some(Self { from, until })
+        Some(Self { from, until: sequence })
     }
 
-    /// Returns true if all of the claims have expired.
-    pub(super) fn is_over(&self, now: Moment) -> bool {
-        self.until <= now
+    /// Returns true if any of the claims is still open. Later attempts are the same claim.
+    pub(super) fn is_needed(&self, claims: &Claims, now: Moment) -> bool {
+        let mut open = claims.iter().map(|(_, claim)| claim);
+        open.any(|claim| claim.first_sequence <= self.until && claim.expiry() > now)
     }
 
     /// Returns those of the logs, oldest first, that are older than all that are held.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::clock::{Timeline, millis};
 use crate::engine::disk::{Disk, Pool};
-use crate::engine::log::{Frozen, Log, Tail};
+use crate::engine::log::{BatchBuilder, Frozen, Log, Tail};
 use crate::engine::segment::Segment;
 use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
@@ -180,6 +180,7 @@ impl Listed {
         manifest.next_generation = manifest.next_generation.max(names.max_generation() + 1);
         let is_nearly_full = !has_room(&*disk, settings.first_log_bytes);
         let free = disk.free_bytes().ok().filter(|_| is_nearly_full);
+        let free = free.map(|free| free.saturating_sub(manifest.file_bytes()));
         let repeated = Repeated::of(&newest, last, &live, free);
         let has_time = repeated.has_time(&timeline, settings.anchor_age());
         let needed = Needed::of(&repeated, &live, has_time);
@@ -209,9 +210,18 @@ impl Listed {
             claims.into_iter().for_each(|found| open.insert(found.address, found.claim));
             open.allow_for_found();
         }
-        if !repeated.holds_claims || !has_time {
-            let fits = tail.log.size >= needed.carried;
-            ledger.carry_or_hold(&mut tail, &live, fits, has_time)?;
+        let fits = tail.log.size >= needed.carried;
+        if !fits && !repeated.holds_claims {
+            ledger.hold(&live, &tail);
+        }
+        if !has_time || (fits && !repeated.holds_claims) {
+            // It ties engine time to this boot too, so that a second opening continues this one's time.
+            let (mut batch, anchor) = (BatchBuilder::new(), ledger.timeline.anchor());
+            if fits {
+                ledger.carry(&mut tail, &mut batch, anchor)?;
+            } else {
+                tail.append(&mut batch, anchor)?;
+            }
         }
         ledger.measure(&tail);
         names.remove_leftovers(&*ledger.disk, &ledger.manifest.lock(), &unused);

@@ -6,8 +6,8 @@
 //! | is small, on a disk that is nearly full, and fits there | all of them | takes its place |
 //! | otherwise | the last one | follows it |
 //!
-//! So openings of a disk that has no room for a log of the usual size leave it no fuller than the first
-//! of them did, however many there are.
+//! So on a disk that has no room for a log of the usual size further openings take no more than the first
+//! ones did, however many there are.
 //!
 //! Invariant: `MANIFEST` lists the new log, and no longer the one whose place it takes, only once the
 //! repeated batches are durable.
@@ -43,7 +43,7 @@ pub(super) struct Repeated {
 
 impl Repeated {
     /// Decides which batches of the newest log are repeated, its `last` one among them. `free` are the
-    /// bytes that are free on a disk that is nearly full, and `claims` are those that have not expired.
+    /// bytes that a log may take on a disk that is nearly full, and `claims` are those that have not expired.
     pub(super) fn of(newest: &Walked, last: Batch, claims: &[Found], free: Option<u64>) -> Self {
         let needed = newest.end.offset + last.span() + PAGE;
         let is_small = newest.end.offset <= PAGE + REPLACED_BYTES;

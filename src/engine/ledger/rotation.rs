@@ -60,36 +60,20 @@ impl Ledger {
         Ok(Some(Frozen::new(old.log, end)))
     }
 
-    /// Carries the open claims into the log of an opening if they fit, or else holds the logs that have
-    /// these `claims`. Unless the log has a time already, it gets this boot's, so that a second opening
-    /// continues this one's time.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`](crate::Error::Io).
-    ///
-    /// # Durability
-    ///
-    /// The time, and the claims if they fit, are durable in the log when this returns.
-    pub(super) fn carry_or_hold(
-        &self,
-        tail: &mut Tail,
-        claims: &[Found],
-        fits: bool,
-        has_time: bool,
-    ) -> Result<()> {
-        let (mut batch, anchor) = (BatchBuilder::new(), self.timeline.anchor());
-        if fits {
-            return self.carry(tail, &mut batch, anchor);
-        }
-        *self.held.lock() = Held::by(claims);
-        if has_time { Ok(()) } else { tail.append(&mut batch, anchor).map(drop) }
+    /// Holds the logs that have these claims, for which the log of the opening has no room.
+    pub(super) fn hold(&self, claims: &[Found], tail: &Tail) {
+        *self.held.lock() = Held::by(claims, tail.sequence);
+    }
+
+    /// Returns the logs that are held for the claims in them, if any are. A rotation ends that.
+    pub(super) fn held(&self) -> Option<Held> {
+        let held = (*self.held.lock())?;
+        held.is_needed(&self.claims.lock(), self.timeline.now()).then_some(held)
     }
 
     /// Returns true if some open claims are not in the active log, and a rotation should carry them.
     pub(crate) fn holds_claims(&self) -> bool {
-        let now = self.timeline.now();
-        self.held.lock().is_some_and(|held| !held.is_over(now))
+        self.held().is_some()
     }
 
     /// Appends the batch, and with it all open claims, in as many batches as they need. The last one is

@@ -107,10 +107,8 @@ impl Ledger {
 
     /// Returns the frozen logs that are sealed next: oldest ones, none of which is held for its claims.
     fn due<'a>(&self, frozen: &'a [Frozen]) -> &'a [Frozen] {
-        let now = self.timeline.now();
-        let held = self.held.lock().filter(|held| !held.is_over(now));
-        let frozen = held.map_or(frozen, |held| held.before(frozen));
-        &frozen[..due(frozen, self.space.log_bytes(), &self.settings, now)]
+        let frozen = self.held().map_or(frozen, |held| held.before(frozen));
+        &frozen[..due(frozen, self.space.log_bytes(), &self.settings, self.timeline.now())]
     }
 
     /// Seals these logs into one segment, and returns their number.

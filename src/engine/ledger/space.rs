@@ -29,6 +29,9 @@ use super::room::{Counts, Decision, Next, Room};
 const _: () =
     assert!(BatchBuilder::OVERHEAD + Frame::OVERHEAD + MAX_BARE_ENTRY_BYTES <= PAGE_BYTES);
 
+/// The most pages that a new key needs: for its durable claim, and for its verdict.
+pub(crate) const MAX_KEY_PAGES: u64 = 2;
+
 /// The space of a store's logs, shared by the writer, the reaper and all reservations.
 #[derive(Debug)]
 pub(crate) struct Space {
@@ -227,10 +230,10 @@ impl Space {
     }
 
     /// Returns the numbers of keys that did not find room at once, and the reason for which the next
-    /// one would not find any, if so.
+    /// one would not find any, if so: one that needs the most.
     pub(crate) fn figures(&self) -> (Counts, Option<Refusing>) {
         let room = self.room.lock();
-        (room.counts, room.refusing(PAGE, &self.queued))
+        (room.counts, room.refusing(MAX_KEY_PAGES * PAGE, &self.queued))
     }
 
     /// Takes space for a batch out of the `left` bytes of the active log. `fit` gets the bytes not

@@ -56,26 +56,29 @@ impl NewFile {
         Self { file: RedbFile(file), disk, granted: AtomicU64::new(0) }
     }
 
-    /// Counts bytes that are about to be written.
+    /// Has so many bytes granted, which are about to be written.
     ///
     /// # Errors
     ///
     /// That of a full disk, if too little of it would be left.
-    fn take_room(&self, bytes: u64) -> io::Result<()> {
+    fn expect_room(&self, bytes: u64) -> io::Result<()> {
         let granted = self.granted.load(Ordering::Relaxed);
-        if let Some(left) = granted.checked_sub(bytes) {
-            self.granted.store(left, Ordering::Relaxed);
-            self.disk.take_back(bytes);
+        if granted >= bytes {
             return Ok(());
         }
-        let free = self.disk.free_bytes().unwrap_or(u64::MAX);
-        if free < bytes.saturating_add(GRANTED_BYTES + RESERVE_BYTES) {
+        let (free, wanted) = (self.disk.free_bytes().unwrap_or(u64::MAX), bytes + GRANTED_BYTES);
+        if free.saturating_add(granted) < wanted + RESERVE_BYTES {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.disk.take_back(granted);
-        self.disk.grant(GRANTED_BYTES);
-        self.granted.store(GRANTED_BYTES, Ordering::Relaxed);
+        self.disk.grant(wanted - granted);
+        self.granted.store(wanted, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Counts so many of the granted bytes as written.
+    fn spend(&self, bytes: u64) {
+        self.granted.fetch_sub(bytes, Ordering::Relaxed);
+        self.disk.take_back(bytes);
     }
 }
 
@@ -103,8 +106,10 @@ impl StorageBackend for NewFile {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.take_room(data.len() as u64)?;
-        self.file.write(offset, data)
+        self.expect_room(data.len() as u64)?;
+        let written = self.file.write(offset, data);
+        self.spend(data.len() as u64);
+        written
     }
 }
 

@@ -124,3 +124,24 @@ fn p5_a_page_that_is_lost_costs_the_keys_in_it() {
         assert!((1..=2).contains(&lost), "page {page} cost {lost} keys");
     }
 }
+
+/// The error said that the directory was somebody else's, and damage that costs keys was not named.
+#[test]
+fn p5_a_damaged_lock_is_damage_and_hides_no_other() {
+    let home = Home::new();
+    let store = home.open();
+    put(&store, 0..3);
+    flip(&home.file("LOCK"), 5);
+    let file = |found: refrain::error::Result<()>| match found {
+        Err(Error::Corrupt { file, .. }) => file.file_name().unwrap().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(file(store.verify()), "LOCK");
+    let logs = home.files(".log");
+    let log = logs.iter().find(|log| {
+        let bytes = fs::read(log).unwrap();
+        bytes.windows(body("key-1").len()).any(|bytes| bytes == body("key-1").as_bytes())
+    });
+    flip_body(log.expect("a log has it"), "key-1");
+    assert_eq!(file(store.verify()), log.unwrap().file_name().unwrap());
+}

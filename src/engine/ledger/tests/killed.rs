@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::engine::disk::{Disk, DiskFile, MemoryDisk, read_all};
+use crate::engine::log::PAGE;
 
 /// A directory of which one change fails, and some changes later all do, as they do once the process
 /// is killed.
@@ -16,12 +17,18 @@ use crate::engine::disk::{Disk, DiskFile, MemoryDisk, read_all};
 pub(super) struct Killed {
     pub(super) disk: Arc<MemoryDisk>,
     pub(super) fate: Arc<Fate>,
-    /// The bytes that it says are free.
-    pub(super) free: u64,
+    /// The bytes that all files may take, in whole pages.
+    pub(super) space: u64,
 }
 
+/// A file that was created in such a directory.
 #[derive(Debug)]
-struct KilledFile(Arc<dyn DiskFile>, Arc<Fate>);
+struct KilledFile {
+    file: Arc<dyn DiskFile>,
+    fate: Arc<Fate>,
+    disk: Arc<MemoryDisk>,
+    space: u64,
+}
 
 /// The number of changes so far, of those before the one that fails, and of those after it; and what
 /// has been synced.
@@ -42,7 +49,7 @@ impl Killed {
     pub(super) fn new(before: usize, after: usize) -> Self {
         let (made, names, contents) = (AtomicUsize::default(), Mutex::default(), Mutex::default());
         let fate = Arc::new(Fate { made, before, after, names, contents });
-        Self { disk: Arc::default(), fate, free: u64::MAX }
+        Self { disk: Arc::default(), fate, space: u64::MAX }
     }
 
     /// A directory that is durably marked as that of a backup.
@@ -84,7 +91,7 @@ impl Disk for Killed {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        Ok(self.free)
+        Ok(self.space.saturating_sub(used(&self.disk)))
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -93,7 +100,8 @@ impl Disk for Killed {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.fate.change()?;
-        Ok(Arc::new(KilledFile(self.disk.create(name)?, Arc::clone(&self.fate))))
+        let (fate, disk) = (Arc::clone(&self.fate), Arc::clone(&self.disk));
+        Ok(Arc::new(KilledFile { file: disk.create(name)?, fate, disk, space: self.space }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -131,38 +139,56 @@ impl Disk for Killed {
     }
 }
 
+impl KilledFile {
+    /// Checks that the file may become so long.
+    fn expect_space(&self, len: u64) -> io::Result<()> {
+        let pages = |len: u64| len.next_multiple_of(PAGE);
+        let more = pages(len).saturating_sub(pages(self.file.len()?));
+        let fits = more <= self.space.saturating_sub(used(&self.disk));
+        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+}
+
+/// The bytes that all files take.
+pub(super) fn used(disk: &MemoryDisk) -> u64 {
+    let names = disk.names().unwrap().into_iter();
+    names.map(|name| disk.open(&name).unwrap().len().unwrap().next_multiple_of(PAGE)).sum()
+}
+
 impl DiskFile for KilledFile {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(buffer, offset)
+        self.file.read_at(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.1.change()?;
-        self.0.write_at(bytes, offset)
+        self.fate.change()?;
+        self.expect_space(offset + bytes.len() as u64)?;
+        self.file.write_at(bytes, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.1.change()?;
-        self.0.allocate(len)
+        self.fate.change()?;
+        self.expect_space(len)?;
+        self.file.allocate(len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.1.change()?;
-        self.0.set_len(len)
+        self.fate.change()?;
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.1.change()?;
-        let content = read_all(&*self.0, u64::MAX)?;
-        self.1.contents.lock().insert(self.0.identity(), content);
+        self.fate.change()?;
+        let content = read_all(&*self.file, u64::MAX)?;
+        self.fate.contents.lock().insert(self.file.identity(), content);
         Ok(())
     }
 
     fn identity(&self) -> (u64, u64) {
-        self.0.identity()
+        self.file.identity()
     }
 }

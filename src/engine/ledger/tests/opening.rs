@@ -1,7 +1,8 @@
 //! P5, P7 and P12: the log with which an opening begins, and what becomes of the one before.
 
-use super::killed::Killed;
+use super::killed::{Killed, used};
 use super::*;
+use crate::engine::disk::RESERVE_BYTES;
 
 impl Opened {
     /// Commits the entries of an open claim, each in a batch of its own: a first attempt, a
@@ -35,10 +36,15 @@ impl Opened {
 }
 
 impl Bench {
-    /// Opens the store on a disk that has room for the smallest log only.
+    /// Opens the store on a disk that has so many free pages.
+    fn try_open_with(&self, pages: u64) -> Result<Opened> {
+        let (disk, space) = (Arc::clone(&self.disk), used(&self.disk) + pages * PAGE);
+        self.open_on(Arc::new(Killed { disk, space, ..Killed::new(usize::MAX, 0) }))
+    }
+
+    /// Opens the store on a disk that has room for a log of a few pages only.
     fn open_full(&self) -> Opened {
-        let full = Killed { disk: Arc::clone(&self.disk), free: 0, ..Killed::new(usize::MAX, 0) };
-        self.open_on(Arc::new(full)).unwrap()
+        self.try_open_with(RESERVE_BYTES / PAGE + 4).unwrap()
     }
 }
 
@@ -134,9 +140,83 @@ fn p7_logs_that_alone_have_the_claims_are_not_sealed() {
     assert!(!opened.ledger.holds_claims());
     assert!(opened.seal() > 0);
     bench.open().expect_claimed_twice(&address);
-    // A claim that has expired holds nothing.
+}
+
+/// A log that is too long to be repeated whole, with a claim in it.
+fn claimed_in_a_long_log(bench: &Bench) -> Address {
+    let mut opened = bench.open();
+    let address = opened.claim_twice("k");
+    opened.put_for("long", vec![1; 70_000], HOUR);
+    opened.put_for("last", vec![1], HOUR);
+    address
+}
+
+/// Its checkpoints are in the log that is held, and its TTL begins anew.
+#[test]
+fn p7_a_later_attempt_of_a_claim_that_was_not_carried_keeps_the_checkpoints() {
+    let bench = Bench::default();
+    let address = claimed_in_a_long_log(&bench);
     let mut full = bench.open_full();
-    bench.clock.advance(DAY);
-    assert!(!full.ledger.holds_claims());
-    assert!(full.seal() > 0);
+    let first_sequence = full.ledger.open_claim(&address).unwrap().first_sequence;
+    bench.clock.advance(DAY - HOUR);
+    let claim = Claim {
+        fingerprint: *Fingerprint::of(["x"]).as_bytes(),
+        request_id: "req_82",
+        ttl_ms: millis(DAY),
+        attempt: 3,
+        first_sequence: Some(first_sequence),
+        claimed_at: None,
+    };
+    let mut batch = BatchBuilder::new();
+    batch.push(&Encoded::new(&full.ledger.digests, Some(&address), &Entry::Claim(claim.clone())));
+    let anchor = full.ledger.timeline.anchor();
+    full.tail.append(&mut batch, anchor).unwrap();
+    let claim = OpenClaim::read(&claim, full.tail.sequence, anchor.at).unwrap();
+    full.ledger.claims.lock().insert(address.clone(), claim);
+    // What the opening has found would have expired.
+    bench.clock.advance(2 * HOUR);
+    full.ledger.expire_claims();
+    assert_eq!(full.seal(), 0);
+    let again = bench.open();
+    let claim = again.ledger.open_claim(&address).expect("it is open");
+    assert_eq!((claim.attempt, claim.checkpoints.len()), (3, 1));
+}
+
+#[test]
+fn logs_are_held_for_no_longer_than_their_claims_are_open() {
+    for expires in [false, true] {
+        let bench = Bench::default();
+        let address = claimed_in_a_long_log(&bench);
+        let mut full = bench.open_full();
+        bench.clock.advance(HOUR);
+        assert!(full.ledger.holds_claims());
+        if expires {
+            bench.clock.advance(DAY);
+        } else {
+            full.ledger.claims.lock().remove(&address);
+        }
+        assert!(!full.ledger.holds_claims());
+        assert!(full.seal() > 0);
+    }
+}
+
+/// A log that was repeated whole took the page of `MANIFEST`.
+#[test]
+fn p12_an_opening_that_has_its_least_room_has_enough_with_more() {
+    for reboots in [false, true] {
+        for pages in 6..40 {
+            let bench = Bench::default();
+            let mut opened = bench.open();
+            (0..12).for_each(|n| opened.put(&format!("key-{n}"), vec![1]));
+            for old in &opened.retired {
+                bench.disk.remove(old.name()).unwrap();
+            }
+            drop(opened);
+            if reboots {
+                bench.clock.reboot(HOUR);
+            }
+            let opened = bench.try_open_with(pages);
+            assert!(opened.is_ok(), "with {pages} pages, {reboots}: {:?}", opened.map(drop));
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use refrain::Health;
 use refrain::error::{Cause, Limit};
+use refrain::{Health, Refusing};
 use refrain_proof::machine::{Fault, Faults};
 use rustix::io::Errno;
 
@@ -51,6 +51,18 @@ fn p11_no_more_bodies_are_left_out_than_have_no_room() {
     let kept: Vec<_> = records.iter().map(|record| record.response().is_some()).collect();
     assert_eq!(kept, [true, true, true, false]);
     assert_eq!(store.stats().bodies_left_out, 1);
+}
+
+/// It had a page for the verdict of a volatile key, and was said to be ready.
+#[test]
+fn p11_a_store_that_refuses_durable_keys_for_want_of_space_is_not_ready() {
+    let bench = Bench::new();
+    let (_process, store, pages) = nearly_full(&bench, 1);
+    assert_eq!(pages, 1);
+    let refused = store.begin(&operation("durable").durable()).wait();
+    assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
+    assert_eq!(store.stats().refusing, Some(Refusing::Full));
+    assert!(!store.health().is_ready(), "{}", store.health());
 }
 
 /// While a body took the last pages, others were admitted to the same pages, and the writer had
