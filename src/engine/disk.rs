@@ -172,9 +172,15 @@ pub trait Disk: Any + fmt::Debug + Send + Sync {
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool>;
 
     /// Returns whether the store is gone for good, where [`still_owns`](Self::still_owns) says `false`:
-    /// its own directory has other files in place of its own, or none. Otherwise the path leads
-    /// elsewhere for now, as through a link that was switched, and may lead back.
-    fn is_replaced(&self) -> io::Result<bool> {
+    /// in its own directory, wherever that is, the lock file or `name` leads to another file or to
+    /// none. Otherwise the path leads elsewhere for now, as through a link that was switched, and may
+    /// lead back.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
+    fn is_replaced(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        let _ = (name, file);
         Ok(true)
     }
 

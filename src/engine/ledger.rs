@@ -282,22 +282,23 @@ impl Ledger {
     /// # Errors
     ///
     /// A transient one while the path leads elsewhere, and a fatal one if the directory has lost its
-    /// `LOCK`, or its active log while it is at the path.
+    /// `LOCK` or its active log.
     pub(crate) fn expect_ownership(&self, active: &Log) -> Result<(), Trouble> {
         let path = self.disk.path();
         let failed = |error| Trouble::Fatal(Error::io("look up", path, error));
         if self.disk.still_owns(&active.name, &*active.file).map_err(failed)? {
             return Ok(());
         }
-        let is_gone = self.disk.is_replaced().map_err(failed)?;
-        // The path may have come back between the two questions.
-        if is_gone && !self.disk.still_owns(&active.name, &*active.file).map_err(failed)? {
+        if self.disk.is_replaced(&active.name, &*active.file).map_err(failed)? {
             return Err(Trouble::Fatal(Error::foreign(
                 path,
                 "its files were removed or replaced while open",
             )));
         }
-        Err(Trouble::Transient(Error::foreign(path, "it was moved away while open")))
+        Err(Trouble::Transient(Error::foreign(
+            path,
+            "it was moved away while open, and goes on once the path leads back",
+        )))
     }
 
     /// Checks that a name still leads to the file that is open.

@@ -31,6 +31,9 @@ mod purge;
 /// so that the commits beside them are not delayed.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// The time between two looks for space while no log can be prepared.
+const LOOK_FOR_SPACE: Duration = Duration::from_secs(1);
+
 /// The time to wait for the writer before checking that it is alive.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -71,10 +74,43 @@ impl Reaper {
             if is_asked || self.engine.is_closing() {
                 continue;
             }
-            match self.messages.recv_timeout(interval) {
-                Ok(message) => self.note(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+            if !self.wait(interval) {
+                break;
+            }
+        }
+    }
+
+    /// Waits for a message, or for the time of the next round, and returns whether there is another
+    /// round. While no log can be prepared, it looks for space once a second: new keys are refused until
+    /// there is some.
+    fn wait(&mut self, interval: Duration) -> bool {
+        let mut left = interval;
+        while !left.is_zero() {
+            let is_short = self.engine.ledger.space.is_in_trouble();
+            let step = if is_short { LOOK_FOR_SPACE.min(left) } else { left };
+            match self.messages.recv_timeout(step) {
+                Ok(message) => {
+                    self.note(message);
+                    return true;
+                }
+                Err(RecvTimeoutError::Timeout) => left -= step,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+            if is_short && self.has_found_space() {
+                return true;
+            }
+        }
+        true
+    }
+
+    /// Tries to prepare a log, and returns whether a round should follow.
+    fn has_found_space(&mut self) -> bool {
+        match self.prepare() {
+            Ok(()) => true,
+            Err(Trouble::Transient(_)) => false,
+            Err(Trouble::Fatal(error)) => {
+                self.engine.fail(error);
+                true
             }
         }
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -228,6 +229,33 @@ fn p13_a_directory_that_cannot_be_written_is_an_io_error() {
     let output = child.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!(files(&path, ""), Vec::<PathBuf>::new());
+}
+
+/// The path was asked twice, and came back in between.
+#[test]
+fn p13_a_path_that_is_away_for_moments_stops_no_store() {
+    let home = Home::new();
+    let store = home.open();
+    let (moved, is_over) = (home.directory.path().join("moved"), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                fs::rename(home.path(), &moved).unwrap();
+                fs::rename(&moved, home.path()).unwrap();
+            }
+        });
+        let stopped = (0..500).find_map(|n| {
+            match store.begin(&operation(&format!("key-{n}"))).wait() {
+                Ok(Outcome::Execute(permit)) => drop(permit.complete(&response("x")).wait()),
+                Err(Error::Foreign { .. }) => {}
+                other => return Some(format!("{other:?}")),
+            }
+            None
+        });
+        is_over.store(true, Ordering::Release);
+        assert_eq!(stopped, None);
+    });
+    run(&store, "later");
 }
 
 /// As by a backup that is unpacked over it.

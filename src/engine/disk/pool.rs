@@ -224,8 +224,8 @@ impl Disk for Pool {
         self.disk.still_owns(name, file)
     }
 
-    fn is_replaced(&self) -> io::Result<bool> {
-        self.disk.is_replaced()
+    fn is_replaced(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        self.disk.is_replaced(name, file)
     }
 
     fn link(&self, name: &str, into: &dyn Disk) -> io::Result<()> {

@@ -178,6 +178,15 @@ impl RealDisk {
         }
     }
 
+    /// Checks that the lock file is still in the directory, and that `name` leads to `file` there.
+    fn has(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        let has_lock = match self.lock.get() {
+            Some((lock, file)) => self.leads_to(lock, file.identity)?,
+            None => true,
+        };
+        Ok(has_lock && self.leads_to(name, file.identity())?)
+    }
+
     /// Checks that a name in the directory leads to the file with this identity.
     fn leads_to(&self, name: &str, identity: (u64, u64)) -> io::Result<bool> {
         match identity_at(&self.directory, Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
@@ -264,19 +273,12 @@ impl Disk for RealDisk {
     }
 
     fn still_owns(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
-        let has_lock = match self.lock.get() {
-            Some((lock, file)) => self.leads_to(lock, file.identity)?,
-            None => true,
-        };
-        Ok(self.is_at_path()? && has_lock && self.leads_to(name, file.identity())?)
+        Ok(self.is_at_path()? && self.has(name, file)?)
     }
 
-    fn is_replaced(&self) -> io::Result<bool> {
-        if self.is_at_path()? {
-            return Ok(true);
-        }
-        let Some((lock, file)) = self.lock.get() else { return Ok(false) };
-        Ok(!self.leads_to(lock, file.identity)?)
+    // The path is not asked again: it may have come back by now.
+    fn is_replaced(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
+        Ok(!self.has(name, file)?)
     }
 
     fn link(&self, name: &str, into: &dyn Disk) -> io::Result<()> {

@@ -26,6 +26,9 @@ use super::rotation::start;
 /// The most bytes of batches, the last one not counted, that are repeated to replace a log.
 const REPLACED_BYTES: u64 = 64 * 1024;
 
+/// The most bytes of a last batch behind which an opening writes no shorter one.
+const SHORT_BYTES: u64 = 8 * PAGE;
+
 /// The most bytes of a start entry in its batch, the batch's head included.
 const START_BYTES: u64 = 512;
 
@@ -64,10 +67,12 @@ impl Repeated {
     }
 
     /// Returns true if the last of these batches has a time that the next boot may go on from, no older
-    /// than `anchor_age`.
+    /// than `anchor_age`, and is short: the next opening repeats the last one, and that should not take
+    /// much again.
     pub(super) fn has_time(&self, timeline: &Timeline, anchor_age: Duration) -> bool {
         let last = self.last().head.anchor;
-        timeline.may_keep(&last) && timeline.now().since(last.at) < anchor_age
+        let is_short = self.last().span() <= SHORT_BYTES;
+        is_short && timeline.may_keep(&last) && timeline.now().since(last.at) < anchor_age
     }
 
     /// Returns the bytes of these batches in a log.

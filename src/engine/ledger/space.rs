@@ -197,6 +197,11 @@ impl Space {
         self.room.lock().lacks_next()
     }
 
+    /// Returns true if no log, or no larger one, could be prepared.
+    pub(crate) fn is_in_trouble(&self) -> bool {
+        self.room.lock().preparing.is_some()
+    }
+
     /// Counts the active log, of so many bytes, as frozen.
     pub(super) fn freeze(&self, bytes: u64) {
         self.change(|room| room.backlog.freeze(bytes)).wake();

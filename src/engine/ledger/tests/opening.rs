@@ -38,7 +38,12 @@ impl Opened {
 impl Bench {
     /// Opens the store on a disk that has so many free pages.
     fn try_open_with(&self, pages: u64) -> Result<Opened> {
-        let (disk, space) = (Arc::clone(&self.disk), used(&self.disk) + pages * PAGE);
+        self.try_open_in(used(&self.disk) + pages * PAGE)
+    }
+
+    /// Opens the store on a disk of so many bytes.
+    fn try_open_in(&self, space: u64) -> Result<Opened> {
+        let disk = Arc::clone(&self.disk);
         self.open_on(Arc::new(Killed { disk, space, ..Killed::new(usize::MAX, 0) }))
     }
 
@@ -218,5 +223,21 @@ fn p12_an_opening_that_has_its_least_room_has_enough_with_more() {
             let opened = bench.try_open_with(pages);
             assert!(opened.is_ok(), "with {pages} pages, {reboots}: {:?}", opened.map(drop));
         }
+    }
+}
+
+/// The second opening needed as much again, and the store did not open for as long as its records lived.
+#[test]
+fn p12_a_long_batch_is_repeated_once() {
+    let bench = Bench::default();
+    let mut opened = bench.open();
+    opened.put("long", vec![1; 80_000]);
+    opened.put("last", vec![1; 150_000]);
+    drop(opened);
+    let space = used(&bench.disk) + RESERVE_BYTES;
+    for restart in 0..10 {
+        let opened = bench.try_open_in(space);
+        let opened = opened.unwrap_or_else(|error| panic!("at restart {restart}: {error:?}"));
+        assert!(opened.ledger.find(&opened.address("last")).unwrap().is_some());
     }
 }
