@@ -199,7 +199,7 @@ fn p12_smaller_logs_take_the_last_batch_of_larger_ones() {
 #[test]
 fn p10_after_a_failed_commit_the_store_takes_no_work_and_keeps_the_key_locked() {
     let mut failed = 0;
-    for at in 0..100 {
+    for at in 0..150 {
         let bench = Bench::new();
         bench.machine.set_faults(Faults::At { kind: Fault::Broken, at, for_good: false });
         // Earlier operations belong to the opening, which is another test's business, and to what
