@@ -214,7 +214,7 @@ fn p11_a_full_disk_is_called_full() {
         busy.done += 1;
     }
     assert!(busy.store.stats().bodies_left_out > 0);
-    assert!(matches!(busy.ask(&operation("refused")), Err(Error::Full)));
+    assert!(matches!(busy.ask(&operation("refused").durable()), Err(Error::Full)));
     assert_eq!(busy.refusing(), Refusing::Full);
     assert!(busy.store.health().to_string().contains("the disk is full"));
     assert!(!busy.store.health().is_ready());
