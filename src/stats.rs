@@ -102,7 +102,8 @@ pub struct Stats {
 pub struct Counts {
     /// Live records.
     pub records: u64,
-    /// Records that cannot be read. Those whose key cannot be read either count in each scope.
+    /// Records that cannot be read, as far as counting reads them: not those in logs that are kept for
+    /// their records. Those whose key cannot be read either count in each scope.
     pub damaged: u64,
     /// Keys in flight in this process, retained ones included.
     pub in_flight: usize,
