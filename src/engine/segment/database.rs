@@ -1,5 +1,6 @@
 //! The redb database of a segment: its tables, and the translation of redb's errors and panics.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -80,16 +81,16 @@ pub(super) fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result
 /// Turns an error of redb into [`Error::Io`] or [`Error::Corrupt`]. redb reports some kinds of
 /// damage as errors of the operating system's type.
 pub(super) fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
+    use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
     match error.into() {
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Error::corrupt(path, "it is cut short")
-        }
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Error::corrupt(path, error.to_string())
-        }
-        redb::Error::Io(error) => Error::io("read", path, error),
+        redb::Error::Io(error) => match error.kind() {
+            UnexpectedEof => Error::corrupt(path, "it is cut short"),
+            InvalidData => Error::corrupt(path, error.to_string()),
+            StorageFull | QuotaExceeded | FileTooLarge => Error::io("write", path, error),
+            _ => Error::io("read", path, error),
+        },
         redb::Error::PreviousIo => {
-            Error::io("read", path, std::io::Error::other("an earlier read failed"))
+            Error::io("read", path, io::Error::other("an earlier read failed"))
         }
         error => Error::corrupt(path, error.to_string()),
     }
