@@ -354,3 +354,16 @@ fn p8_nobody_waits_in_a_store_that_has_stopped() {
     assert!(matches!(poll(&mut waiting), Poll::Ready(Err(Error::Stopped { .. }))));
     assert!(matches!(refused(&space), Error::Stopped { .. }));
 }
+
+/// On a full disk a smaller log may be all that there is.
+#[test]
+fn p11_a_next_log_without_room_for_all_that_is_reserved_is_not_offered() {
+    let space = Arc::new(Space::new(LOG, 0));
+    space.measure(0, LOG).wake();
+    let _rooms: Vec<_> = (0..10).map(|_| space.reserve(0).unwrap()).collect();
+    let offer = |pages| space.offer(Next { usable: pages * PAGE, ceiling: LOG, spare: 0 });
+    assert!(offer(9).is_none());
+    assert!(!space.has_next());
+    assert!(offer(10).is_some());
+    assert!(space.has_next());
+}

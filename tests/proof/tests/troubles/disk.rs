@@ -515,7 +515,7 @@ fn p11_a_disk_that_unsealed_logs_have_filled_serves_again_once_they_have_expired
     let mut refused = 0;
     for n in 0..4000 {
         // So many small ones that no log is worth keeping for the larger ones.
-        let bytes = if n % 40 == 0 { 12_000 } else { 900 };
+        let bytes = if n % 10 == 0 { 12_000 } else { 900 };
         let operation = operation(&format!("key-{n}")).ttl(HOUR);
         match store.begin(&operation).wait_timeout(Duration::ZERO) {
             Ok(Outcome::Execute(permit)) => {
