@@ -109,12 +109,25 @@ impl Engine {
         }
     }
 
-    /// Looks whether the store is still at its path, so that one notices too that has nothing to do.
-    pub(crate) fn look_for_itself(&self) {
+    /// Looks for the store at its path, and notes whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] if it is away, and [`Error::Stopped`] if it is gone for good.
+    pub(crate) fn look_for_itself(&self) -> Result<()> {
         match self.ledger.expect_ownership(&self.ledger.snapshot().logs[0]) {
-            Ok(()) => self.is_away.store(false, Ordering::Release),
-            Err(Trouble::Transient(error)) => self.note_away(&error),
-            Err(Trouble::Fatal(error)) => self.fail(error),
+            Ok(()) => {
+                self.is_away.store(false, Ordering::Release);
+                Ok(())
+            }
+            Err(Trouble::Transient(error)) => {
+                self.note_away(&error);
+                Err(error)
+            }
+            Err(Trouble::Fatal(error)) => {
+                self.fail(error);
+                Err(self.stopped())
+            }
         }
     }
 
@@ -122,22 +135,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Foreign`] if it is still away, and [`Error::Stopped`] if it is gone for good.
+    /// Those of [`look_for_itself`](Self::look_for_itself).
     pub(crate) fn expect_back(&self) -> Result<()> {
-        if !self.is_away.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        match self.ledger.expect_ownership(&self.ledger.snapshot().logs[0]) {
-            Ok(()) => {
-                self.is_away.store(false, Ordering::Release);
-                Ok(())
-            }
-            Err(Trouble::Transient(error)) => Err(error),
-            Err(Trouble::Fatal(error)) => {
-                self.fail(error);
-                Err(self.stopped())
-            }
-        }
+        if self.is_away.load(Ordering::Acquire) { self.look_for_itself() } else { Ok(()) }
     }
 
     /// Returns the error of every call on a stopped store, with the failure as its source.

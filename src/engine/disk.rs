@@ -180,8 +180,7 @@ pub trait Disk: Any + fmt::Debug + Send + Sync {
     ///
     /// Those of the operating system.
     fn is_replaced(&self, name: &str, file: &dyn DiskFile) -> io::Result<bool> {
-        let _ = (name, file);
-        Ok(true)
+        Ok(!self.still_owns(name, file)?)
     }
 
     /// Gives a file a second name, the same one in another directory: for a copy of the store that

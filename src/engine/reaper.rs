@@ -80,14 +80,13 @@ impl Reaper {
         }
     }
 
-    /// Waits for a message, or for the time of the next round, and returns whether there is another
-    /// round. While no log can be prepared, it looks for space once a second: new keys are refused until
-    /// there is some.
+    /// Waits for a message or for the time of the next round, and returns whether there is another round.
+    /// Meanwhile it looks for space once a second if there was none for a log: new keys are refused until
+    /// there is.
     fn wait(&mut self, interval: Duration) -> bool {
         let mut left = interval;
         while !left.is_zero() {
-            let is_short = self.engine.ledger.space.is_in_trouble();
-            let step = if is_short { LOOK_FOR_SPACE.min(left) } else { left };
+            let step = LOOK_FOR_SPACE.min(left);
             match self.messages.recv_timeout(step) {
                 Ok(message) => {
                     self.note(message);
@@ -96,7 +95,8 @@ impl Reaper {
                 Err(RecvTimeoutError::Timeout) => left -= step,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
-            if is_short && self.has_found_space() {
+            // A caller may have found none since the wait began.
+            if self.engine.ledger.space.is_in_trouble() && self.has_found_space() {
                 return true;
             }
         }
@@ -129,7 +129,8 @@ impl Reaper {
     /// Does all that is due. A transient error is returned and kept for the statistics; a fatal one
     /// stops the store.
     fn round(&mut self) -> Result<()> {
-        self.engine.look_for_itself();
+        // A store that nobody asks for anything notices too. While it is away, its work goes on.
+        let _ = self.engine.look_for_itself();
         if self.engine.has_failed() {
             return Err(self.engine.stopped());
         }

@@ -45,8 +45,9 @@ pub(super) struct Repeated {
 }
 
 impl Repeated {
-    /// Decides which batches of the newest log are repeated, its `last` one among them. `free` are the
-    /// bytes that a log may take on a disk that is nearly full, and `claims` are those that have not expired.
+    /// Decides which batches of the newest log are repeated, its `last` one among them. `claims` are
+    /// those that have not expired, and `free` are the bytes that a log may take if the disk is nearly
+    /// full.
     pub(super) fn of(newest: &Walked, last: Batch, claims: &[Found], free: Option<u64>) -> Self {
         let needed = newest.end.offset + last.span() + PAGE;
         let is_small = newest.end.offset <= PAGE + REPLACED_BYTES;

@@ -53,7 +53,11 @@ impl Bench {
     }
 
     fn open_on(&self, disk: Arc<dyn Disk>) -> Result<Opened> {
-        let settings = Settings {
+        open(disk, self.settings())
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
             clock: Arc::new(self.clock.clone()),
             ttl: DAY,
             log_bytes: self.log_bytes,
@@ -62,8 +66,7 @@ impl Bench {
             max_open_claims_per_scope: 1000,
             trusted_downtime: DAY,
             zero_recycled: false,
-        };
-        open(disk, settings)
+        }
     }
 
     fn open(&self) -> Opened {

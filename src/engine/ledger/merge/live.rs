@@ -1,4 +1,4 @@
-//! What is live in several segments, and where its bytes go.
+//! The live entries of several segments, and the places where their bytes go.
 //!
 //! Of each address the newest row counts. A larger record stays in its log or is copied into a new
 //! one; a damaged entry stays where it is, should the disk give it back.

@@ -1,4 +1,4 @@
-//! What a merge or a purge makes of which segments.
+//! The segments that a merge or a purge rewrites, and the rules for it.
 
 use std::sync::Arc;
 

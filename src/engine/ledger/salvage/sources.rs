@@ -148,9 +148,9 @@ impl Sources {
             };
             let successor = self.logs.values().rev().find(follows);
             let until = successor.and_then(|other| other.start).map_or(u64::MAX, |end| end.offset);
-            // One that an opening has replaced: the sequences of empty batches at its end were used again.
-            let mut newer = self.logs.range(generation + 1..);
-            let is_replaced = newer.any(|(_, other)| other.start == source.start);
+            // An opening has replaced it, and used the sequences of the empty batches at its end again.
+            let mut newer = self.logs.range(generation + 1..).map(|(_, other)| other);
+            let is_replaced = newer.any(|other| !other.is_copy && other.start == source.start);
             let mut offset = PAGE;
             let next = |offset| source.log.next_batch(offset).filter(|(at, _)| *at < until);
             while let Some((at, batch)) = next(offset) {

@@ -92,7 +92,7 @@ fn opened_expiry(opened: &Opened, name: &str) -> Option<crate::clock::Moment> {
 /// Two backups on the store's own disk took what an opening needs, and the store did not open again.
 #[test]
 fn p12_a_backup_leaves_the_space_that_an_opening_needs() {
-    // Short enough that the whole of it would fit: a copy is sparse behind its end.
+    // The log is short, because this disk counts the sparse end of a copy as used.
     let bench = Bench { log_bytes: 128 * 1024, ..Bench::default() };
     let mut opened = bench.open();
     opened.put("a", vec![1; 30_000]);

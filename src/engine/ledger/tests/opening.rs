@@ -241,3 +241,28 @@ fn p12_a_long_batch_is_repeated_once() {
         assert!(opened.ledger.find(&opened.address("last")).unwrap().is_some());
     }
 }
+
+/// An opening leaves out empty batches at the end of a log, and their sequences are used again. In the
+/// log that it replaced they filled the place of a batch that was lost.
+#[test]
+fn p5_a_salvage_misses_a_lost_batch_though_a_replaced_log_has_its_sequence() {
+    let bench = Bench::default();
+    let mut opened = bench.open();
+    opened.put("a", vec![1]);
+    for _ in 0..5 {
+        opened.tail.append(&mut BatchBuilder::new(), opened.ledger.timeline.anchor()).unwrap();
+    }
+    let replaced = Arc::clone(&opened.tail.log);
+    drop(opened);
+    let mut opened = bench.try_open_with(RESERVE_BYTES / PAGE + 20).unwrap();
+    let lost = opened.tail.end;
+    opened.put("lost", vec![1]);
+    opened.put("kept", vec![1]);
+    opened.tail.log.file.write_at(&[0; 4096], lost).unwrap();
+    bench.disk.remove(MANIFEST).unwrap();
+    assert!(bench.disk.names().unwrap().contains(&replaced.name), "it is a leftover");
+    let disk = Arc::clone(&bench.disk) as Arc<dyn Disk>;
+    let report = salvage(disk, Arc::new(MemoryDisk::default()), &bench.settings()).unwrap();
+    let said = report.to_string();
+    assert!(said.contains("1 batch cannot be read"), "{said}");
+}
