@@ -4,13 +4,21 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::trial::Failure;
 
 /// Schedules of each test in a trial.
 const SCHEDULES: u64 = 2_000;
-/// The tests that cargo is told to run: those of whole stores, and of the table of keys in flight.
-const SELECTIONS: [[&str; 2]; 2] = [["--test", "schedules"], ["--lib", "table::schedules"]];
+/// The tests that cargo is told to build: those of whole stores, and the library's own, of which those
+/// of the table of keys in flight are run.
+const SELECTIONS: [&[&str]; 2] = [&["--test", "schedules"], &["--lib"]];
+/// The names of the tests that are run of each selection.
+const FILTERS: [Option<&str>; 2] = [None, Some("table::schedules")];
+
+/// The programs that hold the tests, once they are built. They are not built again when a source
+/// changes: a trial that waited for cargo was taken for one that does not end.
+static PROGRAMS: OnceLock<Result<Vec<PathBuf>, String>> = OnceLock::new();
 
 /// Builds the tests, which takes minutes the first time.
 ///
@@ -18,24 +26,37 @@ const SELECTIONS: [[&str; 2]; 2] = [["--test", "schedules"], ["--lib", "table::s
 ///
 /// The message of cargo.
 pub fn build() -> Result<(), String> {
-    for selection in SELECTIONS {
-        let output = cargo(selection).arg("--no-run").output();
-        let output = output.map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-    }
-    Ok(())
+    programs().map(drop)
 }
 
-fn cargo(selection: [&str; 2]) -> Command {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+fn programs() -> Result<&'static [PathBuf], String> {
+    let built = PROGRAMS.get_or_init(|| SELECTIONS.into_iter().map(program).collect());
+    built.as_deref().map_err(Clone::clone)
+}
+
+/// Builds the tests of a selection, and returns the program that holds them.
+fn program(selection: &[&str]) -> Result<PathBuf, String> {
+    let root = root();
     let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet", "--release"]).args(selection);
-    cargo.current_dir(&root).env("RUSTFLAGS", "--cfg shuttle");
-    cargo.env("CARGO_TARGET_DIR", target.join("schedules"));
     cargo
+        .args(["test", "--release", "--no-run", "-p", "refrain"])
+        .args(selection)
+        .current_dir(&root);
+    cargo.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", target.join("schedules"));
+    let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Cargo names the program of each target: `Executable tests/x.rs (target/…/x-0123)`.
+    let line = said.lines().find(|line| line.trim_start().starts_with("Executable"));
+    let path = line.and_then(|line| line.rsplit_once('(')?.1.strip_suffix(')'));
+    match path {
+        Some(path) if output.status.success() => Ok(root.join(path)),
+        _ => Err(said.into_owned()),
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Runs the tests from a seed on, and returns the number of schedules that they tried.
@@ -44,20 +65,26 @@ fn cargo(selection: [&str; 2]) -> Command {
 ///
 /// The output of the tests, if one failed.
 pub fn explore(seed: u64) -> Result<u64, Failure> {
-    SELECTIONS.into_iter().map(|selection| explore_in(selection, seed)).sum()
+    let again = || format!("schedules --seed {seed}");
+    let programs = programs().map_err(|what| Failure { what, again: again() })?;
+    programs.iter().zip(FILTERS).map(|(program, filter)| explore_in(program, filter, seed)).sum()
 }
 
-fn explore_in(selection: [&str; 2], seed: u64) -> Result<u64, Failure> {
+fn explore_in(program: &Path, filter: Option<&str>, seed: u64) -> Result<u64, Failure> {
     let first = seed.wrapping_mul(SCHEDULES);
     let again = format!("schedules --seed {seed}");
-    let output = cargo(selection)
-        .args(["--", "--nocapture", "--skip", "a_seed_repeats_its_schedule"])
+    let output = Command::new(program)
+        .current_dir(root())
+        .args(filter)
+        .args(["--nocapture", "--quiet", "--skip", "a_seed_repeats_its_schedule"])
         .env("REFRAIN_SCHEDULES", SCHEDULES.to_string())
         .env("REFRAIN_SEED", first.to_string())
         .output();
     let output = match output {
         Ok(output) => output,
-        Err(error) => return Err(Failure { what: format!("cannot run cargo: {error}"), again }),
+        Err(error) => {
+            return Err(Failure { what: format!("cannot run the tests: {error}"), again });
+        }
     };
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
