@@ -74,7 +74,7 @@ mod recent;
 mod reqwest;
 mod service;
 
-pub use crate::http::{Body, BodyError, BoxError};
+pub use crate::http::{Body, BoxError};
 pub use call::{Call, CallId};
 pub use error::{Error, Failure, Stop};
 pub use journal::{Journal, JournalBuilder, JournalEntry, JournalError};

@@ -8,15 +8,27 @@ mod body;
 mod headers;
 mod reader;
 
+#[cfg(feature = "client")]
+pub use body::Body;
+pub use body::BoxError;
 pub(crate) use body::{AnyBody, Whole};
-pub use body::{Body, BodyError, BoxError};
 #[cfg(feature = "server")]
 pub(crate) use headers::{GRPC_STATUS, REQUEST_ID};
 pub(crate) use headers::{
     IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, Repeated, STRIPE_SHOULD_RETRY,
     media_type, only,
 };
-pub(crate) use reader::{BodyReader, Unread};
+pub(crate) use reader::BodyReader;
+#[cfg(feature = "client")]
+pub(crate) use reader::Unread;
+
+/// Returns an error and its sources.
+#[cfg(feature = "server")]
+pub(crate) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
 
 /// Returns whether requests with this method carry an idempotency key.
 pub(crate) fn is_mutation(method: &Method) -> bool {

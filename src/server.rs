@@ -68,10 +68,13 @@ use std::time::Duration;
 
 use http::HeaderName;
 use http::request::Parts;
+use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
-use crate::{Fingerprint, Record, Scope, Store};
+use crate::{Fingerprint, Scope, Store};
 
+mod another;
+mod answering;
 mod budget;
 #[cfg(feature = "canonical-json")]
 mod canonical;
@@ -80,23 +83,28 @@ mod dialect;
 mod envelope;
 mod execution;
 mod fingerprint;
+mod guard;
 mod observe;
+mod once;
 mod policy;
 mod request;
 mod response;
 pub mod scope;
 mod service;
+mod unread;
 
-pub use crate::http::{Body, BodyError, BoxError};
+pub use crate::http::BoxError;
+pub use answering::Answering;
+pub use axum::body::Body;
 pub use dialect::{Dialect, Exchange, Ietf, Reason, Refusal, RevDesk, Stripe};
 pub use envelope::Envelope;
 pub use execution::Execution;
-pub use policy::{Hook, Interruption, KeepPolicy, OnInterrupted, Recovery, Verdict};
+pub use policy::{Earlier, Hook, Interruption, KeepPolicy, OnInterrupted, Recovery, Verdict};
 pub use request::request_id;
 pub use service::Idempotent;
 
 use budget::Budget;
-use collect::Collector;
+use collect::{AnswerCollector, Collector};
 pub(crate) use fingerprint::Fingerprinting;
 
 /// A tower layer that adds idempotency to a service; see the [module](self).
@@ -112,7 +120,9 @@ pub struct IdempotencyLayer {
 
 type ScopeOf = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
 type Authorizing = Pin<Box<dyn Future<Output = bool> + Send>>;
-type Authorize = Arc<dyn Fn(Parts, Record) -> Authorizing + Send + Sync>;
+type Authorize = Arc<dyn Fn(Parts, Earlier) -> Authorizing + Send + Sync>;
+/// The default of [`IdempotencyLayer::max_buffered_bytes`].
+const MAX_BUFFERED_BYTES: usize = 128 * 1024 * 1024;
 
 #[derive(Clone)]
 struct LayerOptions {
@@ -127,8 +137,9 @@ struct LayerOptions {
     ttl: Option<Duration>,
     wait: Duration,
     collector: Collector,
-    max_response_bytes: usize,
-    collect_within: Duration,
+    answers: AnswerCollector,
+    /// The places of handlers that run, if they are limited.
+    running: Option<Arc<Semaphore>>,
     trust_request_ids: bool,
     replay_set_cookie: bool,
 }
@@ -177,10 +188,14 @@ impl IdempotencyLayer {
             collector: Collector {
                 max_bytes: 1024 * 1024,
                 within: Duration::from_secs(30),
-                budget: Budget::new(128 * 1024 * 1024),
+                budget: Budget::new(MAX_BUFFERED_BYTES),
             },
-            max_response_bytes: store.rules().max_response_bytes,
-            collect_within: Duration::from_secs(10),
+            answers: AnswerCollector {
+                max_bytes: store.rules().max_response_bytes,
+                within: Duration::from_secs(10),
+                budget: Budget::new(MAX_BUFFERED_BYTES),
+            },
+            running: None,
             trust_request_ids: true,
             replay_set_cookie: false,
         };
@@ -286,15 +301,16 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Sets a function that decides whether a client may see a recorded answer, from the head of
-    /// the client's request and the record. The answer to a client that may not is 403.
+    /// Sets a function that decides whether a client may hear of an earlier request with its key,
+    /// from the head of the client's request and the [`Earlier`] one. The answer to a client that
+    /// may not is 403, whatever has become of the earlier request, and whatever both contained.
     pub fn authorize_replay<F, R>(mut self, authorize: F) -> Self
     where
-        F: Fn(Parts, Record) -> R + Send + Sync + 'static,
+        F: Fn(Parts, Earlier) -> R + Send + Sync + 'static,
         R: Future<Output = bool> + Send + 'static,
     {
         self.options.authorize_replay =
-            Some(Arc::new(move |request, record| Box::pin(authorize(request, record))));
+            Some(Arc::new(move |request, earlier| Box::pin(authorize(request, earlier))));
         self
     }
 
@@ -338,6 +354,18 @@ impl IdempotencyLayer {
     /// Clones made earlier keep the earlier budget.
     pub fn max_buffered_bytes(mut self, max: usize) -> Self {
         self.options.collector.budget = Budget::new(max);
+        self.options.answers.budget = Budget::new(max);
+        self
+    }
+
+    /// Sets how many handlers run at once for requests with a key; by default only the store's
+    /// [`max_in_flight`](crate::Builder::max_in_flight) limits them. The next one waits its turn for
+    /// as long as [`wait`](Self::wait) says, and is then refused with 503; nothing was run.
+    ///
+    /// A limit outside this layer counts requests, and a handler goes on after its client has gone.
+    /// Clones made later share the limit.
+    pub fn max_running(mut self, max: usize) -> Self {
+        self.options.running = Some(Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))));
         self
     }
 
@@ -345,14 +373,14 @@ impl IdempotencyLayer {
     /// [`max_response_bytes`](crate::backend::Rules::max_response_bytes), which is the default. A
     /// longer body is streamed, and its operation recorded without the response.
     pub fn max_response_bytes(mut self, max: usize) -> Self {
-        self.options.max_response_bytes = max.min(self.store.rules().max_response_bytes);
+        self.options.answers.max_bytes = max.min(self.store.rules().max_response_bytes);
         self
     }
 
     /// Sets how long the collection of a response body may take; 10 seconds by default. A slower
     /// body is streamed, and its operation recorded without the response.
     pub fn collect_within(mut self, limit: Duration) -> Self {
-        self.options.collect_within = limit;
+        self.options.answers.within = limit;
         self
     }
 

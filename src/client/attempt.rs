@@ -200,11 +200,11 @@ async fn receive(response: Response<impl AnyBody>, max: usize) -> Result<Receive
     if is_stream(parts.status, &parts.headers) || too_long {
         return Ok(Received::Streamed(Response::from_parts(parts, Body::streamed(body))));
     }
-    let mut reader = BodyReader::new(body);
+    let mut reader = BodyReader::new(body, max);
     match reader.finish(max).await {
         Ok(()) => Ok(Received::Whole(Response::from_parts(parts, reader.into_whole()))),
         Err(Unread::TooLong) => {
-            Ok(Received::Streamed(Response::from_parts(parts, reader.into_body())))
+            Ok(Received::Streamed(Response::from_parts(parts, Body::streamed(reader))))
         }
         Err(Unread::Broken(error)) => Err(error),
     }

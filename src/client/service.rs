@@ -233,7 +233,7 @@ async fn content(
     if body.size_hint().upper().is_none_or(|upper| upper > max as u64) {
         return Ok(Payload::Once(Body::streamed(body), Stop::BodyNotRepeatable));
     }
-    let mut reader = BodyReader::new(body);
+    let mut reader = BodyReader::new(body, max);
     match reader.finish(max).await {
         Ok(()) => Ok(Payload::Whole(reader.into_whole())),
         Err(Unread::TooLong) => Err("the body is longer than it said".into()),

@@ -1,15 +1,18 @@
-//! The body type of both layers: held whole in memory, or streamed.
+//! Bodies: any that a layer takes over, one that is held whole, and the client's own.
 //!
 //! A body that is held whole is one frame of data and its trailers. A streamed body passes the
 //! frames of another body on as they come.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+#[cfg(feature = "client")]
 use http_body_util::BodyExt;
+#[cfg(feature = "client")]
 use http_body_util::combinators::UnsyncBoxBody;
 
 /// Any error that threads can share.
@@ -23,24 +26,6 @@ pub(crate) trait AnyBody:
 
 impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static> AnyBody for B {}
 
-/// The body of requests that a layer passes to its inner service, and of responses that a layer
-/// returns.
-///
-/// Its data is [`Bytes`], its error a [`BodyError`].
-#[derive(Debug)]
-pub struct Body {
-    kind: Kind,
-    /// A value that lives as long as the body.
-    #[cfg(feature = "server")]
-    held: Option<Box<dyn std::any::Any + Send>>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Whole(Whole),
-    Streamed(UnsyncBoxBody<Bytes, BodyError>),
-}
-
 /// A body that is held whole, with its trailers. Clones share the data.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Whole {
@@ -48,84 +33,107 @@ pub(crate) struct Whole {
     pub(crate) trailers: Option<HeaderMap>,
 }
 
-/// A streamed body broke off. The source is the error of the original body.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read body")]
-pub struct BodyError(#[source] BoxError);
+impl HttpBody for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
 
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.data.is_empty() {
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.data)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
+    }
+
+    /// Not exact with trailers: HTTP/1.1 sends none after a body whose length is announced.
+    fn size_hint(&self) -> SizeHint {
+        let length = self.data.len() as u64;
+        if self.trailers.is_none() {
+            return SizeHint::with_exact(length);
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(length);
+        hint
+    }
+}
+
+/// The body of requests that the client layer passes to its inner service, and of responses that it
+/// returns.
+///
+/// Its data is [`Bytes`], its error that of the body which it passes on. The default is empty.
+#[cfg(feature = "client")]
+#[derive(Debug, Default)]
+pub struct Body(Kind);
+
+#[cfg(feature = "client")]
+#[derive(Debug)]
+enum Kind {
+    Whole(Whole),
+    Streamed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+#[cfg(feature = "client")]
+impl Default for Kind {
+    fn default() -> Self {
+        Self::Whole(Whole::default())
+    }
+}
+
+#[cfg(feature = "client")]
 impl Body {
     /// Returns a body that passes the frames of another one on as they come.
     pub(crate) fn streamed(body: impl AnyBody) -> Self {
-        let body = body.map_err(|error| BodyError(error.into())).boxed_unsync();
-        Self::new(Kind::Streamed(body))
-    }
-
-    fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            #[cfg(feature = "server")]
-            held: None,
-        }
-    }
-
-    /// Keeps a value until the body is dropped, such as its share of a memory budget.
-    #[cfg(feature = "server")]
-    pub(crate) fn holding(mut self, value: impl Send + 'static) -> Self {
-        self.held = Some(Box::new(value));
-        self
+        Self(Kind::Streamed(body.map_err(Into::into).boxed_unsync()))
     }
 
     /// Returns the bytes, if they are held whole and no trailers follow.
     #[cfg(feature = "reqwest")]
     pub(crate) fn whole(&self) -> Option<&Bytes> {
-        match &self.kind {
+        match &self.0 {
             Kind::Whole(Whole { data, trailers: None }) => Some(data),
             _ => None,
         }
     }
 }
 
+#[cfg(feature = "client")]
 impl From<Whole> for Body {
     fn from(whole: Whole) -> Self {
-        Self::new(Kind::Whole(whole))
+        Self(Kind::Whole(whole))
     }
 }
 
+#[cfg(feature = "client")]
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.kind {
-            Kind::Whole(whole) if !whole.data.is_empty() => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut whole.data)))))
-            }
-            Kind::Whole(whole) => {
-                Poll::Ready(whole.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
-            }
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
             Kind::Streamed(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Whole(whole) => whole.data.is_empty() && whole.trailers.is_none(),
+        match &self.0 {
+            Kind::Whole(whole) => whole.is_end_stream(),
             Kind::Streamed(body) => body.is_end_stream(),
         }
     }
 
-    /// Not exact with trailers: HTTP/1.1 sends none after a body whose length is announced.
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Whole(Whole { data, trailers: None }) => SizeHint::with_exact(data.len() as u64),
-            Kind::Whole(Whole { data, .. }) => {
-                let mut hint = SizeHint::new();
-                hint.set_lower(data.len() as u64);
-                hint
-            }
+        match &self.0 {
+            Kind::Whole(whole) => whole.size_hint(),
             Kind::Streamed(body) => body.size_hint(),
         }
     }

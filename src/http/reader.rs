@@ -9,7 +9,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::task::coop::consume_budget;
 
-use super::body::{AnyBody, Body, BoxError, Whole};
+use super::body::{AnyBody, BoxError, Whole};
 
 /// A body, and the part of it that was read.
 ///
@@ -20,13 +20,18 @@ pub(crate) struct BodyReader<B> {
     only: Bytes,
     /// or all pieces.
     all: BytesMut,
+    /// The piece that came last, until it is kept.
+    latest: Bytes,
     trailers: Option<HeaderMap>,
     rest: Pin<Box<B>>,
+    /// The most bytes that are kept: those that the body says it has, and no more than its limit.
+    most: usize,
     /// The error that the body ended in.
     error: Option<BoxError>,
 }
 
 /// The reason why a body was not read to its end.
+#[cfg(feature = "client")]
 #[derive(Debug)]
 pub(crate) enum Unread {
     TooLong,
@@ -34,41 +39,49 @@ pub(crate) enum Unread {
 }
 
 impl<B: AnyBody> BodyReader<B> {
-    pub(crate) fn new(body: B) -> Self {
+    /// Returns the reader of a body that is to have at most `max` bytes.
+    pub(crate) fn new(body: B, max: usize) -> Self {
+        let announced = body.size_hint().upper().and_then(|upper| usize::try_from(upper).ok());
         Self {
             only: Bytes::new(),
             all: BytesMut::new(),
+            latest: Bytes::new(),
             trailers: None,
+            most: announced.map_or(max, |announced| announced.min(max)),
             rest: Box::pin(body),
             error: None,
         }
     }
 
-    /// Reads to the end of a body of at most `max` bytes.
+    /// Reads to the end of the body, if it has at most `max` bytes.
     ///
     /// # Errors
     ///
     /// [`Unread`], after which the reader can still stream the body.
+    #[cfg(feature = "client")]
     pub(crate) async fn finish(&mut self, max: usize) -> Result<(), Unread> {
-        while self.advance().await.map_err(Unread::Broken)? {
+        while self.fetch().await.map_err(Unread::Broken)? {
             if self.len() > max {
                 return Err(Unread::TooLong);
             }
+            self.keep();
         }
         Ok(())
     }
 
-    /// Reads the next frame, and returns `false` at the end of the body.
+    /// Reads the next frame, and returns `false` at the end of the body. Its data counts in
+    /// [`len`](Self::len) at once, and takes further memory once it is [kept](Self::keep).
     ///
     /// # Errors
     ///
     /// The error of the body.
-    pub(crate) async fn advance(&mut self) -> Result<bool, BoxError> {
+    pub(crate) async fn fetch(&mut self) -> Result<bool, BoxError> {
+        self.keep();
         let Some(frame) = self.rest.frame().await.transpose().map_err(Into::into)? else {
             return Ok(false);
         };
         match frame.into_data() {
-            Ok(data) => self.push(data),
+            Ok(data) => self.latest = data,
             Err(frame) => {
                 let trailers = frame.into_trailers().unwrap_or_default();
                 self.trailers.get_or_insert_default().extend(trailers);
@@ -79,22 +92,24 @@ impl<B: AnyBody> BodyReader<B> {
         Ok(true)
     }
 
+    /// Returns true if the body has said that nothing more follows.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.rest.is_end_stream()
+    }
+
     /// Returns the body, read to its end.
-    pub(crate) fn into_whole(self) -> Whole {
+    pub(crate) fn into_whole(mut self) -> Whole {
+        self.keep();
         let data = if self.all.is_empty() { self.only } else { self.all.freeze() };
         Whole { data, trailers: self.trailers }
     }
 
-    /// Streams the data that was read, and then the rest of the body.
-    pub(crate) fn into_body(self) -> Body {
-        Body::streamed(self)
-    }
-
-    /// Streams the data that was read, and then the error that the body ended in.
+    /// Returns the reader, which streams what was read and then this error.
     #[cfg(feature = "server")]
-    pub(crate) fn into_broken_body(mut self, error: BoxError) -> Body {
+    pub(crate) fn broken(mut self, error: BoxError) -> Self {
         self.error = Some(error);
-        Body::streamed(self)
+        self
     }
 
     /// Drops the data that was read.
@@ -107,22 +122,58 @@ impl<B: AnyBody> BodyReader<B> {
 impl<B> BodyReader<B> {
     /// Returns the number of data bytes that were read so far.
     pub(crate) fn len(&self) -> usize {
-        self.only.len() + self.all.len()
+        self.only.len() + self.all.len() + self.latest.len()
     }
 
-    /// Returns the bytes of memory that the data takes, spare capacity included.
+    /// Returns the bytes of memory that the data takes once all of it is kept, spare capacity
+    /// included.
     #[cfg(feature = "server")]
     pub(crate) fn memory(&self) -> usize {
-        self.only.len() + self.all.capacity()
+        if self.is_only() { self.len() } else { self.all.capacity().max(self.capacity_for_all()) }
     }
 
-    fn push(&mut self, data: Bytes) {
-        if self.len() == 0 {
-            self.only = data;
-        } else {
-            self.all.extend_from_slice(&std::mem::take(&mut self.only));
-            self.all.extend_from_slice(&data);
+    /// Returns the data that was read and kept.
+    #[cfg(feature = "server")]
+    pub(crate) fn data(&self) -> &[u8] {
+        if self.all.is_empty() { &self.only } else { &self.all }
+    }
+
+    /// Adds the latest piece to the others.
+    pub(crate) fn keep(&mut self) {
+        let latest = std::mem::take(&mut self.latest);
+        if latest.is_empty() {
+            return;
         }
+        if self.only.is_empty() && self.all.is_empty() {
+            self.only = latest;
+            return;
+        }
+        self.latest = latest;
+        let capacity = self.capacity_for_all();
+        if self.all.capacity() < capacity {
+            // `reserve` would double it, whatever the body says.
+            let mut grown = BytesMut::with_capacity(capacity);
+            grown.extend_from_slice(&self.all);
+            self.all = grown;
+        }
+        self.all.extend_from_slice(&std::mem::take(&mut self.only));
+        self.all.extend_from_slice(&std::mem::take(&mut self.latest));
+    }
+
+    /// Returns true if there is no more than one piece, which takes no memory but its own.
+    #[cfg(feature = "server")]
+    fn is_only(&self) -> bool {
+        self.all.is_empty() && (self.only.is_empty() || self.latest.is_empty())
+    }
+
+    /// Returns the capacity in bytes for all pieces: with room to grow, but not beyond the most that
+    /// the body can have.
+    fn capacity_for_all(&self) -> usize {
+        let length = self.len();
+        if length <= self.all.capacity() {
+            return self.all.capacity();
+        }
+        length.saturating_mul(2).min(self.most).max(length)
     }
 }
 
@@ -134,9 +185,10 @@ impl<B: AnyBody> HttpBody for BodyReader<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let read = match self.all.is_empty() {
-            true => std::mem::take(&mut self.only),
-            false => self.all.split().freeze(),
+        let read = match (self.all.is_empty(), self.only.is_empty()) {
+            (false, _) => self.all.split().freeze(),
+            (true, false) => std::mem::take(&mut self.only),
+            (true, true) => std::mem::take(&mut self.latest),
         };
         if !read.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(read))));

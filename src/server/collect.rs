@@ -1,31 +1,37 @@
-//! Request bodies, collected within limits of size, time and memory.
+//! Bodies, collected within limits of size, time and memory: those of requests, and those of
+//! answers that are to be kept.
 //!
 //! Invariants:
-//! - Nothing is claimed before the body is complete, so a slow client holds no key.
-//! - A body counts against the memory budget until the handler has dropped it.
-//! - After a refusal at most 16 MiB, for at most 5 s, are read and discarded.
+//! - Nothing is claimed before the body of a request is complete, so a slow client holds no key.
+//! - The body of a request counts against the memory budget until the handler has dropped it.
+//! - The body of an answer counts while it is collected. It waits for memory, and is streamed where
+//!   there is none in time.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
-use http_body_util::BodyExt;
-use tokio::task::coop::consume_budget;
-use tokio::time::timeout;
+use http::header::HeaderMap;
+use http_body_util::LengthLimitError;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Scope;
-use crate::http::{AnyBody, BodyReader, Whole};
+use crate::http::{AnyBody, BodyReader, BoxError, Whole, causes};
 
 use super::budget::{Budget, OverBudget, Share};
+use super::dialect::{Reason, is_grpc};
+use super::unread::{Refused, declared_length};
 
-/// The limits in bytes and time for reading and discarding the rest of a refused body. A client
-/// that sends all of its body before it listens then gets the answer, and not a reset connection.
-const DRAINED_BYTES: usize = 16 * 1024 * 1024;
-const DRAINED_WITHIN: Duration = Duration::from_secs(5);
+/// The part of its time limit within which a request's body must bring `MIN_BYTES`, again and
+/// again, or its end.
+const WINDOWS: u32 = 3;
+/// The bytes that a slow body must bring in each window.
+const MIN_BYTES: usize = 4 * 1024;
+/// The time within which gRPC's status must follow a message that is to be the only one.
+const STATUS_WITHIN: Duration = Duration::from_millis(100);
+/// The bytes before a gRPC message: a flag, and the message's length.
+const GRPC_PREFIX: usize = 5;
 
-/// Collects request bodies within its limits.
+/// Collects the bodies of requests within its limits.
 #[derive(Clone, Debug)]
 pub(super) struct Collector {
     pub(super) max_bytes: usize,
@@ -33,51 +39,26 @@ pub(super) struct Collector {
     pub(super) budget: Arc<Budget>,
 }
 
-/// The reason why a body was not collected.
-#[derive(Debug)]
-pub(super) enum Uncollected {
-    TooLarge,
-    TooSlow,
-    OverBudget(OverBudget),
-    Broken,
-}
-
-impl From<OverBudget> for Uncollected {
-    fn from(which: OverBudget) -> Self {
-        Self::OverBudget(which)
-    }
-}
-
 impl Collector {
     /// Collects the whole body. The rest of a refused body is discarded in the background.
     ///
     /// # Errors
     ///
-    /// [`Uncollected`] names the limit that was exceeded.
+    /// The reason names the limit that was exceeded.
     pub(super) async fn collect<B: AnyBody>(
         &self,
         scope: Scope,
         headers: &HeaderMap,
         body: B,
-    ) -> Result<(Whole, Share), Uncollected> {
-        let mut reader = BodyReader::new(body);
-        let declared_too_large = declared_length(headers) > Some(self.max_bytes as u64);
-        if declared_too_large && headers.contains_key(EXPECT) {
-            // The client waits for leave to send, and reading the body would give leave.
-            return Err(Uncollected::TooLarge);
+    ) -> Result<(Whole, Share), Refused> {
+        if declared_length(headers) > Some(self.max_bytes as u64) {
+            return Err(Refused::unread_parts(self.too_large(), headers, body));
         }
-        let collected = if declared_too_large {
-            Err(Uncollected::TooLarge)
-        } else {
-            let reading = timeout(self.within, self.read(scope, &mut reader));
-            reading.await.unwrap_or(Err(Uncollected::TooSlow))
-        };
-        match collected {
+        let mut reader = BodyReader::new(body, self.max_bytes);
+        let read = timeout(self.within, self.read(scope, &mut reader)).await;
+        match read.unwrap_or(Err(Reason::BodyTooSlow)) {
             Ok(share) => Ok((reader.into_whole(), share)),
-            Err(why) => {
-                tokio::spawn(timeout(DRAINED_WITHIN, drain(reader.into_rest())));
-                Err(why)
-            }
+            Err(reason) => Err(Refused::with_rest(reason, headers, reader.into_rest())),
         }
     }
 
@@ -85,27 +66,143 @@ impl Collector {
         &self,
         scope: Scope,
         reader: &mut BodyReader<B>,
-    ) -> Result<Share, Uncollected> {
+    ) -> Result<Share, Reason> {
         let mut share = Share::new(Arc::clone(&self.budget), scope);
-        while reader.advance().await.map_err(|_| Uncollected::Broken)? {
-            if reader.len() > self.max_bytes {
-                return Err(Uncollected::TooLarge);
+        let window = self.within / WINDOWS;
+        let (mut due, mut seen) = (Instant::now() + window, 0);
+        loop {
+            match timeout_at(due, reader.fetch()).await {
+                Ok(Ok(false)) => return Ok(share),
+                Ok(Ok(true)) if reader.len() > self.max_bytes => return Err(self.too_large()),
+                Ok(Ok(true)) => share.grow_to(reader.memory())?,
+                Ok(Err(error)) => return Err(unreadable(&error)),
+                Err(_) if reader.len() < seen + MIN_BYTES => return Err(Reason::BodyTooSlow),
+                Err(_) => (seen, due) = (reader.len(), due + window),
             }
-            share.grow_to(reader.memory())?;
         }
-        Ok(share)
+    }
+
+    fn too_large(&self) -> Reason {
+        Reason::BodyTooLarge { max: Some(self.max_bytes) }
     }
 }
 
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+impl From<OverBudget> for Reason {
+    fn from(which: OverBudget) -> Self {
+        match which {
+            OverBudget::All => Self::Unavailable,
+            OverBudget::Scope => Self::TooManyRequests,
+        }
+    }
 }
 
-async fn drain<B: AnyBody>(mut body: Pin<Box<B>>) {
-    let mut drained = 0;
-    while drained <= DRAINED_BYTES {
-        let Some(Some(frame)) = body.frame().await.map(Result::ok) else { return };
-        drained += frame.data_ref().map_or(0, Bytes::len);
-        consume_budget().await;
+/// Returns the reason why a body broke off: a limit of an outer layer, or the connection.
+fn unreadable(error: &BoxError) -> Reason {
+    match causes(&**error).any(|error| error.is::<LengthLimitError>()) {
+        true => Reason::BodyTooLarge { max: None },
+        false => Reason::BodyUnreadable,
+    }
+}
+
+/// Collects the bodies of answers within its limits.
+#[derive(Clone, Debug)]
+pub(super) struct AnswerCollector {
+    pub(super) max_bytes: usize,
+    pub(super) within: Duration,
+    pub(super) budget: Arc<Budget>,
+}
+
+/// The reason why an answer is not kept.
+enum Unkept {
+    /// It is too long or too slow, or a stream.
+    Streamed,
+    Broken(BoxError),
+}
+
+impl AnswerCollector {
+    /// Collects the whole body.
+    ///
+    /// # Errors
+    ///
+    /// A body that streams what was read and then the rest: it is too long, too slow, broken or a
+    /// stream, or there is no memory for it.
+    pub(super) async fn collect<B: AnyBody>(
+        &self,
+        scope: Scope,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<Whole, BodyReader<B>> {
+        let is_too_long = body.size_hint().lower() > self.max_bytes as u64;
+        let mut reader = BodyReader::new(body, self.max_bytes);
+        if is_too_long {
+            return Err(reader);
+        }
+        let read = timeout(self.within, self.read(scope, headers, &mut reader)).await;
+        match read.unwrap_or(Err(Unkept::Streamed)) {
+            Ok(()) => Ok(reader.into_whole()),
+            Err(Unkept::Streamed) => Err(reader),
+            Err(Unkept::Broken(error)) => Err(reader.broken(error)),
+        }
+    }
+
+    async fn read<B: AnyBody>(
+        &self,
+        scope: Scope,
+        headers: &HeaderMap,
+        reader: &mut BodyReader<B>,
+    ) -> Result<(), Unkept> {
+        let mut share = Share::new(Arc::clone(&self.budget), scope);
+        let is_grpc = is_grpc(headers);
+        while reader.fetch().await.map_err(Unkept::Broken)? {
+            if reader.len() > self.max_bytes {
+                return Err(Unkept::Streamed);
+            }
+            // What comes in one piece was made by the handler, and takes no memory here.
+            if !reader.is_at_end() {
+                let room = share.grow_when_free(reader.memory()).await;
+                room.map_err(|_| Unkept::Streamed)?;
+            }
+            reader.keep();
+            match messages(reader.data()) {
+                Messages::One if is_grpc => return end_within(STATUS_WITHIN, reader).await,
+                Messages::More if is_grpc => return Err(Unkept::Streamed),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the end of a body that has come to its last byte of data.
+async fn end_within<B: AnyBody>(limit: Duration, reader: &mut BodyReader<B>) -> Result<(), Unkept> {
+    let read = reader.len();
+    let end = async {
+        while reader.fetch().await.map_err(Unkept::Broken)? {
+            if reader.len() > read {
+                return Err(Unkept::Streamed);
+            }
+        }
+        Ok(())
+    };
+    timeout(limit, end).await.unwrap_or(Err(Unkept::Streamed))
+}
+
+/// The number of gRPC messages that were read, so far as it tells a stream from a single answer.
+enum Messages {
+    None,
+    One,
+    /// A second one has begun.
+    More,
+}
+
+fn messages(data: &[u8]) -> Messages {
+    let Some((prefix, rest)) = data.split_first_chunk::<GRPC_PREFIX>() else {
+        return Messages::None;
+    };
+    let [_, length @ ..] = *prefix;
+    match rest.len().cmp(&(u32::from_be_bytes(length) as usize)) {
+        std::cmp::Ordering::Less => Messages::None,
+        std::cmp::Ordering::Equal => Messages::One,
+        std::cmp::Ordering::Greater => Messages::More,
     }
 }

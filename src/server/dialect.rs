@@ -116,7 +116,7 @@ pub struct Refusal {
 /// ```
 /// use refrain::server::Reason;
 ///
-/// let reason = Reason::BodyTooLarge { max: 1024 };
+/// let reason = Reason::BodyTooLarge { max: Some(1024) };
 /// assert_eq!((reason.code(), reason.status().as_u16()), ("body_too_large", 413));
 /// assert_eq!(reason.retry_after(), None);
 /// assert_eq!(reason.to_string(), "a request with an idempotency key takes at most 1024 bytes");
@@ -140,10 +140,10 @@ pub enum Reason {
     #[error("the recorded answer is no longer yours to see")]
     Forbidden,
     /// The body is over the limit. The handler did not run.
-    #[error("a request with an idempotency key takes at most {max} bytes")]
+    #[error("{}", too_large(*max))]
     BodyTooLarge {
-        /// The limit.
-        max: usize,
+        /// The limit in bytes; `None` if it is that of a layer outside this one.
+        max: Option<usize>,
     },
     /// The body did not arrive in time. The handler did not run.
     #[error("the request's body did not arrive in time")]
@@ -281,6 +281,13 @@ impl From<&Error> for Reason {
             Error::Corrupt { .. } => Self::RecordDamaged,
             _ => Self::Unavailable,
         }
+    }
+}
+
+fn too_large(max: Option<usize>) -> String {
+    match max {
+        Some(max) => format!("a request with an idempotency key takes at most {max} bytes"),
+        None => "the request's body is too large".to_owned(),
     }
 }
 

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::HeaderValue;
 use http::request::Parts;
 use parking_lot::Mutex;
 
 use crate::{Error, Key, Permit, RequestId, Result, Ticket};
 
 use super::envelope::Envelope;
+use super::observe;
 
 /// The operation that a handler runs: an entry in the request's extensions, and an extractor in
 /// axum.
@@ -116,6 +118,15 @@ impl Execution {
         self.0.permit.lock().as_ref().ok_or(Error::Ended)?.downstream_key(label)
     }
 
+    /// Returns true if a request with this key header is a part of the operation, which has no
+    /// verdict yet.
+    pub(super) fn covers(&self, key: Option<&HeaderValue>) -> bool {
+        let is_same = |value: &HeaderValue| {
+            Key::from_header(value.as_bytes()).ok() == Some(self.0.key.clone())
+        };
+        key.is_none_or(is_same) && self.0.permit.lock().is_some()
+    }
+
     /// Lends the permit, for what only the store's backend can do; see [`Permit::claim_mut`].
     ///
     /// # Errors
@@ -135,12 +146,38 @@ impl fmt::Debug for Execution {
     }
 }
 
+/// The permit of a handler that has not started. Dropped, it frees the key: nothing was run.
+pub(super) struct Unstarted(Option<Permit>);
+
+impl Unstarted {
+    pub(super) fn new(permit: Permit) -> Self {
+        Self(Some(permit))
+    }
+
+    /// Returns the permit, for the handler that starts now.
+    pub(super) fn start(mut self) -> Permit {
+        self.0.take().expect("it is taken once")
+    }
+
+    /// Frees the key. Nothing ran, so the answer stands even if the release cannot be recorded.
+    pub(super) async fn release(self) {
+        let _ = self.start().release().await;
+    }
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            // Nobody is left to wait for it.
+            drop(permit.release());
+        }
+    }
+}
+
 /// The layer's end of an [`Execution`]: the owner of the permit, which the handler borrows.
 ///
-/// Dropped in a panic, the lender frees a volatile key. After the handler has answered with
-/// success, the lender records the operation as done instead: a broken body must not run it again.
-/// Dropped otherwise, its task was killed by the runtime in the middle of the handler, and the key
-/// stays claimed.
+/// Dropped, its task was killed by the runtime in the middle of the handler, and the key stays
+/// claimed.
 pub(super) struct Lender(Arc<ExecutionState>);
 
 impl Lender {
@@ -159,7 +196,12 @@ impl Lender {
         Execution(Arc::clone(&self.0))
     }
 
-    /// Notes that the handler has answered with success, before its body is collected.
+    pub(super) fn request_id(&self) -> &RequestId {
+        &self.0.request_id
+    }
+
+    /// Notes that the handler has answered with success, before its answer is judged and its body
+    /// collected.
     pub(super) fn note_success(&self) {
         self.0.succeeded.store(true, Ordering::Relaxed);
     }
@@ -168,17 +210,32 @@ impl Lender {
     pub(super) fn end(self) -> Permit {
         self.0.permit.lock().take().expect("only the layer takes it, and once")
     }
+
+    /// Ends the permit of a handler that was cut off by an error of its service, such as a timeout:
+    /// a volatile key is free, a durable one interrupted. If it was shed, it did not run.
+    pub(super) async fn cut_off(self, was_shed: bool) {
+        let permit = self.end();
+        if was_shed {
+            // Nothing ran, so the answer stands even if the release cannot be recorded.
+            let _ = permit.release().await;
+        }
+    }
+
+    /// Ends the permit after a panic. If the handler has answered with success before, a function
+    /// that judges answers or a broken body must not run it again.
+    pub(super) async fn panicked(self) {
+        let succeeded = self.0.succeeded.load(Ordering::Relaxed);
+        let permit = self.end();
+        if succeeded && let Err(error) = permit.complete_without_response().await {
+            observe::troubled(&error);
+        }
+    }
 }
 
 impl Drop for Lender {
     fn drop(&mut self) {
-        let Some(permit) = self.0.permit.lock().take() else { return };
-        let succeeded = self.0.succeeded.load(Ordering::Relaxed);
-        match std::thread::panicking() {
-            // Nobody is left to wait for it.
-            true if succeeded => drop(permit.complete_without_response()),
-            true => drop(permit),
-            false => permit.abandon(),
+        if let Some(permit) = self.0.permit.lock().take() {
+            permit.abandon();
         }
     }
 }

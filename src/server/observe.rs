@@ -3,17 +3,17 @@
 
 use std::future::Future;
 
-use tokio::task::JoinHandle;
-
 use crate::{Error, Key, RequestId};
 
 use super::dialect::Reason;
 
-/// Counts a request that the layer refused.
-pub(super) fn refused(code: &'static str) {
+/// Counts a request that the layer refused, and logs a mistake in the server's program.
+pub(super) fn refused(reason: &Reason) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("refrain_refused_total", "code" => code).increment(1);
-    let _ = code;
+    metrics::counter!("refrain_refused_total", "code" => reason.code()).increment(1);
+    if matches!(reason, Reason::Misused(_)) {
+        mistaken(reason);
+    }
 }
 
 /// Logs a mistake in the server's program.
@@ -32,16 +32,6 @@ pub(super) fn troubled(error: &Error) {
         tracing::error!("{whole}");
     }
     let _ = error;
-}
-
-/// Spawns a task in the span of the request at hand.
-pub(super) fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    #[cfg(feature = "tracing")]
-    let future = tracing::Instrument::in_current_span(future);
-    tokio::spawn(future)
 }
 
 /// Runs a request with a key in a span of its own, and records its outcome there.

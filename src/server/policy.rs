@@ -12,12 +12,17 @@ use http::response::Parts;
 use http::{Response, StatusCode, request};
 
 use crate::http::GRPC_STATUS;
-use crate::{Attempt, Key, RequestId};
+use crate::{Attempt, Key, Record, RequestId};
 
 use super::dialect::is_grpc;
 
 /// The answers that are kept and replayed. Any other answer frees the key, and the next request
 /// with the key runs the handler.
+///
+/// Where claims are [`durable`](super::IdempotencyLayer::durable), a 5xx or 408 that is not kept
+/// interrupts the key instead: nobody can tell if a handler that failed or was cut off has acted. In
+/// gRPC these are CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS. A
+/// handler that knows that nothing happened answers with [`Verdict::Release`].
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum KeepPolicy {
@@ -68,6 +73,13 @@ pub enum Verdict {
     Interrupt,
 }
 
+impl Verdict {
+    /// Returns true if the operation is done.
+    pub(super) fn is_done(self) -> bool {
+        matches!(self, Self::Complete | Self::CompleteWithoutResponse)
+    }
+}
+
 impl IntoResponseParts for Verdict {
     type Error = std::convert::Infallible;
 
@@ -81,27 +93,41 @@ impl IntoResponseParts for Verdict {
 }
 
 impl KeepPolicy {
-    pub(super) fn judge(&self, parts: &Parts) -> Verdict {
+    /// Judges an answer that its handler gave no verdict on, by its head.
+    pub(super) fn judge(&self, parts: &Parts, durable: bool) -> Verdict {
         let keeps = match self {
             Self::Custom(keeps) => keeps(parts),
             // A gRPC error without a message comes with its status in the headers.
             _ => self.keeps_status(parts.status) && self.keeps_grpc(&parts.headers, &parts.headers),
         };
-        if keeps { Verdict::Complete } else { Verdict::Release }
+        match keeps {
+            true => Verdict::Complete,
+            false if durable && is_unknown(parts.status, &parts.headers, &parts.headers) => {
+                Verdict::Interrupt
+            }
+            false => Verdict::Release,
+        }
     }
 
     /// Judges a response again by its trailers, which hold gRPC's status. A gRPC response without a
     /// status was cut off after the operation was done, and cannot be replayed.
     pub(super) fn judge_trailers(
         &self,
-        headers: &HeaderMap,
+        parts: &Parts,
         trailers: Option<&HeaderMap>,
+        durable: bool,
     ) -> Verdict {
+        let headers = &parts.headers;
         let has_status = |map: &HeaderMap| map.contains_key(GRPC_STATUS);
         let is_cut = is_grpc(headers) && !has_status(headers) && !trailers.is_some_and(has_status);
         match (self, trailers) {
             (Self::Success | Self::Deterministic, _) if is_cut => Verdict::CompleteWithoutResponse,
-            (_, Some(trailers)) if !self.keeps_grpc(headers, trailers) => Verdict::Release,
+            (_, Some(trailers)) if !self.keeps_grpc(headers, trailers) => {
+                match durable && is_unknown(parts.status, headers, trailers) {
+                    true => Verdict::Interrupt,
+                    false => Verdict::Release,
+                }
+            }
             _ => Verdict::Complete,
         }
     }
@@ -132,6 +158,17 @@ impl KeepPolicy {
     }
 }
 
+/// Returns whether nobody can tell from an answer if its request was done: the handler has failed, or
+/// was cut off.
+fn is_unknown(status: StatusCode, headers: &HeaderMap, status_in: &HeaderMap) -> bool {
+    // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS.
+    const GRPC: [&str; 6] = ["1", "2", "4", "13", "14", "15"];
+    let grpc = status_in.get(GRPC_STATUS).filter(|_| is_grpc(headers));
+    status.is_server_error()
+        || status == StatusCode::REQUEST_TIMEOUT
+        || grpc.is_some_and(|grpc| GRPC.iter().any(|unknown| grpc == unknown))
+}
+
 /// Returns whether the same request may get another answer later, or with other credentials.
 fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 408 | 409 | 421 | 423 | 425 | 429)
@@ -146,6 +183,18 @@ impl fmt::Debug for KeepPolicy {
             Self::Custom(_) => "Custom",
         })
     }
+}
+
+/// An earlier request with the key, of which a client is to hear; the argument of
+/// [`authorize_replay`](super::IdempotencyLayer::authorize_replay).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Earlier {
+    /// The id of the earlier request; `None` if its record is damaged.
+    pub request_id: Option<RequestId>,
+    /// The record of the earlier request; `None` while it runs, if it was interrupted, and if its
+    /// record cannot be read.
+    pub record: Option<Record>,
 }
 
 type Recovering = Pin<Box<dyn Future<Output = Recovery> + Send>>;

@@ -1,16 +1,23 @@
 //! The reading of a request: its id, its key, and its body.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
 use http::Request;
 use http::header::HeaderMap;
 use http::request::Parts;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::http::{AnyBody, Body, IDEMPOTENCY_KEY, REQUEST_ID, Repeated, only};
+use crate::http::{AnyBody, IDEMPOTENCY_KEY, REQUEST_ID, Repeated, Whole, only};
 use crate::{Key, Operation, RequestId, Scope};
 
 use super::LayerOptions;
-use super::budget::OverBudget;
-use super::collect::Uncollected;
+use super::budget::Share;
 use super::dialect::{Dialect, Reason};
+use super::unread::Refused;
 
 /// Returns the request id that a client sent in `x-request-id`, or a new id if the header is
 /// missing, repeated or malformed.
@@ -53,16 +60,8 @@ impl Keyed {
         (parts, body): (Parts, B),
         (scope, key, id): (Scope, Key, RequestId),
         options: &LayerOptions,
-    ) -> Result<Self, Reason> {
-        let max = options.collector.max_bytes;
-        let body = options.collector.collect(scope, &parts.headers, body).await;
-        let (whole, share) = body.map_err(|why| match why {
-            Uncollected::TooLarge => Reason::BodyTooLarge { max },
-            Uncollected::TooSlow => Reason::BodyTooSlow,
-            Uncollected::OverBudget(OverBudget::All) => Reason::Unavailable,
-            Uncollected::OverBudget(OverBudget::Scope) => Reason::TooManyRequests,
-            Uncollected::Broken => Reason::BodyUnreadable,
-        })?;
+    ) -> Result<Self, Refused> {
+        let (whole, share) = options.collector.collect(scope, &parts.headers, body).await?;
         let fingerprint = options.fingerprinting.of(&parts, &whole.data);
         let mut operation = Operation::new(scope, key, fingerprint).request_id(id);
         if let Some(ttl) = options.ttl {
@@ -71,10 +70,34 @@ impl Keyed {
         if options.is_durable() {
             operation = operation.durable();
         }
-        Ok(Self {
-            operation,
-            request: Request::from_parts(parts, Body::from(whole).holding(share)),
-        })
+        let body = Body::new(Held { whole, _share: share });
+        Ok(Self { operation, request: Request::from_parts(parts, body) })
+    }
+}
+
+/// A body that was read, and its share of the memory budget.
+struct Held {
+    whole: Whole,
+    _share: Share,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.whole).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.whole.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.whole.size_hint()
     }
 }
 

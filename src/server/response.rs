@@ -1,18 +1,18 @@
 //! Responses: the judgement of a handler's answer, its recorded form, and the replay.
 
-use std::time::Duration;
-
+use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderMap, HeaderName};
 use http::response::Parts;
 
-use crate::http::{AnyBody, Body, BodyReader, REQUEST_ID, Unread, Whole, is_stream};
+use crate::Scope;
+use crate::http::{AnyBody, REQUEST_ID, Whole, is_stream};
 use crate::record::Trailers;
 
 use super::LayerOptions;
 use super::execution::Lender;
-use super::policy::Verdict;
+use super::policy::{KeepPolicy, Verdict};
 
 /// Headers that belong to one connection or one moment, and not to the response.
 const NOT_STORED: [HeaderName; 10] = [
@@ -42,39 +42,51 @@ pub(super) async fn judge(
     response: Response<impl AnyBody>,
     options: &LayerOptions,
     lender: &Lender,
+    scope: Scope,
 ) -> Judged {
     let (mut parts, body) = response.into_parts();
-    let handlers = parts.extensions.remove::<Verdict>();
-    let verdict = match handlers.unwrap_or_else(|| options.keep.judge(&parts)) {
+    let given = parts.extensions.remove::<Verdict>();
+    if given.map_or_else(|| is_success(&parts), Verdict::is_done) {
+        lender.note_success();
+    }
+    match given.unwrap_or_else(|| options.keep.judge(&parts, options.is_durable())) {
         Verdict::Complete if is_stream(parts.status, &parts.headers) => {
-            Verdict::CompleteWithoutResponse
+            pass_on(Verdict::CompleteWithoutResponse, parts, body)
         }
         Verdict::Complete => {
             lender.note_success();
-            return keep(parts, body, handlers, options).await;
+            keep(parts, (body, scope), given, options).await
         }
-        verdict => verdict,
-    };
-    let sent = Response::from_parts(parts, Body::streamed(body));
-    Judged { verdict, kept: None, sent }
+        verdict => pass_on(verdict, parts, body),
+    }
+}
+
+/// Returns a response that is sent as it comes, and is not kept.
+fn pass_on(verdict: Verdict, parts: Parts, body: impl AnyBody) -> Judged {
+    Judged { verdict, kept: None, sent: Response::from_parts(parts, Body::new(body)) }
+}
+
+/// Returns true if a handler says that it has done what it was asked for.
+fn is_success(parts: &Parts) -> bool {
+    KeepPolicy::Success.judge(parts, false) == Verdict::Complete
 }
 
 /// Collects a response to be kept. The trailers may change the verdict, but not a handler's own.
 async fn keep(
     parts: Parts,
-    body: impl AnyBody,
-    handlers: Option<Verdict>,
+    (body, scope): (impl AnyBody, Scope),
+    given: Option<Verdict>,
     options: &LayerOptions,
 ) -> Judged {
-    let whole = match collect(body, options.max_response_bytes, options.collect_within).await {
-        Collected::Whole(whole) => whole,
-        Collected::Part(body) => {
-            let sent = Response::from_parts(parts, body);
-            return Judged { verdict: Verdict::CompleteWithoutResponse, kept: None, sent };
-        }
+    let whole = match options.answers.collect(scope, &parts.headers, body).await {
+        Ok(whole) => whole,
+        Err(body) => return pass_on(Verdict::CompleteWithoutResponse, parts, body),
     };
-    let verdict = handlers
-        .unwrap_or_else(|| options.keep.judge_trailers(&parts.headers, whole.trailers.as_ref()));
+    let judged = || {
+        let trailers = whole.trailers.as_ref();
+        options.keep.judge_trailers(&parts, trailers, options.is_durable())
+    };
+    let verdict = given.unwrap_or_else(judged);
     let kept = (verdict == Verdict::Complete).then(|| {
         let mut kept = Response::new(whole.data.clone());
         *kept.status_mut() = parts.status;
@@ -84,25 +96,7 @@ async fn keep(
         }
         kept
     });
-    Judged { verdict, kept, sent: Response::from_parts(parts, whole.into()) }
-}
-
-enum Collected {
-    Whole(Whole),
-    /// Too long, too slow or broken: a stream of the part that was read and of the rest.
-    Part(Body),
-}
-
-async fn collect(body: impl AnyBody, max_bytes: usize, within: Duration) -> Collected {
-    if body.size_hint().lower() > max_bytes as u64 {
-        return Collected::Part(Body::streamed(body));
-    }
-    let mut reader = BodyReader::new(body);
-    match tokio::time::timeout(within, reader.finish(max_bytes)).await {
-        Ok(Ok(())) => Collected::Whole(reader.into_whole()),
-        Ok(Err(Unread::Broken(error))) => Collected::Part(reader.into_broken_body(error)),
-        Ok(Err(Unread::TooLong)) | Err(_) => Collected::Part(reader.into_body()),
-    }
+    Judged { verdict, kept, sent: Response::from_parts(parts, whole_body(whole)) }
 }
 
 /// Returns the headers to record: all but those of one connection or one moment.
@@ -140,5 +134,9 @@ pub(super) fn replay(response: &Response<Bytes>, options: &LayerOptions) -> Resp
 pub(super) fn whole(response: Response<Bytes>) -> Response<Body> {
     let (mut parts, data) = response.into_parts();
     let trailers = parts.extensions.remove::<Trailers>().map(|Trailers(map)| map);
-    Response::from_parts(parts, Whole { data, trailers }.into())
+    Response::from_parts(parts, whole_body(Whole { data, trailers }))
+}
+
+fn whole_body(whole: Whole) -> Body {
+    if whole.trailers.is_some() { Body::new(whole) } else { Body::from(whole.data) }
 }

@@ -81,8 +81,9 @@ async fn the_scope_can_be_the_account_that_authentication_found() {
 async fn who_may_no_longer_see_an_answer_is_refused_its_replay() {
     let allowed = Arc::new(AtomicBool::new(true));
     let asked = Arc::clone(&allowed);
-    let layer = layer().authorize_replay(move |request, record| {
-        assert_eq!((request.uri.path(), record.response().is_some()), ("/", true));
+    let layer = layer().authorize_replay(move |request, earlier| {
+        let response = earlier.record.as_ref().and_then(|record| record.response());
+        assert_eq!((request.uri.path(), response.is_some()), ("/", true));
         let allowed = asked.load(Ordering::SeqCst);
         async move { allowed }
     });

@@ -7,8 +7,9 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::post;
+use http::StatusCode;
 use refrain::clock::SimulatedClock;
-use refrain::server::{Execution, IdempotencyLayer};
+use refrain::server::{Execution, IdempotencyLayer, Verdict};
 use refrain::{RequestId, Store};
 use tower::ServiceExt;
 
@@ -26,20 +27,42 @@ async fn p7_a_panic_in_the_durable_mode_leaves_the_key_interrupted() {
     assert_eq!(app.runs(), 1);
 }
 
-#[tokio::test]
-async fn an_answer_that_is_no_success_frees_the_key_in_the_durable_mode_too() {
-    let app = App::with(
+/// An app with durable claims whose first run answers with a status and perhaps a verdict.
+fn durable(status: u16, verdict: Option<Verdict>) -> App {
+    App::with(
         Store::builder(),
         |layer| layer.durable(true),
-        |run| {
-            let status = if run == 0 { 500 } else { 201 };
-            Response::builder().status(status).body(Body::empty()).unwrap()
+        move |run| {
+            let mut response = Response::new(Body::empty());
+            if run == 0 {
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                verdict.map(|verdict| response.extensions_mut().insert(verdict));
+            }
+            response
         },
-    );
-    assert_eq!(app.ask("a").await.status, 500);
-    assert_eq!(app.store.stats().open_claims, 0);
-    assert_eq!(app.ask("a").await.status, 201);
-    assert!(app.ask("a").await.is_replay());
+    )
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_handler_frees_the_key_in_the_durable_mode_too() {
+    for (status, verdict) in [(422, None), (429, None), (503, Some(Verdict::Release))] {
+        let app = durable(status, verdict);
+        assert_eq!(app.ask("a").await.status, status);
+        assert_eq!(app.store.stats().open_claims, 0);
+        assert_eq!(app.ask("a").await.status, 200);
+        assert!(app.ask("a").await.is_replay());
+    }
+}
+
+/// A handler that was cut off after it had acted had its key freed, and ran again.
+#[tokio::test]
+async fn p7_a_failure_without_a_verdict_leaves_a_durable_key_interrupted() {
+    for status in [500, 502, 503, 504, 408] {
+        let app = durable(status, None);
+        assert_eq!(app.ask("a").await.status, status);
+        assert_eq!(app.ask("a").await.refusal(), (409, "idempotency_interrupted".into()));
+        assert_eq!(app.runs(), 1);
+    }
 }
 
 #[tokio::test]

@@ -16,9 +16,9 @@ const OTHER_REQUEST: HeaderName = HeaderName::from_static("idempotency-other-req
 
 /// The dialect for requests of type `application/grpc`.
 #[derive(Debug)]
-pub(in crate::server) struct Grpc;
+pub(crate) struct Grpc;
 
-pub(in crate::server) fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 

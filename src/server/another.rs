@@ -1,0 +1,73 @@
+//! Answers that tell of another request with the key: its response, or a refusal because of it.
+//!
+//! Where replays are authorized, nobody hears of a request whose answer is not theirs to see: not
+//! that its content differs, nor that it runs.
+
+use http::request::Parts;
+
+use crate::{Operation, Record, RequestId, Store};
+
+use super::LayerOptions;
+use super::dialect::Reason;
+use super::policy::Earlier;
+use super::response::replay;
+use super::service::Reply;
+
+/// Another request with the key, and the answer that tells of it.
+pub(super) struct Another {
+    answer: Reply,
+    earlier: Earlier,
+}
+
+impl Another {
+    /// The request was done, and this is its record.
+    pub(super) fn done(record: Record, options: &LayerOptions) -> Self {
+        let request_id = record.request_id().clone();
+        let answer = match record.response() {
+            Some(response) => Reply::Replay(replay(response, options)),
+            None => Reason::ResultUnavailable { original: request_id.clone() }.into(),
+        };
+        Self { answer, earlier: Earlier { request_id: Some(request_id), record: Some(record) } }
+    }
+
+    /// The request used the key for something else. Its record is read only if someone is to be
+    /// asked about it; one that cannot be read is asked about without.
+    pub(super) async fn conflict(
+        original: RequestId,
+        operation: &Operation,
+        (store, options): (&Store, &LayerOptions),
+    ) -> Self {
+        let record = match options.authorize_replay {
+            Some(_) => store.get(operation.scope(), operation.key()).await.ok().flatten(),
+            None => None,
+        };
+        let earlier = Earlier { request_id: Some(original.clone()), record };
+        Self { answer: Reason::Conflict { original }.into(), earlier }
+    }
+
+    /// The request is refused because of this other one, which has no record.
+    pub(super) fn without_record(reason: Reason) -> Self {
+        let request_id = reason.other_request().map(|(_, request_id)| request_id.clone());
+        Self { answer: reason.into(), earlier: Earlier { request_id, record: None } }
+    }
+
+    /// Returns the answer, if the client may hear of the other request.
+    pub(super) async fn tell(self, head: Parts, options: &LayerOptions) -> Reply {
+        match may_hear(options, || head, self.earlier).await {
+            true => self.answer,
+            false => Reason::Forbidden.into(),
+        }
+    }
+}
+
+/// Returns true if the client may hear of an earlier request.
+pub(super) async fn may_hear(
+    options: &LayerOptions,
+    head: impl FnOnce() -> Parts,
+    earlier: Earlier,
+) -> bool {
+    match &options.authorize_replay {
+        Some(authorize) => authorize(head(), earlier).await,
+        None => true,
+    }
+}
