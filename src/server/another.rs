@@ -10,8 +10,8 @@ use crate::{Operation, Record, RequestId, Store};
 use super::LayerOptions;
 use super::dialect::Reason;
 use super::policy::Earlier;
+use super::reply::Reply;
 use super::response::replay;
-use super::service::Reply;
 
 /// Another request with the key, and the answer that tells of it.
 pub(super) struct Another {

@@ -6,7 +6,7 @@
 //! - What has not started does not start for a client that is gone.
 //! - No byte of a kept response is sent before its record is durable.
 
-use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,10 +14,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
-use crate::http::{AnyBody, BoxError, causes};
+use crate::http::AnyBody;
 use crate::{Attempt, Error, Key, Operation, Outcome, Permit, RequestId, Result, Scope, Store};
 
 use super::LayerOptions;
@@ -26,52 +25,39 @@ use super::answering::Started;
 use super::dialect::Reason;
 use super::execution::{Lender, Unstarted};
 use super::guard::{Panicked, guarded};
+use super::handler::{Handler, ready, was_shed};
 use super::observe;
 use super::policy::{Earlier, Finding, Hook, Interruption, OnInterrupted, Recovery, Verdict};
+use super::reply::Reply;
 use super::request::Keyed;
 use super::response::{Judged, judge, stored_headers, whole};
-use super::service::{Idempotent, Reply, ready};
 use super::unread::Refused;
 
-/// The inner service, which handles requests.
-pub(super) trait Handler<R>:
-    Service<Request<Body>, Response = Response<R>, Error: Send + 'static, Future: Send + 'static>
-    + Clone
-    + Send
-    + 'static
-{
+/// The inner service for one request, and what the layer needs to run it once.
+pub(super) struct Once<S> {
+    pub(super) inner: S,
+    pub(super) store: Store,
+    pub(super) options: Arc<LayerOptions>,
+    pub(super) started: Started,
 }
 
-impl<S, R> Handler<R> for S where
-    S: Service<
-            Request<Body>,
-            Response = Response<R>,
-            Error: Send + 'static,
-            Future: Send + 'static,
-        > + Clone
-        + Send
-        + 'static
-{
-}
-
-/// A request that was read to its end, and its place in the layer.
+/// A request that was read to its end.
 struct Asked {
     request: Request<Body>,
     scope: Scope,
-    started: Started,
 }
 
-impl<S> Idempotent<S> {
+impl<S, R> Once<S>
+where
+    S: Handler + Service<Request<Body>, Response = Response<R>>,
+    R: AnyBody,
+{
     /// Answers a request with a key: by running the handler, from the record, or with a refusal.
-    pub(super) async fn once<B: AnyBody, R: AnyBody>(
+    pub(super) async fn answer<B: AnyBody>(
         self,
         request: Request<B>,
         (key, id): (Key, RequestId),
-        started: Started,
-    ) -> Result<Reply, S::Error>
-    where
-        S: Handler<R> + Service<Request<Body>, Response = Response<R>>,
-    {
+    ) -> Result<Reply, S::Error> {
         let (parts, body) = request.into_parts();
         let Some(scope) = (self.options.scope)(&parts) else {
             let refused = Refused::unread_parts(Reason::Unauthorized, &parts.headers, body);
@@ -84,10 +70,10 @@ impl<S> Idempotent<S> {
         };
         let another = match begin(&self.store, &operation, self.options.wait).await {
             Ok(Outcome::Execute(permit)) => {
-                return self.execute(permit, Asked { request, scope, started }).await;
+                return self.execute(permit, Asked { request, scope }).await;
             }
             Ok(Outcome::Interrupted(attempt)) => {
-                return self.resume(attempt, Asked { request, scope, started }).await;
+                return self.resume(attempt, Asked { request, scope }).await;
             }
             Ok(Outcome::Replay(record)) => Another::done(record, &self.options),
             Ok(Outcome::Conflict { original }) => {
@@ -106,10 +92,7 @@ impl<S> Idempotent<S> {
     }
 
     /// Answers a request whose key was interrupted.
-    async fn resume<R: AnyBody>(self, attempt: Attempt, asked: Asked) -> Result<Reply, S::Error>
-    where
-        S: Handler<R> + Service<Request<Body>, Response = Response<R>>,
-    {
+    async fn resume(self, attempt: Attempt, asked: Asked) -> Result<Reply, S::Error> {
         let policy = self.options.interrupted();
         if matches!(policy, OnInterrupted::Rerun) {
             return self.rerun(attempt, asked).await;
@@ -129,10 +112,7 @@ impl<S> Idempotent<S> {
     }
 
     /// Runs the handler as the next attempt of an interrupted operation.
-    async fn rerun<R: AnyBody>(self, attempt: Attempt, asked: Asked) -> Result<Reply, S::Error>
-    where
-        S: Handler<R> + Service<Request<Body>, Response = Response<R>>,
-    {
+    async fn rerun(self, attempt: Attempt, asked: Asked) -> Result<Reply, S::Error> {
         match attempt.retry().await {
             Ok(permit) => self.execute(permit, asked).await,
             Err(error) => Ok(reason(&error).into()),
@@ -141,19 +121,11 @@ impl<S> Idempotent<S> {
 
     /// Calls the recovery function for an interrupted operation, and acts on its finding. The
     /// finding is recorded even if the client hangs up.
-    async fn recover<R: AnyBody>(
-        self,
-        hook: Hook,
-        attempt: Attempt,
-        asked: Asked,
-    ) -> Result<Reply, S::Error>
-    where
-        S: Handler<R> + Service<Request<Body>, Response = Response<R>>,
-    {
+    async fn recover(self, hook: Hook, attempt: Attempt, asked: Asked) -> Result<Reply, S::Error> {
         let (head, body) = asked.request.into_parts();
         let key = attempt.key().clone();
         let interruption = Interruption { attempt, key, request: head.clone() };
-        asked.started.note();
+        self.started.note();
         let Recovery { attempt, finding } = hook.ask(interruption).await;
         let original = attempt.request_id().clone();
         let recorded = match finding {
@@ -176,12 +148,9 @@ impl<S> Idempotent<S> {
     }
 
     /// Runs the handler, and records its outcome.
-    async fn execute<R: AnyBody>(self, permit: Permit, asked: Asked) -> Result<Reply, S::Error>
-    where
-        S: Handler<R> + Service<Request<Body>, Response = Response<R>>,
-    {
-        let Self { mut inner, options, .. } = self;
-        let Asked { mut request, scope, started } = asked;
+    async fn execute(self, permit: Permit, asked: Asked) -> Result<Reply, S::Error> {
+        let Self { mut inner, options, started, .. } = self;
+        let Asked { mut request, scope } = asked;
         let permit = Unstarted::new(permit);
         let Some(slot) = slot(&options).await else {
             permit.release().await;
@@ -228,13 +197,6 @@ async fn conclude<E: 'static>(
         // To send the response would promise a replay that may never come.
         Err(error) => unknown(&error),
     })
-}
-
-/// Returns true if an error of the inner service says that it refused the request before it ran.
-fn was_shed<E: 'static>(error: &E) -> bool {
-    let error: &dyn Any = error;
-    let Some(boxed) = error.downcast_ref::<BoxError>() else { return error.is::<Overloaded>() };
-    causes(&**boxed).any(|error| error.is::<Overloaded>())
 }
 
 /// Waits for a place among the handlers that run, where they are limited. `None` if there was none

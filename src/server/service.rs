@@ -7,7 +7,6 @@
 //! - Of nested idempotency layers only the outermost acts.
 //! - A panic of the program's code is answered with 500.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -26,8 +25,10 @@ use super::answering::{Answering, Started};
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, RevDesk, is_grpc};
 use super::execution::Execution;
 use super::guard::{Panicked, guard, guarded};
+use super::handler::{Handler, ready};
 use super::observe;
-use super::once::Handler;
+use super::once::Once;
+use super::reply::Reply;
 use super::request::{key, request_id};
 use super::unread::Refused;
 
@@ -38,29 +39,9 @@ use super::unread::Refused;
 /// service's: all failures of idempotency are responses.
 #[derive(Clone, Debug)]
 pub struct Idempotent<S> {
-    pub(super) inner: S,
-    pub(super) store: Store,
-    pub(super) options: Arc<LayerOptions>,
-}
-
-/// The answer to a request, by its origin.
-pub(super) enum Reply {
-    Fresh(Response<Body>),
-    Replay(Response<Body>),
-    Refused(Refused),
-}
-
-impl From<Reason> for Reply {
-    fn from(reason: Reason) -> Self {
-        Self::Refused(Refused::from(reason))
-    }
-}
-
-impl From<Panicked> for Reply {
-    fn from(_: Panicked) -> Self {
-        // Nobody knows how far the request was read.
-        Self::Refused(Refused { reason: Reason::HandlerPanicked, close: true })
-    }
+    inner: S,
+    store: Store,
+    options: Arc<LayerOptions>,
 }
 
 impl<S> Idempotent<S> {
@@ -91,12 +72,13 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Answering<S::Error> {
         let id = self.identify(&mut request);
-        if self.acts_on(&request) {
-            let started = Started::default();
-            return Answering::kept(self.clone().answer(request, id, started.clone()), started);
-        }
         let (inner, options) = (self.inner.clone(), Arc::clone(&self.options));
-        Answering::cancelled(pass(inner, options, request, id))
+        if !self.acts_on(&request) {
+            return Answering::cancelled(pass(inner, options, request, id));
+        }
+        let (store, started) = (self.store.clone(), Started::default());
+        let once = Once { inner, store, options, started: started.clone() };
+        Answering::kept(answer(once, request, id), started)
     }
 }
 
@@ -128,33 +110,32 @@ impl<S> Idempotent<S> {
     }
 }
 
-impl<S> Idempotent<S> {
-    /// Answers a mutation that has a key, or must have one.
-    async fn answer<B: AnyBody, R: AnyBody>(
-        self,
-        request: Request<B>,
-        id: RequestId,
-        started: Started,
-    ) -> Result<Response<Body>, S::Error>
-    where
-        S: Handler<R> + Service<Request<Body>, Response = Response<R>>,
-    {
-        let (options, version) = (Arc::clone(&self.options), request.version());
-        let dialect = dialect(&options, &request);
-        let (reply, key) = match guard(|| key(request.headers(), dialect)) {
-            Ok(Ok(key)) => {
-                let once = guarded(self.once(request, (key.clone(), id.clone()), started));
-                let reply = match observe::request(&key, &id, once, outcome).await {
-                    Ok(reply) => reply?,
-                    Err(panicked) => panicked.into(),
-                };
-                (reply, Some(key))
-            }
-            Ok(Err(reason)) => (Reply::Refused(Refused::unread(reason, request)), None),
-            Err(panicked) => (panicked.into(), None),
-        };
-        Ok(sign(reply, dialect, (&id, key.as_ref()), version))
-    }
+/// Answers a mutation that has a key, or must have one.
+async fn answer<S, B, R>(
+    once: Once<S>,
+    request: Request<B>,
+    id: RequestId,
+) -> Result<Response<Body>, S::Error>
+where
+    S: Handler + Service<Request<Body>, Response = Response<R>>,
+    B: AnyBody,
+    R: AnyBody,
+{
+    let (options, version) = (Arc::clone(&once.options), request.version());
+    let dialect = dialect(&options, &request);
+    let (reply, key) = match guard(|| key(request.headers(), dialect)) {
+        Ok(Ok(key)) => {
+            let once = guarded(once.answer(request, (key.clone(), id.clone())));
+            let reply = match observe::request(&key, &id, once, outcome).await {
+                Ok(reply) => reply?,
+                Err(panicked) => panicked.into(),
+            };
+            (reply, Some(key))
+        }
+        Ok(Err(reason)) => (Reply::Refused(Refused::unread(reason, request)), None),
+        Err(panicked) => (panicked.into(), None),
+    };
+    Ok(sign(reply, dialect, (&id, key.as_ref()), version))
 }
 
 /// Passes a request to the inner service, and adds the headers of the layer to the answer.
@@ -185,14 +166,6 @@ where
 {
     ready(&mut inner).await?;
     inner.call(request).await
-}
-
-/// Waits until the service is ready for a request.
-pub(super) async fn ready<S>(inner: &mut S) -> Result<(), S::Error>
-where
-    S: Service<Request<Body>>,
-{
-    poll_fn(|cx| inner.poll_ready(cx)).await
 }
 
 /// Returns the dialect for the answers to a request.
