@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::post;
 use http::{HeaderValue, Method, StatusCode};
-use refrain::server::IdempotencyLayer;
+use refrain::server::{IdempotencyLayer, Verdict};
 use refrain::{Scope, Store};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
@@ -129,6 +129,139 @@ async fn a_limit_outside_counts_replays_and_one_inside_counts_runs() {
         // What was shed was not run, and its key is free.
         assert!(!ask(&app, "new").await.is_replay());
     }
+}
+
+tokio::task_local! {
+    static USER: &'static str;
+}
+
+/// Requests with a key ran in a task of their own, without what the tasks outside had set.
+#[tokio::test]
+async fn what_a_task_outside_has_set_reaches_the_handler() {
+    let app = Router::new()
+        .route("/", post(|| async { USER.with(|user| *user) }))
+        .layer(layer())
+        .layer(from_fn(|request: Request, next: Next| USER.scope("ann", next.run(request))));
+    assert_eq!(ask(&app, "a").await.body, "ann");
+}
+
+/// What was shed had not run, and its durable key was interrupted all the same.
+#[tokio::test]
+async fn p7_what_is_shed_inside_a_durable_layer_is_free() {
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let handler = tower::service_fn(move |_: http::Request<Body>| {
+        let (entering, leaving) = (Arc::clone(&entering), Arc::clone(&leaving));
+        async move {
+            entering.add_permits(1);
+            leaving.acquire().await.unwrap().forget();
+            Ok::<_, tower::BoxError>(Response::new(Body::from("placed")))
+        }
+    });
+    let service = tower::ServiceBuilder::new()
+        .layer(layer().durable(true))
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::new(1))
+        .service(handler);
+    let slow = tokio::spawn(service.clone().oneshot(request("slow", "{}")));
+    entered.acquire().await.unwrap().forget();
+    let shed = service.clone().oneshot(request("a", "{}")).await.unwrap_err();
+    assert!(shed.is::<tower::load_shed::error::Overloaded>(), "{shed}");
+    leave.add_permits(2);
+    assert_eq!(slow.await.unwrap().unwrap().status(), 200);
+    assert_eq!(service.oneshot(request("a", "{}")).await.unwrap().status(), 200);
+}
+
+/// The answer of a layer that turns errors into responses has the verdict of that layer.
+#[tokio::test]
+async fn p7_an_answer_about_a_shed_request_can_say_that_nothing_ran() {
+    let shed = axum::error_handling::HandleErrorLayer::new(|_| async {
+        (StatusCode::SERVICE_UNAVAILABLE, Verdict::Release, "busy")
+    });
+    let limit = tower::ServiceBuilder::new()
+        .layer(layer().durable(true))
+        .layer(shed)
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::new(1));
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let handler = post(async move || {
+        entering.add_permits(1);
+        leaving.acquire().await.unwrap().forget();
+        "placed"
+    });
+    let app = Router::new().route("/", handler).layer(limit);
+    let slow = tokio::spawn({
+        let app = app.clone();
+        async move { ask(&app, "slow").await }
+    });
+    entered.acquire().await.unwrap().forget();
+    assert_eq!(ask(&app, "a").await.status, 503);
+    leave.add_permits(2);
+    assert_eq!(slow.await.unwrap().status, 200);
+    assert_eq!(ask(&app, "a").await.body, "placed");
+}
+
+/// Clients that hang up left their handlers to run, however few an outer limit let in.
+#[tokio::test]
+async fn p14_handlers_whose_clients_are_gone_count_among_those_that_run() {
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let handler = post(async move || {
+        entering.add_permits(1);
+        leaving.acquire().await.unwrap().forget();
+        "placed"
+    });
+    let store = Store::builder().open_in_memory().unwrap();
+    let layer = IdempotencyLayer::new(store.clone()).max_running(2);
+    let hasty = Router::new().route("/", handler.clone()).layer(layer.clone().wait(Duration::ZERO));
+    let app = Router::new().route("/", handler).layer(layer);
+    for key in ["a", "b"] {
+        let gone = tokio::spawn({
+            let app = app.clone();
+            async move { ask(&app, key).await }
+        });
+        entered.acquire().await.unwrap().forget();
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(ask(&hasty, "c").await.refusal(), (503, "idempotency_unavailable".into()));
+    assert_eq!(entered.available_permits(), 0);
+    // Who has gone before a place was free is not run, and leaves its key.
+    let gone = tokio::spawn({
+        let app = app.clone();
+        async move { ask(&app, "d").await }
+    });
+    while store.stats().in_flight < 3 {
+        tokio::task::yield_now().await;
+    }
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    assert_eq!(store.stats().in_flight, 2);
+    leave.add_permits(4);
+    for key in ["a", "b"] {
+        assert!(ask(&app, key).await.is_replay());
+    }
+    for key in ["c", "d"] {
+        assert!(!ask(&app, key).await.is_replay());
+    }
+}
+
+/// The effect was done when the timeout cut it off, and its key was freed.
+#[tokio::test]
+async fn p7_a_timeout_inside_a_durable_layer_leaves_the_key_interrupted() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&runs);
+    let handler = post(async move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<()>().await;
+    });
+    let timeout =
+        TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_millis(20));
+    let app = Router::new().route("/", handler).layer(timeout).layer(layer().durable(true));
+    assert_eq!(ask(&app, "a").await.status, 504);
+    assert_eq!(ask(&app, "a").await.refusal(), (409, "idempotency_interrupted".into()));
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

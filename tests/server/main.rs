@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod authorization;
 mod bodies;
 mod complaints;
 mod composition;
@@ -15,11 +16,13 @@ mod kit;
 mod limits;
 mod options;
 mod overload;
+mod panics;
 mod policies;
 mod readiness;
 mod requests;
 mod routing;
 mod shutdown;
+mod stacks;
 mod streams;
 mod transcripts;
 mod wire;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use hyper::body::Frame;
 use refrain::Store;
 use refrain::server::IdempotencyLayer;
 
@@ -94,6 +95,32 @@ async fn p14_a_body_in_tiny_chunks_takes_what_is_counted() {
     assert_eq!(app.send(chunks(2000)).await.status, 200);
     // However it is cut, it is the same body.
     assert!(app.send(request("a", &"x".repeat(2000))).await.is_replay());
+}
+
+/// A body one byte short of its end took twice its length, and kept it for as long as it liked.
+#[tokio::test]
+async fn p14_a_body_takes_no_more_than_its_limit_and_what_it_has_announced() {
+    const LENGTH: usize = 65_536;
+    let limited =
+        |layer: IdempotencyLayer| layer.max_request_bytes(LENGTH).max_buffered_bytes(8 * LENGTH);
+    let app = App::with(Store::builder(), limited, |_| Response::default());
+    let chunks = (0..LENGTH / 8).map(|_| data("8 bytes."));
+    let whole = request("a", "").map(|_| Body::new(Trickle::ended(chunks)));
+    assert_eq!(app.send(whole).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p14_a_body_that_brings_next_to_nothing_is_refused_before_its_time_is_over() {
+    let limited = |layer: IdempotencyLayer| layer.read_within(Duration::from_secs(30));
+    let app = App::with(Store::builder(), limited, |_| Response::default());
+    for (bytes, seconds) in [(1, 10), (4096, 20)] {
+        let (frames, body) = Trickle::new();
+        frames.send(Ok(Frame::data(vec![b'x'; bytes].into()))).unwrap();
+        let started = tokio::time::Instant::now();
+        let refused = app.send(request("a", "").map(|_| Body::new(body))).await;
+        assert_eq!(refused.refusal(), (408, "body_too_slow".into()));
+        assert_eq!(started.elapsed().as_secs(), seconds);
+    }
 }
 
 #[tokio::test]

@@ -115,3 +115,16 @@ async fn p15_a_store_that_is_closed_by_a_task_lets_the_other_tasks_end() {
     assert_eq!(closing.await.unwrap().unwrap(), 0);
     handler.await.unwrap().unwrap();
 }
+
+/// A supervisor that starts a runtime again after a panic had the key of a run that was killed.
+#[test]
+fn p15_a_runtime_that_ends_by_a_panic_frees_no_key() {
+    let Stuck { store, runtime } = Stuck::new(|layer| layer);
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let _runtime = runtime;
+        panic!("main");
+    }));
+    assert!(died.is_err());
+    let outcome = store.begin(&operation()).wait_timeout(Duration::ZERO).unwrap();
+    assert!(matches!(outcome, Outcome::InFlight { .. }), "{outcome:?}");
+}

@@ -117,3 +117,63 @@ async fn another_request_under_the_key_of_a_stream_is_a_conflict() {
     let other = Answer::read(app.respond(request("a", "[]")).await).await.unwrap();
     assert_eq!(other.refusal(), (409, "idempotency_conflict".into()));
 }
+
+/// Answers that were collected took memory without a limit.
+#[tokio::test(start_paused = true)]
+async fn p14_answers_wait_for_memory_and_are_kept() {
+    let layer = |layer: IdempotencyLayer| layer.max_buffered_bytes(8 * 10);
+    let (first, body) = Trickle::new();
+    let (second, later) = Trickle::new();
+    let bodies = std::sync::Mutex::new(vec![later, body]);
+    let bodies = std::sync::Arc::new(bodies);
+    let app = App::with(Store::builder(), layer, move |_| {
+        Response::new(Body::new(bodies.lock().unwrap().pop().unwrap()))
+    });
+    let app = std::sync::Arc::new(app);
+    let ask = |key: &'static str| {
+        let app = std::sync::Arc::clone(&app);
+        tokio::spawn(async move { app.ask(key).await })
+    };
+    first.send(Ok(data("ten bytes."))).unwrap();
+    let holder = ask("a");
+    tokio::task::yield_now().await;
+    second.send(Ok(data("8 bytes."))).unwrap();
+    drop(second);
+    let waiter = ask("b");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!waiter.is_finished(), "there is no memory for it");
+    drop(first);
+    assert_eq!(holder.await.unwrap().body, "ten bytes.");
+    assert_eq!(waiter.await.unwrap().body, "8 bytes.");
+    for (key, body) in [("a", "ten bytes."), ("b", "8 bytes.")] {
+        let again = app.ask(key).await;
+        assert_eq!((again.is_replay(), &again.body[..]), (true, body.as_bytes()));
+    }
+}
+
+fn grpc_message(text: &str) -> Frame<bytes::Bytes> {
+    let mut message = vec![0];
+    message.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+    message.extend(text.bytes());
+    Frame::data(message.into())
+}
+
+/// It was held back until `collect_within` was over.
+#[tokio::test(start_paused = true)]
+async fn a_grpc_stream_is_passed_on_with_its_second_message_or_without_its_status() {
+    let head = || Response::builder().header("content-type", "application/grpc+proto");
+    for messages in [&["one", "two"][..], &["one"]] {
+        let (frames, body) = Trickle::new();
+        messages.iter().for_each(|text| frames.send(Ok(grpc_message(text))).unwrap());
+        let app = App::new(once(head, body));
+        let started = tokio::time::Instant::now();
+        let mut response = app.respond(request("a", "{}")).await;
+        assert!(started.elapsed() <= Duration::from_millis(100), "{:?}", started.elapsed());
+        for text in messages {
+            let expected = grpc_message(text).into_data().unwrap();
+            let frame = response.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(frame, expected);
+        }
+        assert_unavailable(&app, &request_id(&response)).await;
+    }
+}

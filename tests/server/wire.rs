@@ -337,56 +337,74 @@ async fn p8_many_requests_with_one_key_on_one_connection_run_once() {
 
 /// Clients that write all of their body before they read got a reset connection in place of the
 /// answer.
+const TOKEN: &str = "authorization: Bearer sk_live_51\r\n";
+const KEY: &str = "idempotency-key: a\r\n";
+const BAD_KEY: &str = "idempotency-key: a b\r\n";
+
+/// The heads of requests that are refused before their body is read, and their answers.
+const UNREAD: [([&str; 3], u16, &str); 4] = [
+    ([TOKEN, KEY, ""], 413, "body_too_large"),
+    ([TOKEN, BAD_KEY, ""], 400, "idempotency_key_invalid"),
+    ([TOKEN, KEY, KEY], 400, "idempotency_key_invalid"),
+    (["", KEY, ""], 401, "unauthorized"),
+];
+
+fn head(headers: [&str; 3], framing: &str) -> String {
+    let headers = headers.concat();
+    format!("POST / HTTP/1.1\r\nhost: calls.test\r\n{headers}{framing}\r\n\r\n")
+}
+
+/// Only one of the refusals read on; the others reset a connection that was still being written.
 #[tokio::test]
-async fn a_client_that_sends_far_too_much_gets_to_read_why_not() {
+async fn a_client_that_sends_much_gets_to_read_why_it_is_refused() {
     const CHUNKS: usize = 8;
     let server = Server::new(|| Response::new(Body::from("placed"))).await;
     let chunk = vec![b'x'; 1024 * 1024];
-    for framing in
-        [format!("content-length: {}", CHUNKS * chunk.len()), "transfer-encoding: chunked".into()]
-    {
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head = format!(
-            "POST / HTTP/1.1\r\nhost: calls.test\r\nauthorization: Bearer sk_live_51\r\n\
-             idempotency-key: a\r\n{framing}\r\nconnection: close\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let chunked = framing.ends_with("chunked");
-        for _ in 0..CHUNKS {
-            if chunked {
-                stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await.unwrap();
+    for (headers, status, code) in UNREAD {
+        let length = format!("content-length: {}", CHUNKS * chunk.len());
+        for framing in [length, "transfer-encoding: chunked".into()] {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            let head = head(headers, &format!("{framing}\r\nconnection: close"));
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let chunked = framing.ends_with("chunked");
+            for _ in 0..CHUNKS {
+                if chunked {
+                    stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await.unwrap();
+                }
+                within(stream.write_all(&chunk)).await.unwrap();
+                if chunked {
+                    stream.write_all(b"\r\n").await.unwrap();
+                }
             }
-            within(stream.write_all(&chunk)).await.unwrap();
             if chunked {
-                stream.write_all(b"\r\n").await.unwrap();
+                stream.write_all(b"0\r\n\r\n").await.unwrap();
             }
+            assert_answer(stream, status, code).await;
         }
-        if chunked {
-            stream.write_all(b"0\r\n\r\n").await.unwrap();
-        }
-        let mut answer = Vec::new();
-        within(stream.read_to_end(&mut answer)).await.unwrap();
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(
-            answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"),
-            "{answer}"
-        );
     }
     assert_eq!(server.runs(), 0);
 }
 
+/// Its body was never sent, and the connection was kept for a request that could not follow.
 #[tokio::test]
-async fn a_client_that_asks_before_it_sends_too_much_is_told_not_to() {
+async fn a_client_that_asks_before_it_sends_is_told_that_the_connection_ends() {
     let server = Server::new(|| Response::new(Body::from("placed"))).await;
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let head = "POST / HTTP/1.1\r\nhost: calls.test\r\nauthorization: Bearer sk_live_51\r\n\
-                idempotency-key: a\r\ncontent-length: 100001\r\nexpect: 100-continue\r\n\
-                connection: close\r\n\r\n";
-    stream.write_all(head.as_bytes()).await.unwrap();
+    for (headers, status, code) in UNREAD {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = head(headers, "content-length: 100001\r\nexpect: 100-continue");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = assert_answer(stream, status, code).await;
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+}
+
+async fn assert_answer(mut stream: TcpStream, status: u16, code: &str) -> String {
     let mut answer = Vec::new();
     within(stream.read_to_end(&mut answer)).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let answer = String::from_utf8(answer).unwrap();
+    let expected = format!("HTTP/1.1 {status} ");
+    assert!(answer.starts_with(&expected) && answer.contains(code), "{answer}");
+    answer
 }
 
 #[tokio::test]
