@@ -87,12 +87,14 @@ mod guard;
 mod handler;
 mod observe;
 mod once;
+mod passing;
 mod policy;
 mod reply;
 mod request;
 mod response;
 pub mod scope;
 mod service;
+mod signing;
 mod unread;
 
 pub use crate::http::BoxError;

@@ -25,6 +25,16 @@ use super::random::random_bytes;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(Arc<str>);
 
+/// The digits of each byte.
+const HEXADECIMAL: [[u8; 2]; 256] = {
+    let (mut all, mut byte) = ([[0; 2]; 256], 0);
+    while byte < all.len() {
+        all[byte] = [b"0123456789abcdef"[byte >> 4], b"0123456789abcdef"[byte & 0xf]];
+        byte += 1;
+    }
+    all
+};
+
 impl RequestId {
     /// The longest request id, in characters.
     pub const MAX_LEN: usize = 128;
@@ -50,9 +60,9 @@ impl RequestId {
             spare.pop().expect("they were just drawn")
         });
         let mut text = *b"req_00000000000000000000000000000000";
-        for (digits, byte) in text[4..].chunks_exact_mut(2).zip(bytes) {
-            digits[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-            digits[1] = b"0123456789abcdef"[usize::from(byte & 0xf)];
+        let (digits, _) = text[4..].as_chunks_mut();
+        for (digits, byte) in digits.iter_mut().zip(bytes) {
+            *digits = HEXADECIMAL[usize::from(byte)];
         }
         Self(str::from_utf8(&text).expect("it is made of digits").into())
     }

@@ -1,26 +1,72 @@
 //! The future of an answer, which outlives its client once the handler runs.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use http::Response;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
+use tower_service::Service;
+
+use crate::http::BoxError;
+
+use super::passing::Passing;
+
+pin_project! {
+    /// The future of [`Idempotent`](super::Idempotent).
+    ///
+    /// It runs the handler in the caller's task. Dropped while the handler of a request with a key
+    /// runs, as when its client hangs up, it goes on in a task of its own, until the outcome is
+    /// durable.
+    #[must_use = "futures do nothing unless they are polled"]
+    pub struct Answering<S>
+    where
+        S: Service<Request<Body>>,
+        S::Error: Send,
+        S::Error: 'static,
+    {
+        #[pin]
+        kind: Kind<S>,
+    }
+
+    impl<S> PinnedDrop for Answering<S>
+    where
+        S: Service<Request<Body>>,
+        S::Error: Send,
+        S::Error: 'static,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            if let KindProj::Once { once } = this.project().kind.project() {
+                once.detach();
+            }
+        }
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<S>
+    where
+        S: Service<Request<Body>>,
+    {
+        Passing { #[pin] passing: Passing<S> },
+        Once { once: Kept<S::Error> },
+    }
+}
 
 type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
-/// The future of [`Idempotent`](super::Idempotent).
-///
-/// It runs the handler in the caller's task. Dropped while the handler runs, as when its client
-/// hangs up, it goes on in a task of its own, until the outcome is durable.
-#[must_use = "futures do nothing unless they are polled"]
-pub struct Answering<E: Send + 'static> {
+/// The answer to a request with a key.
+struct Kept<E> {
     /// `None` once it has ended.
     answer: Option<Answer<E>>,
-    /// Present for a request with a key.
-    handler: Option<(Started, Handle)>,
+    started: Started,
+    /// `None` outside a runtime, where there is nothing to go on in.
+    runtime: Option<Handle>,
 }
 
 /// Notes that the handler has started, so that its run must not be cut off.
@@ -33,28 +79,28 @@ impl Started {
     }
 }
 
-impl<E: Send + 'static> Answering<E> {
+impl<S> Answering<S>
+where
+    S: Service<Request<Body>, Error: Send + 'static>,
+{
     /// Returns an answer that ends with its client.
-    pub(super) fn cancelled(
-        answer: impl Future<Output = Result<Response<Body>, E>> + Send + 'static,
-    ) -> Self {
-        Self { answer: Some(Box::pin(answer)), handler: None }
+    pub(super) fn passing(passing: Passing<S>) -> Self {
+        Self { kind: Kind::Passing { passing } }
     }
 
     /// Returns an answer that goes on without its client once it has `started`.
-    pub(super) fn kept(
-        answer: impl Future<Output = Result<Response<Body>, E>> + Send + 'static,
+    pub(super) fn once(
+        answer: impl Future<Output = Result<Response<Body>, S::Error>> + Send + 'static,
         started: Started,
     ) -> Self {
-        let handler = Handle::try_current().ok().map(|runtime| (started, runtime));
-        Self { answer: Some(Box::pin(answer)), handler }
+        let runtime = Handle::try_current().ok();
+        let once = Kept { answer: Some(Box::pin(answer)), started, runtime };
+        Self { kind: Kind::Once { once } }
     }
 }
 
-impl<E: Send + 'static> Future for Answering<E> {
-    type Output = Result<Response<Body>, E>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+impl<E> Kept<E> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, E>> {
         // Taken, so that what has panicked is not polled again.
         let mut answer = self.answer.take().expect("it is not polled after its end");
         let poll = answer.as_mut().poll(cx);
@@ -65,11 +111,11 @@ impl<E: Send + 'static> Future for Answering<E> {
     }
 }
 
-impl<E: Send + 'static> Drop for Answering<E> {
-    fn drop(&mut self) {
-        let Some(answer) = self.answer.take() else { return };
-        if let Some((started, runtime)) = &self.handler
-            && started.0.load(Ordering::Relaxed)
+impl<E: Send + 'static> Kept<E> {
+    fn detach(&mut self) {
+        let has_started = self.started.0.load(Ordering::Relaxed);
+        if let (Some(answer), Some(runtime), true) =
+            (self.answer.take(), &self.runtime, has_started)
         {
             // A runtime that shuts down drops it, and the key stays claimed.
             runtime.spawn(answer);
@@ -77,8 +123,26 @@ impl<E: Send + 'static> Drop for Answering<E> {
     }
 }
 
-impl<E: Send + 'static> std::fmt::Debug for Answering<E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<S, R> Future for Answering<S>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error: Send + 'static>,
+    R: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Output = Result<Response<Body>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            KindProj::Passing { passing } => passing.poll(cx),
+            KindProj::Once { once } => once.poll(cx),
+        }
+    }
+}
+
+impl<S> fmt::Debug for Answering<S>
+where
+    S: Service<Request<Body>, Error: Send + 'static>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answering").finish_non_exhaustive()
     }
 }

@@ -31,7 +31,8 @@ pub(super) struct Budget {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    scopes: HashMap<Scope, usize>,
+    /// Scopes are hashes already.
+    scopes: HashMap<Scope, usize, foldhash::fast::RandomState>,
 }
 
 /// The limit of the budget that was reached.

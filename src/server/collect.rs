@@ -74,7 +74,12 @@ impl Collector {
             match timeout_at(due, reader.fetch()).await {
                 Ok(Ok(false)) => return Ok(share),
                 Ok(Ok(true)) if reader.len() > self.max_bytes => return Err(self.too_large()),
-                Ok(Ok(true)) => share.grow_to(reader.memory())?,
+                Ok(Ok(true)) => {
+                    share.grow_to(reader.memory())?;
+                    if reader.is_at_end() {
+                        return Ok(share);
+                    }
+                }
                 Ok(Err(error)) => return Err(unreadable(&error)),
                 Err(_) if reader.len() < seen + MIN_BYTES => return Err(Reason::BodyTooSlow),
                 Err(_) => (seen, due) = (reader.len(), due + window),

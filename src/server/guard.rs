@@ -1,23 +1,39 @@
 //! The guard around code that is not the layer's own: a panic in it is answered, and never an empty
 //! connection.
 
-use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 /// A panic was caught. The program's panic hook has reported it.
 #[derive(Debug)]
 pub(super) struct Panicked;
 
+pin_project! {
+    /// A future whose panic is its error.
+    // Not an async function: that would hold the future twice.
+    pub(super) struct Guarded<F> {
+        #[pin]
+        future: F,
+    }
+}
+
 /// Runs a future, and returns its panic as an error.
-pub(super) async fn guarded<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match guard(|| future.as_mut().poll(cx)) {
-        Ok(poll) => poll.map(Ok),
-        Err(panicked) => Poll::Ready(Err(panicked)),
-    })
-    .await
+pub(super) fn guarded<F: Future>(future: F) -> Guarded<F> {
+    Guarded { future }
+}
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match guard(|| self.project().future.poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panicked) => Poll::Ready(Err(panicked)),
+        }
+    }
 }
 
 /// Runs a function, and returns its panic as an error.

@@ -1,8 +1,6 @@
 //! The spans, events and metrics of the layer, with the features `tracing` and `metrics`. Each
 //! request with a key has one span, which its handler runs in.
 
-use std::future::Future;
-
 use crate::{Error, Key, RequestId};
 
 use super::dialect::Reason;
@@ -34,32 +32,43 @@ pub(super) fn troubled(error: &Error) {
     let _ = error;
 }
 
-/// Runs a request with a key in a span of its own, and records its outcome there.
-#[cfg(feature = "tracing")]
-pub(super) async fn request<T>(
-    key: &Key,
-    id: &RequestId,
-    future: impl Future<Output = T>,
-    outcome: impl FnOnce(&T) -> &'static str,
-) -> T {
-    use tracing::Instrument;
-
-    let key = short_hash(key);
-    let span =
-        tracing::info_span!("idempotency", key, request_id = %id, outcome = tracing::field::Empty);
-    let done = future.instrument(span.clone()).await;
-    span.record("outcome", outcome(&done));
-    done
+/// The span of a request with a key.
+pub(super) struct Span {
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
 }
 
-#[cfg(not(feature = "tracing"))]
-pub(super) async fn request<T>(
-    _key: &Key,
-    _id: &RequestId,
-    future: impl Future<Output = T>,
-    _outcome: impl FnOnce(&T) -> &'static str,
-) -> T {
-    future.await
+impl Span {
+    pub(super) fn new(key: &Key, id: &RequestId) -> Self {
+        #[cfg(feature = "tracing")]
+        return Self {
+            span: tracing::info_span!(
+                "idempotency",
+                key = short_hash(key),
+                request_id = %id,
+                outcome = tracing::field::Empty
+            ),
+        };
+        #[cfg(not(feature = "tracing"))]
+        {
+            let _ = (key, id);
+            Self {}
+        }
+    }
+
+    /// Runs the request in the span.
+    pub(super) fn around<F: Future>(&self, future: F) -> impl Future<Output = F::Output> {
+        #[cfg(feature = "tracing")]
+        let future = tracing::Instrument::instrument(future, self.span.clone());
+        future
+    }
+
+    /// Records how the request has ended.
+    pub(super) fn end(&self, outcome: &'static str) {
+        #[cfg(feature = "tracing")]
+        self.span.record("outcome", outcome);
+        let _ = outcome;
+    }
 }
 
 /// The start of the key's hash: enough to find the lines of one key, and too little to learn it.

@@ -73,7 +73,8 @@ where
                 return self.execute(permit, Asked { request, scope }).await;
             }
             Ok(Outcome::Interrupted(attempt)) => {
-                return self.resume(attempt, Asked { request, scope }).await;
+                // Rare, and its future is as large as all else.
+                return Box::pin(self.resume(attempt, Asked { request, scope })).await;
             }
             Ok(Outcome::Replay(record)) => Another::done(record, &self.options),
             Ok(Outcome::Conflict { original }) => {
@@ -166,8 +167,8 @@ where
         let handled = guarded(async {
             let response = inner.call(request).await?;
             Ok(judge(response, &options, &lender, scope).await)
-        });
-        let handled = handled.await;
+        })
+        .await;
         drop(slot);
         conclude(lender, handled).await
     }

@@ -28,6 +28,9 @@ const NOT_STORED: [HeaderName; 10] = [
     REQUEST_ID,
 ];
 
+/// The headers that are added to most replays: the mark, the request id, and the length.
+const MARKS: usize = 3;
+
 /// A handler's answer, judged.
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
@@ -122,12 +125,19 @@ pub(super) fn stored_headers(headers: &HeaderMap, options: &LayerOptions) -> Hea
 
 /// Returns a recorded response, to be sent again. Its cookies may come from a layer that replays
 /// cookies.
-pub(super) fn replay(response: &Response<Bytes>, options: &LayerOptions) -> Response<Body> {
-    let mut response = response.clone();
-    if !options.replay_set_cookie {
-        response.headers_mut().remove(header::SET_COOKIE);
+pub(super) fn replay(recorded: &Response<Bytes>, options: &LayerOptions) -> Response<Body> {
+    let trailers = recorded.extensions().get().map(|Trailers(map)| map.clone());
+    let whole = Whole { data: recorded.body().clone(), trailers };
+    let mut response = Response::new(whole_body(whole));
+    *response.status_mut() = recorded.status();
+    // A clone has no room for what the layers outside add, and grows once for each.
+    let mut headers = HeaderMap::with_capacity(recorded.headers().len() + MARKS);
+    let is_sent = |name: &HeaderName| options.replay_set_cookie || *name != header::SET_COOKIE;
+    for (name, value) in recorded.headers().iter().filter(|(name, _)| is_sent(name)) {
+        headers.append(name, value.clone());
     }
-    whole(response)
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Returns a response to be sent, with the trailers from its extensions.

@@ -12,24 +12,25 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
-use crate::http::{AnyBody, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, is_mutation};
-use crate::{Key, RequestId, Store};
+use crate::http::{AnyBody, BoxError, IDEMPOTENCY_KEY, is_mutation};
+use crate::{RequestId, Store};
 
 use super::LayerOptions;
 use super::answering::{Answering, Started};
-use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, RevDesk, is_grpc};
+use super::dialect::Reason;
 use super::execution::Execution;
 use super::guard::{Panicked, guard, guarded};
-use super::handler::{Handler, ready};
-use super::observe;
+use super::handler::Handler;
+use super::observe::Span;
 use super::once::Once;
+use super::passing::Passing;
 use super::reply::Reply;
 use super::request::{key, request_id};
+use super::signing::{Signing, Spoken};
 use super::unread::Refused;
 
 /// A tower service that runs each request with a key once; made by an
@@ -62,7 +63,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Answering<S::Error>;
+    type Future = Answering<S>;
 
     /// Always ready. The inner service is made ready only for a request that it executes, so that
     /// waiting and replayed requests take none of its concurrency.
@@ -70,15 +71,15 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Answering<S::Error> {
+    fn call(&mut self, mut request: Request<B>) -> Answering<S> {
         let id = self.identify(&mut request);
         let (inner, options) = (self.inner.clone(), Arc::clone(&self.options));
         if !self.acts_on(&request) {
-            return Answering::cancelled(pass(inner, options, request, id));
+            return Answering::passing(Passing::new(inner, options, request, id));
         }
         let (store, started) = (self.store.clone(), Started::default());
         let once = Once { inner, store, options, started: started.clone() };
-        Answering::kept(answer(once, request, id), started)
+        Answering::once(answer(once, request, id), started)
     }
 }
 
@@ -122,55 +123,19 @@ where
     R: AnyBody,
 {
     let (options, version) = (Arc::clone(&once.options), request.version());
-    let dialect = dialect(&options, &request);
+    let dialect = Spoken::of(&request).dialect(&options);
     let (reply, key) = match guard(|| key(request.headers(), dialect)) {
         Ok(Ok(key)) => {
-            let once = guarded(once.answer(request, (key.clone(), id.clone())));
-            let reply = match observe::request(&key, &id, once, outcome).await {
-                Ok(reply) => reply?,
-                Err(panicked) => panicked.into(),
-            };
-            (reply, Some(key))
+            let span = Span::new(&key, &id);
+            let asked = (key.clone(), id.clone());
+            let answered = span.around(guarded(once.answer(request, asked))).await;
+            span.end(outcome(&answered));
+            (answered.unwrap_or_else(|panicked| Ok(panicked.into()))?, Some(key))
         }
         Ok(Err(reason)) => (Reply::Refused(Refused::unread(reason, request)), None),
         Err(panicked) => (panicked.into(), None),
     };
-    Ok(sign(reply, dialect, (&id, key.as_ref()), version))
-}
-
-/// Passes a request to the inner service, and adds the headers of the layer to the answer.
-async fn pass<S, B, R>(
-    inner: S,
-    options: Arc<LayerOptions>,
-    request: Request<B>,
-    id: RequestId,
-) -> Result<Response<Body>, S::Error>
-where
-    S: Service<Request<Body>, Response = Response<R>>,
-    B: AnyBody,
-    R: AnyBody,
-{
-    let version = request.version();
-    let dialect = dialect(&options, &request);
-    let reply = match guarded(run(inner, request.map(Body::new))).await {
-        Ok(response) => Reply::Fresh(response?.map(Body::new)),
-        Err(panicked) => panicked.into(),
-    };
-    Ok(sign(reply, dialect, (&id, None), version))
-}
-
-/// Makes the service ready and calls it.
-async fn run<S, R>(mut inner: S, request: Request<Body>) -> Result<R, S::Error>
-where
-    S: Service<Request<Body>, Response = R>,
-{
-    ready(&mut inner).await?;
-    inner.call(request).await
-}
-
-/// Returns the dialect for the answers to a request.
-fn dialect<'a, B>(options: &'a LayerOptions, request: &Request<B>) -> &'a dyn Dialect {
-    if is_grpc(request.headers()) { &Grpc } else { &*options.dialect }
+    Ok(Signing { dialect, request_id: &id, key: key.as_ref(), version }.answer(reply))
 }
 
 /// Returns the word for a request's end, for its span.
@@ -182,41 +147,4 @@ fn outcome<E>(answer: &Result<Result<Reply, E>, Panicked>) -> &'static str {
         Ok(Err(_)) => "failed",
         Err(_) => Reason::HandlerPanicked.code(),
     }
-}
-
-/// Returns the response in the dialect's terms, with the request id. A dialect that panics is
-/// replaced by the contract's own.
-fn sign(
-    reply: Reply,
-    dialect: &dyn Dialect,
-    request: (&RequestId, Option<&Key>),
-    version: Version,
-) -> Response<Body> {
-    guard(|| signed(reply, dialect, request, version))
-        .unwrap_or_else(|panicked| signed(panicked.into(), &RevDesk, request, version))
-}
-
-fn signed(
-    reply: Reply,
-    dialect: &dyn Dialect,
-    (request_id, key): (&RequestId, Option<&Key>),
-    version: Version,
-) -> Response<Body> {
-    let is_replay = matches!(reply, Reply::Replay(_));
-    let (mut response, close) = match reply {
-        Reply::Fresh(response) | Reply::Replay(response) => (response, false),
-        Reply::Refused(Refused { reason, close }) => {
-            observe::refused(&reason);
-            let refusal = Refusal { reason, request_id: request_id.clone(), key: key.cloned() };
-            (dialect.refuse(&refusal).map(Body::from), close)
-        }
-    };
-    let headers = response.headers_mut();
-    dialect.sign(&Exchange { request_id, key, is_replay }, headers);
-    let id = HeaderValue::from_str(request_id.as_str()).expect("request ids are header values");
-    headers.insert(REQUEST_ID, id);
-    if close && version < Version::HTTP_2 {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

@@ -153,11 +153,15 @@ impl DiskFile for MemoryFile {
         let mut content = self.content.write();
         let start = index(offset)?;
         let end = start.checked_add(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
-        if content.written.len() < end {
-            content.written.resize(end, 0);
-        }
-        content.written[start..end].copy_from_slice(bytes);
         content.len = content.len.max(end);
+        let written = &mut content.written;
+        if written.len() < start {
+            written.resize(start, 0);
+        }
+        // What lies beyond the end is not zeroed first.
+        let (over, beyond) = bytes.split_at(bytes.len().min(written.len() - start));
+        written[start..start + over.len()].copy_from_slice(over);
+        written.extend_from_slice(beyond);
         Ok(())
     }
 

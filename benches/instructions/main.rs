@@ -24,6 +24,8 @@ use refrain::backend::Completion;
 use refrain::clock::SimulatedClock;
 use refrain::{Builder, Fingerprint, Key, Operation, Outcome, Permit, Scope, Store, internals};
 
+mod layer;
+
 const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 const ALLOWED: f64 = 1.05;
 /// The rounds of two runs: the difference between the runs does not have the cost of starting.
@@ -37,14 +39,23 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 type Case = fn(u64);
-const CASES: [(&str, Case); 6] = [
+const CASES: [(&str, Case); 10] = [
     ("encode", encode),
     ("decode", decode),
     ("begin on an unknown key", begin_miss),
     ("replay", replay),
     ("begin and complete", begin_and_complete),
     ("begin, complete and seal", seal),
+    (EMPTY_LAYER, layer::empty),
+    (WITHOUT_A_KEY, layer::without_a_key),
+    ("a request with a fresh key", layer::fresh),
+    ("a request that is replayed", layer::replayed),
 ];
+const EMPTY_LAYER: &str = "a request through an empty layer";
+const WITHOUT_A_KEY: &str = "a request without a key";
+/// A request without a key takes at most so many times the instructions of one through a layer that
+/// does nothing.
+const ALLOWED_WITHOUT_A_KEY: f64 = 1.15;
 
 fn encode(rounds: u64) {
     let (scope, key, completion) = (scope(), key(1), completion(&response()));
@@ -204,8 +215,10 @@ fn compare(save: bool) -> ExitCode {
     let before = read(Path::new(FIGURES));
     let mut lines = String::new();
     let mut grown = false;
+    let mut now = BTreeMap::new();
     for (name, _) in CASES {
         let Count { hashing, rest } = count(name);
+        now.insert(name, rest);
         lines.push_str(&format!("{name}: {rest} and {hashing} of SHA-256\n"));
         println!("{name}: {rest} instructions, and {hashing} of SHA-256");
         let Some(before) = before.get(name) else {
@@ -225,11 +238,15 @@ fn compare(save: bool) -> ExitCode {
             }
         }
     }
+    let ratio = now[WITHOUT_A_KEY] as f64 / now[EMPTY_LAYER] as f64;
+    println!("{WITHOUT_A_KEY}: {ratio:.3} times {EMPTY_LAYER}");
+    if ratio > ALLOWED_WITHOUT_A_KEY {
+        println!("    TOO MANY: {ALLOWED_WITHOUT_A_KEY} times are allowed");
+        grown = true;
+    }
     if save {
         std::fs::write(FIGURES, lines).expect("the figures can be written");
-        return ExitCode::SUCCESS;
-    }
-    if grown {
+    } else if grown {
         println!(
             "find out why, or say that it must be: cargo bench --bench instructions -- --save"
         );
