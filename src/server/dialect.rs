@@ -18,7 +18,7 @@ mod ietf;
 mod revdesk;
 mod stripe;
 
-pub(super) use grpc::{Grpc, is_grpc};
+pub(super) use grpc::Grpc;
 pub use ietf::Ietf;
 pub use revdesk::RevDesk;
 pub use stripe::Stripe;

@@ -1,13 +1,18 @@
 //! Fingerprints: the parts of a request that a retry must repeat.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::OriginalUri;
-use http::HeaderName;
+use bytes::Bytes;
+use http::header::{HOST, HeaderName};
 use http::request::Parts;
+use http::uri::Uri;
 
 use crate::Fingerprint;
+
+use super::authority::authority;
 
 type Custom = Arc<dyn Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync>;
 
@@ -15,56 +20,90 @@ type Custom = Arc<dyn Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync>;
 #[derive(Clone, Default)]
 pub(crate) struct Fingerprinting {
     pub(crate) headers: Arc<[HeaderName]>,
+    pub(crate) authority: bool,
     #[cfg(feature = "canonical-json")]
     pub(crate) canonical_json: bool,
+    #[cfg(feature = "forms")]
+    pub(crate) forms: bool,
     /// Replaces all other choices.
     pub(crate) custom: Option<Custom>,
 }
 
 impl Fingerprinting {
     /// Returns the fingerprint of a request from its head and its whole body.
-    pub(crate) fn of(&self, request: &Parts, body: &[u8]) -> Fingerprint {
+    pub(crate) fn of(&self, request: &Parts, body: &Bytes) -> Fingerprint {
         if let Some(custom) = &self.custom {
             return custom(request, body);
         }
-        #[cfg(feature = "canonical-json")]
-        if self.canonical_json
-            && let Some(canonical) = super::canonical::canonical(request, body)
-        {
-            return self.of_parts(request, &canonical);
+        #[cfg(any(feature = "canonical-json", feature = "forms"))]
+        if let Some((kind, form)) = self.form(request, body) {
+            // With its kind, so that no body is the same as another one's form.
+            return self.of_parts(request, &[&form, kind.as_bytes()]);
         }
-        self.of_parts(request, body)
+        self.of_parts(request, &[body])
     }
 
-    /// Returns the fingerprint over method, target, body, and the chosen headers with their counts.
-    fn of_parts(&self, request: &Parts, body: &[u8]) -> Fingerprint {
-        let mut parts: Vec<&[u8]> =
-            vec![request.method.as_str().as_bytes(), target(request).as_bytes(), body];
-        let counts: Vec<[u8; 8]> = self
-            .headers
-            .iter()
-            .map(|name| (request.headers.get_all(name).iter().count() as u64).to_le_bytes())
-            .collect();
-        for (name, count) in self.headers.iter().zip(&counts) {
+    /// Returns what a body says, with the kind of the form that says it, or `None` if the body
+    /// counts as its bytes.
+    #[cfg(any(feature = "canonical-json", feature = "forms"))]
+    fn form(&self, request: &Parts, body: &Bytes) -> Option<(&'static str, Vec<u8>)> {
+        let headers = &request.headers;
+        // A body in a coding is not of its media type until it is decoded.
+        if headers.contains_key(http::header::CONTENT_ENCODING) {
+            return None;
+        }
+        let media_type = crate::http::media_type(headers);
+        #[cfg(feature = "canonical-json")]
+        if self.canonical_json
+            && (media_type == "application/json" || media_type.ends_with("+json"))
+        {
+            return super::canonical::canonical(body).map(|form| ("json", form));
+        }
+        #[cfg(feature = "forms")]
+        if self.forms {
+            return match &*media_type {
+                "application/x-www-form-urlencoded" => super::forms::urlencoded(body),
+                "multipart/form-data" => super::forms::multipart(headers, body),
+                _ => None,
+            }
+            .map(|fields| ("form", fields.as_bytes().to_vec()));
+        }
+        None
+    }
+
+    /// Returns the fingerprint over method, target, body, and the chosen parts of the head.
+    fn of_parts(&self, request: &Parts, body: &[&[u8]]) -> Fingerprint {
+        let uri = uri(request);
+        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        let mut parts: Vec<Cow<'_, [u8]>> =
+            vec![request.method.as_str().as_bytes().into(), target.as_bytes().into()];
+        parts.extend(body.iter().copied().map(Cow::from));
+        // The header `Host` would be blind: in HTTP/2 the authority is in the URI alone.
+        if self.authority || self.headers.contains(&HOST) {
+            parts.push(authority(uri, &request.headers).into());
+        }
+        for name in self.headers.iter().filter(|name| **name != HOST) {
+            let values = request.headers.get_all(name);
             // Counted, so that no value can stand for the header that follows.
-            parts.extend([name.as_str().as_bytes(), count]);
-            parts.extend(request.headers.get_all(name).iter().map(|value| value.as_bytes()));
+            let count = (values.iter().count() as u64).to_le_bytes();
+            parts.extend([name.as_str().as_bytes().into(), count.to_vec().into()]);
+            parts.extend(values.iter().map(|value| value.as_bytes().into()));
         }
         Fingerprint::of(parts)
     }
 }
 
-/// Returns the path and query that the client sent. axum cuts a nested router's prefix off the URI,
-/// and keeps the full URI in an extension.
-fn target(request: &Parts) -> &str {
-    let uri = request.extensions.get().map_or(&request.uri, |OriginalUri(uri)| uri);
-    uri.path_and_query().map_or("", |target| target.as_str())
+/// Returns the URI that the client sent. axum cuts a nested router's prefix off the URI, and keeps
+/// the full URI in an extension.
+fn uri(request: &Parts) -> &Uri {
+    request.extensions.get().map_or(&request.uri, |OriginalUri(uri)| uri)
 }
 
 impl fmt::Debug for Fingerprinting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fingerprinting")
             .field("headers", &self.headers)
+            .field("authority", &self.authority)
             .field("custom", &self.custom.is_some())
             .finish_non_exhaustive()
     }
@@ -83,7 +122,7 @@ mod tests {
         let of = |headers: &[(&str, &str)]| {
             let head = Request::post("/");
             let head = headers.iter().fold(head, |head, (name, value)| head.header(*name, *value));
-            fingerprinting.of(&head.body(()).unwrap().into_parts().0, b"{}")
+            fingerprinting.of(&head.body(()).unwrap().into_parts().0, &Bytes::from("{}"))
         };
         let all: [&[(&str, &str)]; 6] = [
             &[],
@@ -99,5 +138,44 @@ mod tests {
             }
         }
         assert_eq!(of(&[("a", "x"), ("c", "1")]), of(&[("a", "x"), ("c", "2")]));
+    }
+
+    #[test]
+    fn the_authority_counts_where_it_or_the_host_is_asked_for() {
+        let head = |target: &str, host: &str| {
+            Request::post(target).header(HOST, host).body(()).unwrap().into_parts().0
+        };
+        let of = |fingerprinting: &Fingerprinting, (target, host)| {
+            fingerprinting.of(&head(target, host), &Bytes::new())
+        };
+        let plain = Fingerprinting::default();
+        let asked = Fingerprinting { authority: true, ..Default::default() };
+        let by_header = Fingerprinting { headers: [HOST].into(), ..Default::default() };
+        let (one, other) = (("http://a.test/", "c.test"), ("http://b.test/", "c.test"));
+        assert_eq!(of(&plain, one), of(&plain, other));
+        for fingerprinting in [asked, by_header] {
+            assert_ne!(of(&fingerprinting, one), of(&fingerprinting, other));
+            assert_eq!(of(&fingerprinting, one), of(&fingerprinting, ("/", "A.test:80")));
+        }
+    }
+
+    /// A body that is the form of another one is not that other one.
+    #[cfg(feature = "canonical-json")]
+    #[test]
+    fn a_body_counts_as_json_only_if_its_media_type_says_so_and_it_has_no_coding() {
+        let of = |headers: &[(&str, &str)], body: &'static str| {
+            let head = Request::post("/");
+            let head = headers.iter().fold(head, |head, (name, value)| head.header(*name, *value));
+            let fingerprinting = Fingerprinting { canonical_json: true, ..Default::default() };
+            fingerprinting.of(&head.body(()).unwrap().into_parts().0, &Bytes::from(body))
+        };
+        let json = of(&[("content-type", "application/json")], "{\"a\":null}");
+        for media_type in ["Application/JSON; charset=utf-8", "application/vnd.calls+Json"] {
+            assert_eq!(of(&[("content-type", media_type)], "{ \"a\" : null }"), json);
+        }
+        assert_ne!(of(&[("content-type", "text/plain")], "{\"a\":null}"), json);
+        assert_ne!(of(&[], "{\"a\":null}"), json);
+        let coded = [("content-type", "application/json"), ("content-encoding", "x")];
+        assert_ne!(of(&coded, "{\"a\":null}"), of(&coded, "{ \"a\":null}"));
     }
 }

@@ -11,10 +11,8 @@ use http::header::HeaderMap;
 use http::response::Parts;
 use http::{Response, StatusCode, request};
 
-use crate::http::GRPC_STATUS;
+use crate::http::{GRPC_STATUS, is_grpc};
 use crate::{Attempt, Key, RequestId};
-
-use super::dialect::is_grpc;
 
 /// The answers that are kept and replayed. Any other answer frees the key, and the next request
 /// with the key runs the handler.

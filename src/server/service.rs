@@ -20,11 +20,13 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower_service::Service;
 
-use crate::http::{AnyBody, Body, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, Whole, is_mutation};
+use crate::http::{
+    AnyBody, Body, BoxError, IDEMPOTENCY_KEY, REQUEST_ID, Whole, is_grpc, is_mutation,
+};
 use crate::{Attempt, Error, Key, Operation, Outcome, Permit, Record, RequestId, Result, Store};
 
 use super::LayerOptions;
-use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, is_grpc};
+use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal};
 use super::execution::{Execution, Lender};
 use super::observe;
 use super::policy::{Finding, Hook, Interruption, OnInterrupted, Recovery, Verdict};

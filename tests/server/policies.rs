@@ -59,6 +59,32 @@ async fn each_policy_keeps_what_it_says() {
     }
 }
 
+/// Its status is in its body, so that nothing but HTTP's status tells of it, and it was taken for a
+/// gRPC answer that was cut off.
+#[tokio::test]
+async fn a_grpc_web_call_is_plain_http() {
+    let app = App::with(
+        Store::builder(),
+        |layer| layer,
+        |_| {
+            Response::builder()
+                .header("content-type", "application/grpc-web+proto")
+                .body(Body::from("message"))
+                .unwrap()
+        },
+    );
+    let call = |body: &str| {
+        let mut call = request("a", body);
+        let web = http::HeaderValue::from_static("application/grpc-web+proto");
+        call.headers_mut().insert("content-type", web);
+        call
+    };
+    app.send(call("1")).await;
+    let again = app.send(call("1")).await;
+    assert_eq!((again.is_replay(), &again.body[..]), (true, &b"message"[..]));
+    assert_eq!(app.send(call("2")).await.refusal(), (409, "idempotency_conflict".into()));
+}
+
 #[tokio::test]
 async fn each_policy_keeps_grpc_by_its_status() {
     let all = ["0", "1", "2", "3", "5", "6", "7", "9", "11", "12", "13", "14", "16"];

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use crate::http::GRPC_STATUS;
 
@@ -17,10 +17,6 @@ const OTHER_REQUEST: HeaderName = HeaderName::from_static("idempotency-other-req
 /// The dialect for requests of type `application/grpc`.
 #[derive(Debug)]
 pub(in crate::server) struct Grpc;
-
-pub(in crate::server) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
 
 impl Dialect for Grpc {
     fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
