@@ -101,6 +101,7 @@ pub use service::Idempotent;
 use budget::Budget;
 use collect::Collector;
 pub(crate) use fingerprint::Fingerprinting;
+use scope::{Credentials, ScopeResult};
 
 /// A tower layer that adds idempotency to a service; see the [module](self).
 ///
@@ -113,7 +114,7 @@ pub struct IdempotencyLayer {
     options: LayerOptions,
 }
 
-type ScopeOf = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
+type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Scope, Credentials> + Send + Sync>;
 type Authorizing = Pin<Box<dyn Future<Output = bool> + Send>>;
 type Authorize = Arc<dyn Fn(Parts, Record) -> Authorizing + Send + Sync>;
 
@@ -200,6 +201,9 @@ impl IdempotencyLayer {
     /// Sets the function that reads the scope from a request's head; [`scope::bearer_token`] by
     /// default. A request with a key and without a scope is refused with 401.
     ///
+    /// The function returns an `Option`, or a `Result` whose error names the missing
+    /// [`Credentials`] to the client.
+    ///
     /// ```
     /// use http::HeaderName;
     /// use refrain::server::{IdempotencyLayer, scope};
@@ -212,11 +216,11 @@ impl IdempotencyLayer {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn scope(
+    pub fn scope<R: ScopeResult>(
         mut self,
-        scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
+        scope: impl Fn(&Parts) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.options.scope = Arc::new(scope);
+        self.options.scope = Arc::new(move |request| scope(request).into_result());
         self
     }
 

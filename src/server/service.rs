@@ -139,8 +139,9 @@ where
         id: RequestId,
     ) -> Result<Reply, S::Error> {
         let (parts, body) = request.into_parts();
-        let Some(scope) = (self.options.scope)(&parts) else {
-            return Ok(Reply::Refused(Reason::Unauthorized));
+        let scope = match (self.options.scope)(&parts) {
+            Ok(scope) => scope,
+            Err(expected) => return Ok(Reply::Refused(Reason::Unauthorized { expected })),
         };
         let keyed = Keyed::collect((parts, body), (scope, key, id), &self.options).await;
         let Keyed { operation, request } = match keyed {

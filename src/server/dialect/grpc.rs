@@ -67,6 +67,6 @@ fn status(reason: &Reason) -> u16 {
         Reason::InProgress { .. } | Reason::Unavailable => UNAVAILABLE,
         Reason::RecordDamaged => DATA_LOSS,
         Reason::HandlerPanicked | Reason::Misused(_) => INTERNAL,
-        Reason::Unauthorized => UNAUTHENTICATED,
+        Reason::Unauthorized { .. } => UNAUTHENTICATED,
     }
 }
