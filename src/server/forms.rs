@@ -9,6 +9,10 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::Fingerprint;
 
+/// The longest boundary that a body may have (RFC 2046, 5.1.1), so that the search for it stays
+/// cheap.
+const MAX_BOUNDARY_BYTES: usize = 70;
+
 /// Returns the digest of the fields of an `application/x-www-form-urlencoded` body, decoded, or
 /// `None` if a field is no `name=value`, an escape is broken, or the text is not UTF-8.
 pub(super) fn urlencoded(body: &[u8]) -> Option<Fingerprint> {
@@ -32,6 +36,9 @@ pub(super) fn urlencoded(body: &[u8]) -> Option<Fingerprint> {
 pub(super) fn multipart(headers: &HeaderMap, body: &Bytes) -> Option<Fingerprint> {
     let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let boundary = multer::parse_boundary(content_type).ok()?;
+    if boundary.len() > MAX_BOUNDARY_BYTES {
+        return None;
+    }
     let closing = format!("--{boundary}--");
     let end = body.strip_suffix(b"\r\n").unwrap_or(body).len().checked_sub(closing.len())?;
     let closes_at = body.windows(closing.len()).position(|window| window == closing.as_bytes());
@@ -179,6 +186,14 @@ mod tests {
                 assert_ne!(sent("A", one), sent("A", other), "{one:?} {other:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_boundary_has_at_most_70_bytes() {
+        let parts = [part("a", "x")];
+        let [longest, longer] = [70, 71].map(|length| sent(&"b".repeat(length), &parts));
+        assert!(longest.is_some());
+        assert_eq!(longer, None);
     }
 
     #[test]
