@@ -13,7 +13,7 @@ pub use body::Body;
 pub use body::BoxError;
 pub(crate) use body::{AnyBody, Whole};
 #[cfg(feature = "server")]
-pub(crate) use headers::{GRPC_STATUS, REQUEST_ID};
+pub(crate) use headers::{GRPC_STATUS, REQUEST_ID, is_grpc};
 pub(crate) use headers::{
     IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, Repeated, STRIPE_SHOULD_RETRY,
     media_type, only,
@@ -38,6 +38,5 @@ pub(crate) fn is_mutation(method: &Method) -> bool {
 /// Returns whether a response is an endless stream by its head, so that no time limit would let it
 /// be collected: server-sent events, or a connection that changes its protocol.
 pub(crate) fn is_stream(status: StatusCode, headers: &HeaderMap) -> bool {
-    status == StatusCode::SWITCHING_PROTOCOLS
-        || media_type(headers).eq_ignore_ascii_case(b"text/event-stream")
+    status == StatusCode::SWITCHING_PROTOCOLS || media_type(headers) == "text/event-stream"
 }

@@ -45,13 +45,15 @@ pub fn request_fingerprint(
     request: &request::Parts,
     body: &[u8],
 ) -> Fingerprint {
-    Fingerprinting { headers: headers.into(), ..Fingerprinting::default() }.of(request, body)
+    Fingerprinting { headers: headers.into(), ..Fingerprinting::default() }
+        .of(request, &Bytes::copy_from_slice(body))
 }
 
 /// The same, where JSON bodies count by their canonical form.
 #[cfg(feature = "canonical-json")]
 pub fn canonical_fingerprint(request: &request::Parts, body: &[u8]) -> Fingerprint {
-    Fingerprinting { canonical_json: true, ..Fingerprinting::default() }.of(request, body)
+    Fingerprinting { canonical_json: true, ..Fingerprinting::default() }
+        .of(request, &Bytes::copy_from_slice(body))
 }
 
 /// The newest log is these bytes.

@@ -66,15 +66,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::request::Parts;
 use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
-use crate::{Fingerprint, Scope, Store};
+use crate::{Scope, Store};
 
 mod another;
 mod answering;
+mod authority;
 mod budget;
 #[cfg(feature = "canonical-json")]
 mod canonical;
@@ -83,6 +83,8 @@ mod dialect;
 mod envelope;
 mod execution;
 mod fingerprint;
+#[cfg(feature = "forms")]
+mod forms;
 mod guard;
 mod handler;
 mod observe;
@@ -110,6 +112,7 @@ pub use service::Idempotent;
 use budget::Budget;
 use collect::{AnswerCollector, Collector};
 pub(crate) use fingerprint::Fingerprinting;
+use scope::{Credentials, ScopeResult};
 
 /// A tower layer that adds idempotency to a service; see the [module](self).
 ///
@@ -122,7 +125,7 @@ pub struct IdempotencyLayer {
     options: LayerOptions,
 }
 
-type ScopeOf = Arc<dyn Fn(&Parts) -> Option<Scope> + Send + Sync>;
+type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Scope, Credentials> + Send + Sync>;
 type Authorizing = Pin<Box<dyn Future<Output = bool> + Send>>;
 type Authorize = Arc<dyn Fn(Parts, Earlier) -> Authorizing + Send + Sync>;
 /// The default of [`IdempotencyLayer::max_buffered_bytes`].
@@ -216,9 +219,11 @@ impl IdempotencyLayer {
     /// Sets the function that reads the scope from a request's head; [`scope::bearer_token`] by
     /// default. A request with a key and without a scope is refused with 401.
     ///
+    /// The function returns an `Option`, or a `Result` whose error names the missing
+    /// [`Credentials`] to the client.
+    ///
     /// ```
-    /// use http::HeaderName;
-    /// use refrain::server::{IdempotencyLayer, scope};
+    ///     /// use refrain::server::{IdempotencyLayer, scope};
     ///
     /// # fn main() -> refrain::Result<()> {
     /// # let store = refrain::Store::builder().open_in_memory()?;
@@ -228,44 +233,11 @@ impl IdempotencyLayer {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn scope(
+    pub fn scope<R: ScopeResult>(
         mut self,
-        scope: impl Fn(&Parts) -> Option<Scope> + Send + Sync + 'static,
+        scope: impl Fn(&Parts) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.options.scope = Arc::new(scope);
-        self
-    }
-
-    /// Adds the values of request headers to the fingerprint, besides method, path, query and body;
-    /// none by default.
-    ///
-    /// A retry must repeat these values, or it is a conflict.
-    pub fn fingerprint_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.options.fingerprinting.headers = names.into_iter().collect();
-        self
-    }
-
-    /// Sets whether JSON bodies are compared by their canonical form (RFC 8785), so that order,
-    /// white space and spelling do not matter; `false` by default.
-    ///
-    /// A body without an exact canonical form is compared byte for byte: an object that repeats a
-    /// name, a number that an IEEE double cannot hold, or a body that is not JSON.
-    #[cfg(feature = "canonical-json")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "canonical-json")))]
-    pub fn fingerprint_canonical_json(mut self, canonical: bool) -> Self {
-        self.options.fingerprinting.canonical_json = canonical;
-        self
-    }
-
-    /// Sets a function that computes the fingerprint from the request's head and its whole body, in
-    /// place of the other fingerprint options.
-    ///
-    /// Requests with equal fingerprints count as the same request.
-    pub fn fingerprint_by(
-        mut self,
-        fingerprint: impl Fn(&Parts, &[u8]) -> Fingerprint + Send + Sync + 'static,
-    ) -> Self {
-        self.options.fingerprinting.custom = Some(Arc::new(fingerprint));
+        self.options.scope = Arc::new(move |request| scope(request).into_result());
         self
     }
 

@@ -55,7 +55,7 @@ pub(crate) fn router(
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(speaking.clone())
         .layer(idempotency)
-        .layer(from_fn(account::authenticate))
+        .layer(from_fn_with_state(manner, account::authenticate))
         .with_state(office);
     let app = Router::new().nest("/v1", v1).fallback(not_found);
     let app = app.layer(from_fn(identify)).layer(speaking);

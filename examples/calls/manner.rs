@@ -2,9 +2,12 @@
 
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use clap::ValueEnum;
+use refrain::Scope;
+use refrain::server::scope::{self, Credentials};
 use refrain::server::{IdempotencyLayer, Ietf, RevDesk, Stripe};
 use serde_json::json;
 
@@ -30,7 +33,15 @@ impl Manner {
         match self {
             Self::Revdesk => layer.dialect(RevDesk),
             Self::Ietf => layer.dialect(Ietf::new(DOCUMENTATION)),
-            Self::Stripe => layer.dialect(Stripe),
+            Self::Stripe => layer.dialect(Stripe).fingerprint_forms(true),
+        }
+    }
+
+    /// Returns the account that a request is for.
+    pub(crate) fn scope(self, request: &Parts) -> Result<Scope, Credentials> {
+        match self {
+            Self::Revdesk | Self::Ietf => scope::bearer_token(request),
+            Self::Stripe => scope::bearer_or_basic(request),
         }
     }
 

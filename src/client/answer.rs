@@ -89,9 +89,9 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// Returns the failure that the body names in a known dialect; other members are ignored.
 fn worded(response: &Response<Bytes>) -> Option<Failure> {
     let body = || serde_json::from_slice::<Value>(response.body()).ok();
-    match media_type(response.headers()).to_ascii_lowercase().as_slice() {
-        b"application/json" => enveloped(&body()?["error"]),
-        b"application/problem+json" => problem(&body()?),
+    match &*media_type(response.headers()) {
+        "application/json" => enveloped(&body()?["error"]),
+        "application/problem+json" => problem(&body()?),
         _ => None,
     }
 }

@@ -30,9 +30,58 @@ pub(crate) fn only<'a>(
     }
 }
 
-/// Returns the media type of `Content-Type` without its parameters, in the case that was sent;
-/// empty without the header.
-pub(crate) fn media_type(headers: &HeaderMap) -> &[u8] {
+/// Returns the media type of `Content-Type` in lower case, without its parameters; empty without
+/// the header.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
-    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+    let media_type = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    String::from_utf8_lossy(media_type.trim_ascii()).to_ascii_lowercase()
+}
+
+/// Returns whether a message is gRPC: `application/grpc`, also with a suffix such as `+proto`.
+/// gRPC-Web is not.
+#[cfg(feature = "server")]
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let media_type = media_type(headers);
+    let subtype = media_type.strip_prefix("application/grpc");
+    subtype.is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('+'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(content_type: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))])
+    }
+
+    #[test]
+    fn the_case_and_the_parameters_of_a_media_type_do_not_matter() {
+        for content_type in ["text/plain", "Text/PLAIN", " text/plain ; charset=utf-8"] {
+            assert_eq!(media_type(&typed(content_type)), "text/plain", "{content_type}");
+        }
+        assert_eq!(media_type(&HeaderMap::new()), "");
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn grpc_is_told_by_its_whole_media_type() {
+        for content_type in [
+            "application/grpc",
+            "Application/gRPC",
+            "application/grpc+proto",
+            "application/grpc;v=1",
+        ] {
+            assert!(is_grpc(&typed(content_type)), "{content_type}");
+        }
+        for content_type in [
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpc-web-text",
+            "application/grpcx",
+            "text/plain",
+        ] {
+            assert!(!is_grpc(&typed(content_type)), "{content_type}");
+        }
+    }
 }

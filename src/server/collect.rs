@@ -15,10 +15,10 @@ use http_body_util::LengthLimitError;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Scope;
-use crate::http::{AnyBody, BodyReader, BoxError, Whole, causes};
+use crate::http::{AnyBody, BodyReader, BoxError, Whole, causes, is_grpc};
 
 use super::budget::{Budget, OverBudget, Share};
-use super::dialect::{Reason, is_grpc};
+use super::dialect::Reason;
 use super::unread::{Refused, declared_length};
 
 /// The part of its time limit within which a request's body must bring `MIN_BYTES`, again and

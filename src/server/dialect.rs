@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -13,12 +13,14 @@ use crate::http::IDEMPOTENCY_REPLAY;
 use crate::key::InvalidKey;
 use crate::{Error, Key, RequestId};
 
+use super::scope::Credentials;
+
 mod grpc;
 mod ietf;
 mod revdesk;
 mod stripe;
 
-pub(super) use grpc::{Grpc, is_grpc};
+pub(super) use grpc::Grpc;
 pub use ietf::Ietf;
 pub use revdesk::RevDesk;
 pub use stripe::Stripe;
@@ -134,8 +136,11 @@ pub enum Reason {
     #[error("the idempotency key is given more than once")]
     KeyRepeated,
     /// The request has no scope: no credentials that the layer reads.
-    #[error("a request with an idempotency key needs credentials")]
-    Unauthorized,
+    #[error("a request with an idempotency key needs {expected}")]
+    Unauthorized {
+        /// The credentials that the layer reads.
+        expected: Credentials,
+    },
     /// The client may not see the recorded answer.
     #[error("the recorded answer is no longer yours to see")]
     Forbidden,
@@ -202,7 +207,7 @@ impl Reason {
         match self {
             Self::KeyMissing => "idempotency_key_missing",
             Self::KeyInvalid(_) | Self::KeyRepeated => "idempotency_key_invalid",
-            Self::Unauthorized => "unauthorized",
+            Self::Unauthorized { .. } => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTooSlow => "body_too_slow",
@@ -225,7 +230,7 @@ impl Reason {
             Self::KeyMissing | Self::KeyInvalid(_) | Self::KeyRepeated | Self::BodyUnreadable => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -296,15 +301,25 @@ fn is_a_clients_own(limit: Limit) -> bool {
     matches!(limit, Limit::InFlightPerScope | Limit::WaitersPerKey | Limit::OpenClaimsPerScope)
 }
 
-/// Returns a response with a JSON body, and with `Retry-After` where a retry can help.
+/// Returns a response with a JSON body, and with the headers that HTTP has for the reason.
 fn json(reason: &Reason, status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     let body = serde_json::to_vec(body).expect("strings and numbers are always JSON");
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    advise(reason, headers);
+    response
+}
+
+/// Adds `Retry-After` where a retry can help, and `WWW-Authenticate` for missing credentials.
+fn advise(reason: &Reason, headers: &mut HeaderMap) {
     if let Some(delay) = reason.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
     }
-    response
+    if let Reason::Unauthorized { expected } = reason {
+        for challenge in expected.challenges() {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+    }
 }

@@ -59,9 +59,13 @@ where
         (key, id): (Key, RequestId),
     ) -> Result<Reply, S::Error> {
         let (parts, body) = request.into_parts();
-        let Some(scope) = (self.options.scope)(&parts) else {
-            let refused = Refused::unread_parts(Reason::Unauthorized, &parts.headers, body);
-            return Ok(Reply::Refused(refused));
+        let scope = match (self.options.scope)(&parts) {
+            Ok(scope) => scope,
+            Err(expected) => {
+                let reason = Reason::Unauthorized { expected };
+                let refused = Refused::unread_parts(reason, &parts.headers, body);
+                return Ok(Reply::Refused(refused));
+            }
         };
         let keyed = Keyed::collect((parts, body), (scope, key, id), &self.options).await;
         let Keyed { operation, request } = match keyed {

@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponseParts, ResponseParts};
 use bytes::Bytes;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, RETRY_AFTER};
 use http::response::Parts;
 use http::{Response, StatusCode, request};
 
-use crate::http::GRPC_STATUS;
+use crate::http::{GRPC_STATUS, is_grpc};
 use crate::{Attempt, Key, Record, RequestId};
-
-use super::dialect::is_grpc;
 
 /// The answers that are kept and replayed. Any other answer frees the key, and the next request
 /// with the key runs the handler.
@@ -29,9 +27,13 @@ pub enum KeepPolicy {
     /// 2xx and 3xx, and gRPC's OK: the successes of the contract.
     #[default]
     Success,
-    /// Successes, and the refusals that the same request would meet again: 4xx except 401, 408,
-    /// 409, 421, 423, 425 and 429, and in gRPC INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,
-    /// PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE and UNIMPLEMENTED.
+    /// Successes other than 304, and the refusals that the same request would meet again: 4xx, and
+    /// in gRPC INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED and UNIMPLEMENTED.
+    ///
+    /// A 4xx is not kept if the next try may fare better by its meaning (RFC 9110): it has
+    /// `Retry-After`, it depends on state or time (402, 408, 409, 421, 423, 424, 425, 429), or it
+    /// depends on headers, which a retry may change (401, 406, 407, 411, 412, 415, 416, 417, 426,
+    /// 428, 431).
     Deterministic,
     /// All answers, failures of the server included. A panic is no answer: a panic frees a volatile
     /// key, and interrupts a durable one.
@@ -98,7 +100,7 @@ impl KeepPolicy {
         let keeps = match self {
             Self::Custom(keeps) => keeps(parts),
             // A gRPC error without a message comes with its status in the headers.
-            _ => self.keeps_status(parts.status) && self.keeps_grpc(&parts.headers, &parts.headers),
+            _ => self.keeps_head(parts) && self.keeps_grpc(&parts.headers, &parts.headers),
         };
         match keeps {
             true => Verdict::Complete,
@@ -132,13 +134,17 @@ impl KeepPolicy {
         }
     }
 
-    fn keeps_status(&self, status: StatusCode) -> bool {
+    fn keeps_head(&self, Parts { status, headers, .. }: &Parts) -> bool {
         let success = status.is_success()
             || status.is_redirection()
-            || status == StatusCode::SWITCHING_PROTOCOLS;
+            || *status == StatusCode::SWITCHING_PROTOCOLS;
         match self {
             Self::Success => success,
-            Self::Deterministic => success || status.is_client_error() && !is_transient(status),
+            Self::Deterministic if success => *status != StatusCode::NOT_MODIFIED,
+            Self::Deterministic => {
+                let passes = is_transient(*status) || headers.contains_key(RETRY_AFTER);
+                status.is_client_error() && !passes
+            }
             Self::All | Self::Custom(_) => true,
         }
     }
@@ -150,7 +156,8 @@ impl KeepPolicy {
         match self {
             Self::Success => status == "0",
             Self::Deterministic => {
-                const KEPT: [&str; 8] = ["0", "3", "5", "6", "7", "9", "11", "12"];
+                // Not 9 and 11, which by gRPC's own definition pass when the state changes.
+                const KEPT: [&str; 6] = ["0", "3", "5", "6", "7", "12"];
                 KEPT.iter().any(|kept| status == kept)
             }
             Self::All | Self::Custom(_) => true,
@@ -169,9 +176,13 @@ fn is_unknown(status: StatusCode, headers: &HeaderMap, status_in: &HeaderMap) ->
         || grpc.is_some_and(|grpc| GRPC.iter().any(|unknown| grpc == unknown))
 }
 
-/// Returns whether the same request may get another answer later, or with other credentials.
+/// Returns whether a status says that the same request may get another answer later, or with other
+/// headers.
 fn is_transient(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 401 | 408 | 409 | 421 | 423 | 425 | 429)
+    let by_state = matches!(status.as_u16(), 402 | 408 | 409 | 421 | 423 | 424 | 425 | 429);
+    let by_headers =
+        matches!(status.as_u16(), 401 | 406 | 407 | 411 | 412 | 415..=417 | 426 | 428 | 431);
+    by_state || by_headers
 }
 
 impl fmt::Debug for KeepPolicy {

@@ -4,11 +4,11 @@ use axum::body::Body;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
 
-use crate::http::REQUEST_ID;
+use crate::http::{REQUEST_ID, is_grpc};
 use crate::{Key, RequestId};
 
 use super::LayerOptions;
-use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, RevDesk, is_grpc};
+use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, RevDesk};
 use super::guard::{Panicked, guard};
 use super::observe;
 use super::reply::Reply;

@@ -22,11 +22,34 @@ async fn stripes_clients_send_forms_and_get_json_of_a_deletion() {
     assert_eq!(placed.json()["caller_id"], "+14155551234");
     let again = server.send(placing()).await;
     assert_eq!((again.header("idempotent-replayed"), &again.body), (Some("true"), &placed.body));
+    let mut reordered = placing();
+    *reordered.body_mut() = whole("destination=%2B14155556789&caller_id=%2b14155551234");
+    assert_eq!(server.send(reordered).await.body, placed.body);
 
     let path = format!("/v1/calls/{}", placed.call_id());
     let deleted = server.send(request(Method::DELETE, &path).body(whole("")).unwrap()).await;
     assert_eq!((deleted.status.as_u16(), &deleted.json()["deleted"]), (200, &true.into()));
     assert_eq!(home.journal().len(), 2);
+}
+
+/// The examples of Stripe's reference are `curl -u sk_test_1:`, and were answered with 401.
+#[tokio::test]
+async fn stripes_clients_send_an_api_key_as_a_bearer_token_or_as_the_user_of_basic() {
+    let home = Home::new();
+    let server = home.start(&["--dialect", "stripe"]);
+    let placing = |authorization: &'static str| {
+        let mut placing = keyed("key-1", CALL);
+        let authorization = http::HeaderValue::from_static(authorization);
+        placing.headers_mut().insert("authorization", authorization);
+        placing
+    };
+    let placed = server.send(placing("Basic c2tfdGVzdF8xOg==")).await;
+    assert_eq!(placed.status, 201);
+    let again = server.send(placing("Bearer sk_test_1")).await;
+    assert_eq!((again.header("idempotent-replayed"), &again.body), (Some("true"), &placed.body));
+    let refused = server.send(placing("Basic c2tfdGVzdF8xOnBhc3N3b3Jk")).await;
+    let challenges: Vec<_> = refused.headers.get_all("www-authenticate").iter().collect();
+    assert_eq!((refused.status.as_u16(), challenges.len()), (401, 2));
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@
 //! when a token is refreshed (`composition::the_scope_can_be_...`), the wrong outcomes stored
 //! (`policies`), an ambiguous 409 (`dialects::every_dialect_says_...`), large and streaming bodies
 //! (`streams`), unbounded growth (`requests`, `limits`), running unprotected when the store fails
-//! (`contract`), a mark of replays that browsers hide (`composition::cors_...`).
+//! (`contract`), a mark of replays that browsers hide (`composition::cors_...`), a retry that is
+//! spelled otherwise and taken for another request (`fingerprints`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +22,6 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::kit::*;
-
-fn json(key: &str, body: &str) -> http::Request<Body> {
-    let mut request = request(key, body);
-    let content_type = HeaderValue::from_static("application/json");
-    request.headers_mut().insert("content-type", content_type);
-    request
-}
 
 #[tokio::test]
 async fn a_key_never_lapses_while_its_handler_is_alive() {
@@ -78,24 +72,6 @@ async fn a_replay_keeps_its_status_location_type_and_each_cookie() {
             answer.headers.get_all(name).iter().cloned().collect()
         };
         assert_eq!(values(&again), values(&first), "{name}");
-    }
-}
-
-#[cfg(feature = "canonical-json")]
-#[tokio::test]
-async fn json_in_another_order_is_the_same_request_where_that_is_asked_for() {
-    let spellings = [r#"{"to":"x","n":1}"#, r#"{ "n": 1.0, "to": "\u0078" }"#];
-    for (asked_for, status) in [(false, 409), (true, 200)] {
-        let configure = move |layer: IdempotencyLayer| {
-            if asked_for { layer.fingerprint_canonical_json(true) } else { layer }
-        };
-        let app = App::with(Store::builder(), configure, |_| Response::default());
-        app.send(json("a", spellings[0])).await;
-        let again = app.send(json("a", spellings[1])).await;
-        assert_eq!((again.status.as_u16(), again.is_replay()), (status, asked_for));
-        // Numbers that only look the same do not count as one.
-        app.send(json("b", "9007199254740993")).await;
-        assert_eq!(app.send(json("b", "9007199254740992")).await.status, 409);
     }
 }
 

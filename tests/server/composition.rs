@@ -1,6 +1,7 @@
 //! The layer among others: what stands outside it is done for each request, replays included; what
 //! stands inside is part of the run.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tower::load_shed::LoadShedLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
+use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::kit::*;
@@ -311,6 +313,43 @@ async fn compression_outside_is_each_clients_own() {
     let again = ask(&app, "a").await;
     assert_eq!((again.is_replay(), again.header("content-encoding")), (true, None));
     assert_eq!(again.body, text);
+}
+
+/// Compressed anew, a body has other bytes, as with another time in gzip's header.
+fn gzipped(body: &str, time: u32) -> http::Request<Body> {
+    let mut gzip = flate2::GzBuilder::new().mtime(time).write(Vec::new(), Default::default());
+    gzip.write_all(body.as_bytes()).unwrap();
+    let bytes = gzip.finish().unwrap();
+    let mut asked = request("a", "").map(|_| Body::from(bytes));
+    asked.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+    asked
+}
+
+#[tokio::test]
+async fn decompression_outside_lets_a_retry_compress_its_body_anew() {
+    let routes = || Router::new().route("/", post(|body: String| async { body }));
+    let outside = routes().layer(layer()).layer(RequestDecompressionLayer::new());
+    let inside = routes().layer(RequestDecompressionLayer::new()).layer(layer());
+    for (app, is_same) in [(outside, true), (inside, false)] {
+        assert_eq!(send(&app, gzipped("placed", 1)).await.body, "placed");
+        let again = send(&app, gzipped("placed", 2)).await;
+        assert_eq!((again.is_replay(), again.status == 409), (is_same, !is_same));
+        // The bytes as they were are the same request in either order.
+        assert!(send(&app, gzipped("placed", 1)).await.is_replay());
+        assert_eq!(send(&app, request("a", "placed")).await.is_replay(), is_same);
+    }
+}
+
+/// A small body can unpack to a large one, which takes memory.
+#[tokio::test]
+async fn decompression_outside_leaves_the_limit_to_count_what_is_unpacked() {
+    let small = layer().max_request_bytes(100);
+    let app = Router::new()
+        .route("/", post(|body: String| async { body }))
+        .layer(small)
+        .layer(RequestDecompressionLayer::new());
+    let refused = send(&app, gzipped(&"x".repeat(101), 1)).await;
+    assert_eq!(refused.refusal(), (413, "body_too_large".into()));
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::Method;
-use refrain::server::{Dialect, IdempotencyLayer, Ietf, RevDesk, Stripe};
+use http::{HeaderName, Method};
+use refrain::server::{Dialect, IdempotencyLayer, Ietf, RevDesk, Stripe, scope};
 use refrain::{Fingerprint, Operation, Scope, Store};
 use serde_json::{Value, json};
 
@@ -116,7 +116,7 @@ async fn stripe_words_what_stripe_words_as_it_does() {
                    probably means you submitted twice, and the other request is still going \
                    through): key-2. Please try again later.";
     let error = json!({
-        "type": "idempotency_error", "code": "idempotency_key_in_use", "message": message,
+        "type": "invalid_request_error", "code": "idempotency_key_in_use", "message": message,
     });
     let expected = json!({ "error": error });
     assert_eq!(said(&in_use), (409, Some("application/json"), expected));
@@ -132,6 +132,60 @@ async fn stripe_names_the_request_on_answers_without_a_key_too() {
     let answer = app.send(read).await;
     assert!(answer.header("request-id").unwrap().starts_with("req_"));
     assert_eq!(answer.header("idempotency-key"), None);
+}
+
+/// Every 401 asked for a bearer token, also where the layer reads an API key from a header.
+#[tokio::test]
+async fn a_401_asks_for_the_credentials_that_the_scope_is_read_from() {
+    const NAME: HeaderName = HeaderName::from_static("x-api-key");
+    type Configure = fn(IdempotencyLayer) -> IdempotencyLayer;
+    let cases: [(Configure, &[&str], &str, Value); 5] = [
+        (
+            |layer| layer,
+            &["Bearer"],
+            "a bearer token",
+            json!({ "authorization": "Expected Bearer <token>" }),
+        ),
+        (
+            |layer| layer.scope(scope::bearer_or_basic),
+            &["Bearer", "Basic realm=\"API\""],
+            "an API key as a bearer token or as the user of HTTP Basic",
+            json!({
+                "authorization": "Expected Bearer <API key>, or Basic with the API key as the user"
+            }),
+        ),
+        (
+            |layer| layer.scope(scope::header(NAME)),
+            &[],
+            "an API key in the header x-api-key",
+            json!({ "x-api-key": "Expected an API key, once" }),
+        ),
+        (|layer| layer.scope(scope::extension), &[], "credentials", json!({})),
+        (|layer| layer.scope(|_| None), &[], "credentials", json!({})),
+    ];
+    for (configure, challenges, noun, fields) in cases {
+        let message = format!("a request with an idempotency key needs {noun}");
+        let refuse = async |dialect: fn(IdempotencyLayer) -> IdempotencyLayer| {
+            let app = App::with(
+                Store::builder(),
+                |layer| dialect(configure(layer)),
+                |_| Response::default(),
+            );
+            let mut asked = request("\"a\"", "{}");
+            asked.headers_mut().remove("authorization");
+            let refused = app.send(asked).await;
+            assert_eq!(refused.status, 401);
+            let given: Vec<_> = refused.headers.get_all("www-authenticate").iter().collect();
+            assert_eq!(given, challenges);
+            refused.json()
+        };
+        let error = json!({ "code": "unauthorized", "message": message, "fields": fields });
+        assert_eq!(refuse(|layer| layer).await, json!({ "error": error }));
+        let problem = problem("Unauthorized", &format!("{message}."));
+        assert_eq!(refuse(|layer| layer.dialect(Ietf::new(DOCUMENTATION))).await, problem);
+        let error = json!({ "type": "invalid_request_error", "message": message });
+        assert_eq!(refuse(|layer| layer.dialect(Stripe)).await, json!({ "error": error }));
+    }
 }
 
 /// A refusal in any dialect has an error status, says who is asked, and says when to ask again if

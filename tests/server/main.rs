@@ -9,6 +9,7 @@ mod composition;
 mod contract;
 mod dialects;
 mod execution;
+mod fingerprints;
 mod flight;
 mod grpc;
 mod interruptions;

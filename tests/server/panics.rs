@@ -43,7 +43,7 @@ async fn a_panic_in_any_code_of_the_program_is_answered() {
         assert!(answer.header("x-request-id").is_some());
     }
     for layer in [
-        layer().scope(|_| panic!("the scope")),
+        layer().scope(|_| -> Option<refrain::Scope> { panic!("the scope") }),
         layer().fingerprint_by(|_, _| panic!("the fingerprint")),
     ] {
         assert_eq!(send(&app(layer), request("a", "{}")).await.refusal(), failed);

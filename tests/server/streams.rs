@@ -27,19 +27,21 @@ fn request_id(response: &Response<impl Sized>) -> String {
 
 #[tokio::test]
 async fn events_are_sent_as_they_come_and_recorded_at_once() {
-    let (frames, events) = Trickle::new();
-    let head = || Response::builder().header("content-type", "text/event-stream; charset=utf-8");
-    let app = App::new(once(head, events));
-    let mut response = app.respond(request("a", "{}")).await;
-    // The stream is open still.
-    assert_unavailable(&app, &request_id(&response)).await;
-    for event in ["data: 1\n\n", "data: 2\n\n"] {
-        frames.send(Ok(data(event))).unwrap();
-        let frame = response.frame().await.unwrap().unwrap();
-        assert_eq!(frame.into_data().unwrap(), event);
+    for content_type in ["text/event-stream; charset=utf-8", "Text/Event-Stream"] {
+        let (frames, events) = Trickle::new();
+        let head = move || Response::builder().header("content-type", content_type);
+        let app = App::new(once(head, events));
+        let mut response = app.respond(request("a", "{}")).await;
+        // The stream is open still.
+        assert_unavailable(&app, &request_id(&response)).await;
+        for event in ["data: 1\n\n", "data: 2\n\n"] {
+            frames.send(Ok(data(event))).unwrap();
+            let frame = response.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), event);
+        }
+        drop(frames);
+        assert!(response.frame().await.is_none());
     }
-    drop(frames);
-    assert!(response.frame().await.is_none());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::response::IntoResponse;
 use axum::routing::post;
 use http::StatusCode;
-use refrain::server::{Dialect, IdempotencyLayer, Ietf, RevDesk, Stripe, Verdict};
+use refrain::server::{IdempotencyLayer, Ietf, Stripe, Verdict, scope};
 use refrain::{Fingerprint, Operation, Scope, Store};
 use tokio::net::TcpListener;
 
@@ -20,7 +20,7 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/wire.md");
 const CALL: &str = r#"{"to":"+14155556789"}"#;
 const OTHER_CALL: &str = r#"{"to":"+442079460000"}"#;
 
-/// A server in one dialect, with a route for every reason to refuse a request.
+/// A server in one dialect, the contract's own by default, with a route for every reason to refuse a request.
 struct Server {
     address: SocketAddr,
     store: Store,
@@ -30,11 +30,13 @@ struct Server {
 }
 
 impl Server {
-    async fn start(dialect: impl Dialect, quote: &'static str) -> Self {
+    async fn start(
+        dialect: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer,
+        quote: &'static str,
+    ) -> Self {
         let builder = Store::builder().max_in_flight_per_scope(2);
         let store = builder.open_in_memory().unwrap();
-        let layer = IdempotencyLayer::new(store.clone())
-            .dialect(dialect)
+        let layer = dialect(IdempotencyLayer::new(store.clone()))
             .wait(Duration::ZERO)
             .max_request_bytes(1000)
             .require_key(true);
@@ -167,11 +169,12 @@ fn number_requests(transcript: &str) -> String {
 async fn the_transcripts_in_the_documentation_are_what_curl_shows() {
     let document = std::fs::read_to_string(DOCUMENT).unwrap();
     let mut written = document.clone();
-    let documentation = "https://developer.example.com/idempotency";
+    let ietf = Ietf::new("https://developer.example.com/idempotency");
+    let stripe = |layer: IdempotencyLayer| layer.dialect(Stripe).scope(scope::bearer_or_basic);
     for (name, transcript) in [
-        ("revdesk", Server::start(RevDesk, "").await.run().await),
-        ("ietf", Server::start(Ietf::new(documentation), "\"").await.run().await),
-        ("stripe", Server::start(Stripe, "").await.run().await),
+        ("revdesk", Server::start(|layer| layer, "").await.run().await),
+        ("ietf", Server::start(|layer| layer.dialect(ietf), "\"").await.run().await),
+        ("stripe", Server::start(stripe, "").await.run().await),
     ] {
         let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->"));
         let from = written.find(&begin).expect("it has a place for the dialect") + begin.len();

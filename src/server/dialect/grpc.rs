@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use crate::http::GRPC_STATUS;
 
@@ -17,10 +17,6 @@ const OTHER_REQUEST: HeaderName = HeaderName::from_static("idempotency-other-req
 /// The dialect for requests of type `application/grpc`.
 #[derive(Debug)]
 pub(crate) struct Grpc;
-
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
 
 impl Dialect for Grpc {
     fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
@@ -71,6 +67,6 @@ fn status(reason: &Reason) -> u16 {
         Reason::InProgress { .. } | Reason::Unavailable => UNAVAILABLE,
         Reason::RecordDamaged => DATA_LOSS,
         Reason::HandlerPanicked | Reason::Misused(_) => INTERNAL,
-        Reason::Unauthorized => UNAUTHENTICATED,
+        Reason::Unauthorized { .. } => UNAUTHENTICATED,
     }
 }

@@ -1,7 +1,7 @@
 //! The dialect of draft-ietf-httpapi-idempotency-key-header-07.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LANGUAGE, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{CONTENT_LANGUAGE, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -54,9 +54,6 @@ impl Dialect for Ietf {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
-        if matches!(reason, Reason::Unauthorized) {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
         response
     }
 }
@@ -72,7 +69,7 @@ fn title(reason: &Reason) -> &'static str {
         Reason::ResultUnavailable { .. } => "The result of this Idempotency-Key was not kept",
         Reason::OutcomeUnknown => "The outcome of the request is unknown",
         Reason::RecordDamaged => "The record of this Idempotency-Key is damaged",
-        Reason::Unauthorized => "Unauthorized",
+        Reason::Unauthorized { .. } => "Unauthorized",
         Reason::Forbidden => "Forbidden",
         Reason::BodyTooLarge { .. } => "The request is too large",
         Reason::BodyTooSlow => "The request is too slow",

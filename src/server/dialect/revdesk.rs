@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use crate::key::InvalidKey;
 use crate::server::envelope::Envelope;
+use crate::server::scope::Credentials;
 
-use super::{Dialect, Reason, Refusal};
+use super::{Dialect, Reason, Refusal, advise};
 
 /// RevDesk's v1 API: 409 for conflicts, the envelope `{"error": {"code", "message", "fields"}}`,
 /// and `Idempotency-Replay: true`.
@@ -30,17 +30,24 @@ impl Dialect for RevDesk {
                 envelope.field("idempotency-key", "Expected 1 to 255 visible ASCII characters")
             }
             Reason::KeyRepeated => envelope.field("idempotency-key", "Expected the header once"),
-            Reason::Unauthorized => envelope.field("authorization", "Expected Bearer <token>"),
+            Reason::Unauthorized { expected } => name(envelope, expected),
             _ => envelope,
         };
         let mut response = envelope.into_bytes();
-        let headers = response.headers_mut();
-        if let Some(delay) = reason.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
-        }
-        if matches!(reason, Reason::Unauthorized) {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        advise(reason, response.headers_mut());
         response
+    }
+}
+
+/// Names the header that the missing credentials are sent in.
+fn name(envelope: Envelope, expected: &Credentials) -> Envelope {
+    match expected {
+        Credentials::Bearer => envelope.field("authorization", "Expected Bearer <token>"),
+        Credentials::BearerOrBasic => {
+            let explanation = "Expected Bearer <API key>, or Basic with the API key as the user";
+            envelope.field("authorization", explanation)
+        }
+        Credentials::Header(name) => envelope.field(name.to_string(), "Expected an API key, once"),
+        Credentials::Unnamed => envelope,
     }
 }

@@ -1,7 +1,7 @@
 //! The dialect of Stripe's v1 API.
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -14,6 +14,29 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Stripe's v1 API: 400 `idempotency_error` for conflicts, `Idempotent-Replayed: true`, the key
 /// echoed, `Request-Id` on every answer, and `Stripe-Should-Retry` where its SDKs would decide
 /// otherwise.
+///
+/// Stripe's clients send API keys as bearer tokens and as users of HTTP Basic, and parameters as
+/// forms, in any order. [`scope::bearer_or_basic`] reads the former, and
+/// `IdempotencyLayer::fingerprint_forms` (feature `forms`) compares the latter as Stripe does:
+///
+/// ```
+/// # #[cfg(feature = "forms")]
+/// # fn main() -> refrain::Result<()> {
+/// use refrain::server::{IdempotencyLayer, Stripe, scope};
+///
+/// # let store = refrain::Store::builder().open_in_memory()?;
+/// let layer = IdempotencyLayer::new(store)
+///     .dialect(Stripe)
+///     .scope(scope::bearer_or_basic)
+///     .fingerprint_forms(true);
+/// # let _ = layer;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "forms"))]
+/// # fn main() {}
+/// ```
+///
+/// [`scope::bearer_or_basic`]: crate::server::scope::bearer_or_basic
 ///
 /// Stripe has a message of its own for a key that was used at another endpoint. Here the message is
 /// always about parameters, because only a fingerprint of the first request is kept.
@@ -43,12 +66,9 @@ impl Dialect for Stripe {
             _ => reason.status(),
         };
         let mut response = json(reason, status, &StripeBody { error });
-        let headers = response.headers_mut();
         if let Some(should_retry) = should_retry(reason) {
-            headers.insert(STRIPE_SHOULD_RETRY, HeaderValue::from_static(should_retry));
-        }
-        if matches!(reason, Reason::Unauthorized) {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let should_retry = HeaderValue::from_static(should_retry);
+            response.headers_mut().insert(STRIPE_SHOULD_RETRY, should_retry);
         }
         response
     }
@@ -66,16 +86,15 @@ impl Dialect for Stripe {
     }
 }
 
+/// Returns Stripe's type for a reason. By Stripe's definition `idempotency_error` is a key that is
+/// used for another request, and nothing else.
 fn kind(reason: &Reason) -> &'static str {
     match reason {
-        Reason::Conflict { .. }
-        | Reason::InProgress { .. }
-        | Reason::Interrupted { .. }
+        Reason::Conflict { .. } => "idempotency_error",
+        // Something ran, so that the request is not what is wrong.
+        Reason::Interrupted { .. }
         | Reason::ResultUnavailable { .. }
-        | Reason::KeyMissing
-        | Reason::KeyInvalid(_)
-        | Reason::KeyRepeated => "idempotency_error",
-        Reason::OutcomeUnknown
+        | Reason::OutcomeUnknown
         | Reason::RecordDamaged
         | Reason::Unavailable
         | Reason::HandlerPanicked
@@ -91,7 +110,7 @@ fn code(reason: &Reason) -> Option<&'static str> {
         Reason::Conflict { .. }
         | Reason::HandlerPanicked
         | Reason::Misused(_)
-        | Reason::Unauthorized => None,
+        | Reason::Unauthorized { .. } => None,
         Reason::InProgress { .. } => Some("idempotency_key_in_use"),
         Reason::TooManyRequests => Some("rate_limit"),
         _ => Some(reason.code()),
@@ -125,5 +144,33 @@ fn should_retry(reason: &Reason) -> Option<&'static str> {
         | Reason::OutcomeUnknown
         | Reason::RecordDamaged => Some("false"),
         _ => reason.retry_after().map(|_| "true"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::RequestId;
+    use crate::key::InvalidKey;
+
+    use super::*;
+
+    /// Clients take the type for a key that is used for another request, and make a new key, which
+    /// runs the request again.
+    #[test]
+    fn an_idempotency_error_is_a_conflict_and_nothing_else() {
+        let id = RequestId::random;
+        assert_eq!(kind(&Reason::Conflict { original: id() }), "idempotency_error");
+        for (reason, expected) in [
+            (Reason::InProgress { holder: id() }, "invalid_request_error"),
+            (Reason::KeyMissing, "invalid_request_error"),
+            (Reason::KeyRepeated, "invalid_request_error"),
+            (Reason::KeyInvalid(InvalidKey::Empty), "invalid_request_error"),
+            (Reason::TooManyRequests, "invalid_request_error"),
+            (Reason::Interrupted { original: id() }, "api_error"),
+            (Reason::ResultUnavailable { original: id() }, "api_error"),
+            (Reason::OutcomeUnknown, "api_error"),
+        ] {
+            assert_eq!(kind(&reason), expected, "{reason:?}");
+        }
     }
 }
