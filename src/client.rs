@@ -40,9 +40,10 @@
 //!
 //! The layer retries requests with a safe method and mutations with a key, if their body is
 //! buffered. It retries after transport errors, after timeouts, after answers that break off, and
-//! after these answers: 409 while the key is in progress, 425, 429, 502, 503, 504, and
-//! `Stripe-Should-Retry: true`. The pause grows exponentially and is at least as long as
-//! `Retry-After`. A conflict is never retried. `docs/client.md` has the table.
+//! after these answers: 408, 409 while the key is in progress, 425, 429, 502, 503, 504, the
+//! refusals of this crate's server layer that have a `Retry-After`, and `Stripe-Should-Retry: true`.
+//! The pause grows exponentially and is at least as long as `Retry-After`. A conflict is never
+//! retried. `docs/client.md` has the table.
 //!
 //! # Identical calls
 //!

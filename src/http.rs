@@ -1,5 +1,5 @@
 //! The code that the layers for servers and for clients share: one body type, one reader of bodies,
-//! and one reading of methods and headers.
+//! one table of refusals, and one reading of methods and headers.
 
 use http::header::HeaderMap;
 use http::{Method, StatusCode};
@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 mod body;
 mod headers;
 mod reader;
+mod refusals;
 
 pub(crate) use body::{AnyBody, Whole};
 pub use body::{Body, BodyError, BoxError};
@@ -17,6 +18,9 @@ pub(crate) use headers::{
     media_type, only,
 };
 pub(crate) use reader::{BodyReader, Unread};
+#[cfg(feature = "client")]
+pub(crate) use refusals::Meaning;
+pub(crate) use refusals::Named;
 
 /// Returns whether requests with this method carry an idempotency key.
 pub(crate) fn is_mutation(method: &Method) -> bool {

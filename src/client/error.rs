@@ -97,9 +97,10 @@ pub enum Failure {
     /// The server refused the call for now.
     #[error("the server answered {status}")]
     Later {
-        /// 425, 429, 502, 503, 504, or another status with a header that asks for a retry.
+        /// 408, 425, 429, 502, 503, 504, or another status with a header that asks for a retry.
         status: StatusCode,
-        /// The delay that `Retry-After` asks for, if there is one.
+        /// The delay that `Retry-After` asks for, if there is one. [`Duration::MAX`] stands for one
+        /// that no duration holds.
         retry_after: Option<Duration>,
     },
     /// The connection failed, or the answer broke off. The cause is in the sources.
