@@ -21,7 +21,8 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Any HTTP client that is a tower service: hyper-util's, reqwest's with feature `reqwest`.
+//! // Any HTTP client that is a tower service and does not follow redirects: hyper-util's, or
+//! // reqwest's with feature `reqwest`.
 //! let transport = service_fn(|request: Request<refrain::client::Body>| async move {
 //!     assert!(request.headers().contains_key("idempotency-key"));
 //!     Ok::<_, std::io::Error>(Response::new(Full::new(Bytes::from("placed"))))
@@ -44,6 +45,14 @@
 //! refusals of this crate's server layer that have a `Retry-After`, and `Stripe-Should-Retry: true`.
 //! The pause grows exponentially and is at least as long as `Retry-After`. A conflict is never
 //! retried. `docs/client.md` has the table.
+//!
+//! # Redirects
+//!
+//! A redirect is not the answer to a mutation. The layer sends the same request on, under the same
+//! key, where 307 or 308 lead within the origin of the request. Any other redirect with a location
+//! is [`Failure::Redirected`]. The service inside the layer must not follow redirects of mutations:
+//! many HTTP clients send a GET in their place. hyper-util's client follows none, and [`Reqwest`]
+//! none of a mutation.
 //!
 //! # Identical calls
 //!
@@ -71,6 +80,7 @@ mod error;
 mod journal;
 mod policy;
 mod recent;
+mod redirect;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;

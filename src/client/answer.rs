@@ -13,6 +13,7 @@ use crate::http::{
 };
 
 use super::error::Failure;
+use super::redirect::location;
 
 /// Replay headers of the RevDesk contract, of Stripe, and of other servers.
 const REPLAYED: [HeaderName; 3] =
@@ -37,8 +38,11 @@ pub(super) struct Refused {
 /// `keyed` is true if the request carried a key.
 pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused> {
     let (status, headers) = (response.status(), response.headers());
-    if status.is_success() || status.is_redirection() {
+    if status.is_success() {
         return None;
+    }
+    if status.is_redirection() {
+        return keyed.then(|| redirected(status, headers)).flatten();
     }
     let worded = keyed.then(|| worded(response)).flatten();
     let meaning = worded.as_ref().map(|worded| worded.meaning);
@@ -50,6 +54,14 @@ pub(super) fn refusal(response: &Response<Bytes>, keyed: bool) -> Option<Refused
         None => return None,
     };
     Some(Refused { failure, transient })
+}
+
+/// Returns the refusal to act here, if the answer is a redirect. Those that could be followed have
+/// been.
+fn redirected(status: StatusCode, headers: &HeaderMap) -> Option<Refused> {
+    let mut location = location(status, headers)?.clone();
+    location.set_sensitive(true);
+    Some(Refused { failure: Failure::Redirected { status, location }, transient: false })
 }
 
 /// Returns true if another attempt is safe and may succeed.
@@ -181,7 +193,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_refusal_answers_the_call_whatever_its_status() {
-        for status in [200, 201, 204, 302, 400, 401, 404, 409, 422, 500, 501] {
+        for status in [200, 201, 204, 300, 302, 304, 307, 400, 401, 404, 409, 422, 500, 501] {
             assert_eq!(transient(&response(status, &[], ""), true), None, "{status}");
         }
     }

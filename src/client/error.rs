@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::http::BoxError;
 use crate::key::InvalidKey;
@@ -93,6 +93,20 @@ pub enum Failure {
     /// damaged. A retry might run it again.
     #[error("the server ran the call and has no record of its outcome")]
     OutcomeUnknown,
+
+    /// The server redirected the request, and the layer did not follow: the redirect changes the
+    /// method or the origin, the body can be sent only once, or there were too many redirects.
+    ///
+    /// 303 says that the server acted, and that the result is at the location. After another
+    /// status, mend the address, and send the request again with the same key.
+    #[error("the server answered {status}, and the request was not sent on")]
+    Redirected {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+        /// The `Location`, as the server sent it. `Debug` does not print it, because it may contain
+        /// the key.
+        location: HeaderValue,
+    },
 
     /// The server refused the call for now.
     #[error("the server answered {status}")]

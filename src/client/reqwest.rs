@@ -8,13 +8,16 @@ use http::{Request, Response};
 use http_body_util::BodyDataStream;
 use tower_service::Service;
 
-use crate::http::Body;
+use crate::http::{Body, IDEMPOTENCY_KEY};
 
-/// A `reqwest::Client` as a tower service, to be wrapped by a [`ClientLayer`](super::ClientLayer).
+/// reqwest's client as a tower service, to be wrapped by a [`ClientLayer`](super::ClientLayer).
+///
+/// It follows redirects of requests with a safe method, as reqwest does by default. A redirect of
+/// any other request is an answer, for the layer to judge: reqwest would send a GET in its place, or
+/// take its key to another server.
 ///
 /// A timeout set in reqwest ends an attempt, as
-/// [`attempt_timeout`](super::ClientLayer::attempt_timeout) does. Redirects that reqwest follows
-/// belong to the same attempt. Request trailers are not sent.
+/// [`attempt_timeout`](super::ClientLayer::attempt_timeout) does. Request trailers are not sent.
 ///
 /// ```no_run
 /// use bytes::Bytes;
@@ -25,7 +28,7 @@ use crate::http::Body;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let client = ClientLayer::new().layer(Reqwest::from(reqwest::Client::new()));
+/// let client = ClientLayer::new().layer(Reqwest::new(reqwest::Client::builder())?);
 /// let request = Request::post("http://127.0.0.1:8080/v1/calls")
 ///     .header("authorization", "Bearer YOUR_API_KEY")
 ///     .body(Full::new(Bytes::from(r#"{"caller_id": "+14155551234"}"#)))?;
@@ -37,9 +40,27 @@ use crate::http::Body;
 #[derive(Clone, Debug)]
 pub struct Reqwest(rq::Client);
 
-impl From<rq::Client> for Reqwest {
-    fn from(client: rq::Client) -> Self {
-        Self(client)
+tokio::task_local! {
+    /// Whether redirects of the request at hand are followed: reqwest's policy is not told which
+    /// request it judges, but runs in its task.
+    static IS_FOLLOWED: bool;
+}
+
+impl Reqwest {
+    /// Builds the client, with a redirect policy in place of the builder's own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`reqwest::ClientBuilder::build`].
+    pub fn new(builder: rq::ClientBuilder) -> rq::Result<Self> {
+        let policy = rq::redirect::Policy::custom(|attempt| {
+            if IS_FOLLOWED.try_with(|is_followed| *is_followed).unwrap_or(false) {
+                rq::redirect::Policy::default().redirect(attempt)
+            } else {
+                attempt.stop()
+            }
+        });
+        builder.redirect(policy).build().map(Self)
     }
 }
 
@@ -53,11 +74,14 @@ impl Service<Request<Body>> for Reqwest {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let is_followed =
+            request.method().is_safe() && !request.headers().contains_key(IDEMPOTENCY_KEY);
         let request = request.map(|body| match body.whole() {
             Some(bytes) => rq::Body::from(bytes.clone()),
             None => rq::Body::wrap_stream(BodyDataStream::new(body)),
         });
         let (client, request) = (self.0.clone(), rq::Request::try_from(request));
-        Box::pin(async move { client.execute(request?).await.map(Response::from) })
+        let sent = async move { client.execute(request?).await.map(Response::from) };
+        Box::pin(IS_FOLLOWED.scope(is_followed, sent))
     }
 }
