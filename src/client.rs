@@ -65,7 +65,8 @@
 //! # Across restarts
 //!
 //! A [`Journal`] keeps the key and the request of a job on disk until the job is done. A worker
-//! that is restarted after a crash sends the same request under the same key.
+//! that is restarted after a crash sends the same request under the same key, and
+//! [`Journal::jobs`] lists what is left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +89,7 @@ mod service;
 pub use crate::http::{Body, BodyError, BoxError};
 pub use call::{Call, CallId};
 pub use error::{Error, Failure, Stop};
-pub use journal::{Journal, JournalBuilder, JournalEntry, JournalError};
+pub use journal::{Job, JobState, Journal, JournalBuilder, JournalEntry, JournalError};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use reqwest::Reqwest;
