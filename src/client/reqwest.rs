@@ -4,8 +4,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ::reqwest as rq;
-use http::{Request, Response};
-use http_body_util::BodyDataStream;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{Method, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use tower_service::Service;
 
 use crate::http::{Body, IDEMPOTENCY_KEY};
@@ -17,7 +19,8 @@ use crate::http::{Body, IDEMPOTENCY_KEY};
 /// take its key to another server.
 ///
 /// A timeout set in reqwest ends an attempt, as
-/// [`attempt_timeout`](super::ClientLayer::attempt_timeout) does. Request trailers are not sent.
+/// [`attempt_timeout`](super::ClientLayer::attempt_timeout) does. A body of known length is sent with
+/// `Content-Length`, buffered or not.
 ///
 /// ```no_run
 /// use bytes::Bytes;
@@ -73,15 +76,43 @@ impl Service<Request<Body>> for Reqwest {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // hyper says nothing of an empty body.
+        let has_content = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+        if has_content && request.body().size_hint().exact() == Some(0) {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
+        }
         let is_followed =
             request.method().is_safe() && !request.headers().contains_key(IDEMPOTENCY_KEY);
         let request = request.map(|body| match body.whole() {
             Some(bytes) => rq::Body::from(bytes.clone()),
-            None => rq::Body::wrap_stream(BodyDataStream::new(body)),
+            None => rq::Body::wrap(Lone(Mutex::new(body))),
         });
         let (client, request) = (self.0.clone(), rq::Request::try_from(request));
         let sent = async move { client.execute(request?).await.map(Response::from) };
         Box::pin(IS_FOLLOWED.scope(is_followed, sent))
+    }
+}
+
+/// A streamed body that threads can share, as reqwest demands. Only its owner reads it.
+struct Lone(Mutex<Body>);
+
+impl HttpBody for Lone {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(self.0.get_mut()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().size_hint()
     }
 }

@@ -120,6 +120,28 @@ async fn a_get_is_followed_as_reqwest_does_unless_it_has_a_key() {
     assert_eq!(other.arrived.lock().len(), 1);
 }
 
+/// A body over the limit for buffers was sent in chunks, which some servers refuse with 411.
+#[tokio::test]
+async fn a_body_of_known_length_is_sent_with_it_whether_it_is_held_or_not() {
+    let post = Post::open(|| None).await;
+    let client = layer().max_request_bytes(1000).layer(through_reqwest());
+    for len in [0, 1000, 100_000] {
+        let body = Full::new(Bytes::from(vec![b'x'; len]));
+        client.clone().oneshot(Request::post(post.uri()).body(body).unwrap()).await.unwrap();
+        let (parts, body) = post.arrived.lock().pop().unwrap();
+        assert_eq!(parts.headers["content-length"], len.to_string());
+        assert_eq!(body.len(), len);
+        assert!(!parts.headers.contains_key("transfer-encoding"), "{len}");
+    }
+    // Of unknown length.
+    let pieces = ["a", "b"].map(|piece| Ok::<_, BoxError>(http_body::Frame::data(piece.into())));
+    let body = http_body_util::StreamBody::new(futures_util::stream::iter(pieces));
+    client.oneshot(Request::post(post.uri()).body(body).unwrap()).await.unwrap();
+    let (parts, body) = post.arrived.lock().pop().unwrap();
+    assert_eq!(parts.headers["transfer-encoding"], "chunked");
+    assert_eq!(body, "ab");
+}
+
 #[tokio::test]
 async fn a_call_is_placed_and_replayed() {
     let home = Home::new();
