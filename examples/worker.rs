@@ -72,11 +72,15 @@ async fn main() -> ExitCode {
         Err(error) => {
             let causes = std::iter::successors(error.source(), |&cause| cause.source());
             let causes: String = causes.map(|cause| format!(": {cause}")).collect();
-            // If the other end is closed, nobody reads this line.
-            let _ = writeln!(std::io::stderr(), "{error}{causes}");
+            tell(&format!("{error}{causes}"));
             ExitCode::FAILURE
         }
     }
+}
+
+fn tell(line: &str) {
+    // If the other end is closed, nobody reads it.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
@@ -93,11 +97,11 @@ async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
             journal.done(job).await?;
         } else if let Err(reason) = settle(options, &client, &journal, job).await? {
             open += 1;
-            writeln!(std::io::stderr(), "{job} stays open: {reason}")?;
+            tell(&format!("{job} stays open: {reason}"));
         }
     }
     for job in journal.jobs().await?.iter().filter(|job| !options.jobs.contains(&job.name)) {
-        writeln!(std::io::stderr(), "{} is open since {:?}: {:?}", job.name, job.age, job.state)?;
+        tell(&format!("{} has been open for {:?}: {:?}", job.name, job.age, job.state));
     }
     if open > 0 { Err(format!("{open} jobs stay open").into()) } else { Ok(()) }
 }

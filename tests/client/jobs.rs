@@ -176,7 +176,7 @@ async fn a_worker_tells_of_jobs_that_it_was_not_asked_for() {
     ends(office.worker(server, &[], &["invoice-1"])).await;
     let output = ends(office.worker(server, &[], &["invoice-2"])).await;
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && told.starts_with("invoice-1 is open since "), "{told}");
+    assert!(output.status.success() && told.starts_with("invoice-1 has been open for "), "{told}");
 }
 
 const ROUNDS: u64 = 50;

@@ -238,6 +238,25 @@ async fn jobs_that_nobody_asks_for_again_give_up_their_places_and_are_still_told
     assert_eq!(names, 4, "b and c have passed, d and a wait");
 }
 
+#[tokio::test]
+async fn requests_whose_window_has_passed_give_up_their_bytes() {
+    let desk = Desk::new();
+    let journal = desk.open();
+    let long = bytes::Bytes::from(vec![7; Journal::MAX_REQUEST_BYTES]);
+    let mut kept = 0;
+    let full = loop {
+        match journal.key_for(&format!("job-{kept}"), long.clone()).await {
+            Ok(_) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, JournalError::Store(refrain::Error::Limit { .. })), "{full:?}");
+    assert!((30..40).contains(&kept), "8 MiB of requests are {kept}");
+    desk.clock.advance(23 * HOUR);
+    journal.key_for("new", long).await.unwrap().done().await.unwrap();
+    assert_eq!(journal.jobs().await.unwrap().len(), kept);
+}
+
 /// Its name is what it was called.
 #[tokio::test]
 async fn a_listed_job_is_asked_for_by_its_name_whatever_that_is() {

@@ -19,9 +19,28 @@ impl Journal {
     /// be asked for again, and those whose window has passed.
     ///
     /// A job whose window has passed is listed until [`done`](Self::done) ends it, for up to ten
-    /// years. There are at most [`max_jobs`](JournalBuilder::max_jobs) of the others, and 65,536 of
+    /// years. There are at most [`max_jobs`](super::JournalBuilder::max_jobs) of the others, and 65,536 of
     /// these. The list is read on this thread. A job that is being asked for at the moment may be
     /// missing.
+    ///
+    /// ```
+    /// use refrain::client::{JobState, Journal};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("journal");
+    /// let journal = Journal::open(path)?;
+    /// drop(journal.key_for("invoice-42", r#"{"amount": 1200}"#).await?); // as a crash does
+    ///
+    /// let jobs = journal.jobs().await?;
+    /// assert_eq!((&jobs[0].name[..], jobs[0].state), ("invoice-42", JobState::Waiting));
+    /// let entry = journal.key_for(&jobs[0].name, "").await?;
+    /// assert_eq!(entry.key(), &jobs[0].key);
+    /// # entry.done().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

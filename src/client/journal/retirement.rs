@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::backend::Past;
+use crate::Key;
 use crate::clock::Reading;
 
 use super::expired::Expired;
@@ -21,37 +21,36 @@ impl Journal {
     /// [`JournalError::Store`].
     pub(super) async fn retire_expired(&self) -> Result<usize, JournalError> {
         let (now, mut retired) = (self.clock.read(), 0);
-        let known = self.store.count(self.scope)?.records;
-        let mut places = MAX_EXPIRED.saturating_sub(known);
-        for past in self.store.interrupted(None, MAX_OPEN).await? {
-            if places == 0 {
-                break;
-            }
-            if self.retire(&past, &now).await? {
-                retired += 1;
-                places -= 1;
-            }
+        let mut pasts = self.store.interrupted(None, MAX_OPEN).await?;
+        pasts.retain(|past| self.is_over(&past.checkpoints, &now));
+        if pasts.is_empty() {
+            return Ok(0);
+        }
+        let places = MAX_EXPIRED.saturating_sub(self.store.count(self.scope)?.records);
+        for past in pasts.iter().take(usize::try_from(places).unwrap_or(usize::MAX)) {
+            retired += usize::from(self.retire(&past.key, &now).await?);
         }
         Ok(retired)
     }
 
-    /// Ends the entry of a job, if it has expired or is incomplete; then returns true.
+    /// Returns true if nobody may be handed the entry any more, or if it is incomplete.
+    fn is_over(&self, pieces: &[Bytes], now: &Reading) -> bool {
+        match Kept::of(pieces) {
+            Ok(kept) => kept.is_none_or(|kept| self.has_expired(&kept.began, now)),
+            // A newer version knows.
+            Err(_) => false,
+        }
+    }
+
+    /// Ends the entry of a job that was over, and returns true; or false if it has changed hands.
     ///
     /// # Errors
     ///
     /// [`JournalError::Store`].
-    async fn retire(&self, past: &Past, now: &Reading) -> Result<bool, JournalError> {
-        let is_over = |pieces: &[Bytes]| match Kept::of(pieces) {
-            Ok(kept) => kept.is_none_or(|kept| self.has_expired(&kept.began, now)),
-            // A newer version knows.
-            Err(_) => false,
-        };
-        if !is_over(&past.checkpoints) {
-            return Ok(false);
-        }
-        // It may have changed hands, or be another job of that name by now.
-        let attempt = match self.begin(&past.key).await {
-            Ok(Begun::Known(attempt)) if is_over(attempt.checkpoints()) => attempt,
+    async fn retire(&self, name: &Key, now: &Reading) -> Result<bool, JournalError> {
+        // It may be another job of that name by now.
+        let attempt = match self.begin(name).await {
+            Ok(Begun::Known(attempt)) if self.is_over(attempt.checkpoints(), now) => attempt,
             Ok(Begun::New(permit)) => {
                 permit.release().await?;
                 return Ok(false);
