@@ -6,10 +6,11 @@
 //!     --server http://127.0.0.1:8080 --journal DIR --results FILE invoice-41 invoice-42
 //! ```
 //!
-//! Started again with the same jobs, it continues where it stopped. The results have the answers
-//! that are known. The journal has the key and the request of each job without an answer, and the
-//! server runs each key once. While the server is away, the worker retries silently for about half
-//! a minute.
+//! Started again with the same jobs, it continues where it stopped. The results have the outcomes
+//! that are known. The journal has the key and the request of each job without an outcome, and the
+//! server runs each key once. An answer that says nothing of the job, such as 401 or 500, is no
+//! outcome: the job stays open, and the worker fails when it has tried the others. While the server
+//! is away, the worker retries silently for about half a minute.
 
 use std::error::Error;
 use std::fs::File;
@@ -20,12 +21,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use refrain::client::{Body, Call, ClientLayer, Failure, Journal, JournalEntry};
+use refrain::client::{Body, Call, ClientLayer, Failure, Journal, JournalEntry, JournalError};
 use tower::{Layer, ServiceExt};
 
 /// Places a call for each job, once.
@@ -71,11 +72,15 @@ async fn main() -> ExitCode {
         Err(error) => {
             let causes = std::iter::successors(error.source(), |&cause| cause.source());
             let causes: String = causes.map(|cause| format!(": {cause}")).collect();
-            // If the other end is closed, nobody reads this line.
-            let _ = writeln!(std::io::stderr(), "{error}{causes}");
+            tell(&format!("{error}{causes}"));
             ExitCode::FAILURE
         }
     }
+}
+
+fn tell(line: &str) {
+    // If the other end is closed, nobody reads it.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
@@ -84,24 +89,50 @@ async fn work(options: &Options) -> Result<(), Box<dyn Error>> {
     let hyper = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
     let layer = ClientLayer::new().attempt_timeout(options.timeout).max_attempts(10);
     let client = layer.layer(hyper);
+    let mut open = 0;
     for job in &options.jobs {
         if options.is_known(job)? {
             // The process that wrote the line may have been killed before the line was durable.
             File::open(&options.results)?.sync_all()?;
             journal.done(job).await?;
-            continue;
+        } else if let Err(reason) = settle(options, &client, &journal, job).await? {
+            open += 1;
+            tell(&format!("{job} stays open: {reason}"));
         }
-        let order = r#"{"caller_id": "+14155551234", "destination": "+14155556789"}"#;
-        let entry = journal.key_for(job, order).await?;
-        options.reach(Step::Keyed).await;
-        let outcome = place(options, client.clone(), &entry).await?;
-        options.reach(Step::Answered).await;
-        // The answer is used first; only then is the job done.
-        options.record(job, &outcome)?;
-        options.reach(Step::Recorded).await;
-        entry.done().await?;
     }
-    Ok(())
+    for job in journal.jobs().await?.iter().filter(|job| !options.jobs.contains(&job.name)) {
+        tell(&format!("{} has been open for {:?}: {:?}", job.name, job.age, job.state));
+    }
+    if open > 0 { Err(format!("{open} jobs stay open").into()) } else { Ok(()) }
+}
+
+/// Places the call of a job, and keeps its outcome; or returns the reason why that is not known.
+async fn settle(
+    options: &Options,
+    client: &Sender,
+    journal: &Journal,
+    job: &str,
+) -> Result<Result<(), String>, Box<dyn Error>> {
+    let order = r#"{"caller_id": "+14155551234", "destination": "+14155556789"}"#;
+    let entry = match journal.key_for(job, order).await {
+        Ok(entry) => entry,
+        Err(error @ JournalError::WindowPassed { .. }) => {
+            let advice = "find out what became of it, and write that into the results";
+            return Ok(Err(format!("{error}; {advice}")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    options.reach(Step::Keyed).await;
+    let outcome = match place(options, client.clone(), &entry).await? {
+        Ok(outcome) => outcome,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    options.reach(Step::Answered).await;
+    // The outcome is kept first; only then is the job done.
+    options.record(job, &outcome)?;
+    options.reach(Step::Recorded).await;
+    entry.done().await?;
+    Ok(Ok(()))
 }
 
 impl Options {
@@ -144,12 +175,13 @@ impl Options {
     }
 }
 
-/// Sends the job's request under its key, and says what the server did.
+/// Sends the job's request under its key, and returns the outcome; or the reason why it is not
+/// known.
 async fn place(
     options: &Options,
     client: Sender,
     entry: &JournalEntry,
-) -> Result<String, Box<dyn Error>> {
+) -> Result<Result<String, String>, Box<dyn Error>> {
     let uri = format!("{}v1/calls", options.server);
     let request = Request::post(uri)
         .header("authorization", "Bearer YOUR_API_KEY")
@@ -164,15 +196,23 @@ async fn place(
             let replayed = if call.is_replay() { ", replayed" } else { "" };
             // On one line.
             let body = String::from_utf8_lossy(&body.to_bytes()).escape_debug().to_string();
-            Ok(format!("{status}{replayed} {body}"))
+            let answer = format!("{status}{replayed} {body}");
+            Ok(if is_outcome(status) { Ok(answer) } else { Err(answer) })
         }
         // It may have been placed or not, and sending it once more would not tell.
         Err(error) => match error.failure() {
             Failure::Interrupted { .. } | Failure::OutcomeUnknown => {
-                Ok(format!("unknown: {error}"))
+                Ok(Ok(format!("unknown: {error}")))
             }
-            Failure::ResultUnavailable { .. } => Ok(format!("placed: {error}")),
+            Failure::ResultUnavailable { .. } => Ok(Ok(format!("placed: {error}"))),
             _ => Err(error.into()),
         },
     }
+}
+
+/// Returns true if the answer says what became of the job: it was placed, or it is wrong. Any other
+/// is about the worker or the server, and a later attempt may have another.
+fn is_outcome(status: StatusCode) -> bool {
+    let is_temporary = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 421 | 423 | 425 | 429);
+    status.is_success() || (status.is_client_error() && !is_temporary)
 }

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::error::{Error, Result};
-use crate::key::{Fingerprint, Key, RequestId, Scope, random_bytes};
+use crate::key::{Fingerprint, Key, RequestId, Scope, downstream_key, random_bytes};
 use crate::record::{Record, fits};
 use crate::stats::Stats;
 
@@ -398,6 +398,12 @@ impl Past {
     /// Returns whether the claim of this run is durable.
     pub fn is_durable(&self) -> bool {
         self.seed.is_some()
+    }
+
+    /// Returns the key that the operation sends to the next service under a label; `None` if the
+    /// claim is volatile.
+    pub fn downstream_key(&self, label: &str) -> Option<Key> {
+        Some(downstream_key(self.seed.as_ref()?, self.scope, &self.key, label))
     }
 
     /// Makes this the next run, for the request that asks.

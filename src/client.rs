@@ -21,7 +21,8 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Any HTTP client that is a tower service: hyper-util's, reqwest's with feature `reqwest`.
+//! // Any HTTP client that is a tower service and does not follow redirects: hyper-util's, or
+//! // reqwest's with feature `reqwest`.
 //! let transport = service_fn(|request: Request<refrain::client::Body>| async move {
 //!     assert!(request.headers().contains_key("idempotency-key"));
 //!     Ok::<_, std::io::Error>(Response::new(Full::new(Bytes::from("placed"))))
@@ -40,9 +41,18 @@
 //!
 //! The layer retries requests with a safe method and mutations with a key, if their body is
 //! buffered. It retries after transport errors, after timeouts, after answers that break off, and
-//! after these answers: 409 while the key is in progress, 425, 429, 502, 503, 504, and
-//! `Stripe-Should-Retry: true`. The pause grows exponentially and is at least as long as
-//! `Retry-After`. A conflict is never retried. `docs/client.md` has the table.
+//! after these answers: 408, 409 while the key is in progress, 425, 429, 502, 503, 504, the
+//! refusals of this crate's server layer that have a `Retry-After`, and `Stripe-Should-Retry: true`.
+//! The pause grows exponentially and is at least as long as `Retry-After`. A conflict is never
+//! retried. `docs/client.md` has the table.
+//!
+//! # Redirects
+//!
+//! A redirect is not the answer to a mutation. The layer sends the same request on, under the same
+//! key, where 307 or 308 lead within the origin of the request. Any other redirect with a location
+//! is [`Failure::Redirected`]. The service inside the layer must not follow redirects of mutations:
+//! many HTTP clients send a GET in their place. hyper-util's client follows none, and [`Reqwest`]
+//! none of a mutation.
 //!
 //! # Identical calls
 //!
@@ -55,7 +65,8 @@
 //! # Across restarts
 //!
 //! A [`Journal`] keeps the key and the request of a job on disk until the job is done. A worker
-//! that is restarted after a crash sends the same request under the same key.
+//! that is restarted after a crash sends the same request under the same key, and
+//! [`Journal::jobs`] lists what is left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +81,7 @@ mod error;
 mod journal;
 mod policy;
 mod recent;
+mod redirect;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod service;
@@ -77,7 +89,7 @@ mod service;
 pub use crate::http::{Body, BoxError};
 pub use call::{Call, CallId};
 pub use error::{Error, Failure, Stop};
-pub use journal::{Journal, JournalBuilder, JournalEntry, JournalError};
+pub use journal::{Job, JobState, Journal, JournalBuilder, JournalEntry, JournalError};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub use reqwest::Reqwest;

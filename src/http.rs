@@ -1,5 +1,5 @@
 //! The code that the layers for servers and for clients share: one body type, one reader of bodies,
-//! and one reading of methods and headers.
+//! one table of refusals, and one reading of methods and headers.
 
 use http::header::HeaderMap;
 use http::{Method, StatusCode};
@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 mod body;
 mod headers;
 mod reader;
+mod refusals;
 
 #[cfg(feature = "client")]
 pub use body::Body;
@@ -21,6 +22,9 @@ pub(crate) use headers::{
 pub(crate) use reader::BodyReader;
 #[cfg(feature = "client")]
 pub(crate) use reader::Unread;
+#[cfg(feature = "client")]
+pub(crate) use refusals::Meaning;
+pub(crate) use refusals::Named;
 
 /// Returns an error and its sources.
 #[cfg(feature = "server")]

@@ -12,7 +12,7 @@ use tower::{Layer, ServiceExt};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = ClientLayer::new().layer(Reqwest::from(reqwest::Client::new()));
+    let client = ClientLayer::new().layer(Reqwest::new(reqwest::Client::builder())?);
     let request = http::Request::post("http://127.0.0.1:8080/orders")
         .header("authorization", "Bearer YOUR_API_KEY")
         .body(Full::<bytes::Bytes>::from("a bicycle"))?;

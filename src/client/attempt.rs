@@ -1,4 +1,4 @@
-//! One attempt: sends a request, collects the answer, and classifies it.
+//! One attempt: sends a request, follows redirects, collects the answer, and classifies it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 use tower_service::Service;
@@ -15,6 +15,7 @@ use crate::http::{AnyBody, Body, BodyReader, BoxError, Unread, Whole, is_stream}
 
 use super::answer::{is_replay, refusal, retry_after};
 use super::error::{Failure, Stop};
+use super::redirect::{MAX_REDIRECTS, target};
 
 /// At least this much of a refusal's body is buffered, whatever the limit for other bodies.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
@@ -70,7 +71,8 @@ pub(super) struct Lost {
     pub(super) response: Option<Response<Bytes>>,
 }
 
-/// Sends each request to the inner service once, for `tower::retry` to repeat.
+/// Sends each request to the inner service once, for `tower::retry` to repeat. Redirects within the
+/// origin belong to the attempt.
 ///
 /// An attempt ends at its own time limit or at the deadline of its call, whichever comes first.
 #[derive(Clone)]
@@ -116,19 +118,15 @@ where
 
     fn call(&mut self, outgoing: Outgoing) -> Self::Future {
         let Outgoing { parts, content, attempt } = outgoing;
-        let (body, stop) = match content {
-            Payload::Whole(whole) => (whole.into(), Stop::Final),
-            Payload::Once(body, stop) => (body, stop),
+        let stop = match &content {
+            Payload::Whole(_) => Stop::Final,
+            Payload::Once(_, stop) => *stop,
         };
         let started = Instant::now();
         let until = (started + self.timeout).min(self.ends);
-        let sent = self.inner.clone().oneshot(Request::from_parts(parts, body));
-        let (keyed, max) = (self.keyed, self.max_response_bytes);
+        let keyed = self.keyed;
+        let exchange = self.clone().exchange(parts, content);
         Box::pin(async move {
-            let exchange = async {
-                let response = sent.await.map_err(Into::into)?;
-                receive(response, max).await
-            };
             match timeout_at(until, exchange).await {
                 Ok(Ok(answer)) => read(answer, keyed, attempt, stop),
                 Ok(Err(error)) => Err(Lost::transport(attempt, error, stop)),
@@ -138,6 +136,53 @@ where
                 }
             }
         })
+    }
+}
+
+impl<S> Attempts<S> {
+    /// Sends a request. If it has a key, sends it on where the server redirects it within its
+    /// origin, under the same key.
+    async fn exchange<R>(self, mut parts: Parts, content: Payload) -> Result<Received, BoxError>
+    where
+        S: Transport<R>,
+        R: AnyBody,
+    {
+        let Self { inner, keyed, max_response_bytes: max, .. } = self;
+        let whole = match content {
+            Payload::Whole(whole) => whole,
+            Payload::Once(body, _) => {
+                return send(inner, Request::from_parts(parts, body), max).await;
+            }
+        };
+        for _ in 0..MAX_REDIRECTS {
+            let request = Request::from_parts(parts.clone(), whole.clone().into());
+            let answer = send(inner.clone(), request, max).await?;
+            match answer.target(&parts.uri).filter(|_| keyed) {
+                Some(uri) => parts.uri = uri,
+                None => return Ok(answer),
+            }
+        }
+        send(inner, Request::from_parts(parts, whole.into()), max).await
+    }
+}
+
+/// Sends a request, and receives the answer.
+async fn send<R: AnyBody>(
+    inner: impl Transport<R>,
+    request: Request<Body>,
+    max: usize,
+) -> Result<Received, BoxError> {
+    let response = inner.oneshot(request).await.map_err(Into::into)?;
+    receive(response, max).await
+}
+
+impl Received {
+    /// Returns the URI to send the same request to, if the answer is a redirect within the origin.
+    fn target(&self, from: &Uri) -> Option<Uri> {
+        match self {
+            Self::Whole(response) => target(from, response.status(), response.headers()),
+            Self::Streamed(response) => target(from, response.status(), response.headers()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::http::BoxError;
 use crate::key::InvalidKey;
@@ -94,12 +94,27 @@ pub enum Failure {
     #[error("the server ran the call and has no record of its outcome")]
     OutcomeUnknown,
 
+    /// The server redirected the request, and the layer did not follow: the redirect changes the
+    /// method or the origin, the body can be sent only once, or there were too many redirects.
+    ///
+    /// 303 says that the server acted, and that the result is at the location. After another
+    /// status, mend the address, and send the request again with the same key.
+    #[error("the server answered {status}, and the request was not sent on")]
+    Redirected {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+        /// The `Location`, as the server sent it. `Debug` does not print it, because it may contain
+        /// the key.
+        location: HeaderValue,
+    },
+
     /// The server refused the call for now.
     #[error("the server answered {status}")]
     Later {
-        /// 425, 429, 502, 503, 504, or another status with a header that asks for a retry.
+        /// 408, 425, 429, 502, 503, 504, or another status with a header that asks for a retry.
         status: StatusCode,
-        /// The delay that `Retry-After` asks for, if there is one.
+        /// The delay that `Retry-After` asks for, if there is one. [`Duration::MAX`] stands for one
+        /// that no duration holds.
         retry_after: Option<Duration>,
     },
     /// The connection failed, or the answer broke off. The cause is in the sources.

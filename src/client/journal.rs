@@ -1,33 +1,48 @@
 //! The journal: keys and requests of jobs, kept on disk until the jobs are done.
 //!
-//! A job is a durable operation that is never completed: its claim holds the key, and the
-//! checkpoints of the claim hold the request. A restart finds the claim interrupted, and resumes
-//! it.
+//! A job is a durable operation that is not completed while its key may be sent: its claim holds
+//! the key, and the checkpoints of the claim hold the request. A restart finds the claim
+//! interrupted, and resumes it. A job whose window has passed is completed where a new one needs
+//! its place: its record holds the key, and keeps another from being handed out.
 //!
 //! Invariants:
 //! - Key and request are durable before [`Journal::key_for`] returns.
 //! - An entry whose checkpoints are incomplete was never handed out, so it is released.
 //! - The key is derived from the claim, and so it is the same in every process.
+//! - A job gets another key only after its end was asked for.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::clock::{Clock, Reading, SystemClock};
-use crate::key::InvalidKey;
-use crate::{Attempt, Builder, Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
+use crate::clock::{Clock, Reading};
+use crate::{Attempt, Fingerprint, Key, Operation, Outcome, Permit, Record, Scope, Store};
 
-/// The longest TTL of a store. Entries end by [`JournalEntry::done`], not by expiry.
-const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-const LOG_BYTES: u64 = 64 * 1024 * 1024;
-/// The limits of a claim's checkpoints: their number, and the bytes of each.
-const PIECES: usize = 16;
-const PIECE_BYTES: usize = 16 * 1024;
-/// The header in front of the request: format, time of first use, length.
-const HEAD: usize = 1 + (8 + 8 + 16) + 4;
-const FORMAT: u8 = 1;
+mod began;
+mod builder;
+mod entry;
+mod error;
+mod expired;
+mod held;
+mod job;
+mod kept;
+mod listing;
+mod retirement;
+
+pub use builder::JournalBuilder;
+pub use entry::JournalEntry;
+pub use error::JournalError;
+pub use job::{Job, JobState};
+
+use began::Began;
+use expired::Expired;
+use held::HeldJobs;
+use kept::Kept;
+
+/// The most jobs with a claim: one for each 8 KiB of a log.
+const MAX_OPEN: usize = 8192;
 const LABEL: &str = "job";
 
 /// A durable list of unfinished jobs, each with its key and its request, in a store of its own.
@@ -60,89 +75,12 @@ pub struct Journal {
     clock: Arc<dyn Clock>,
     window: Duration,
     scope: Scope,
-}
-
-/// A builder for a [`Journal`] with other limits than the defaults.
-///
-/// ```
-/// use std::time::Duration;
-/// use refrain::client::Journal;
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let directory = tempfile::tempdir()?;
-/// # let path = directory.path().join("journal");
-/// // For a server that keeps keys for 7 days, and calls that take up to an hour.
-/// let window = Duration::from_secs((7 * 24 - 1) * 60 * 60);
-/// let journal = Journal::builder().window(window).max_jobs(100).open(path)?;
-/// # let _ = journal;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use]
-pub struct JournalBuilder {
-    store: Builder,
-    clock: Arc<dyn Clock>,
-    window: Duration,
-    max_jobs: usize,
-}
-
-/// An unfinished job, held by this process.
-///
-/// An entry that is dropped without [`done`](Self::done) stays in the journal, and the next caller
-/// of [`Journal::key_for`] gets it.
-#[derive(Debug)]
-#[must_use = "the job stays in the journal until `done`"]
-pub struct JournalEntry {
-    permit: Permit,
-    key: Key,
-    request: Bytes,
-    first_sent: SystemTime,
-}
-
-/// The error of a [`Journal`].
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum JournalError {
-    /// The job's name is not 1 to 255 visible ASCII characters without spaces.
-    #[error("the job's name must be 1 to 255 visible ASCII characters without spaces: {0}")]
-    InvalidJob(InvalidKey),
-    /// This process already holds the job's entry.
-    #[error("the job's entry is in use")]
-    InUse,
-    /// The window has passed: the server may have forgotten the key and would run the request
-    /// again.
-    ///
-    /// Calling [`Journal::key_for`] again gives the same error. Find out what became of the job,
-    /// end its entry with [`Journal::done`], and then ask for a new key if the request must be sent
-    /// again.
-    #[error("the server's window for the job's key has passed")]
-    WindowPassed {
-        /// The time when the key was first handed out.
-        first_sent: SystemTime,
-    },
-    /// The request is too long for an entry. No entry was made.
-    #[error("a request of {len} bytes is too long; the limit is {max} bytes")]
-    TooLarge {
-        /// The request's length in bytes.
-        len: usize,
-        /// The longest request that fits, in bytes.
-        max: usize,
-    },
-    /// A newer version of this crate wrote the entry.
-    #[error("the job's entry has format {found}, and this version reads up to {FORMAT}")]
-    Newer {
-        /// The entry's format.
-        found: u8,
-    },
-    /// The journal's store failed; the cause is in the source.
-    #[error("the journal's store failed")]
-    Store(#[from] crate::Error),
+    held: Arc<HeldJobs>,
 }
 
 impl Journal {
     /// The longest request that an entry can hold, in bytes (262,107).
-    pub const MAX_REQUEST_BYTES: usize = PIECES * PIECE_BYTES - HEAD;
+    pub const MAX_REQUEST_BYTES: usize = Kept::MAX_REQUEST_BYTES;
 
     /// Opens a journal, or creates one, with the defaults for servers that keep keys for 24 hours.
     ///
@@ -157,12 +95,7 @@ impl Journal {
 
     /// Returns a builder, to open a journal with other limits.
     pub fn builder() -> JournalBuilder {
-        JournalBuilder {
-            store: Store::builder().ttl(TEN_YEARS).log_bytes(LOG_BYTES),
-            clock: Arc::new(SystemClock::new()),
-            window: Duration::from_secs(23 * 60 * 60),
-            max_jobs: 4096,
-        }
+        JournalBuilder::new()
     }
 
     /// Returns the entry of a job: its key and its request.
@@ -183,45 +116,61 @@ impl Journal {
         job: &str,
         request: impl Into<Bytes>,
     ) -> Result<JournalEntry, JournalError> {
-        let (request, operation) = (request.into(), self.operation(job)?);
-        loop {
-            match self.begin(&operation).await? {
-                Begun::New(permit) => return self.enter(permit, request).await,
-                Begun::Known(attempt) => match Kept::of(attempt.checkpoints())? {
-                    Some(kept) => return self.resume(attempt, kept).await,
-                    // The entry is incomplete, so its key was never handed out.
-                    None => attempt.release().await?,
-                },
+        let (request, name) = (request.into(), name(job)?);
+        match self.entry_of(&name, &request).await {
+            // Those that nobody asks for again must not keep new jobs out for ever.
+            Err(JournalError::Store(full @ crate::Error::Limit { .. })) => {
+                match self.retire_expired().await? {
+                    0 => Err(full.into()),
+                    _ => self.entry_of(&name, &request).await,
+                }
             }
+            asked => asked,
         }
     }
 
-    /// Ends a job's entry, if there is one. The next [`key_for`](Self::key_for) gets a new key.
+    /// Ends a job, if the journal has it, whether its window has passed or not. The next
+    /// [`key_for`](Self::key_for) gets a new key.
     ///
     /// # Durability
     ///
-    /// The end of the entry is durable when this returns.
+    /// The end of the job is durable when this returns.
     ///
     /// # Errors
     ///
     /// [`JournalError::InvalidJob`], [`JournalError::InUse`] while this process holds the entry,
     /// and [`JournalError::Store`].
     pub async fn done(&self, job: &str) -> Result<(), JournalError> {
-        match self.begin(&self.operation(job)?).await? {
-            Begun::New(permit) => permit.release().await?,
-            Begun::Known(attempt) => attempt.release().await?,
+        match self.store.forget(self.scope, &name(job)?).await {
+            Err(crate::Error::InFlight { .. }) => Err(JournalError::InUse),
+            ended => Ok(ended?),
         }
-        Ok(())
     }
 
-    /// Returns the durable operation of a job.
+    fn has_expired(&self, began: &Began, now: &Reading) -> bool {
+        began.age(now) >= self.window
+    }
+
+    /// Returns the entry of a job: a new one, or the one that an earlier holder left.
     ///
     /// # Errors
     ///
-    /// [`JournalError::InvalidJob`].
-    fn operation(&self, job: &str) -> Result<Operation, JournalError> {
-        let job: Key = job.parse().map_err(JournalError::InvalidJob)?;
-        Ok(Operation::new(self.scope, job, Fingerprint::of([LABEL])).durable())
+    /// See [`JournalError`].
+    async fn entry_of(&self, name: &Key, request: &Bytes) -> Result<JournalEntry, JournalError> {
+        loop {
+            match self.begin(name).await? {
+                Begun::New(permit) => return self.enter(name, permit, request.clone()).await,
+                Begun::Known(attempt) => match Kept::of(attempt.checkpoints())? {
+                    Some(kept) => return self.resume(name, attempt, kept).await,
+                    // The entry is incomplete, so its key was never handed out.
+                    None => attempt.release().await?,
+                },
+                Begun::Retired(record) => {
+                    let first_sent = Expired::of(&record)?.began.wall();
+                    return Err(JournalError::WindowPassed { first_sent });
+                }
+            }
+        }
     }
 
     /// Claims a job without waiting for another holder.
@@ -229,13 +178,16 @@ impl Journal {
     /// # Errors
     ///
     /// [`JournalError::InUse`] if this process holds the entry, and [`JournalError::Store`].
-    async fn begin(&self, operation: &Operation) -> Result<Begun, JournalError> {
-        let mut begin = self.store.begin(operation);
+    async fn begin(&self, name: &Key) -> Result<Begun, JournalError> {
+        let fingerprint = Fingerprint::of([LABEL]);
+        let operation = Operation::new(self.scope, name.clone(), fingerprint).durable();
+        let mut begin = self.store.begin(&operation);
         begin.give_up();
         match begin.await? {
             Outcome::Execute(permit) => Ok(Begun::New(permit)),
             Outcome::Interrupted(attempt) => Ok(Begun::Known(attempt)),
-            // The journal never completes a job, so there are no replays and no conflicts.
+            Outcome::Replay(record) => Ok(Begun::Retired(record)),
+            // All jobs have one fingerprint, so there are no conflicts.
             _ => Err(JournalError::InUse),
         }
     }
@@ -247,6 +199,7 @@ impl Journal {
     /// [`JournalError::TooLarge`], and [`JournalError::Store`]; the job is released then.
     async fn enter(
         &self,
+        name: &Key,
         mut permit: Permit,
         request: Bytes,
     ) -> Result<JournalEntry, JournalError> {
@@ -255,7 +208,7 @@ impl Journal {
             permit.release().await?;
             return Err(JournalError::TooLarge { len, max });
         }
-        let kept = Kept { first_sent: self.clock.read(), request };
+        let kept = Kept { began: Began::at(self.clock.read()), request };
         for piece in kept.pieces() {
             if let Err(error) = permit.checkpoint(piece).await {
                 // Free the incomplete entry's place. If that fails too, report the first error.
@@ -263,7 +216,7 @@ impl Journal {
                 return Err(error.into());
             }
         }
-        JournalEntry::new(permit, kept)
+        self.hold(name, permit, kept)
     }
 
     /// Resumes a job that an earlier holder left.
@@ -271,169 +224,40 @@ impl Journal {
     /// # Errors
     ///
     /// [`JournalError::WindowPassed`], and [`JournalError::Store`].
-    async fn resume(&self, attempt: Attempt, kept: Kept) -> Result<JournalEntry, JournalError> {
-        if kept.age(&self.clock.read()) >= self.window {
-            return Err(JournalError::WindowPassed { first_sent: kept.first_sent() });
+    async fn resume(
+        &self,
+        name: &Key,
+        attempt: Attempt,
+        kept: Kept,
+    ) -> Result<JournalEntry, JournalError> {
+        if self.has_expired(&kept.began, &self.clock.read()) {
+            return Err(JournalError::WindowPassed { first_sent: kept.began.wall() });
         }
-        JournalEntry::new(attempt.retry().await?, kept)
+        self.hold(name, attempt.retry().await?, kept)
+    }
+
+    /// # Errors
+    ///
+    /// [`JournalError::Store`].
+    fn hold(&self, name: &Key, permit: Permit, kept: Kept) -> Result<JournalEntry, JournalError> {
+        let key = permit.downstream_key(LABEL)?;
+        let holding = self.held.hold(name.clone(), key.clone(), kept.began);
+        Ok(JournalEntry::new(permit, holding, key, kept))
     }
 }
 
-/// A job as the store has it: new, or known from an earlier holder.
+/// A job as the store has it: new, known from an earlier holder, or one that has given up its place.
 enum Begun {
     New(Permit),
     Known(Attempt),
+    Retired(Record),
 }
 
-impl JournalBuilder {
-    /// Sets how long after first use a job's key may be reused (default 23 h).
-    ///
-    /// The window must be shorter than the server's retention by the longest possible call. Past it
-    /// [`Journal::key_for`] returns [`JournalError::WindowPassed`].
-    pub fn window(mut self, window: Duration) -> Self {
-        self.window = window;
-        self
-    }
-
-    /// Sets the maximum number of unfinished jobs (default 4096, at most 8192).
-    ///
-    /// Beyond it, [`Journal::key_for`] returns [`JournalError::Store`] with
-    /// [`Error::Limit`](crate::Error::Limit).
-    pub fn max_jobs(mut self, max: usize) -> Self {
-        self.max_jobs = max;
-        self
-    }
-
-    /// Sets the clock, for tests.
-    pub fn clock(mut self, clock: impl Clock + Clone) -> Self {
-        self.store = self.store.clock(clock.clone());
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Opens the journal, or creates it. The parent of `path` must exist.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Store::open`], and [`Error::Setting`](crate::Error::Setting) for a number of jobs
-    /// out of range.
-    pub fn open(self, path: impl AsRef<Path>) -> crate::Result<Journal> {
-        let Self { store, clock, window, max_jobs } = self;
-        let store = store
-            .max_open_claims(max_jobs)
-            .max_open_claims_per_scope(max_jobs)
-            .max_in_flight(max_jobs)
-            .max_in_flight_per_scope(max_jobs)
-            .open(path)?;
-        Ok(Journal { store, clock, window, scope: Scope::new("refrain journal") })
-    }
-}
-
-impl JournalEntry {
-    fn new(permit: Permit, kept: Kept) -> Result<Self, JournalError> {
-        let key = permit.downstream_key(LABEL)?;
-        let first_sent = kept.first_sent();
-        Ok(Self { permit, key, request: kept.request, first_sent })
-    }
-
-    /// Returns the key to send with every attempt of this job.
-    ///
-    /// Do not send it once the journal's window has passed since [`first_sent`](Self::first_sent);
-    /// find out what became of the job instead.
-    pub fn key(&self) -> &Key {
-        &self.key
-    }
-
-    /// Returns the request that was stored first, byte for byte.
-    pub fn request(&self) -> &Bytes {
-        &self.request
-    }
-
-    /// Returns the wall-clock time when the key was first handed out.
-    pub fn first_sent(&self) -> SystemTime {
-        self.first_sent
-    }
-
-    /// Returns true if an earlier holder, which died or gave up, may have sent the request.
-    pub fn is_resumed(&self) -> bool {
-        self.permit.attempt() > 1
-    }
-
-    /// Ends the entry. The next [`Journal::key_for`] with the job's name starts a new job.
-    ///
-    /// # Durability
-    ///
-    /// The end of the entry is durable when this returns. Store the answer first, because a
-    /// finished job is not sent again.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Store`]; the entry may then still be in the journal.
-    pub async fn done(self) -> Result<(), JournalError> {
-        Ok(self.permit.release().await?)
-    }
-}
-
-/// An entry's content, stored as the checkpoints of its claim.
-struct Kept {
-    first_sent: Reading,
-    request: Bytes,
-}
-
-impl Kept {
-    fn first_sent(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.first_sent.wall
-    }
-
-    /// The age by the boot clock while the machine stays up. Across a reboot, or in an unknown boot,
-    /// it is the age by the wall clock, or by the boot clock if that is more.
-    fn age(&self, now: &Reading) -> Duration {
-        let then = &self.first_sent;
-        let boot = now.boot.checked_sub(then.boot);
-        if let Some(boot) = boot.filter(|_| now.shares_boot(then)) {
-            return boot;
-        }
-        // A wall clock that went backwards proves nothing, so the entry counts as too old.
-        let wall = now.wall.checked_sub(then.wall).unwrap_or(Duration::MAX);
-        wall.max(boot.unwrap_or_default())
-    }
-
-    /// Decodes an entry; `None` if the checkpoints are incomplete.
-    fn of(pieces: &[Bytes]) -> Result<Option<Self>, JournalError> {
-        let mut bytes = pieces.iter().fold(BytesMut::new(), |mut all, piece| {
-            all.extend_from_slice(piece);
-            all
-        });
-        if bytes.len() < HEAD {
-            return Ok(None);
-        }
-        let format = bytes.get_u8();
-        if format != FORMAT {
-            return Err(JournalError::Newer { found: format });
-        }
-        let wall = Duration::from_millis(bytes.get_u64_le());
-        let boot = Duration::from_millis(bytes.get_u64_le());
-        let mut boot_id = [0; 16];
-        bytes.copy_to_slice(&mut boot_id);
-        let len = bytes.get_u32_le() as usize;
-        let whole = bytes.len() == len;
-        let first_sent = Reading { boot_id, boot, wall };
-        Ok(whole.then(|| Self { first_sent, request: bytes.freeze() }))
-    }
-
-    /// Encodes an entry, in pieces of the size of a checkpoint.
-    fn pieces(&self) -> impl Iterator<Item = Bytes> {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let mut bytes = BytesMut::with_capacity(HEAD + self.request.len());
-        bytes.put_u8(FORMAT);
-        bytes.put_u64_le(millis(self.first_sent.wall));
-        bytes.put_u64_le(millis(self.first_sent.boot));
-        bytes.put_slice(&self.first_sent.boot_id);
-        bytes.put_u32_le(u32::try_from(self.request.len()).expect("the request fits an entry"));
-        bytes.put_slice(&self.request);
-        let bytes = bytes.freeze();
-        (0..bytes.len())
-            .step_by(PIECE_BYTES)
-            .map(move |at| bytes.slice(at..bytes.len().min(at + PIECE_BYTES)))
-    }
+/// # Errors
+///
+/// [`JournalError::InvalidJob`].
+fn name(job: &str) -> Result<Key, JournalError> {
+    // As it is: the name of a listed job is the same job's when it is asked for.
+    let name = Key::from_stored(job.as_bytes()).map_or_else(|| job.parse(), Ok);
+    name.map_err(JournalError::InvalidJob)
 }

@@ -79,7 +79,7 @@ where
 async fn run<S, B, R>(
     inner: S,
     options: ClientOptions,
-    recent: &RecentCalls,
+    recent: &Arc<RecentCalls>,
     request: Request<B>,
 ) -> Result<Response<Body>, Error>
 where

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::error::Limit;
-use crate::http::IDEMPOTENCY_REPLAY;
+use crate::http::{IDEMPOTENCY_REPLAY, Named};
 use crate::key::InvalidKey;
 use crate::{Error, Key, RequestId};
 
@@ -249,14 +249,7 @@ impl Reason {
     /// Returns the time after which a client may retry with the same key (1 second), or `None` if a
     /// retry cannot help.
     pub fn retry_after(&self) -> Option<Duration> {
-        let helps = matches!(
-            self,
-            Self::InProgress { .. }
-                | Self::TooManyRequests
-                | Self::Unavailable
-                | Self::BodyTooSlow
-                | Self::BodyUnreadable
-        );
+        let helps = Named::by_code(self.code()).is_some_and(|named| named.meaning.is_retryable());
         helps.then_some(Duration::from_secs(RETRY_AFTER_SECONDS))
     }
 

@@ -1,13 +1,15 @@
 //! A worker with a journal, and the server that it calls: each killed at any moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::binary;
@@ -117,6 +119,64 @@ async fn a_worker_that_is_killed_in_mid_request_runs_each_job_once() {
         let runs = office.runs();
         assert_eq!((runs.len(), runs.values().max()), (1, Some(&1)), "{fault:?}: {runs:?}");
     }
+}
+
+/// A server that answers with these statuses in turn, and the keys that it was sent.
+async fn answering(
+    statuses: impl IntoIterator<Item = u16>,
+) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let statuses = Arc::new(Mutex::new(VecDeque::from_iter(statuses)));
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&keys);
+    let answer = move |headers: http::HeaderMap| {
+        seen.lock().push(headers["idempotency-key"].to_str().unwrap().to_owned());
+        let status = statuses.lock().pop_front().unwrap();
+        std::future::ready(http::StatusCode::from_u16(status).unwrap())
+    };
+    let app = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    (address, keys)
+}
+
+/// Runs a worker to its end on a thread, for the server of the test runs on this one.
+async fn ends(mut worker: Command) -> std::process::Output {
+    tokio::task::spawn_blocking(move || worker.output().unwrap()).await.unwrap()
+}
+
+/// It recorded the answer as the outcome, ended the job, and exited with success.
+#[tokio::test]
+async fn an_answer_that_says_nothing_of_the_job_leaves_it_open() {
+    for status in [401, 403, 500, 501] {
+        let office = Office::new();
+        let (server, keys) = answering([status, 201, 422, 201]).await;
+        let jobs = ["invoice-1", "invoice-2", "invoice-3"];
+        let output = ends(office.worker(server, &[], &jobs)).await;
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{status}");
+        assert!(told.contains(&format!("invoice-1 stays open: {status}")), "{told}");
+        // The others were tried; a refusal of the job itself is its outcome.
+        let results = office.results();
+        let known: Vec<_> = results.lines().map(|line| &line[..14]).collect();
+        assert_eq!(known, ["invoice-2: 201", "invoice-3: 422"], "{status}");
+
+        let output = ends(office.worker(server, &[], &jobs[..1])).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(office.results().contains("invoice-1: 201"), "{}", office.results());
+        let keys = keys.lock();
+        assert_eq!((keys.len(), &keys[0]), (4, &keys[3]), "it is one key to the end");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_tells_of_jobs_that_it_was_not_asked_for() {
+    let office = Office::new();
+    let (server, _) = answering([401, 201]).await;
+    ends(office.worker(server, &[], &["invoice-1"])).await;
+    let output = ends(office.worker(server, &[], &["invoice-2"])).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.starts_with("invoice-1 has been open for "), "{told}");
 }
 
 const ROUNDS: u64 = 50;

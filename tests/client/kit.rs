@@ -29,6 +29,8 @@ pub(crate) enum Fate {
 /// A request that was sent.
 #[derive(Clone)]
 pub(crate) struct Sent {
+    pub(crate) method: http::Method,
+    pub(crate) uri: http::Uri,
     pub(crate) head: http::HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -75,7 +77,8 @@ impl Service<Request<Body>> for Network {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
-            state.sent.lock().push(Sent { head: parts.headers, body });
+            let http::request::Parts { method, uri, headers: head, .. } = parts;
+            state.sent.lock().push(Sent { method, uri, head, body });
             let fate = state.fates.lock().pop_front();
             let response = match fate.unwrap_or_else(|| Fate::Answer(answer(200, ""))) {
                 Fate::Answer(response) => {
@@ -101,6 +104,13 @@ impl Service<Request<Body>> for Network {
 pub(crate) fn answer(status: u16, body: &'static str) -> Response<Full<Bytes>> {
     let response = Response::builder().status(status).header("content-type", "application/json");
     response.body(Full::new(Bytes::from(body))).unwrap()
+}
+
+/// An answer that leads elsewhere.
+pub(crate) fn redirect(status: u16, location: &str) -> Fate {
+    let mut response = answer(status, "");
+    response.headers_mut().insert("location", location.parse().unwrap());
+    Fate::Answer(response)
 }
 
 pub(crate) fn later(status: u16, retry_after: &str) -> Fate {

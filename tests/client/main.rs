@@ -21,6 +21,7 @@ mod journal;
 mod keys;
 mod kit;
 mod proxy;
+mod redirects;
 mod reqwest;
 mod retries;
 #[allow(dead_code, reason = "it is another test's")]

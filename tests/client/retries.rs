@@ -18,11 +18,17 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn what_is_lost_is_sent_again_under_the_same_key() {
     let in_progress = r#"{"error": {"code": "idempotency_in_progress", "message": ""}}"#;
+    // The server's own refusal of a body that broke off.
+    let mut unreadable = answer(400, r#"{"error": {"code": "body_unreadable", "message": ""}}"#);
+    unreadable.headers_mut().insert("retry-after", "0".parse().unwrap());
     let fates = [
         Fate::Fail,
         Fate::Torn,
         Fate::Hang,
         Fate::Answer(answer(409, in_progress)),
+        later(408, "0"),
+        Fate::Answer(answer(408, "")),
+        Fate::Answer(unreadable),
         later(425, "0"),
         later(429, "0"),
         Fate::Answer(answer(502, "")),
@@ -51,9 +57,21 @@ async fn an_answer_is_not_asked_for_twice() {
     }
 }
 
+/// With a method that the layer knows nothing of, nobody can tell if a retry is safe.
+#[tokio::test(start_paused = true)]
+async fn what_has_neither_a_key_nor_a_safe_method_is_sent_once() {
+    for status in [408, 503] {
+        let network = Network::of([later(status, "0")]);
+        let mut request = post("{}");
+        *request.method_mut() = "LOCK".parse().unwrap();
+        let error = fails(&through(&network), request).await;
+        assert_eq!((network.sent().len(), error.stop()), (1, Stop::NotIdempotent));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_waits_for_as_long_as_the_server_says() {
-    let network = Network::of([later(503, "7"), later(429, "3")]);
+    let network = Network::of([later(503, "7"), later(429, "2.5"), later(408, "soon")]);
     let start = Instant::now();
     send(&through(&network), post("{}")).await.unwrap();
     let took = start.elapsed();
@@ -97,10 +115,12 @@ async fn patience_ends_with_the_last_error_and_the_key() {
     let error = fails(&through(&network), post("{}")).await;
     assert_eq!((error.call().attempts(), error.stop()), (1, Stop::Deadline));
 
-    // Longer than there is time.
-    let network = Network::of([later(503, "18446744073709551615")]);
-    let error = fails(&layer().deadline(Duration::MAX).layer(network), post("{}")).await;
-    assert_eq!((error.call().attempts(), error.stop()), (1, Stop::Deadline));
+    // Longer than there is time, and longer than any number of seconds.
+    for endless in ["18446744073709551615", "99999999999999999999999"] {
+        let network = Network::of([later(503, endless)]);
+        let error = fails(&layer().deadline(Duration::MAX).layer(network), post("{}")).await;
+        assert_eq!((error.call().attempts(), error.stop()), (1, Stop::Deadline), "{endless}");
+    }
 
     let spent = TpsBudget::new(10 * SECOND, 0, 0.0);
     let network = Network::of([Fate::Fail]);

@@ -135,7 +135,15 @@ impl Tree {
             let exported = || paths_in(code, true).iter().any(|path| path.last() == Some(name));
             is_open && (name.is_empty() || kinds.iter().any(declared) || exported())
         };
-        at_root || in_module()
+        // As `backend::Listed`, which a private module defines.
+        let in_another = || {
+            let open = |module: &&Module| {
+                module.0.len() == 1 && self.root.contains(&format!("pub mod {module};"))
+            };
+            let mut codes = self.files.iter().filter(|(module, _)| open(module));
+            codes.any(|(_, code)| code.lines().any(|line| is_reexport(line, name)))
+        };
+        at_root || in_module() || in_another()
     }
 
     /// Calls, in the modules that `is_layer` selects, of functions in the public rooms that are
@@ -201,6 +209,12 @@ fn code_of(text: &str) -> String {
     lines
         .map(|line| line.split(" // ").next().unwrap_or_default())
         .fold(String::new(), |code, line| code + line + "\n")
+}
+
+/// Returns true if a line exports the item for users of the crate.
+fn is_reexport(line: &str, item: &str) -> bool {
+    let exported = line.strip_prefix("pub use ").unwrap_or_default();
+    exported.split(|c: char| !c.is_alphanumeric()).any(|name| name == item && !item.is_empty())
 }
 
 /// The paths that code names: its re-exports, or all else.
