@@ -86,7 +86,7 @@ mod redirect;
 mod reqwest;
 mod service;
 
-pub use crate::http::{Body, BoxError};
+pub use crate::http::{Body, BodyError, BoxError};
 pub use call::{Call, CallId};
 pub use error::{Error, Failure, Stop};
 pub use journal::{Job, JobState, Journal, JournalBuilder, JournalEntry, JournalError};

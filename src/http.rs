@@ -9,10 +9,10 @@ mod headers;
 mod reader;
 mod refusals;
 
-#[cfg(feature = "client")]
-pub use body::Body;
 pub use body::BoxError;
 pub(crate) use body::{AnyBody, Whole};
+#[cfg(feature = "client")]
+pub use body::{Body, BodyError};
 #[cfg(feature = "server")]
 pub(crate) use headers::{GRPC_STATUS, REQUEST_ID, is_grpc};
 pub(crate) use headers::{

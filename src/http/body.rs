@@ -66,7 +66,7 @@ impl HttpBody for Whole {
 /// The body of requests that the client layer passes to its inner service, and of responses that it
 /// returns.
 ///
-/// Its data is [`Bytes`], its error that of the body which it passes on. The default is empty.
+/// Its data is [`Bytes`], its error a [`BodyError`]. The default is empty.
 #[cfg(feature = "client")]
 #[derive(Debug, Default)]
 pub struct Body(Kind);
@@ -75,8 +75,14 @@ pub struct Body(Kind);
 #[derive(Debug)]
 enum Kind {
     Whole(Whole),
-    Streamed(UnsyncBoxBody<Bytes, BoxError>),
+    Streamed(UnsyncBoxBody<Bytes, BodyError>),
 }
+
+/// A streamed body broke off. The source is the error of the original body.
+#[cfg(feature = "client")]
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read body")]
+pub struct BodyError(#[source] BoxError);
 
 #[cfg(feature = "client")]
 impl Default for Kind {
@@ -89,7 +95,7 @@ impl Default for Kind {
 impl Body {
     /// Returns a body that passes the frames of another one on as they come.
     pub(crate) fn streamed(body: impl AnyBody) -> Self {
-        Self(Kind::Streamed(body.map_err(Into::into).boxed_unsync()))
+        Self(Kind::Streamed(body.map_err(|error| BodyError(error.into())).boxed_unsync()))
     }
 
     /// Returns the bytes, if they are held whole and no trailers follow.
@@ -112,12 +118,12 @@ impl From<Whole> for Body {
 #[cfg(feature = "client")]
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Kind::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
             Kind::Streamed(body) => Pin::new(body).poll_frame(cx),
