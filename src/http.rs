@@ -17,7 +17,7 @@ pub use body::{Body, BodyError};
 pub(crate) use headers::{GRPC_STATUS, REQUEST_ID, is_grpc};
 pub(crate) use headers::{
     IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, Repeated, STRIPE_SHOULD_RETRY,
-    media_type, only,
+    has_media_type, media_type, only,
 };
 pub(crate) use reader::BodyReader;
 #[cfg(feature = "client")]
@@ -42,5 +42,5 @@ pub(crate) fn is_mutation(method: &Method) -> bool {
 /// Returns whether a response is an endless stream by its head, so that no time limit would let it
 /// be collected: server-sent events, or a connection that changes its protocol.
 pub(crate) fn is_stream(status: StatusCode, headers: &HeaderMap) -> bool {
-    status == StatusCode::SWITCHING_PROTOCOLS || media_type(headers) == "text/event-stream"
+    status == StatusCode::SWITCHING_PROTOCOLS || has_media_type(headers, "text/event-stream")
 }

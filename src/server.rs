@@ -6,15 +6,17 @@
 //!         ┌──────────────┬──────────────┬─────────────────────┤
 //!      execute        replay         refuse              wait, then refuse
 //!         │
-//!   its own task: handler ──► response collected ──► complete ──► first byte
+//!      handler ──► response collected ──► complete ──► first byte
 //! ```
 //!
 //! POST, PUT, PATCH and DELETE with an `Idempotency-Key` go through the store; all other requests
 //! go straight to the handler. Successful responses (2xx and 3xx; for gRPC by `grpc-status`) are
-//! durable before their first byte is sent; any other outcome frees the key.
+//! durable before their first byte is sent; any other outcome frees the key, or interrupts it where
+//! claims are durable and nobody can tell what was done.
 //!
-//! The handler runs in a task of its own: a client that hangs up cancels neither it nor its commit.
-//! [`Store::close`](crate::Store::close) waits for those that run. The layer needs a tokio runtime.
+//! The handler runs in the task of its request. When the client hangs up, it goes on in a task of
+//! its own: neither it nor its commit is cancelled. [`Store::close`](crate::Store::close) waits for
+//! those that run. The layer needs a tokio runtime.
 //!
 //! ```
 //! use axum::{Router, routing::post};

@@ -33,18 +33,27 @@ pub(crate) fn only<'a>(
 /// Returns the media type of `Content-Type` in lower case, without its parameters; empty without
 /// the header.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
-    let value = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
-    let media_type = value.split(|byte| *byte == b';').next().unwrap_or_default();
-    String::from_utf8_lossy(media_type.trim_ascii()).to_ascii_lowercase()
+    String::from_utf8_lossy(sent_media_type(headers)).to_ascii_lowercase()
+}
+
+/// Returns whether `Content-Type` is this media type, in any case and with any parameters.
+pub(crate) fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
+    sent_media_type(headers).eq_ignore_ascii_case(media_type.as_bytes())
 }
 
 /// Returns whether a message is gRPC: `application/grpc`, also with a suffix such as `+proto`.
 /// gRPC-Web is not.
 #[cfg(feature = "server")]
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let media_type = media_type(headers);
-    let subtype = media_type.strip_prefix("application/grpc");
-    subtype.is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('+'))
+    const GRPC: &[u8] = b"application/grpc";
+    sent_media_type(headers).split_at_checked(GRPC.len()).is_some_and(|(media_type, suffix)| {
+        media_type.eq_ignore_ascii_case(GRPC) && (suffix.is_empty() || suffix.starts_with(b"+"))
+    })
+}
+
+fn sent_media_type(headers: &HeaderMap) -> &[u8] {
+    let value = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
 #[cfg(test)]

@@ -109,7 +109,8 @@ impl Envelope {
     }
 }
 
-/// The answer of a handler that could not use the store.
+/// The answer of a handler that could not use the store. It has no verdict: before the handler has
+/// acted, answer with [`Verdict::Release`](super::Verdict::Release) beside it.
 ///
 /// Most errors are 503 `idempotency_unavailable`. [`Error::Volatile`] is a mistake in the program,
 /// which no retry mends: 500 `internal_error`, and an event at the level of errors with feature
@@ -120,7 +121,12 @@ impl From<Error> for Envelope {
         if matches!(reason, Reason::Misused(_)) {
             observe::mistaken(&reason);
         }
-        Self::new(reason.status(), reason.code(), reason.to_string())
+        let message = match reason {
+            // The handler that asks runs.
+            Reason::Unavailable => "idempotency cannot be guaranteed now".to_owned(),
+            _ => reason.to_string(),
+        };
+        Self::new(reason.status(), reason.code(), message)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use crate::{Error, Key, Permit, RequestId, Result, Ticket};
 
 use super::envelope::Envelope;
 use super::observe;
+use super::policy::Verdict;
 
 /// The operation that a handler runs: an entry in the request's extensions, and an extractor in
 /// axum.
@@ -59,7 +59,8 @@ struct ExecutionState {
     checkpoints: Vec<Bytes>,
     /// `None` once the operation has its verdict.
     permit: Mutex<Option<Permit>>,
-    succeeded: AtomicBool,
+    /// The handler's verdict, for an answer that has none or that never comes.
+    verdict: Mutex<Option<Verdict>>,
 }
 
 impl Execution {
@@ -116,6 +117,16 @@ impl Execution {
     /// answered.
     pub fn downstream_key(&self, label: &str) -> Result<Key> {
         self.0.permit.lock().as_ref().ok_or(Error::Ended)?.downstream_key(label)
+    }
+
+    /// Gives the operation its verdict before the answer, for a framework whose responses carry no
+    /// extensions, such as tonic, and for a handler that may be cut off. The last one counts, unless
+    /// the response has a [`Verdict`] of its own.
+    ///
+    /// If a timeout inside the layer cuts the handler off, or if it panics, the verdict counts too:
+    /// [`Verdict::Complete`] is then without a response.
+    pub fn give_verdict(&self, verdict: Verdict) {
+        *self.0.verdict.lock() = Some(verdict);
     }
 
     /// Returns true if a request with this key header is a part of the operation, which has no
@@ -188,7 +199,7 @@ impl Lender {
             attempt: permit.attempt(),
             checkpoints: permit.checkpoints().to_vec(),
             permit: Mutex::new(Some(permit)),
-            succeeded: AtomicBool::new(false),
+            verdict: Mutex::new(None),
         }))
     }
 
@@ -200,10 +211,15 @@ impl Lender {
         &self.0.request_id
     }
 
-    /// Notes that the handler has answered with success, before its answer is judged and its body
-    /// collected.
+    /// Returns the verdict that the handler has given before its answer.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        *self.0.verdict.lock()
+    }
+
+    /// Notes that the handler has answered with success: neither a function that judges its answer
+    /// nor a broken body must have it run again.
     pub(super) fn note_success(&self) {
-        self.0.succeeded.store(true, Ordering::Relaxed);
+        *self.0.verdict.lock() = Some(Verdict::CompleteWithoutResponse);
     }
 
     /// Returns the permit, for a verdict to end it.
@@ -211,22 +227,20 @@ impl Lender {
         self.0.permit.lock().take().expect("only the layer takes it, and once")
     }
 
-    /// Ends the permit of a handler that was cut off by an error of its service, such as a timeout:
-    /// a volatile key is free, a durable one interrupted. If it was shed, it did not run.
-    pub(super) async fn cut_off(self, was_shed: bool) {
+    /// Ends the permit of a handler that was cut off by an error of its service, such as a timeout,
+    /// or by a panic. Without a verdict a volatile key is free, and a durable one interrupted.
+    pub(super) async fn cut_off(self) {
+        let verdict = self.verdict();
         let permit = self.end();
-        if was_shed {
-            // Nothing ran, so the answer stands even if the release cannot be recorded.
-            let _ = permit.release().await;
-        }
-    }
-
-    /// Ends the permit after a panic. If the handler has answered with success before, a function
-    /// that judges answers or a broken body must not run it again.
-    pub(super) async fn panicked(self) {
-        let succeeded = self.0.succeeded.load(Ordering::Relaxed);
-        let permit = self.end();
-        if succeeded && let Err(error) = permit.complete_without_response().await {
+        let ended = match verdict {
+            None => return,
+            Some(Verdict::Complete | Verdict::CompleteWithoutResponse) => {
+                permit.complete_without_response().await.map(drop)
+            }
+            Some(Verdict::Release) => permit.release().await,
+            Some(Verdict::Interrupt) => permit.interrupt().await,
+        };
+        if let Err(error) = ended {
             observe::troubled(&error);
         }
     }

@@ -187,11 +187,14 @@ async fn conclude<E: 'static>(
     let Judged { verdict, kept, sent } = match handled {
         Ok(Ok(judged)) => judged,
         Ok(Err(error)) => {
-            lender.cut_off(was_shed(&error)).await;
+            if was_shed(&error) {
+                lender.execution().give_verdict(Verdict::Release);
+            }
+            lender.cut_off().await;
             return Err(error);
         }
         Err(Panicked) => {
-            lender.panicked().await;
+            lender.cut_off().await;
             return Ok(Reason::HandlerPanicked.into());
         }
     };

@@ -25,6 +25,9 @@ use super::unread::Refused;
 /// A layer outside this one, whose answers should carry the same id, can put the id into the
 /// request's extensions: [`Idempotent`](super::Idempotent) takes it from there.
 pub fn request_id(headers: &HeaderMap) -> RequestId {
+    if !headers.contains_key(&REQUEST_ID) {
+        return RequestId::random();
+    }
     let given = only(headers, &REQUEST_ID).ok().flatten();
     let given = given.and_then(|id| id.to_str().ok()?.parse().ok());
     given.unwrap_or_else(RequestId::random)

@@ -48,7 +48,7 @@ pub(super) async fn judge(
     scope: Scope,
 ) -> Judged {
     let (mut parts, body) = response.into_parts();
-    let given = parts.extensions.remove::<Verdict>();
+    let given = parts.extensions.remove::<Verdict>().or_else(|| lender.verdict());
     if given.map_or_else(|| is_success(&parts), Verdict::is_done) {
         lender.note_success();
     }

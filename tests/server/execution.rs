@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::post;
-use refrain::server::{Envelope, Execution, IdempotencyLayer};
+use refrain::server::{Envelope, Execution, IdempotencyLayer, Verdict};
 use refrain::{Error, Store};
 use tower::ServiceExt;
 
@@ -87,4 +87,31 @@ async fn a_handler_that_lacks_durable_claims_is_a_mistake_of_the_program_and_not
     assert_eq!(answer.header("retry-after"), None);
     let app = Router::new().route("/", handler).layer(layer().durable(true));
     assert_eq!(ask(&app, Some("a")).await.status, 200);
+}
+
+/// A framework that rebuilds its responses lost what a handler knew.
+#[tokio::test]
+async fn p7_a_verdict_that_is_given_before_the_answer_counts_where_the_answer_has_none() {
+    for (verdict, retry) in [
+        (Verdict::Complete, (409, "idempotency_result_unavailable")),
+        (Verdict::Interrupt, (409, "idempotency_interrupted")),
+        (Verdict::Release, (500, "internal_error")),
+    ] {
+        let handler = post(async move |execution: Execution| {
+            execution.give_verdict(verdict);
+            assert_eq!(1, 2, "the carrier");
+        });
+        let app = Router::new().route("/", handler).layer(layer().durable(true));
+        assert_eq!(ask(&app, Some("a")).await.status, 500);
+        assert_eq!(ask(&app, Some("a")).await.refusal(), (retry.0, retry.1.into()));
+    }
+    let handler = post(async |execution: Execution| {
+        execution.give_verdict(Verdict::Complete);
+        http::StatusCode::BAD_GATEWAY
+    });
+    let app = Router::new().route("/", handler).layer(layer());
+    for is_replay in [false, true] {
+        let answer = ask(&app, Some("a")).await;
+        assert_eq!((answer.status.as_u16(), answer.is_replay()), (502, is_replay));
+    }
 }
