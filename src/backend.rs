@@ -105,6 +105,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Returns true if [`claim`](Self::claim) and [`find`](Self::find) would read from a disk for
+    /// this key before they return. Cheap: no disk is asked. `false` by default, for a backend whose
+    /// tickets do the waiting.
+    fn reads_disk(&self, _scope: Scope, _key: &Key) -> bool {
+        false
+    }
+
     /// Returns the backend's figures, cheap: no disk and no network is asked. All are zero for a
     /// backend that counts nothing; the store counts the operations in flight itself. With
     /// [`check`](Self::check) they make the store's [`Health`](crate::Health).

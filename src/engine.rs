@@ -155,6 +155,11 @@ impl Backend for Embedded {
         Ticket::ready(found)
     }
 
+    fn reads_disk(&self, scope: Scope, key: &Key) -> bool {
+        let Engine { ledger, table, .. } = &*self.desk.engine;
+        ledger.has_segments() && ledger.asks_segments(&table.address(scope, key.clone()))
+    }
+
     fn forget(&self, hold: Hold) -> Ticket<()> {
         self.try_forget(hold).unwrap_or_else(|error| Ticket::ready(Err(error)))
     }

@@ -89,6 +89,7 @@ mod fingerprint;
 mod forms;
 mod guard;
 mod handler;
+mod lookup;
 mod observe;
 mod once;
 mod passing;

@@ -104,6 +104,15 @@ impl Store {
         }
     }
 
+    /// Returns true if [`begin`](Self::begin) and [`get`](Self::get) would read from the disk for
+    /// this key, on the thread that calls them: its record is in a segment. Cheap, and rarely wrong.
+    ///
+    /// In a task, call them on a thread that may block, such as that of
+    /// `tokio::task::spawn_blocking`, and await what they return. The layer for servers does so.
+    pub fn reads_disk(&self, scope: Scope, key: &Key) -> bool {
+        self.face().backend.reads_disk(scope, key)
+    }
+
     /// Forgets what is known about a key, an interrupted run included: the next request runs.
     ///
     /// The bytes stay in files of the embedded engine until those expire. While the store is open

@@ -9,6 +9,7 @@ use crate::{Operation, Record, RequestId, Store};
 
 use super::LayerOptions;
 use super::dialect::Reason;
+use super::lookup::ask;
 use super::policy::Earlier;
 use super::reply::Reply;
 use super::response::replay;
@@ -38,7 +39,11 @@ impl Another {
         (store, options): (&Store, &LayerOptions),
     ) -> Self {
         let record = match options.authorize_replay {
-            Some(_) => store.get(operation.scope(), operation.key()).await.ok().flatten(),
+            Some(_) => {
+                let found =
+                    ask(store, operation, |store, asked| store.get(asked.scope(), asked.key()));
+                found.await.await.ok().flatten()
+            }
             None => None,
         };
         let earlier = Earlier { request_id: Some(original.clone()), record };

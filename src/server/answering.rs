@@ -58,7 +58,8 @@ pin_project! {
     }
 }
 
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+/// An answer under way, in a box so that a task can take it over.
+pub(super) type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 /// The answer to a request with a key.
 struct Kept<E> {
@@ -89,12 +90,9 @@ where
     }
 
     /// Returns an answer that goes on without its client once it has `started`.
-    pub(super) fn once(
-        answer: impl Future<Output = Result<Response<Body>, S::Error>> + Send + 'static,
-        started: Started,
-    ) -> Self {
+    pub(super) fn once(answer: Answer<S::Error>, started: Started) -> Self {
         let runtime = Handle::try_current().ok();
-        let once = Kept { answer: Some(Box::pin(answer)), started, runtime };
+        let once = Kept { answer: Some(answer), started, runtime };
         Self { kind: Kind::Once { once } }
     }
 }

@@ -26,6 +26,7 @@ use super::dialect::Reason;
 use super::execution::{Lender, Unstarted};
 use super::guard::{Panicked, guarded};
 use super::handler::{Handler, ready, was_shed};
+use super::lookup::ask;
 use super::observe;
 use super::policy::{Earlier, Finding, Hook, Interruption, OnInterrupted, Recovery, Verdict};
 use super::reply::Reply;
@@ -218,7 +219,7 @@ async fn slot(options: &LayerOptions) -> Option<Option<OwnedSemaphorePermit>> {
 
 /// Begins the operation, and waits up to the limit while another request holds the key.
 async fn begin(store: &Store, operation: &Operation, wait: Duration) -> Result<Outcome> {
-    let mut begin = store.begin(operation);
+    let mut begin = ask(store, operation, Store::begin).await;
     if let Ok(outcome) = timeout(wait, &mut begin).await {
         return outcome;
     }

@@ -79,7 +79,7 @@ where
         }
         let (store, started) = (self.store.clone(), Started::default());
         let once = Once { inner, store, options, started: started.clone() };
-        Answering::once(answer(once, request, id), started)
+        Answering::once(Box::pin(answer(once, request, id)), started)
     }
 }
 

@@ -20,6 +20,7 @@ mod overload;
 mod panics;
 mod policies;
 mod readiness;
+mod reads;
 mod requests;
 mod routing;
 mod shutdown;
