@@ -1,5 +1,6 @@
 //! A segment proves each of its answers: present, absent, or damaged.
 
+use std::io;
 use std::time::Duration;
 
 use http::Response;
@@ -121,6 +122,64 @@ fn a_segment_finds_what_it_holds_and_proves_the_rest_absent() {
     names.sort();
     assert_eq!(names, ["0000000000000002.log", "0000000000000003.redb"]);
     assert_eq!(segment.verify(KEY).err().map(|error| error.to_string()), None);
+}
+
+/// A file whose reads fail for a time.
+#[derive(Debug)]
+struct Flaky {
+    file: Arc<dyn DiskFile>,
+    fails: AtomicBool,
+}
+
+impl DiskFile for Flaky {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        self.file.identity()
+    }
+}
+
+/// redb refuses all reads after one has failed.
+#[test]
+fn p5_a_segment_is_read_again_after_a_read_has_failed() {
+    let mut segment = build_of(&Arc::default(), 0..600);
+    let flaky = Arc::new(Flaky { file: Arc::clone(&segment.file), fails: AtomicBool::new(false) });
+    segment.file = Arc::clone(&flaky) as Arc<dyn DiskFile>;
+    let handles = Handles::default();
+    let find = |n: usize| segment.find(&handles, &address(n));
+    assert!(find(1).unwrap().is_some());
+    flaky.fails.store(true, Ordering::Relaxed);
+    let failed = (0..600).find_map(|n| find(n).err());
+    assert!(matches!(failed, Some(Error::Io { .. })), "{failed:?}");
+    flaky.fails.store(false, Ordering::Relaxed);
+    for n in 0..600 {
+        assert!(matches!(find(n), Ok(Some(_))), "{n}");
+    }
 }
 
 #[test]
