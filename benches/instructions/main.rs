@@ -54,8 +54,8 @@ const CASES: [(&str, Case); 10] = [
 const EMPTY_LAYER: &str = "a request through an empty layer";
 const WITHOUT_A_KEY: &str = "a request without a key";
 /// A request without a key takes at most so many times the instructions of one through a layer that
-/// does nothing.
-const ALLOWED_WITHOUT_A_KEY: f64 = 1.15;
+/// does nothing. What it has more is its id: made, put into its extensions, and sent back.
+const ALLOWED_WITHOUT_A_KEY: f64 = 1.2;
 
 fn encode(rounds: u64) {
     let (scope, key, completion) = (scope(), key(1), completion(&response()));

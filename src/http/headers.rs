@@ -46,6 +46,13 @@ pub(crate) fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
 #[cfg(feature = "server")]
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
+    const SUBTYPE: usize = "application/".len();
+    let value = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    // Most are `application/json`, and end here.
+    let has_subtype = |value: &[u8]| value[SUBTYPE..].eq_ignore_ascii_case(&GRPC[SUBTYPE..]);
+    if !value.get(..GRPC.len()).is_some_and(has_subtype) {
+        return false;
+    }
     sent_media_type(headers).split_at_checked(GRPC.len()).is_some_and(|(media_type, suffix)| {
         media_type.eq_ignore_ascii_case(GRPC) && (suffix.is_empty() || suffix.starts_with(b"+"))
     })
