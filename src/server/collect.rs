@@ -24,6 +24,8 @@ use super::unread::{Refused, declared_length};
 /// The part of its time limit within which a request's body must bring `MIN_BYTES`, again and
 /// again, or its end.
 const WINDOWS: u32 = 3;
+/// The longest window, however long the time limit is.
+const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// The bytes that a slow body must bring in each window.
 const MIN_BYTES: usize = 4 * 1024;
 /// The time within which gRPC's status must follow a message that is to be the only one.
@@ -68,7 +70,7 @@ impl Collector {
         reader: &mut BodyReader<B>,
     ) -> Result<Share, Reason> {
         let mut share = Share::new(Arc::clone(&self.budget), scope);
-        let window = self.within / WINDOWS;
+        let window = (self.within / WINDOWS).min(LONGEST_WINDOW);
         let (mut due, mut seen) = (Instant::now() + window, 0);
         loop {
             match timeout_at(due, reader.fetch()).await {

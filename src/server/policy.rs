@@ -237,7 +237,8 @@ pub struct Hook(Arc<dyn Fn(Interruption) -> Recovering + Send + Sync>);
 
 impl OnInterrupted {
     /// Returns a policy that asks a function for the outcome of an interrupted run. The function
-    /// runs in a task of its own and holds the key: other requests with the key wait for it.
+    /// holds the key, so other requests with the key wait for it, and it goes on if its client hangs
+    /// up.
     ///
     /// ```
     /// use refrain::server::{IdempotencyLayer, OnInterrupted};

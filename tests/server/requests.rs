@@ -109,6 +109,15 @@ async fn p14_a_body_takes_no_more_than_its_limit_and_what_it_has_announced() {
     assert_eq!(app.send(whole).await.status, 200);
 }
 
+#[tokio::test]
+async fn a_time_limit_without_an_end_is_one() {
+    let limited = |layer: IdempotencyLayer| {
+        layer.read_within(Duration::MAX).collect_within(Duration::MAX).wait(Duration::MAX)
+    };
+    let app = App::with(Store::builder(), limited, |_| Response::default());
+    assert_eq!(app.ask("a").await.status, 200);
+}
+
 #[tokio::test(start_paused = true)]
 async fn p14_a_body_that_brings_next_to_nothing_is_refused_before_its_time_is_over() {
     let limited = |layer: IdempotencyLayer| layer.read_within(Duration::from_secs(30));
