@@ -157,7 +157,7 @@ impl Backend for Embedded {
 
     fn reads_disk(&self, scope: Scope, key: &Key) -> bool {
         let Engine { ledger, table, .. } = &*self.desk.engine;
-        ledger.has_segments() && ledger.asks_segments(&table.address(scope, key.clone()))
+        ledger.asks_segments(|| table.address(scope, key.clone()))
     }
 
     fn forget(&self, hold: Hold) -> Ticket<()> {

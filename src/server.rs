@@ -115,6 +115,7 @@ pub use service::Idempotent;
 use budget::Budget;
 use collect::{AnswerCollector, Collector};
 pub(crate) use fingerprint::Fingerprinting;
+use lookup::Lookups;
 use scope::{Credentials, ScopeResult};
 
 /// A tower layer that adds idempotency to a service; see the [module](self).
@@ -150,6 +151,7 @@ struct LayerOptions {
     answers: AnswerCollector,
     /// The places of handlers that run, if they are limited.
     running: Option<Arc<Semaphore>>,
+    lookups: Lookups,
     trust_request_ids: bool,
     replay_set_cookie: bool,
 }
@@ -206,6 +208,7 @@ impl IdempotencyLayer {
                 budget: Budget::new(MAX_BUFFERED_BYTES),
             },
             running: None,
+            lookups: Lookups::default(),
             trust_request_ids: true,
             replay_set_cookie: false,
         };
@@ -226,7 +229,8 @@ impl IdempotencyLayer {
     /// [`Credentials`] to the client.
     ///
     /// ```
-    ///     /// use refrain::server::{IdempotencyLayer, scope};
+    /// use http::HeaderName;
+    /// use refrain::server::{IdempotencyLayer, scope};
     ///
     /// # fn main() -> refrain::Result<()> {
     /// # let store = refrain::Store::builder().open_in_memory()?;
@@ -307,7 +311,9 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Sets how long a request waits for another one that holds its key; 10 seconds by default.
+    /// Sets how long a request waits for others: for one that holds its key, for room in the store,
+    /// for a place among the handlers that run, and for the inner service to be ready; 10 seconds in
+    /// all by default.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.options.wait = wait;
         self
@@ -320,15 +326,20 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Sets how long the body of a request with a key may take to arrive; 30 seconds by default.
+    /// Sets how long the body of a request with a key may take to arrive; 30 seconds by default. In
+    /// each third of that time it must bring 4 KiB or its end.
     pub fn read_within(mut self, limit: Duration) -> Self {
         self.options.collector.within = limit;
         self
     }
 
     /// Sets the memory in bytes for the bodies of all requests with a key, each counted until its
-    /// handler has read it; 128 MiB by default. One scope may take an eighth. A request over either
-    /// limit is refused at once.
+    /// handler has read it; 128 MiB by default. One scope may take an eighth, and a quarter is for
+    /// bodies of up to 64 KiB alone. A request over a limit is refused at once.
+    ///
+    /// As much again is for answers while they are collected, if they come in pieces. They wait for
+    /// memory within [`collect_within`](Self::collect_within). A body that is being sent is not
+    /// counted.
     ///
     /// Clones made earlier keep the earlier budget.
     pub fn max_buffered_bytes(mut self, max: usize) -> Self {
@@ -337,14 +348,16 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Sets how many handlers run at once for requests with a key; by default only the store's
-    /// [`max_in_flight`](crate::Builder::max_in_flight) limits them. The next one waits its turn for
-    /// as long as [`wait`](Self::wait) says, and is then refused with 503; nothing was run.
+    /// Sets how many handlers and recovery functions run at once for requests with a key, at least
+    /// one; by default only the store's [`max_in_flight`](crate::Builder::max_in_flight) limits them.
+    /// The next one waits its turn for as long as [`wait`](Self::wait) says, and is then refused with
+    /// 503; nothing was run.
     ///
     /// A limit outside this layer counts requests, and a handler goes on after its client has gone.
-    /// Clones made later share the limit.
+    /// Clones made later share the limit: a handler that asks another route of theirs takes two
+    /// places.
     pub fn max_running(mut self, max: usize) -> Self {
-        self.options.running = Some(Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))));
+        self.options.running = Some(Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))));
         self
     }
 

@@ -305,7 +305,7 @@ mod tests {
             Reason::RecordDamaged,
             Reason::TooManyRequests,
             Reason::Unavailable,
-            Reason::HandlerPanicked,
+            Reason::Panicked,
             Reason::Misused("it is"),
         ];
         let refusal = |reason| Refusal { reason, request_id: id(), key: None };

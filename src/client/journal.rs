@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::{Clock, Reading};
+use crate::key::InvalidKey;
 use crate::{Attempt, Fingerprint, Key, Operation, Outcome, Permit, Record, Scope, Store};
 
 mod began;
@@ -84,7 +85,8 @@ impl Journal {
 
     /// Opens a journal, or creates one, with the defaults for servers that keep keys for 24 hours.
     ///
-    /// The parent of `path` must exist. The journal's files take about 192 MiB.
+    /// The parent of `path` must exist. The journal's files begin with
+    /// about 2 MiB, and grow with its jobs.
     ///
     /// # Errors
     ///
@@ -257,7 +259,12 @@ enum Begun {
 ///
 /// [`JournalError::InvalidJob`].
 fn name(job: &str) -> Result<Key, JournalError> {
-    // As it is: the name of a listed job is the same job's when it is asked for.
-    let name = Key::from_stored(job.as_bytes()).map_or_else(|| job.parse(), Ok);
-    name.map_err(JournalError::InvalidJob)
+    // As it is, quotes included: the name of a listed job is the same job's when it is asked for.
+    let (len, max) = (job.len(), Key::MAX_LEN);
+    let invalid = || match job.bytes().position(|byte| !byte.is_ascii_graphic()) {
+        _ if job.is_empty() => InvalidKey::Empty,
+        Some(at) => InvalidKey::Character { at },
+        None => InvalidKey::TooLong { len, max },
+    };
+    Key::from_stored(job.as_bytes()).ok_or_else(|| JournalError::InvalidJob(invalid()))
 }

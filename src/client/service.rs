@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -94,11 +95,7 @@ where
     let content = match timeout_at(ends, content).await {
         Ok(Ok(content)) => content,
         Ok(Err(error)) => return Err(Error::unsent(key, Failure::RequestBody(error))),
-        Err(_) => {
-            let late = Failure::TimedOut { within: options.deadline };
-            let call = Call { key, ..Call::default() };
-            return Err(Error::new(call, late, Stop::Deadline, None));
-        }
+        Err(_) => return Err(too_late(key, options.deadline)),
     };
     let shared = match (&key, &content) {
         (Some(key), Payload::Whole(whole)) if named => {
@@ -114,7 +111,10 @@ where
         _ => None,
     };
     if let Some(flight) = shared {
-        match flight.await {
+        // Another clone of the layer may give the call more time.
+        let landed = timeout_at(ends, flight).await;
+        let landed = landed.map_err(|_| too_late(key.clone(), options.deadline))?;
+        match landed {
             Landed::Whole(response) => return Ok(response.map(Body::from)),
             Landed::Failed(error) => return Err(error),
             Landed::Streamed(response) => {
@@ -130,6 +130,12 @@ where
         Received::Whole(response) => response.map(Body::from),
         Received::Streamed(response) => response,
     })
+}
+
+/// Returns the error of a call whose deadline has passed.
+fn too_late(key: Option<Key>, deadline: Duration) -> Error {
+    let call = Call { key, ..Call::default() };
+    Error::new(call, Failure::TimedOut { within: deadline }, Stop::Deadline, None)
 }
 
 /// Runs a shared call to its outcome. A panic is an outcome too, or the others would wait for ever.

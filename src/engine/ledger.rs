@@ -211,17 +211,16 @@ impl Ledger {
         Ok(None)
     }
 
-    /// Returns true if any record is in a segment.
-    pub(crate) fn has_segments(&self) -> bool {
-        !self.snapshot().segments.is_empty()
-    }
-
     /// Returns true if a lookup of an address goes on to a segment. What the logs hold was written a
     /// short time ago, and the system still has it in memory.
-    pub(crate) fn asks_segments(&self, address: &Address) -> bool {
+    pub(crate) fn asks_segments(&self, address: impl FnOnce() -> Address) -> bool {
         let Snapshot { logs, segments } = &*self.snapshot();
+        if segments.is_empty() {
+            return false;
+        }
+        let address = address();
         logs.iter().all(|log| log.location(address.hash).is_none())
-            && segments.iter().any(|segment| segment.may_hold(address))
+            && segments.iter().any(|segment| segment.may_hold(&address))
     }
 
     /// Returns the moment at which everything has expired that is there now.

@@ -47,7 +47,7 @@ pub(crate) fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     const SUBTYPE: usize = "application/".len();
-    let value = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    let value = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes().trim_ascii());
     // Most are `application/json`, and end here.
     let has_subtype = |value: &[u8]| value[SUBTYPE..].eq_ignore_ascii_case(&GRPC[SUBTYPE..]);
     if !value.get(..GRPC.len()).is_some_and(has_subtype) {

@@ -125,6 +125,12 @@ impl<B> BodyReader<B> {
         self.only.len() + self.all.len() + self.latest.len()
     }
 
+    /// Returns the most bytes that are kept.
+    #[cfg(feature = "server")]
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Returns the bytes of memory that the data takes once all of it is kept, spare capacity
     /// included.
     #[cfg(feature = "server")]

@@ -9,7 +9,6 @@ use crate::{Operation, Record, RequestId, Store};
 
 use super::LayerOptions;
 use super::dialect::Reason;
-use super::lookup::ask;
 use super::policy::Earlier;
 use super::reply::Reply;
 use super::response::replay;
@@ -40,9 +39,13 @@ impl Another {
     ) -> Self {
         let record = match options.authorize_replay {
             Some(_) => {
-                let found =
-                    ask(store, operation, |store, asked| store.get(asked.scope(), asked.key()));
-                found.await.await.ok().flatten()
+                let found = options
+                    .lookups
+                    .ask(store, operation, |store, asked| store.get(asked.scope(), asked.key()));
+                match found.await {
+                    Some(found) => found.await.ok().flatten(),
+                    None => None,
+                }
             }
             None => None,
         };

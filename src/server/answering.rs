@@ -78,6 +78,11 @@ impl Started {
     pub(super) fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
+
+    /// Notes that what had started has ended, and that something else is to follow.
+    pub(super) fn take_back(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl<S> Answering<S>

@@ -67,7 +67,8 @@ impl Budget {
         Ok(())
     }
 
-    fn scope_max(&self) -> usize {
+    /// Returns the most bytes that one scope may take.
+    pub(super) fn scope_max(&self) -> usize {
         self.max / SCOPE_SHARE
     }
 

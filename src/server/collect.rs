@@ -140,7 +140,7 @@ impl AnswerCollector {
         body: B,
     ) -> Result<Whole, BodyReader<B>> {
         let is_too_long = body.size_hint().lower() > self.max_bytes as u64;
-        let mut reader = BodyReader::new(body, self.max_bytes);
+        let mut reader = BodyReader::new(body, self.max_bytes.min(self.budget.scope_max()));
         if is_too_long {
             return Err(reader);
         }
@@ -166,8 +166,12 @@ impl AnswerCollector {
             }
             // What comes in one piece was made by the handler, and takes no memory here.
             if !reader.is_at_end() {
-                let room = share.grow_when_free(reader.memory()).await;
+                // All at once: those that hold some and wait for more would wait for each other.
+                let room = share.grow_when_free(reader.most()).await;
                 room.map_err(|_| Unkept::Streamed)?;
+                if reader.len() > reader.most() {
+                    return Err(Unkept::Streamed);
+                }
             }
             reader.keep();
             match messages(reader.data()) {

@@ -141,8 +141,8 @@ pub enum Reason {
         /// The credentials that the layer reads.
         expected: Credentials,
     },
-    /// The client may not see the recorded answer.
-    #[error("the recorded answer is no longer yours to see")]
+    /// The client may not hear of the request that used the key.
+    #[error("what became of the request with this key is not yours to see")]
     Forbidden,
     /// The body is over the limit. The handler did not run.
     #[error("{}", too_large(*max))]
@@ -192,9 +192,9 @@ pub enum Reason {
     /// The store cannot answer now. The handler did not run.
     #[error("idempotency cannot be guaranteed now, so nothing was run; retry with the same key")]
     Unavailable,
-    /// The handler panicked.
+    /// The handler, or a function of the layer's options, panicked.
     #[error("the request failed")]
-    HandlerPanicked,
+    Panicked,
     /// The server's program is mistaken, and says how to mend it: the handler asked a volatile
     /// claim for a checkpoint or a downstream key, or the layer's TTL is outside the store's.
     #[error("{0}")]
@@ -220,7 +220,7 @@ impl Reason {
             Self::RecordDamaged => "idempotency_record_damaged",
             Self::TooManyRequests => "too_many_requests",
             Self::Unavailable => "idempotency_unavailable",
-            Self::HandlerPanicked | Self::Misused(_) => "internal_error",
+            Self::Panicked | Self::Misused(_) => "internal_error",
         }
     }
 
@@ -240,7 +240,7 @@ impl Reason {
             | Self::ResultUnavailable { .. } => StatusCode::CONFLICT,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::OutcomeUnknown | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::RecordDamaged | Self::HandlerPanicked | Self::Misused(_) => {
+            Self::RecordDamaged | Self::Panicked | Self::Misused(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }

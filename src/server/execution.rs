@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderValue;
 use http::request::Parts;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{Error, Key, Permit, RequestId, Result, Ticket};
 
@@ -57,10 +57,24 @@ struct ExecutionState {
     request_id: RequestId,
     attempt: u32,
     checkpoints: Vec<Bytes>,
+    /// The header that the key was read from.
+    header: Option<HeaderValue>,
     /// `None` once the operation has its verdict.
     permit: Mutex<Option<Permit>>,
-    /// The handler's verdict, for an answer that has none or that never comes.
-    verdict: Mutex<Option<Verdict>>,
+    verdicts: Mutex<Verdicts>,
+}
+
+/// What is known of the operation's verdict before it is recorded.
+#[derive(Default)]
+struct Verdicts {
+    /// The handler's, for an answer that has none.
+    given: Option<Verdict>,
+    /// The handler's, for an answer that never comes.
+    if_cut_off: Option<Verdict>,
+    /// Set once the handler has answered: with success, or not.
+    answered: Option<bool>,
+    /// The handler has used the claim: it has started, whatever becomes of it.
+    used: bool,
 }
 
 impl Execution {
@@ -96,7 +110,7 @@ impl Execution {
     ///
     /// Those of [`Permit::checkpoint`], and [`Error::Ended`] after the handler has answered.
     pub fn checkpoint(&self, data: impl Into<Bytes>) -> Ticket<()> {
-        match self.0.permit.lock().as_mut() {
+        match self.use_permit().as_mut() {
             Some(permit) => permit.checkpoint(data),
             None => Ticket::ready(Err(Error::Ended)),
         }
@@ -116,35 +130,48 @@ impl Execution {
     /// [`durable`](super::IdempotencyLayer::durable)), and [`Error::Ended`] after the handler has
     /// answered.
     pub fn downstream_key(&self, label: &str) -> Result<Key> {
-        self.0.permit.lock().as_ref().ok_or(Error::Ended)?.downstream_key(label)
+        self.use_permit().as_ref().ok_or(Error::Ended)?.downstream_key(label)
     }
 
-    /// Gives the operation its verdict before the answer, for a framework whose responses carry no
-    /// extensions, such as tonic, and for a handler that may be cut off. The last one counts, unless
-    /// the response has a [`Verdict`] of its own.
-    ///
-    /// If a timeout inside the layer cuts the handler off, or if it panics, the verdict counts too:
-    /// [`Verdict::Complete`] is then without a response.
+    /// Gives the operation its verdict, for a framework whose responses carry no extensions, such as
+    /// tonic. The last one counts, unless the response has a [`Verdict`] of its own. Once the handler
+    /// has answered, this does nothing.
     pub fn give_verdict(&self, verdict: Verdict) {
-        *self.0.verdict.lock() = Some(verdict);
+        let mut verdicts = self.0.verdicts.lock();
+        if verdicts.answered.is_none() {
+            verdicts.given = Some(verdict);
+        }
+    }
+
+    /// Sets the verdict for a handler that is cut off by a timeout inside the layer, or by a panic.
+    /// By default a volatile key is freed then, and a durable one interrupted.
+    ///
+    /// [`Verdict::Complete`] is without a response. An answer of the handler makes this void.
+    pub fn if_cut_off(&self, verdict: Verdict) {
+        self.0.verdicts.lock().if_cut_off = Some(verdict);
     }
 
     /// Returns true if a request with this key header is a part of the operation, which has no
     /// verdict yet.
     pub(super) fn covers(&self, key: Option<&HeaderValue>) -> bool {
-        let is_same = |value: &HeaderValue| {
-            Key::from_header(value.as_bytes()).ok() == Some(self.0.key.clone())
-        };
-        key.is_none_or(is_same) && self.0.permit.lock().is_some()
+        let is_same = key.is_none() || key == self.0.header.as_ref();
+        is_same && self.0.permit.lock().is_some()
     }
 
-    /// Lends the permit, for what only the store's backend can do; see [`Permit::claim_mut`].
+    /// Notes that the handler uses the claim, and returns the permit.
+    fn use_permit(&self) -> MutexGuard<'_, Option<Permit>> {
+        self.0.verdicts.lock().used = true;
+        self.0.permit.lock()
+    }
+
+    /// Lends the permit, for what only the store's backend can do; see [`Permit::claim_mut`]. The
+    /// function must not use this execution, which waits until the permit is back.
     ///
     /// # Errors
     ///
     /// [`Error::Ended`] after the handler has answered.
     pub fn with_permit<T>(&self, work: impl FnOnce(&mut Permit) -> T) -> Result<T> {
-        self.0.permit.lock().as_mut().ok_or(Error::Ended).map(work)
+        self.use_permit().as_mut().ok_or(Error::Ended).map(work)
     }
 }
 
@@ -157,7 +184,9 @@ impl fmt::Debug for Execution {
     }
 }
 
-/// The permit of a handler that has not started. Dropped, it frees the key: nothing was run.
+/// The permit of a handler that has not started. Dropped, it frees the key, because nothing was run;
+/// but the key of an attempt after the first is interrupted again, because an earlier one may have
+/// acted.
 pub(super) struct Unstarted(Option<Permit>);
 
 impl Unstarted {
@@ -170,36 +199,43 @@ impl Unstarted {
         self.0.take().expect("it is taken once")
     }
 
-    /// Frees the key. Nothing ran, so the answer stands even if the release cannot be recorded.
-    pub(super) async fn release(self) {
-        let _ = self.start().release().await;
+    /// Gives up the key. The answer stands even if the release cannot be recorded.
+    pub(super) async fn give_up(mut self) {
+        if let Some(release) = self.release() {
+            let _ = release.await;
+        }
+    }
+
+    fn release(&mut self) -> Option<Ticket<()>> {
+        let permit = self.0.take().filter(|permit| permit.attempt() == 1)?;
+        Some(permit.release())
     }
 }
 
 impl Drop for Unstarted {
     fn drop(&mut self) {
-        if let Some(permit) = self.0.take() {
-            // Nobody is left to wait for it.
-            drop(permit.release());
-        }
+        // Nobody is left to wait for it.
+        drop(self.release());
     }
 }
 
 /// The layer's end of an [`Execution`]: the owner of the permit, which the handler borrows.
 ///
-/// Dropped, its task was killed by the runtime in the middle of the handler, and the key stays
+/// Where one is dropped, the runtime has killed its task in the middle of the handler: the key stays
 /// claimed.
 pub(super) struct Lender(Arc<ExecutionState>);
 
 impl Lender {
-    pub(super) fn new(permit: Permit) -> Self {
+    /// Takes the permit of a request with this key header.
+    pub(super) fn new(permit: Permit, header: Option<HeaderValue>) -> Self {
         Self(Arc::new(ExecutionState {
             key: permit.key().clone(),
             request_id: permit.request_id().clone(),
             attempt: permit.attempt(),
             checkpoints: permit.checkpoints().to_vec(),
+            header,
             permit: Mutex::new(Some(permit)),
-            verdict: Mutex::new(None),
+            verdicts: Mutex::default(),
         }))
     }
 
@@ -211,15 +247,19 @@ impl Lender {
         &self.0.request_id
     }
 
-    /// Returns the verdict that the handler has given before its answer.
-    pub(super) fn verdict(&self) -> Option<Verdict> {
-        *self.0.verdict.lock()
+    /// Returns the number of the run.
+    pub(super) fn attempt(&self) -> u32 {
+        self.0.attempt
     }
 
-    /// Notes that the handler has answered with success: neither a function that judges its answer
-    /// nor a broken body must have it run again.
-    pub(super) fn note_success(&self) {
-        *self.0.verdict.lock() = Some(Verdict::CompleteWithoutResponse);
+    /// Notes that the handler has answered, before its answer is judged, and returns its verdict: the
+    /// answer's own, or the one that was given before. After a success, neither a function that
+    /// judges the answer nor a broken body has it run again.
+    pub(super) fn answered(&self, own: Option<Verdict>, is_success: bool) -> Option<Verdict> {
+        let mut verdicts = self.0.verdicts.lock();
+        let verdict = own.or(verdicts.given);
+        verdicts.answered = Some(verdict.map_or(is_success, Verdict::is_done));
+        verdict
     }
 
     /// Returns the permit, for a verdict to end it.
@@ -227,21 +267,48 @@ impl Lender {
         self.0.permit.lock().take().expect("only the layer takes it, and once")
     }
 
+    /// Ends the permit of a handler that its service has refused before it ran: the key is free. If
+    /// the handler has run all the same, or another attempt has, this is as when it is cut off.
+    pub(super) async fn shed(self) {
+        if self.0.attempt == 1 && !self.0.verdicts.lock().has_run() {
+            // Nothing ran, so the answer stands even if the release cannot be recorded.
+            let _ = self.end().release().await;
+        } else {
+            self.cut_off().await;
+        }
+    }
+
     /// Ends the permit of a handler that was cut off by an error of its service, such as a timeout,
     /// or by a panic. Without a verdict a volatile key is free, and a durable one interrupted.
     pub(super) async fn cut_off(self) {
-        let verdict = self.verdict();
+        let verdict = self.0.verdicts.lock().of_a_cut_off();
         let permit = self.end();
         let ended = match verdict {
             None => return,
-            Some(Verdict::Complete | Verdict::CompleteWithoutResponse) => {
+            Some(verdict) if verdict.is_done() => {
                 permit.complete_without_response().await.map(drop)
             }
             Some(Verdict::Release) => permit.release().await,
-            Some(Verdict::Interrupt) => permit.interrupt().await,
+            Some(_) => permit.interrupt().await,
         };
         if let Err(error) = ended {
             observe::troubled(&error);
+        }
+    }
+}
+
+impl Verdicts {
+    /// Returns true if it is certain that the handler has run.
+    fn has_run(&self) -> bool {
+        self.used || self.given.is_some() || self.if_cut_off.is_some() || self.answered.is_some()
+    }
+
+    /// Returns the verdict where the answer was cut off.
+    fn of_a_cut_off(&self) -> Option<Verdict> {
+        match self.answered {
+            Some(true) => Some(Verdict::CompleteWithoutResponse),
+            Some(false) => self.given,
+            None => self.if_cut_off.or(self.given),
         }
     }
 }

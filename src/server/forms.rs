@@ -3,6 +3,9 @@
 //! Only bodies of strict syntax are read here, so that no other reader, such as the handler's,
 //! reads more from them than this one. Other bodies count as their bytes.
 
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Bound;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -25,7 +28,8 @@ pub(super) fn urlencoded(body: &[u8]) -> Option<Fingerprint> {
         return None;
     }
     let mut fields: Vec<_> = form_urlencoded::parse(body).collect();
-    fields.sort_by(|(one, _), (other, _)| group(one).cmp(group(other)));
+    let order = Order::of(fields.iter().map(|(name, _)| &**name));
+    fields.sort_by(|(one, _), (other, _)| order.group(one).cmp(order.group(other)));
     let parts = fields.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
     Some(Fingerprint::of(parts))
 }
@@ -48,7 +52,8 @@ pub(super) fn multipart(headers: &HeaderMap, body: &Bytes) -> Option<Fingerprint
     let whole = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(body.clone())]);
     // It is all in memory, so that nothing is waited for.
     let mut fields = fields(multer::Multipart::new(whole, boundary)).now_or_never()??;
-    fields.sort_by(|one, other| group(&one.name).cmp(group(&other.name)));
+    let order = Order::of(fields.iter().map(|field| &*field.name));
+    fields.sort_by(|one, other| order.group(&one.name).cmp(order.group(&other.name)));
     let parts = fields.iter().flat_map(|field| [field.head.as_bytes(), field.content.as_bytes()]);
     Some(Fingerprint::of(parts))
 }
@@ -72,13 +77,34 @@ async fn fields(mut multipart: multer::Multipart<'_>) -> Option<Vec<Field>> {
     Some(fields)
 }
 
-/// Returns the name of the fields whose order counts. Fields of a list, such as `calls[][to]` and
-/// `calls[][from]`, belong together by their order.
-fn group(name: &str) -> &str {
-    match name.split_once('[') {
-        Some((list, _)) if name.contains("[]") => list,
-        _ => name,
+/// The fields whose order counts.
+struct Order {
+    /// The names before the first bracket whose fields are one group. Fields of a list, such as
+    /// `calls[][to]` and `calls[][from]`, belong together by their order; and of `to=1` and `to[a]=2`
+    /// some readers keep the last one.
+    mixed: HashSet<String>,
+}
+
+impl Order {
+    fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let names: BTreeSet<&str> = names.collect();
+        let is_continued = |name: &str| {
+            let prefix = format!("{name}[");
+            let mut behind = names.range::<str, _>((Bound::Included(&*prefix), Bound::Unbounded));
+            behind.next().is_some_and(|next| next.starts_with(&prefix))
+        };
+        let is_mixed = |name: &&&str| name.contains("[]") || is_continued(name);
+        Self { mixed: names.iter().filter(is_mixed).map(|name| base(name).to_owned()).collect() }
     }
+
+    /// Returns the name that fields share whose order counts.
+    fn group<'a>(&self, name: &'a str) -> &'a str {
+        if self.mixed.contains(base(name)) { base(name) } else { name }
+    }
+}
+
+fn base(name: &str) -> &str {
+    name.split_once('[').map_or(name, |(base, _)| base)
 }
 
 #[cfg(test)]
@@ -118,6 +144,13 @@ mod tests {
             // The order says which caller belongs to which callee.
             "calls[][to]=1&calls[][from]=2&calls[][to]=3&calls[][from]=4",
             "calls[][to]=1&calls[][to]=3&calls[][from]=2&calls[][from]=4",
+            // Some readers keep the last one, and some number those without one.
+            "amount=1&amount[value]=100",
+            "amount[value]=100&amount=1",
+            "a[b]=1&a[b][c]=2",
+            "a[b][c]=2&a[b]=1",
+            "a[]=y&a[0]=x",
+            "a[0]=x&a[]=y",
         ];
         for (i, one) in all.iter().enumerate() {
             assert!(encoded(one).is_some(), "{one}");

@@ -8,7 +8,7 @@ use http::Request;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
-use crate::http::{BoxError, causes};
+use crate::http::BoxError;
 
 /// A service that handles requests.
 pub(super) trait Handler:
@@ -35,6 +35,7 @@ where
 /// Returns true if an error of the inner service says that it refused the request before it ran.
 pub(super) fn was_shed<E: 'static>(error: &E) -> bool {
     let error: &dyn Any = error;
-    let Some(boxed) = error.downcast_ref::<BoxError>() else { return error.is::<Overloaded>() };
-    causes(&**boxed).any(|error| error.is::<Overloaded>())
+    // Only the error itself: as a cause it may be another service's, which the handler has called.
+    error.is::<Overloaded>()
+        || error.downcast_ref().is_some_and(|it: &BoxError| it.is::<Overloaded>())
 }

@@ -7,16 +7,15 @@
 //! - No byte of a kept response is sent before its record is durable.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
-use crate::http::AnyBody;
+use crate::http::{AnyBody, IDEMPOTENCY_KEY};
 use crate::{Attempt, Error, Key, Operation, Outcome, Permit, RequestId, Result, Scope, Store};
 
 use super::LayerOptions;
@@ -26,7 +25,6 @@ use super::dialect::Reason;
 use super::execution::{Lender, Unstarted};
 use super::guard::{Panicked, guarded};
 use super::handler::{Handler, ready, was_shed};
-use super::lookup::ask;
 use super::observe;
 use super::policy::{Earlier, Finding, Hook, Interruption, OnInterrupted, Recovery, Verdict};
 use super::reply::Reply;
@@ -40,6 +38,8 @@ pub(super) struct Once<S> {
     pub(super) store: Store,
     pub(super) options: Arc<LayerOptions>,
     pub(super) started: Started,
+    /// The end of all waits for others; `None` if there is none, or before the first.
+    pub(super) until: Option<Instant>,
 }
 
 /// A request that was read to its end.
@@ -55,7 +55,7 @@ where
 {
     /// Answers a request with a key: by running the handler, from the record, or with a refusal.
     pub(super) async fn answer<B: AnyBody>(
-        self,
+        mut self,
         request: Request<B>,
         (key, id): (Key, RequestId),
     ) -> Result<Reply, S::Error> {
@@ -73,7 +73,11 @@ where
             Ok(keyed) => keyed,
             Err(refused) => return Ok(Reply::Refused(refused)),
         };
-        let another = match begin(&self.store, &operation, self.options.wait).await {
+        self.until = Instant::now().checked_add(self.options.wait);
+        let Some(outcome) = begin(&self.store, &operation, &self.options, self.until).await else {
+            return Ok(Reason::Unavailable.into());
+        };
+        let another = match outcome {
             Ok(Outcome::Execute(permit)) => {
                 return self.execute(permit, Asked { request, scope }).await;
             }
@@ -131,12 +135,17 @@ where
         let (head, body) = asked.request.into_parts();
         let key = attempt.key().clone();
         let interruption = Interruption { attempt, key, request: head.clone() };
+        let Some(slot) = slot(&self.options, self.until).await else {
+            return Ok(Reason::Unavailable.into());
+        };
         self.started.note();
         let Recovery { attempt, finding } = hook.ask(interruption).await;
+        drop(slot);
         let original = attempt.request_id().clone();
         let recorded = match finding {
             Finding::Rerun => {
                 let request = Request::from_parts(head, body);
+                self.started.take_back();
                 return self.rerun(attempt, Asked { request, ..asked }).await;
             }
             Finding::Refuse => return Ok(refuse_interrupted(&attempt)),
@@ -155,19 +164,27 @@ where
 
     /// Runs the handler, and records its outcome.
     async fn execute(self, permit: Permit, asked: Asked) -> Result<Reply, S::Error> {
-        let Self { mut inner, options, started, .. } = self;
         let Asked { mut request, scope } = asked;
         let permit = Unstarted::new(permit);
-        let Some(slot) = slot(&options).await else {
-            permit.release().await;
+        let Some(slot) = slot(&self.options, self.until).await else {
+            permit.give_up().await;
             return Ok(Reason::Unavailable.into());
         };
-        if let Err(error) = ready(&mut inner).await {
-            permit.release().await;
-            return Err(error);
+        let Self { mut inner, options, started, until, .. } = self;
+        match by(until, ready(&mut inner)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                permit.give_up().await;
+                return Err(error);
+            }
+            None => {
+                permit.give_up().await;
+                return Ok(Reason::Unavailable.into());
+            }
         }
         started.note();
-        let lender = Lender::new(permit.start());
+        let header = request.headers().get(IDEMPOTENCY_KEY).cloned();
+        let lender = Lender::new(permit.start(), header);
         request.extensions_mut().insert(lender.execution());
         let handled = guarded(async {
             let response = inner.call(request).await?;
@@ -176,6 +193,41 @@ where
         .await;
         drop(slot);
         conclude(lender, handled).await
+    }
+}
+
+/// Begins the operation, and waits while another request holds the key. `None` if the key could not
+/// be looked up in time.
+async fn begin(
+    store: &Store,
+    operation: &Operation,
+    options: &LayerOptions,
+    until: Option<Instant>,
+) -> Option<Result<Outcome>> {
+    let mut begin = options.lookups.ask(store, operation, Store::begin).await?;
+    if let Some(outcome) = by(until, &mut begin).await {
+        return Some(outcome);
+    }
+    begin.give_up();
+    Some(begin.await)
+}
+
+/// Waits for a place among the handlers that run, where they are limited. `None` if there was none
+/// in time.
+async fn slot(
+    options: &LayerOptions,
+    until: Option<Instant>,
+) -> Option<Option<OwnedSemaphorePermit>> {
+    let Some(running) = &options.running else { return Some(None) };
+    // The semaphore is never closed.
+    by(until, Arc::clone(running).acquire_owned()).await?.ok().map(Some)
+}
+
+/// Waits for a future until then. `None` if it has not come to its end.
+async fn by<F: Future>(until: Option<Instant>, future: F) -> Option<F::Output> {
+    match until {
+        Some(until) => timeout_at(until, future).await.ok(),
+        None => Some(future.await),
     }
 }
 
@@ -188,15 +240,15 @@ async fn conclude<E: 'static>(
     let Judged { verdict, kept, sent } = match handled {
         Ok(Ok(judged)) => judged,
         Ok(Err(error)) => {
-            if was_shed(&error) {
-                lender.execution().give_verdict(Verdict::Release);
+            match was_shed(&error) {
+                true => lender.shed().await,
+                false => lender.cut_off().await,
             }
-            lender.cut_off().await;
             return Err(error);
         }
         Err(Panicked) => {
             lender.cut_off().await;
-            return Ok(Reason::HandlerPanicked.into());
+            return Ok(Reason::Panicked.into());
         }
     };
     Ok(match record(lender.end(), verdict, kept).await {
@@ -206,25 +258,6 @@ async fn conclude<E: 'static>(
         // To send the response would promise a replay that may never come.
         Err(error) => unknown(&error),
     })
-}
-
-/// Waits for a place among the handlers that run, where they are limited. `None` if there was none
-/// in time.
-async fn slot(options: &LayerOptions) -> Option<Option<OwnedSemaphorePermit>> {
-    let Some(running) = &options.running else { return Some(None) };
-    let slot = timeout(options.wait, running.clone().acquire_owned()).await.ok()?;
-    // The semaphore is never closed.
-    slot.ok().map(Some)
-}
-
-/// Begins the operation, and waits up to the limit while another request holds the key.
-async fn begin(store: &Store, operation: &Operation, wait: Duration) -> Result<Outcome> {
-    let mut begin = ask(store, operation, Store::begin).await;
-    if let Ok(outcome) = timeout(wait, &mut begin).await {
-        return outcome;
-    }
-    begin.give_up();
-    begin.await
 }
 
 /// Ends the permit. Returns once the verdict is durable.

@@ -20,7 +20,9 @@ use crate::{Attempt, Key, Record, RequestId};
 /// Where claims are [`durable`](super::IdempotencyLayer::durable), a 5xx or 408 that is not kept
 /// interrupts the key instead: nobody can tell if a handler that failed or was cut off has acted. In
 /// gRPC these are CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS. A
-/// handler that knows that nothing happened answers with [`Verdict::Release`].
+/// handler that knows that nothing happened answers with [`Verdict::Release`]. In a run after an
+/// interruption any answer that is not kept interrupts the key again, because an earlier run may have
+/// acted.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum KeepPolicy {
@@ -68,7 +70,7 @@ pub enum Verdict {
     Complete,
     /// The operation is done, and the answer is not kept: a secret, or a stream.
     CompleteWithoutResponse,
-    /// Nothing happened: the key is freed.
+    /// Nothing happened, in this run and in earlier ones: the key is freed.
     Release,
     /// The outcome is unknown: the key is interrupted, durably, and [`OnInterrupted`] decides what
     /// the next request with the key gets. This answer is sent.
@@ -96,7 +98,7 @@ impl IntoResponseParts for Verdict {
 
 impl KeepPolicy {
     /// Judges an answer that its handler gave no verdict on, by its head.
-    pub(super) fn judge(&self, parts: &Parts, durable: bool) -> Verdict {
+    pub(super) fn judge(&self, parts: &Parts, run: Run) -> Verdict {
         let keeps = match self {
             Self::Custom(keeps) => keeps(parts),
             // A gRPC error without a message comes with its status in the headers.
@@ -104,10 +106,7 @@ impl KeepPolicy {
         };
         match keeps {
             true => Verdict::Complete,
-            false if durable && is_unknown(parts.status, &parts.headers, &parts.headers) => {
-                Verdict::Interrupt
-            }
-            false => Verdict::Release,
+            false => run.without_a_record(parts.status, &parts.headers, &parts.headers),
         }
     }
 
@@ -117,7 +116,7 @@ impl KeepPolicy {
         &self,
         parts: &Parts,
         trailers: Option<&HeaderMap>,
-        durable: bool,
+        run: Run,
     ) -> Verdict {
         let headers = &parts.headers;
         let has_status = |map: &HeaderMap| map.contains_key(GRPC_STATUS);
@@ -125,10 +124,7 @@ impl KeepPolicy {
         match (self, trailers) {
             (Self::Success | Self::Deterministic, _) if is_cut => Verdict::CompleteWithoutResponse,
             (_, Some(trailers)) if !self.keeps_grpc(headers, trailers) => {
-                match durable && is_unknown(parts.status, headers, trailers) {
-                    true => Verdict::Interrupt,
-                    false => Verdict::Release,
-                }
+                run.without_a_record(parts.status, headers, trailers)
             }
             _ => Verdict::Complete,
         }
@@ -162,6 +158,34 @@ impl KeepPolicy {
             }
             Self::All | Self::Custom(_) => true,
         }
+    }
+}
+
+/// What is known of a run from its claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// Nothing would outlive a crash, and nobody asks.
+    Volatile,
+    /// The first of a durable operation.
+    First,
+    /// One after an interruption: an earlier one may have acted.
+    Again,
+}
+
+impl Run {
+    /// Returns the verdict on an answer that is not kept.
+    fn without_a_record(
+        self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        status_in: &HeaderMap,
+    ) -> Verdict {
+        let is_doubtful = match self {
+            Self::Volatile => false,
+            Self::First => is_unknown(status, headers, status_in),
+            Self::Again => true,
+        };
+        if is_doubtful { Verdict::Interrupt } else { Verdict::Release }
     }
 }
 

@@ -23,6 +23,6 @@ impl From<Reason> for Reply {
 impl From<Panicked> for Reply {
     fn from(_: Panicked) -> Self {
         // Nobody knows how far the request was read.
-        Self::Refused(Refused { reason: Reason::HandlerPanicked, close: true })
+        Self::Refused(Refused { reason: Reason::Panicked, close: true })
     }
 }

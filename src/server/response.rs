@@ -12,7 +12,7 @@ use crate::record::Trailers;
 
 use super::LayerOptions;
 use super::execution::Lender;
-use super::policy::{KeepPolicy, Verdict};
+use super::policy::{KeepPolicy, Run, Verdict};
 
 /// Headers that belong to one connection or one moment, and not to the response.
 const NOT_STORED: [HeaderName; 10] = [
@@ -48,17 +48,23 @@ pub(super) async fn judge(
     scope: Scope,
 ) -> Judged {
     let (mut parts, body) = response.into_parts();
-    let given = parts.extensions.remove::<Verdict>().or_else(|| lender.verdict());
-    if given.map_or_else(|| is_success(&parts), Verdict::is_done) {
-        lender.note_success();
-    }
-    match given.unwrap_or_else(|| options.keep.judge(&parts, options.is_durable())) {
+    let own = parts.extensions.remove::<Verdict>();
+    let given = lender.answered(own, is_success(&parts));
+    let run = match lender.attempt() {
+        1 if options.is_durable() => Run::First,
+        1 => Run::Volatile,
+        _ => Run::Again,
+    };
+    match given.unwrap_or_else(|| options.keep.judge(&parts, run)) {
         Verdict::Complete if is_stream(parts.status, &parts.headers) => {
             pass_on(Verdict::CompleteWithoutResponse, parts, body)
         }
         Verdict::Complete => {
-            lender.note_success();
-            keep(parts, (body, scope), given, options).await
+            lender.answered(Some(Verdict::Complete), true);
+            let judge = |parts: &Parts, trailers: Option<&HeaderMap>| {
+                given.unwrap_or_else(|| options.keep.judge_trailers(parts, trailers, run))
+            };
+            keep(parts, (body, scope), judge, options).await
         }
         verdict => pass_on(verdict, parts, body),
     }
@@ -71,25 +77,21 @@ fn pass_on(verdict: Verdict, parts: Parts, body: impl AnyBody) -> Judged {
 
 /// Returns true if a handler says that it has done what it was asked for.
 fn is_success(parts: &Parts) -> bool {
-    KeepPolicy::Success.judge(parts, false) == Verdict::Complete
+    KeepPolicy::Success.judge(parts, Run::Volatile) == Verdict::Complete
 }
 
 /// Collects a response to be kept. The trailers may change the verdict, but not a handler's own.
 async fn keep(
     parts: Parts,
     (body, scope): (impl AnyBody, Scope),
-    given: Option<Verdict>,
+    judge: impl FnOnce(&Parts, Option<&HeaderMap>) -> Verdict,
     options: &LayerOptions,
 ) -> Judged {
     let whole = match options.answers.collect(scope, &parts.headers, body).await {
         Ok(whole) => whole,
         Err(body) => return pass_on(Verdict::CompleteWithoutResponse, parts, body),
     };
-    let judged = || {
-        let trailers = whole.trailers.as_ref();
-        options.keep.judge_trailers(&parts, trailers, options.is_durable())
-    };
-    let verdict = given.unwrap_or_else(judged);
+    let verdict = judge(&parts, whole.trailers.as_ref());
     let kept = (verdict == Verdict::Complete).then(|| {
         let mut kept = Response::new(whole.data.clone());
         *kept.status_mut() = parts.status;

@@ -78,7 +78,7 @@ where
             return Answering::passing(Passing::new(inner, options, request, id));
         }
         let (store, started) = (self.store.clone(), Started::default());
-        let once = Once { inner, store, options, started: started.clone() };
+        let once = Once { inner, store, options, started: started.clone(), until: None };
         Answering::once(Box::pin(answer(once, request, id)), started)
     }
 }
@@ -132,7 +132,10 @@ where
             span.end(outcome(&answered));
             (answered.unwrap_or_else(|panicked| Ok(panicked.into()))?, Some(key))
         }
-        Ok(Err(reason)) => (Reply::Refused(Refused::unread(reason, request)), None),
+        Ok(Err(reason)) => {
+            let refused = guard(|| Refused::unread(reason, request));
+            (refused.map_or_else(Reply::from, Reply::Refused), None)
+        }
         Err(panicked) => (panicked.into(), None),
     };
     Ok(Signing { dialect, request_id: &id, key: key.as_ref(), version }.answer(reply))
@@ -145,6 +148,6 @@ fn outcome<E>(answer: &Result<Result<Reply, E>, Panicked>) -> &'static str {
         Ok(Ok(Reply::Replay(_))) => "replayed",
         Ok(Ok(Reply::Refused(refused))) => refused.reason.code(),
         Ok(Err(_)) => "failed",
-        Err(_) => Reason::HandlerPanicked.code(),
+        Err(_) => Reason::Panicked.code(),
     }
 }

@@ -60,7 +60,7 @@ impl Signing<'_> {
         // A dialect that panics gives way to the contract's own.
         let refused = guard(|| self.dialect.refuse(&refusal));
         let refused = refused.unwrap_or_else(|Panicked| {
-            RevDesk.refuse(&Refusal { reason: Reason::HandlerPanicked, ..refusal })
+            RevDesk.refuse(&Refusal { reason: Reason::Panicked, ..refusal })
         });
         let mut response = self.sign(refused.map(Body::from), false);
         if close && self.version < Version::HTTP_2 {
@@ -74,7 +74,7 @@ impl Signing<'_> {
         let Self { request_id, key, .. } = *self;
         let headers = response.headers_mut();
         if guard(|| self.dialect.sign(&Exchange { request_id, key, is_replay }, headers)).is_err() {
-            let (reason, request_id) = (Reason::HandlerPanicked, request_id.clone());
+            let (reason, request_id) = (Reason::Panicked, request_id.clone());
             let refusal = Refusal { reason, request_id, key: key.cloned() };
             response = RevDesk.refuse(&refusal).map(Body::from);
         }

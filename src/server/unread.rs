@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Request;
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
 use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
@@ -21,6 +22,10 @@ use super::dialect::Reason;
 /// The limits in bytes and time for reading and discarding the rest of a refused body.
 const DRAINED_BYTES: usize = 16 * 1024 * 1024;
 const DRAINED_WITHIN: Duration = Duration::from_secs(5);
+/// The bodies that the process discards at a time. Beyond them, connections end.
+const MAX_DRAINED: usize = 1024;
+
+static DRAINED: Semaphore = Semaphore::const_new(MAX_DRAINED);
 
 /// A refusal, and whether the connection ends with it.
 #[derive(Debug)]
@@ -61,11 +66,15 @@ impl Refused {
         headers: &HeaderMap,
         rest: Pin<Box<B>>,
     ) -> Self {
-        let close = declared_length(headers) > Some(DRAINED_BYTES as u64);
-        if !rest.is_end_stream() {
-            tokio::spawn(timeout(DRAINED_WITHIN, drain(rest)));
+        if rest.is_end_stream() {
+            return reason.into();
         }
-        Self { reason, close }
+        let Ok(place) = DRAINED.try_acquire() else { return Self { reason, close: true } };
+        tokio::spawn(async {
+            let _place = place;
+            timeout(DRAINED_WITHIN, drain(rest)).await
+        });
+        Self { reason, close: declared_length(headers) > Some(DRAINED_BYTES as u64) }
     }
 }
 

@@ -13,7 +13,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::post;
 use http::{HeaderValue, Method, StatusCode};
-use refrain::server::{IdempotencyLayer, Verdict};
+use refrain::server::{Execution, IdempotencyLayer, Verdict};
 use refrain::{Scope, Store};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
@@ -172,6 +172,21 @@ async fn p7_what_is_shed_inside_a_durable_layer_is_free() {
     leave.add_permits(2);
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     assert_eq!(service.oneshot(request("a", "{}")).await.unwrap().status(), 200);
+}
+
+/// A handler that had acted returned the error of a service that it had called.
+#[tokio::test]
+async fn p7_a_handler_that_passes_on_that_another_service_is_busy_has_run() {
+    let service = tower::service_fn(async |request: http::Request<Body>| {
+        let execution: Option<&Execution> = request.extensions().get();
+        execution.unwrap().downstream_key("carrier").unwrap();
+        Err::<Response, tower::BoxError>(tower::load_shed::error::Overloaded::new().into())
+    });
+    let layer = layer().durable(true);
+    let service = tower::Layer::layer(&layer, service);
+    assert!(service.clone().oneshot(request("a", "{}")).await.is_err());
+    let retry = Answer::read(service.oneshot(request("a", "{}")).await.unwrap()).await.unwrap();
+    assert_eq!(retry.refusal(), (409, "idempotency_interrupted".into()));
 }
 
 /// The answer of a layer that turns errors into responses has the verdict of that layer.

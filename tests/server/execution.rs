@@ -93,25 +93,65 @@ async fn a_handler_that_lacks_durable_claims_is_a_mistake_of_the_program_and_not
 #[tokio::test]
 async fn p7_a_verdict_that_is_given_before_the_answer_counts_where_the_answer_has_none() {
     for (verdict, retry) in [
+        (Verdict::CompleteWithoutResponse, (409, "idempotency_result_unavailable")),
+        (Verdict::Interrupt, (409, "idempotency_interrupted")),
+        (Verdict::Release, (502, "none")),
+    ] {
+        let handler = post(async move |execution: Execution| {
+            execution.give_verdict(verdict);
+            http::StatusCode::BAD_GATEWAY
+        });
+        let app = Router::new().route("/", handler).layer(layer().durable(true));
+        assert_eq!(ask(&app, Some("a")).await.status, 502);
+        assert_eq!(ask(&app, Some("a")).await.refusal(), (retry.0, retry.1.into()));
+    }
+}
+
+/// A handler sets it before it acts: its success must not be taken for the failure it feared.
+#[tokio::test]
+async fn p7_a_verdict_for_a_cut_off_counts_there_and_nowhere_else() {
+    for (verdict, retry) in [
         (Verdict::Complete, (409, "idempotency_result_unavailable")),
         (Verdict::Interrupt, (409, "idempotency_interrupted")),
         (Verdict::Release, (500, "internal_error")),
     ] {
-        let handler = post(async move |execution: Execution| {
-            execution.give_verdict(verdict);
-            assert_eq!(1, 2, "the carrier");
+        let handler = post(async move |execution: Execution, body: String| {
+            execution.if_cut_off(verdict);
+            assert_eq!(body, "{}", "the carrier");
+            "placed"
         });
         let app = Router::new().route("/", handler).layer(layer().durable(true));
-        assert_eq!(ask(&app, Some("a")).await.status, 500);
-        assert_eq!(ask(&app, Some("a")).await.refusal(), (retry.0, retry.1.into()));
+        let send = async |key, body| {
+            let answer = app.clone().oneshot(request(key, body)).await.unwrap();
+            Answer::read(answer).await.unwrap()
+        };
+        assert_eq!(send("a", "panic").await.status, 500);
+        assert_eq!(send("a", "panic").await.refusal(), (retry.0, retry.1.into()));
+        assert_eq!(send("b", "{}").await.status, 200);
+        assert!(send("b", "{}").await.is_replay());
     }
-    let handler = post(async |execution: Execution| {
-        execution.give_verdict(Verdict::Complete);
-        http::StatusCode::BAD_GATEWAY
+}
+
+/// A kept clone freed the key of a success, because a function panicked over it.
+#[tokio::test]
+async fn p1_a_verdict_that_comes_after_the_answer_does_nothing() {
+    let (kept, lent) = (Arc::new(Mutex::new(None)), Arc::default());
+    let (keeping, lending): (Arc<Mutex<Option<Execution>>>, Arc<Mutex<Option<Execution>>>) =
+        (Arc::clone(&kept), lent);
+    let layer = layer().keep_if(move |_| {
+        lending.lock().unwrap().clone_from(&kept.lock().unwrap());
+        if let Some(execution) = &*lending.lock().unwrap() {
+            execution.give_verdict(Verdict::Release);
+            execution.if_cut_off(Verdict::Release);
+        }
+        panic!("the policy")
     });
-    let app = Router::new().route("/", handler).layer(layer());
-    for is_replay in [false, true] {
-        let answer = ask(&app, Some("a")).await;
-        assert_eq!((answer.status.as_u16(), answer.is_replay()), (502, is_replay));
-    }
+    let handler = post(async move |execution: Execution| {
+        *keeping.lock().unwrap() = Some(execution);
+        "placed"
+    });
+    let app = Router::new().route("/", handler).layer(layer);
+    assert_eq!(ask(&app, Some("a")).await.status, 500);
+    let retry = ask(&app, Some("a")).await.refusal();
+    assert_eq!(retry, (409, "idempotency_result_unavailable".into()));
 }

@@ -211,3 +211,89 @@ async fn p6_interrupted_keys_of_one_scope_leave_the_others_theirs() {
     elsewhere.headers_mut().insert("authorization", token);
     assert_eq!(send(elsewhere).await.status, 200);
 }
+
+/// An app of durable operations whose first run panics after it has acted, and whose other runs get
+/// no further than `inner` lets them.
+struct Later {
+    router: Router,
+    keys: Arc<std::sync::Mutex<Vec<String>>>,
+    refuses: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Later {
+    fn new(layer: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer) -> Self {
+        let keys = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let refuses = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (seen, refusing) = (Arc::clone(&keys), Arc::clone(&refuses));
+        let handler = post(async move |execution: Execution| {
+            if refusing.load(Ordering::SeqCst) {
+                return http::StatusCode::UNAUTHORIZED;
+            }
+            let carrier = execution.downstream_key("carrier").unwrap();
+            seen.lock().unwrap().push(carrier.as_str().to_owned());
+            assert_ne!(execution.attempt(), 1, "interrupted");
+            http::StatusCode::OK
+        });
+        let store = Store::builder().open_in_memory().unwrap();
+        let rerun = IdempotencyLayer::new(store).durable(true).on_interrupted(OnInterrupted::Rerun);
+        Self { router: Router::new().route("/", handler).layer(layer(rerun)), keys, refuses }
+    }
+
+    async fn ask(&self, key: &str) -> Answer {
+        let response = self.router.clone().oneshot(request(key, "{}")).await.unwrap();
+        Answer::read(response).await.unwrap()
+    }
+
+    fn assert_one_downstream_key(&self) {
+        let keys = self.keys.lock().unwrap();
+        assert!(keys.len() == 2 && keys[0] == keys[1], "{keys:?}");
+    }
+}
+
+/// The refusal freed the key, and the next run acted under another downstream key.
+#[tokio::test]
+async fn p7_a_later_run_that_is_refused_leaves_the_operation_as_it_was() {
+    let later = Later::new(|layer| layer);
+    assert_eq!(later.ask("a").await.status, 500);
+    later.refuses.store(true, Ordering::SeqCst);
+    assert_eq!(later.ask("a").await.status, 401);
+    later.refuses.store(false, Ordering::SeqCst);
+    assert_eq!(later.ask("a").await.status, 200);
+    later.assert_one_downstream_key();
+}
+
+#[tokio::test]
+async fn p7_a_later_run_without_a_place_leaves_the_operation_as_it_was() {
+    let (entered, leave) =
+        (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let store = Store::builder().open_in_memory().unwrap();
+    let layer = IdempotencyLayer::new(store).durable(true).max_running(1);
+    let layer = layer.on_interrupted(OnInterrupted::Rerun).wait(std::time::Duration::ZERO);
+    let keys = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&keys);
+    let handler = post(async move |execution: Execution, body: String| {
+        if body == "slow" {
+            entering.add_permits(1);
+            leaving.acquire().await.unwrap().forget();
+            return;
+        }
+        let carrier = execution.downstream_key("carrier").unwrap();
+        seen.lock().unwrap().push(carrier.as_str().to_owned());
+        assert_ne!(execution.attempt(), 1, "interrupted");
+    });
+    let app: Router = Router::new().route("/", handler).layer(layer);
+    let ask = async |key: &'static str, body: &'static str| {
+        let response = app.clone().oneshot(request(key, body)).await.unwrap();
+        Answer::read(response).await.unwrap().status.as_u16()
+    };
+    assert_eq!(ask("a", "{}").await, 500);
+    let slow = tokio::spawn(app.clone().oneshot(request("slow", "slow")));
+    entered.acquire().await.unwrap().forget();
+    assert_eq!(ask("a", "{}").await, 503);
+    leave.add_permits(1);
+    assert_eq!(slow.await.unwrap().unwrap().status(), 200);
+    assert_eq!(ask("a", "{}").await, 200);
+    let keys = keys.lock().unwrap();
+    assert!(keys.len() == 2 && keys[0] == keys[1], "{keys:?}");
+}

@@ -66,7 +66,7 @@ fn status(reason: &Reason) -> u16 {
         Reason::Interrupted { .. } | Reason::OutcomeUnknown => UNKNOWN,
         Reason::InProgress { .. } | Reason::Unavailable => UNAVAILABLE,
         Reason::RecordDamaged => DATA_LOSS,
-        Reason::HandlerPanicked | Reason::Misused(_) => INTERNAL,
+        Reason::Panicked | Reason::Misused(_) => INTERNAL,
         Reason::Unauthorized { .. } => UNAUTHENTICATED,
     }
 }

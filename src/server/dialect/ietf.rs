@@ -76,7 +76,7 @@ fn title(reason: &Reason) -> &'static str {
         Reason::BodyUnreadable => "The request broke off",
         Reason::TooManyRequests => "Too many requests",
         Reason::Unavailable => "Idempotency is unavailable",
-        Reason::HandlerPanicked | Reason::Misused(_) => "Internal server error",
+        Reason::Panicked | Reason::Misused(_) => "Internal server error",
     }
 }
 

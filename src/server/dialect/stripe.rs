@@ -97,7 +97,7 @@ fn kind(reason: &Reason) -> &'static str {
         | Reason::OutcomeUnknown
         | Reason::RecordDamaged
         | Reason::Unavailable
-        | Reason::HandlerPanicked
+        | Reason::Panicked
         | Reason::Misused(_) => "api_error",
         _ => "invalid_request_error",
     }
@@ -108,7 +108,7 @@ fn kind(reason: &Reason) -> &'static str {
 fn code(reason: &Reason) -> Option<&'static str> {
     match reason {
         Reason::Conflict { .. }
-        | Reason::HandlerPanicked
+        | Reason::Panicked
         | Reason::Misused(_)
         | Reason::Unauthorized { .. } => None,
         Reason::InProgress { .. } => Some("idempotency_key_in_use"),
