@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use refrain::Error;
+use refrain::{Error, Store};
 
 use crate::chance::Chance;
 use crate::content::{Content, PAGE};
@@ -223,7 +223,7 @@ fn salvage(image: &Image, history: &History, chance: &mut Chance) -> Result<Save
             Ok(_) => {}
             Err(Miss::Failed(_, error)) if is_damage(&error) && report.damaged_keys > 0 => {}
             // The verdict of an operation may be lost, and its claim not.
-            Err(Miss::Wrong(said)) if !is_all && said.contains("Interrupted(") => {}
+            Err(Miss::Wrong(said)) if !is_all && tells_of_a_claim(&store, &said) => {}
             Err(miss) => return Err(format!("{miss}\n{report}")),
         }
     }
@@ -232,6 +232,13 @@ fn salvage(image: &Image, history: &History, chance: &mut Chance) -> Result<Save
         _ if is_all => Ok(Saved::All),
         _ => Ok(Saved::Part(report.to_string())),
     }
+}
+
+/// Returns true if an answer is that of an interrupted run: the claim itself, or a conflict with it.
+fn tells_of_a_claim(store: &Store, said: &str) -> bool {
+    let claims = store.interrupted(None, usize::MAX).wait().unwrap_or_default();
+    said.contains("Interrupted(")
+        || claims.iter().any(|claim| said.contains(&format!("{:?}", claim.request_id)))
 }
 
 fn is_damage(error: &Error) -> bool {
