@@ -6,15 +6,17 @@
 //!         ┌──────────────┬──────────────┬─────────────────────┤
 //!      execute        replay         refuse              wait, then refuse
 //!         │
-//!   its own task: handler ──► response collected ──► complete ──► first byte
+//!      handler ──► response collected ──► complete ──► first byte
 //! ```
 //!
 //! POST, PUT, PATCH and DELETE with an `Idempotency-Key` go through the store; all other requests
 //! go straight to the handler. Successful responses (2xx and 3xx; for gRPC by `grpc-status`) are
-//! durable before their first byte is sent; any other outcome frees the key.
+//! durable before their first byte is sent. Any other outcome frees the key, or interrupts it where
+//! claims are durable and the outcome is unknown: a panic, a 5xx, a 408.
 //!
-//! The handler runs in a task of its own: a client that hangs up cancels neither it nor its commit.
-//! [`Store::close`](crate::Store::close) waits for those that run. The layer needs a tokio runtime.
+//! The handler runs in the task of its request, and goes on in a task of its own if the client hangs
+//! up, which cancels neither it nor its commit. [`Store::close`](crate::Store::close) waits for those
+//! that run. The layer needs a tokio runtime.
 //!
 //! ```
 //! use axum::{Router, routing::post};
@@ -223,7 +225,8 @@ impl IdempotencyLayer {
     /// [`Credentials`] to the client.
     ///
     /// ```
-    ///     /// use refrain::server::{IdempotencyLayer, scope};
+    /// use http::HeaderName;
+    /// use refrain::server::{IdempotencyLayer, scope};
     ///
     /// # fn main() -> refrain::Result<()> {
     /// # let store = refrain::Store::builder().open_in_memory()?;
@@ -382,3 +385,8 @@ impl<S> Layer<S> for IdempotencyLayer {
         Idempotent::new(inner, self.store.clone(), self.options.clone())
     }
 }
+
+/// The examples of `docs/http.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/http.md")]
+mod document {}
