@@ -11,12 +11,12 @@
 //!
 //! POST, PUT, PATCH and DELETE with an `Idempotency-Key` go through the store; all other requests
 //! go straight to the handler. Successful responses (2xx and 3xx; for gRPC by `grpc-status`) are
-//! durable before their first byte is sent; any other outcome frees the key, or interrupts it where
-//! claims are durable and nobody can tell what was done.
+//! durable before their first byte is sent. Any other outcome frees the key, or interrupts it where
+//! claims are durable and the outcome is unknown: a panic, a 5xx, a 408.
 //!
-//! The handler runs in the task of its request. When the client hangs up, it goes on in a task of
-//! its own: neither it nor its commit is cancelled. [`Store::close`](crate::Store::close) waits for
-//! those that run. The layer needs a tokio runtime.
+//! The handler runs in the task of its request, and goes on in a task of its own if the client hangs
+//! up, which cancels neither it nor its commit. [`Store::close`](crate::Store::close) waits for those
+//! that run. The layer needs a tokio runtime.
 //!
 //! ```
 //! use axum::{Router, routing::post};
@@ -398,3 +398,8 @@ impl<S> Layer<S> for IdempotencyLayer {
         Idempotent::new(inner, self.store.clone(), self.options.clone())
     }
 }
+
+/// The examples of `docs/http.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/http.md")]
+mod document {}

@@ -10,6 +10,7 @@
 //! journal has two lines for an effect that happens twice.
 
 mod account;
+mod advice;
 mod app;
 mod book;
 mod calls;
