@@ -32,8 +32,7 @@ use super::policy::Verdict;
 ///     let carrier_key = execution.downstream_key("carrier").map_err(failed)?;
 ///     execution.checkpoint("asked the carrier").await.map_err(failed)?;
 ///     if place(&carrier_key).await.is_err() {
-///         // It may have placed the call. A bare error would free the key, and the next attempt
-///         // would come with another carrier key.
+///         // It may have placed the call, and the next attempt must come with the same carrier key.
 ///         let status = http::StatusCode::GATEWAY_TIMEOUT;
 ///         let envelope = Envelope::new(status, "carrier_failed", "the carrier did not answer");
 ///         return Err((Verdict::Interrupt, envelope));
@@ -73,7 +72,7 @@ struct Verdicts {
     if_cut_off: Option<Verdict>,
     /// Set once the handler has answered: with success, or not.
     answered: Option<bool>,
-    /// The handler has used the claim: it has started, whatever becomes of it.
+    /// The handler has used the claim, or asked about earlier runs.
     used: bool,
 }
 
@@ -91,11 +90,13 @@ impl Execution {
     /// Returns the number of this run, counted from 1. A number above 1 means that an earlier run
     /// was interrupted.
     pub fn attempt(&self) -> u32 {
+        self.0.verdicts.lock().used = true;
         self.0.attempt
     }
 
     /// Returns the recovery points that earlier attempts stored, oldest first.
     pub fn checkpoints(&self) -> &[Bytes] {
+        self.0.verdicts.lock().used = true;
         &self.0.checkpoints
     }
 
@@ -120,9 +121,8 @@ impl Execution {
     /// get the same key; different labels give different keys.
     ///
     /// A client's key that was released or has expired starts a new operation, with new downstream
-    /// keys. An answer that is not kept releases the client's key. So once the other service may
-    /// have acted, answer with [`Verdict::Interrupt`](super::Verdict::Interrupt) and not with a
-    /// bare error.
+    /// keys. A plain 4xx of the first run releases the client's key. So once the other service may
+    /// have acted, answer with [`Verdict::Interrupt`](super::Verdict::Interrupt).
     ///
     /// # Errors
     ///
@@ -257,7 +257,13 @@ impl Lender {
     /// judges the answer nor a broken body has it run again.
     pub(super) fn answered(&self, own: Option<Verdict>, is_success: bool) -> Option<Verdict> {
         let mut verdicts = self.0.verdicts.lock();
-        let verdict = own.or(verdicts.given);
+        let verdict = match own.or(verdicts.given) {
+            // A layer inside that sheds requests does not know of the runs before this one.
+            Some(Verdict::Release) if self.0.attempt > 1 && !verdicts.used => {
+                Some(Verdict::Interrupt)
+            }
+            verdict => verdict,
+        };
         verdicts.answered = Some(verdict.map_or(is_success, Verdict::is_done));
         verdict
     }

@@ -135,12 +135,10 @@ async fn p7_a_verdict_for_a_cut_off_counts_there_and_nowhere_else() {
 /// A kept clone freed the key of a success, because a function panicked over it.
 #[tokio::test]
 async fn p1_a_verdict_that_comes_after_the_answer_does_nothing() {
-    let (kept, lent) = (Arc::new(Mutex::new(None)), Arc::default());
-    let (keeping, lending): (Arc<Mutex<Option<Execution>>>, Arc<Mutex<Option<Execution>>>) =
-        (Arc::clone(&kept), lent);
+    let kept = Arc::new(Mutex::new(None::<Execution>));
+    let keeping = Arc::clone(&kept);
     let layer = layer().keep_if(move |_| {
-        lending.lock().unwrap().clone_from(&kept.lock().unwrap());
-        if let Some(execution) = &*lending.lock().unwrap() {
+        if let Some(execution) = &*kept.lock().unwrap() {
             execution.give_verdict(Verdict::Release);
             execution.if_cut_off(Verdict::Release);
         }

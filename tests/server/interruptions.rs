@@ -227,12 +227,13 @@ impl Later {
         let (seen, refusing) = (Arc::clone(&keys), Arc::clone(&refuses));
         let handler = post(async move |execution: Execution| {
             if refusing.load(Ordering::SeqCst) {
-                return http::StatusCode::UNAUTHORIZED;
+                let busy = http::StatusCode::SERVICE_UNAVAILABLE;
+                return (busy, Verdict::Release, "busy").into_response();
             }
             let carrier = execution.downstream_key("carrier").unwrap();
             seen.lock().unwrap().push(carrier.as_str().to_owned());
             assert_ne!(execution.attempt(), 1, "interrupted");
-            http::StatusCode::OK
+            http::StatusCode::OK.into_response()
         });
         let store = Store::builder().open_in_memory().unwrap();
         let rerun = IdempotencyLayer::new(store).durable(true).on_interrupted(OnInterrupted::Rerun);
@@ -256,10 +257,34 @@ async fn p7_a_later_run_that_is_refused_leaves_the_operation_as_it_was() {
     let later = Later::new(|layer| layer);
     assert_eq!(later.ask("a").await.status, 500);
     later.refuses.store(true, Ordering::SeqCst);
-    assert_eq!(later.ask("a").await.status, 401);
+    assert_eq!(later.ask("a").await.status, 503);
     later.refuses.store(false, Ordering::SeqCst);
     assert_eq!(later.ask("a").await.status, 200);
     later.assert_one_downstream_key();
+}
+
+#[tokio::test]
+async fn p7_a_later_run_that_meets_a_plain_refusal_leaves_the_operation_as_it_was() {
+    let refused = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asked = Arc::clone(&refused);
+    let handler = post(async move |execution: Execution| {
+        execution.checkpoint("asked the carrier").await.unwrap();
+        assert_ne!(execution.attempt(), 1, "interrupted");
+        if asked.swap(false, Ordering::SeqCst) {
+            return (http::StatusCode::UNAUTHORIZED, String::new());
+        }
+        (http::StatusCode::OK, execution.attempt().to_string())
+    });
+    let store = Store::builder().open_in_memory().unwrap();
+    let layer = IdempotencyLayer::new(store).durable(true).on_interrupted(OnInterrupted::Rerun);
+    let app: Router = Router::new().route("/", handler).layer(layer);
+    let ask = async || {
+        Answer::read(app.clone().oneshot(request("a", "{}")).await.unwrap()).await.unwrap()
+    };
+    assert_eq!(ask().await.status, 500);
+    refused.store(true, Ordering::SeqCst);
+    assert_eq!(ask().await.status, 401);
+    assert_eq!(ask().await.body, "3");
 }
 
 #[tokio::test]
