@@ -13,11 +13,13 @@ pub use body::BoxError;
 pub(crate) use body::{AnyBody, Whole};
 #[cfg(feature = "client")]
 pub use body::{Body, BodyError};
+#[cfg(any(feature = "canonical-json", feature = "client", feature = "forms"))]
+pub(crate) use headers::media_type;
 #[cfg(feature = "server")]
 pub(crate) use headers::{GRPC_STATUS, REQUEST_ID, is_grpc};
 pub(crate) use headers::{
     IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, Repeated, STRIPE_SHOULD_RETRY,
-    has_media_type, media_type, only,
+    has_media_type, only,
 };
 pub(crate) use reader::BodyReader;
 #[cfg(feature = "client")]

@@ -32,6 +32,7 @@ pub(crate) fn only<'a>(
 
 /// Returns the media type of `Content-Type` in lower case, without its parameters; empty without
 /// the header.
+#[cfg(any(feature = "canonical-json", feature = "client", feature = "forms", test))]
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
     String::from_utf8_lossy(sent_media_type(headers)).to_ascii_lowercase()
 }
