@@ -1,4 +1,5 @@
 //! The tower layer for HTTP servers: any `http` service keeps the contract of `Idempotency-Key`.
+//! With feature `actix` it is a middleware of actix-web too.
 //!
 //! ```text
 //!  request ──► request id, scope, key, body, fingerprint ──► begin
@@ -72,6 +73,9 @@ use tower_layer::Layer;
 
 use crate::{Scope, Store};
 
+#[cfg(feature = "actix")]
+#[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
+pub mod actix;
 mod another;
 mod answering;
 mod authority;
@@ -223,7 +227,8 @@ impl IdempotencyLayer {
     /// [`Credentials`] to the client.
     ///
     /// ```
-    ///     /// use refrain::server::{IdempotencyLayer, scope};
+    /// use http::HeaderName;
+    /// use refrain::server::{IdempotencyLayer, scope};
     ///
     /// # fn main() -> refrain::Result<()> {
     /// # let store = refrain::Store::builder().open_in_memory()?;
