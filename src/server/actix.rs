@@ -31,7 +31,7 @@
 //!
 //! - The middleware wrapped **last** is the outermost, so authentication is wrapped after this one.
 //!   What it puts into the request's extensions reaches the handler. A
-//!   [`Scope`](crate::Scope) there is read by [`scope::extension`](super::scope::extension), and
+//!   [`Scope`] there is read by [`scope::extension`](super::scope::extension), and
 //!   [`extension`](Idempotency::extension) passes other types on to the layer's functions.
 //! - The handler gives its [`Verdict`](super::Verdict) in the extensions of its response.
 //! - An error of an inner middleware counts as the response that actix makes of it.
@@ -94,7 +94,7 @@ impl Idempotency {
     /// Passes extensions of this type on, from the request to the head that the layer's functions
     /// see: [`scope`](IdempotencyLayer::scope),
     /// [`authorize_replay`](IdempotencyLayer::authorize_replay) and others. A
-    /// [`Scope`](crate::Scope) is always passed on.
+    /// [`Scope`] is always passed on.
     pub fn extension<T: Clone + Send + Sync + 'static>(mut self) -> Self {
         self.carried.push(heads::copy::<T>);
         self
