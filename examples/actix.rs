@@ -1,153 +1,59 @@
-//! The core API in a framework without tower: a middleware for actix-web.
+//! The server layer in actix-web: one run for each key, and replays for its retries.
 //!
 //! ```text
 //! cargo run --release -p refrain-examples --features actix --example actix -- DIR
 //! curl -i -X POST http://127.0.0.1:8080/v1/calls -H "Authorization: Bearer YOUR_API_KEY" \
 //!   -H "Idempotency-Key: 9b8cfa7a" -d '{"caller_id": "+14155551234"}'
 //! ```
-//!
-//! It keeps the core of the contract: one run, whose answer is durable before it is sent, and is
-//! replayed; conflicts; a wait for a request in progress. The tower layer does more, with tests.
 
 #![expect(clippy::print_stdout, reason = "it says where it listens")]
 
 use std::time::Duration;
 
-use actix_web::body::{MessageBody, to_bytes};
-use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
-use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, HttpResponse, HttpServer, ResponseError, web};
-use bytes::Bytes;
-use refrain::{Fingerprint, Key, Operation, Outcome, Permit, Scope, Store};
+use actix_web::rt::signal::ctrl_c;
+use actix_web::rt::signal::unix::{SignalKind, signal};
+use actix_web::{App, HttpResponse, HttpServer, rt, web};
+use refrain::Store;
+use refrain::server::actix::Idempotency;
+use refrain::server::{Envelope, Execution, IdempotencyLayer};
 
-/// The time that a request waits for another one with its key.
-const WAIT: Duration = Duration::from_secs(10);
+/// The time for handlers to end before the server stops.
+const DRAIN: Duration = Duration::from_secs(30);
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: actix DIR")?;
     let store = Store::open(path)?;
-    let data = web::Data::new(store.clone());
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(data.clone())
-            .service(web::resource("/v1/calls").wrap(from_fn(once)).post(place_call))
-    });
-    let server = server.bind("127.0.0.1:8080")?;
+    // Made once, so that all workers share its limits.
+    let idempotency = Idempotency::new(IdempotencyLayer::new(store.clone()));
+    let server = HttpServer::new(move || App::new().configure(|app| routes(app, &idempotency)));
+    let server = server.disable_signals().bind("127.0.0.1:8080")?.run();
     println!("listening on http://127.0.0.1:8080");
-    server.run().await?;
-    store.close(WAIT).await?;
-    Ok(())
+    let handle = server.handle();
+    rt::spawn(async move {
+        signalled().await.expect("the process may handle its signals");
+        // The store first: a worker that stops does not wait for handlers whose clients are gone.
+        println!("handlers that have not ended: {:?}", store.close(DRAIN).await);
+        handle.stop(true).await;
+    });
+    Ok(server.await?)
 }
 
-async fn place_call(body: Bytes) -> HttpResponse {
-    println!("placing a call: {}", String::from_utf8_lossy(&body));
-    HttpResponse::Created().content_type("application/json").body(r#"{"status":"queued"}"#)
-}
-
-/// Runs the request once, or answers from its record.
-async fn once(
-    mut request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> actix_web::Result<ServiceResponse<impl MessageBody>> {
-    let Some(value) = request.headers().get("idempotency-key") else {
-        return Ok(next.call(request).await?.map_into_boxed_body());
-    };
-    let key = Key::from_header(value.as_bytes()).map_err(|error| refuse(400, error.to_string()))?;
-    let token = bearer_token(request.headers()).ok_or_else(|| refuse(401, "unauthorized"))?;
-    let scope = Scope::from_api_key(token);
-    // Up to the app's limit for payloads; a longer body is a 413.
-    let body = request.extract::<Bytes>().await?;
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let fingerprint =
-        Fingerprint::of([request.method().as_str().as_bytes(), target.as_bytes(), &body[..]]);
-    request.set_payload(Payload::from(body));
-    let store = request.app_data::<web::Data<Store>>().expect("it is the app's data").clone();
-    let operation = Operation::new(scope, key, fingerprint);
-    let mut begin = store.begin(&operation);
-    let outcome = match actix_web::rt::time::timeout(WAIT, &mut begin).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            begin.give_up();
-            begin.await
-        }
-    };
-    let response = match outcome.map_err(|error| refuse(503, error.to_string()))? {
-        Outcome::Execute(permit) => {
-            // Actix drops a handler whose client is gone, but a task of its own goes on.
-            let run = actix_web::rt::spawn(run(permit, request, next));
-            return run.await.map_err(|_| refuse(500, "the request failed"))?;
-        }
-        Outcome::Replay(record) => match record.response() {
-            Some(response) => replay(response),
-            None => return Err(refuse(409, "its response was not kept").into()),
-        },
-        Outcome::Conflict { original } => {
-            return Err(refuse(409, format!("the key was used by {original}")).into());
-        }
-        Outcome::Interrupted(attempt) => {
-            return Err(refuse(409, format!("{} was interrupted", attempt.request_id())).into());
-        }
-        Outcome::InFlight { holder } => {
-            return Err(refuse(409, format!("{holder} is running still")).into());
-        }
-    };
-    Ok(request.into_response(response).map_into_boxed_body())
-}
-
-/// Runs the handler, and returns its answer once the record is durable.
-async fn run(
-    permit: Permit,
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> actix_web::Result<ServiceResponse> {
-    let (request, response) = next.call(request).await?.into_parts();
-    let (head, body) = response.into_parts();
-    let body = to_bytes(body).await.map_err(|_| refuse(500, "its body broke off"))?;
-    if head.status().is_success() || head.status().is_redirection() {
-        let mut stored = http::Response::builder().status(head.status().as_u16());
-        for (name, value) in head.headers() {
-            stored = stored.header(name.as_str(), value.as_bytes());
-        }
-        let stored = stored.body(body.clone()).map_err(|error| refuse(500, error.to_string()))?;
-        permit.complete(&stored).await.map_err(|error| refuse(503, error.to_string()))?;
-    }
-    // A failure drops the permit, which frees the key.
-    Ok(ServiceResponse::new(request, head.set_body(body).map_into_boxed_body()))
-}
-
-fn replay(stored: &http::Response<Bytes>) -> HttpResponse {
-    let status = actix_web::http::StatusCode::from_u16(stored.status().as_u16());
-    let mut response = HttpResponse::build(status.expect("it was one"));
-    for (name, value) in stored.headers() {
-        response.append_header((name.as_str(), value.as_bytes()));
-    }
-    response.insert_header(("idempotency-replay", "true"));
-    response.body(stored.body().clone())
-}
-
-fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
-    headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(b"Bearer ")
-}
-
-/// An answer that the middleware gives itself.
-#[derive(Debug)]
-struct Refusal(u16, String);
-
-fn refuse(status: u16, message: impl Into<String>) -> Refusal {
-    Refusal(status, message.into())
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.1)
+/// Waits for Ctrl-C or SIGTERM.
+async fn signalled() -> std::io::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = ctrl_c() => interrupted,
+        _ = terminated.recv() => Ok(()),
     }
 }
 
-impl ResponseError for Refusal {
-    fn error_response(&self) -> HttpResponse {
-        let status = actix_web::http::StatusCode::from_u16(self.0).expect("it is one");
-        HttpResponse::build(status).insert_header((CONTENT_TYPE, "text/plain")).body(self.1.clone())
-    }
+/// Authentication, which is not shown, is wrapped after idempotency, and so runs before it.
+pub(crate) fn routes(app: &mut web::ServiceConfig, idempotency: &Idempotency) {
+    app.service(web::resource("/v1/calls").wrap(idempotency.clone()).post(place_call));
+}
+
+async fn place_call(execution: Execution, body: String) -> Result<HttpResponse, Envelope> {
+    println!("{} places a call: {body}", execution.request_id());
+    Ok(HttpResponse::Created().content_type("application/json").body(r#"{"status":"queued"}"#))
 }

@@ -1,4 +1,5 @@
 //! The tower layer for HTTP servers: any `http` service keeps the contract of `Idempotency-Key`.
+//! With feature `actix` it is a middleware of actix-web too.
 //!
 //! ```text
 //!  request ──► request id, scope, key, body, fingerprint ──► begin
@@ -74,6 +75,9 @@ use tower_layer::Layer;
 
 use crate::{Scope, Store};
 
+#[cfg(feature = "actix")]
+#[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
+pub mod actix;
 mod another;
 mod answering;
 mod authority;

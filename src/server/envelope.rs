@@ -15,7 +15,8 @@ use super::observe;
 
 /// An error in the contract's envelope, for handlers. It does not depend on the layer's dialect.
 ///
-/// In axum an envelope is a response; elsewhere [`into_bytes`](Self::into_bytes) makes one.
+/// In axum an envelope is a response, and in actix-web, with feature `actix`, an error with one;
+/// elsewhere [`into_bytes`](Self::into_bytes) makes one.
 ///
 /// ```
 /// use http::StatusCode;

@@ -17,7 +17,7 @@ use super::observe;
 use super::policy::Verdict;
 
 /// The operation that a handler runs: an entry in the request's extensions, and an extractor in
-/// axum.
+/// axum and, with feature `actix`, in actix-web.
 ///
 /// The extractor refuses a request without a key, in the contract's words; `Option<Execution>` is
 /// `None` for it.
@@ -149,6 +149,23 @@ impl Execution {
     /// [`Verdict::Complete`] is without a response. An answer of the handler makes this void.
     pub fn if_cut_off(&self, verdict: Verdict) {
         self.0.verdicts.lock().if_cut_off = Some(verdict);
+    }
+
+    /// Returns what a handler that asks for its operation gets, by the request's extensions.
+    pub(super) fn found(
+        execution: Option<&Self>,
+        id: Option<&RequestId>,
+    ) -> std::result::Result<Self, Envelope> {
+        if id.is_none() {
+            let message = "the handler needs an idempotency layer, and there is none";
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            return Err(Envelope::new(status, "internal_error", message));
+        }
+        execution.cloned().ok_or_else(|| {
+            let message = "an idempotency key is required";
+            Envelope::new(StatusCode::BAD_REQUEST, "idempotency_key_missing", message)
+                .field("idempotency-key", "Expected the header")
+        })
     }
 
     /// Returns true if a request with this key header is a part of the operation, which has no
@@ -331,19 +348,7 @@ impl<S: Sync> FromRequestParts<S> for Execution {
     type Rejection = Envelope;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Envelope> {
-        if parts.extensions.get::<RequestId>().is_none() {
-            let message = "the handler needs an idempotency layer, and there is none";
-            return Err(Envelope::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                message,
-            ));
-        }
-        parts.extensions.get().cloned().ok_or_else(|| {
-            let message = "an idempotency key is required";
-            Envelope::new(StatusCode::BAD_REQUEST, "idempotency_key_missing", message)
-                .field("idempotency-key", "Expected the header")
-        })
+        Self::found(parts.extensions.get(), parts.extensions.get())
     }
 }
 

@@ -12,15 +12,12 @@ use crate::http::BoxError;
 
 /// A service that handles requests.
 pub(super) trait Handler:
-    Service<Request<Body>, Error: Send + 'static, Future: Send + 'static> + Clone + Send + 'static
+    Service<Request<Body>, Error: Send + 'static, Future: Send + 'static> + Send + 'static
 {
 }
 
 impl<S> Handler for S where
-    S: Service<Request<Body>, Error: Send + 'static, Future: Send + 'static>
-        + Clone
-        + Send
-        + 'static
+    S: Service<Request<Body>, Error: Send + 'static, Future: Send + 'static> + Send + 'static
 {
 }
 

@@ -73,20 +73,43 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Answering<S> {
         let id = self.identify(&mut request);
-        let (inner, options) = (self.inner.clone(), Arc::clone(&self.options));
-        if !self.acts_on(&request) {
-            return Answering::passing(Passing::new(inner, options, request, id));
+        if self.acts_on(&request) {
+            return self.clone().once(request, id);
         }
-        let (store, started) = (self.store.clone(), Started::default());
-        let once = Once { inner, store, options, started: started.clone(), until: None };
-        Answering::once(Box::pin(answer(once, request, id)), started)
+        let (inner, options) = (self.inner.clone(), Arc::clone(&self.options));
+        Answering::passing(Passing::new(inner, options, request, id))
     }
 }
 
 impl<S> Idempotent<S> {
+    /// Returns the same layer around another service.
+    #[cfg(feature = "actix")]
+    pub(super) fn around<T>(&self, inner: T) -> Idempotent<T> {
+        let (store, options) = (self.store.clone(), Arc::clone(&self.options));
+        Idempotent { inner, store, options }
+    }
+
+    #[cfg(feature = "actix")]
+    pub(super) fn options(&self) -> Arc<LayerOptions> {
+        Arc::clone(&self.options)
+    }
+
+    /// Answers a request that the layer [acts on](Self::acts_on).
+    pub(super) fn once<B, R>(self, request: Request<B>, id: RequestId) -> Answering<S>
+    where
+        S: Handler + Service<Request<Body>, Response = Response<R>>,
+        B: AnyBody,
+        R: AnyBody,
+    {
+        let Self { inner, store, options } = self;
+        let started = Started::default();
+        let once = Once { inner, store, options, started: started.clone(), until: None };
+        Answering::once(Box::pin(answer(once, request, id)), started)
+    }
+
     /// Gives the request its id: the id from an outer layer, the client's if clients are trusted,
     /// or a new one.
-    fn identify<B>(&self, request: &mut Request<B>) -> RequestId {
+    pub(super) fn identify<B>(&self, request: &mut Request<B>) -> RequestId {
         if let Some(id) = request.extensions().get::<RequestId>() {
             return id.clone();
         }
@@ -99,7 +122,7 @@ impl<S> Idempotent<S> {
     }
 
     /// Returns true if the request is not simply the inner service's.
-    fn acts_on<B>(&self, request: &Request<B>) -> bool {
+    pub(super) fn acts_on<B>(&self, request: &Request<B>) -> bool {
         if !is_mutation(request.method()) {
             return false;
         }

@@ -1,0 +1,183 @@
+//! Bodies of actix, which stay on their worker's thread, as bodies that the layer can take over,
+//! and the way back.
+//!
+//! A task on the worker's thread reads actix's body, a piece at a time, as fast as the layer takes
+//! the pieces.
+
+use std::error::Error as StdError;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::server::BoxError;
+use crate::server::guard::guarded;
+
+/// The pieces that wait in a pipe, besides the one that was read.
+const PIECES: usize = 1;
+
+enum Piece {
+    Data(Bytes),
+    Failed(BoxError),
+    /// The body is complete. A pipe that closes without it has lost its task.
+    End,
+}
+
+/// The end of a pipe that the layer reads.
+pub(super) struct Pipe {
+    pieces: Receiver<Piece>,
+    /// The bytes that are left, if their number is known.
+    left: Option<u64>,
+    has_ended: bool,
+}
+
+/// The end of a pipe that is filled on the worker's thread.
+pub(super) struct Filler(Sender<Piece>);
+
+/// Returns the two ends of a pipe for a body of this length in bytes, if it is known.
+pub(super) fn pipe(length: Option<u64>) -> (Filler, Pipe) {
+    let (filler, pieces) = channel(PIECES);
+    (Filler(filler), Pipe { pieces, left: length, has_ended: false })
+}
+
+impl Filler {
+    /// Passes a body on, to its end or for as long as anyone reads.
+    pub(super) async fn fill<E>(self, body: impl Stream<Item = Result<Bytes, E>>)
+    where
+        E: Into<Box<dyn StdError>>,
+    {
+        if guarded(self.pass_on(body)).await.is_err() {
+            // Nobody is left to read it, or it is read.
+            let _ = self.0.send(Piece::Failed("the body panicked".into())).await;
+        }
+    }
+
+    async fn pass_on<E>(&self, body: impl Stream<Item = Result<Bytes, E>>)
+    where
+        E: Into<Box<dyn StdError>>,
+    {
+        let mut body = pin!(body);
+        loop {
+            let Either::Left((next, _)) = select(body.next(), pin!(self.0.closed())).await else {
+                return;
+            };
+            let piece = match next {
+                Some(Ok(data)) => Piece::Data(data),
+                // An error of actix may be bound to its thread, so that only its words pass.
+                Some(Err(error)) => Piece::Failed(error.into().to_string().into()),
+                None => Piece::End,
+            };
+            let is_last = !matches!(piece, Piece::Data(_));
+            if self.0.send(piece).await.is_err() || is_last {
+                return;
+            }
+        }
+    }
+}
+
+impl HttpBody for Pipe {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        let error = match ready!(self.pieces.poll_recv(cx)) {
+            Some(Piece::Data(data)) => {
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            Some(Piece::End) => None,
+            Some(Piece::Failed(error)) => Some(error),
+            None => Some("the worker of the body has ended".into()),
+        };
+        self.has_ended = true;
+        Poll::Ready(error.map(Err))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+/// Returns the payload of a request as a pipe, and the task that fills it.
+pub(super) fn of_request(payload: Payload) -> (impl Future<Output = ()>, Pipe) {
+    // Not the announced length: a middleware may have unpacked the payload.
+    let (filler, pipe) = pipe(matches!(payload, Payload::None).then_some(0));
+    (filler.fill(payload), pipe)
+}
+
+/// Returns a collected body as the payload of a request.
+pub(super) fn to_payload(body: Body) -> Payload {
+    if body.is_end_stream() {
+        return Payload::None;
+    }
+    let data = body.into_data_stream();
+    let data: Pin<Box<dyn Stream<Item = _>>> =
+        Box::pin(data.map_err(|error| PayloadError::Io(std::io::Error::other(error))));
+    Payload::from(data)
+}
+
+/// Returns the body of an answer, and the task that fills it if it does not come in one piece.
+pub(super) fn of_answer<B>(body: B) -> (Body, Option<impl Future<Output = ()>>)
+where
+    B: MessageBody + 'static,
+{
+    let length = match body.size() {
+        BodySize::None => Some(0),
+        BodySize::Sized(length) => Some(length),
+        BodySize::Stream => None,
+    };
+    match body.try_into_bytes() {
+        Ok(data) => (Body::from(data), None),
+        Err(body) => {
+            let mut body = Box::pin(body);
+            let (filler, pipe) = pipe(length);
+            let body = futures_util::stream::poll_fn(move |cx| body.as_mut().poll_next(cx));
+            (Body::new(pipe), Some(filler.fill(body)))
+        }
+    }
+}
+
+/// The body of an answer, for actix to send. Actix sends no trailers.
+pub(super) struct Sent(pub(super) Body);
+
+impl MessageBody for Sent {
+    type Error = axum::Error;
+
+    fn size(&self) -> BodySize {
+        self.0.size_hint().exact().map_or(BodySize::Stream, BodySize::Sized)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, axum::Error>>> {
+        loop {
+            match ready!(Pin::new(&mut self.0).poll_frame(cx)).transpose()? {
+                Some(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The middleware among others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use actix_web::dev::Service;
+use actix_web::error::{ErrorGatewayTimeout, ErrorUnauthorized};
+use actix_web::{App as ActixApp, HttpMessage, HttpResponse, web};
+use bytes::Bytes;
+use http::HeaderMap;
+use refrain::server::actix::Idempotency;
+use refrain::server::{
+    Dialect, Exchange, Execution, IdempotencyLayer, KeepPolicy, Refusal, RevDesk, scope,
+};
+use refrain::{RequestId, Scope, Store};
+
+use crate::kit::*;
+
+fn layer() -> IdempotencyLayer {
+    IdempotencyLayer::new(Store::builder().open_in_memory().unwrap())
+}
+
+/// A client that authentication has found.
+#[derive(Clone)]
+struct Client(String);
+
+#[test]
+fn what_authentication_finds_reaches_the_scope_the_authorization_and_the_handler() {
+    let layer = layer().scope(scope::extension).authorize_replay(|parts, _| async move {
+        parts.extensions.get::<Client>().is_some_and(|client| client.0 == "account-1")
+    });
+    on_worker(async {
+        let app = ActixApp::new()
+            .wrap(Idempotency::new(layer).extension::<Client>())
+            .wrap_fn(|request, service| {
+                if let Some(client) = request.headers().get("x-client") {
+                    let client = Client(client.to_str().unwrap().to_owned());
+                    request.extensions_mut().insert(Scope::new("one"));
+                    request.extensions_mut().insert(client);
+                }
+                service.call(request)
+            })
+            .route(
+                "/",
+                web::post().to(|client: web::ReqData<Client>| async move { client.into_inner().0 }),
+            );
+        let app = serve!(app);
+        let ask = |client: &str| app.send(request("a", "{}").insert_header(("x-client", client)));
+        assert_eq!(app.ask("a").await.refusal(), (401, "unauthorized".into()));
+        assert_eq!(ask("account-1").await.text(), "account-1");
+        assert!(ask("account-1").await.is_replay());
+        assert_eq!(ask("account-2").await.refusal().0, 403);
+    });
+}
+
+#[test]
+fn an_error_of_an_inner_middleware_counts_as_its_response() {
+    on_worker(async {
+        for (layer, expected, runs) in [
+            (layer(), [401, 401, 504, 504, 504], 5),
+            (layer().durable(true), [401, 401, 504, 409, 409], 3),
+            (layer().keep(KeepPolicy::All), [401, 401, 504, 504, 504], 2),
+        ] {
+            let ran = Arc::new(AtomicUsize::new(0));
+            let counter = Arc::clone(&ran);
+            let app = ActixApp::new()
+                .wrap_fn(move |request, _service| {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    let error = match request.headers().contains_key("x-nobody") {
+                        true => ErrorUnauthorized("nobody"),
+                        false => ErrorGatewayTimeout("slow"),
+                    };
+                    async { Err::<actix_web::dev::ServiceResponse, _>(error) }
+                })
+                .wrap(Idempotency::new(layer));
+            let app = serve!(app);
+            let mut statuses = Vec::new();
+            for key in ["a", "a", "b", "b", "b"] {
+                let mut asked = request(key, "{}");
+                if key == "a" {
+                    asked = asked.insert_header(("x-nobody", "1"));
+                }
+                let answer = app.send(asked).await;
+                assert!(answer.header("x-request-id").is_some());
+                statuses.push(answer.status);
+            }
+            assert_eq!(statuses, expected);
+            assert_eq!(ran.load(Ordering::SeqCst), runs);
+        }
+    });
+}
+
+#[test]
+fn of_nested_layers_only_the_outer_one_acts() {
+    on_worker(async {
+        let (inner, outer) = (layer().require_key(true), layer());
+        let app = ActixApp::new().wrap(Idempotency::new(outer)).service(
+            web::scope("").wrap(Idempotency::new(inner.clone())).route(
+                "/",
+                web::post()
+                    .to(|execution: Execution| async move { execution.key().as_str().to_owned() }),
+            ),
+        );
+        let app = serve!(app);
+        assert_eq!(app.ask("a").await.text(), "a");
+        assert!(app.ask("a").await.is_replay());
+        let refused = app.send(anonymous("{}")).await.refusal();
+        assert_eq!(refused, (400, "idempotency_key_missing".into()), "the outer one has not acted");
+    });
+}
+
+#[test]
+fn an_id_from_an_outer_middleware_is_the_requests() {
+    on_worker(async {
+        let app = ActixApp::new()
+            .wrap(Idempotency::new(layer()))
+            .wrap_fn(|request, service| {
+                let id: RequestId = "outer-1".parse().unwrap();
+                request.extensions_mut().insert(id);
+                service.call(request)
+            })
+            .route("/", web::post().to(HttpResponse::Ok));
+        let app = serve!(app);
+        for asked in [request("a", "{}"), request("a", "[]"), anonymous("{}")] {
+            assert_eq!(app.send(asked).await.header("x-request-id"), Some("outer-1"));
+        }
+    });
+}
+
+#[test]
+fn a_dialect_that_panics_gives_way_to_the_contracts_own() {
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Dialect for Broken {
+        fn refuse(&self, refusal: &Refusal) -> http::Response<Bytes> {
+            RevDesk.refuse(refusal)
+        }
+
+        fn sign(&self, _exchange: &Exchange<'_>, _headers: &mut HeaderMap) {
+            panic!("the dialect")
+        }
+    }
+
+    on_worker(async {
+        let app = App::with(|layer| layer.dialect(Broken), |_| HttpResponse::Ok().into()).await;
+        for asked in [request("a", "{}"), anonymous("{}")] {
+            let answer = app.send(asked).await;
+            assert_eq!(answer.refusal(), (500, "internal_error".into()));
+            assert!(!answer.is_error, "the request is there");
+        }
+    });
+}
