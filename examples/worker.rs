@@ -199,10 +199,11 @@ async fn place(
             let answer = format!("{status}{replayed} {body}");
             Ok(if is_outcome(status) { Ok(answer) } else { Err(answer) })
         }
-        // It may have been placed or not, and sending it once more would not tell.
         Err(error) => match error.failure() {
+            // It may have been placed or not, and sending it once more would not tell: the job stays
+            // open, for a person to find out.
             Failure::Interrupted { .. } | Failure::OutcomeUnknown => {
-                Ok(Ok(format!("unknown: {error}")))
+                Ok(Err(format!("find out about key {}: {error}", entry.key().as_str())))
             }
             Failure::ResultUnavailable { .. } => Ok(Ok(format!("placed: {error}"))),
             _ => Err(error.into()),

@@ -111,7 +111,8 @@ impl Envelope {
 }
 
 /// The answer of a handler that could not use the store. It has no verdict: before the handler has
-/// acted, answer with [`Verdict::Release`](super::Verdict::Release) beside it.
+/// acted, answer with [`Verdict::Release`](super::Verdict::Release) beside it, which in a later run
+/// interrupts the key again.
 ///
 /// Most errors are 503 `idempotency_unavailable`. [`Error::Volatile`] is a mistake in the program,
 /// which no retry mends: 500 `internal_error`, and an event at the level of errors with feature

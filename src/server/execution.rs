@@ -42,7 +42,7 @@ use super::policy::Verdict;
 ///
 /// # fn main() -> refrain::Result<()> {
 /// # let store = refrain::Store::builder().open_in_memory()?;
-/// let strict = IdempotencyLayer::new(store).on_interrupted(OnInterrupted::Refuse);
+/// let strict = IdempotencyLayer::new(store).durable(true).on_interrupted(OnInterrupted::Rerun);
 /// let app: Router = Router::new().route("/v1/calls", post(place_call).layer(strict));
 /// # let _ = app;
 /// # Ok(())
@@ -72,7 +72,7 @@ struct Verdicts {
     if_cut_off: Option<Verdict>,
     /// Set once the handler has answered: with success, or not.
     answered: Option<bool>,
-    /// The handler has used the claim, or asked about earlier runs.
+    /// The handler has used the claim: it has started, whatever becomes of it.
     used: bool,
 }
 
@@ -90,13 +90,11 @@ impl Execution {
     /// Returns the number of this run, counted from 1. A number above 1 means that an earlier run
     /// was interrupted.
     pub fn attempt(&self) -> u32 {
-        self.0.verdicts.lock().used = true;
         self.0.attempt
     }
 
     /// Returns the recovery points that earlier attempts stored, oldest first.
     pub fn checkpoints(&self) -> &[Bytes] {
-        self.0.verdicts.lock().used = true;
         &self.0.checkpoints
     }
 
@@ -143,10 +141,12 @@ impl Execution {
         }
     }
 
-    /// Sets the verdict for a handler that is cut off by a timeout inside the layer, or by a panic.
-    /// By default a volatile key is freed then, and a durable one interrupted.
+    /// Sets the verdict for a handler that is cut off by a panic, or by an error of the service
+    /// inside, such as that of tower's `Timeout`. By default a volatile key is freed then, and a
+    /// durable one interrupted.
     ///
-    /// [`Verdict::Complete`] is without a response. An answer of the handler makes this void.
+    /// [`Verdict::Complete`] is without a response. Any response makes this void, also that of a
+    /// layer inside which turns the error into one, such as tower-http's `TimeoutLayer`.
     pub fn if_cut_off(&self, verdict: Verdict) {
         self.0.verdicts.lock().if_cut_off = Some(verdict);
     }
@@ -274,15 +274,18 @@ impl Lender {
     /// judges the answer nor a broken body has it run again.
     pub(super) fn answered(&self, own: Option<Verdict>, is_success: bool) -> Option<Verdict> {
         let mut verdicts = self.0.verdicts.lock();
-        let verdict = match own.or(verdicts.given) {
-            // A layer inside that sheds requests does not know of the runs before this one.
-            Some(Verdict::Release) if self.0.attempt > 1 && !verdicts.used => {
-                Some(Verdict::Interrupt)
-            }
-            verdict => verdict,
-        };
+        let verdict = own.or(verdicts.given).map(|verdict| self.in_this_run(verdict));
         verdicts.answered = Some(verdict.map_or(is_success, Verdict::is_done));
         verdict
+    }
+
+    /// Returns what a verdict on this run is for the operation. That nothing happened in a later run
+    /// does not say that nothing did in the earlier ones.
+    fn in_this_run(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Release if self.0.attempt > 1 => Verdict::Interrupt,
+            verdict => verdict,
+        }
     }
 
     /// Returns the permit, for a verdict to end it.
@@ -305,6 +308,7 @@ impl Lender {
     /// or by a panic. Without a verdict a volatile key is free, and a durable one interrupted.
     pub(super) async fn cut_off(self) {
         let verdict = self.0.verdicts.lock().of_a_cut_off();
+        let verdict = verdict.map(|verdict| self.in_this_run(verdict));
         let permit = self.end();
         let ended = match verdict {
             None => return,

@@ -70,9 +70,8 @@ pub enum Verdict {
     Complete,
     /// The operation is done, and the answer is not kept: a secret, or a stream.
     CompleteWithoutResponse,
-    /// Nothing happened: the key is freed. In a run after an interruption this counts only if the
-    /// handler has asked its [`Execution`](super::Execution) about the earlier ones; otherwise the
-    /// key is interrupted again.
+    /// Nothing happened in this run: the key is freed. In a run after an interruption it is
+    /// interrupted again instead, because an earlier run may have acted.
     Release,
     /// The outcome is unknown: the key is interrupted, durably, and [`OnInterrupted`] decides what
     /// the next request with the key gets. This answer is sent.
