@@ -9,8 +9,8 @@
 //!
 //! A *call* is one operation that the caller asks for; an *attempt* is one request sent for it. All
 //! attempts of a call carry the same `Idempotency-Key`, and each new call gets a new key. A server
-//! that implements the idempotency contract therefore runs a call once, however many attempts reach
-//! it. A mutation without a key is never sent twice.
+//! that implements the idempotency contract therefore does not repeat a call that has succeeded,
+//! however many attempts reach it. A mutation without a key is never sent twice.
 //!
 //! ```
 //! use bytes::Bytes;
