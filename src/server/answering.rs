@@ -66,7 +66,7 @@ struct Kept<E> {
     /// `None` once it has ended.
     answer: Option<Answer<E>>,
     started: Started,
-    /// `None` outside a runtime, where there is nothing to go on in.
+    /// The runtime that polls it; `None` before the first poll, and outside any.
     runtime: Option<Handle>,
 }
 
@@ -96,14 +96,16 @@ where
 
     /// Returns an answer that goes on without its client once it has `started`.
     pub(super) fn once(answer: Answer<S::Error>, started: Started) -> Self {
-        let runtime = Handle::try_current().ok();
-        let once = Kept { answer: Some(answer), started, runtime };
+        let once = Kept { answer: Some(answer), started, runtime: None };
         Self { kind: Kind::Once { once } }
     }
 }
 
 impl<E> Kept<E> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, E>> {
+        if self.runtime.is_none() {
+            self.runtime = Handle::try_current().ok();
+        }
         // Taken, so that what has panicked is not polled again.
         let mut answer = self.answer.take().expect("it is not polled after its end");
         let poll = answer.as_mut().poll(cx);

@@ -39,5 +39,11 @@ impl<F: Future> Future for Guarded<F> {
 /// Runs a function, and returns its panic as an error.
 pub(super) fn guard<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     // What a panic leaves half done is dropped with the request.
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        // A payload may panic too, and so may that panic's.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(payload);
+        }
+        Panicked
+    })
 }

@@ -3,9 +3,12 @@
 //! Invariants:
 //! - The handler runs in the task of its request, and goes on if the client hangs up: neither it
 //!   nor the commit of its response is cancelled.
-//! - What has not started does not start for a client that is gone.
+//! - What has not started does not start for a client that is gone, unless a recovery function has
+//!   run for it and says so.
 //! - No byte of a kept response is sent before its record is durable.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -186,13 +189,19 @@ where
         let header = request.headers().get(IDEMPOTENCY_KEY).cloned();
         let lender = Lender::new(permit.start(), header);
         request.extensions_mut().insert(lender.execution());
+        let mut has_waited = false;
         let handled = guarded(async {
-            let response = inner.call(request).await?;
-            Ok(judge(response, &options, &lender, scope).await)
+            let mut answer = pin!(inner.call(request));
+            let response = poll_fn(|cx| {
+                let poll = answer.as_mut().poll(cx);
+                has_waited |= poll.is_pending();
+                poll
+            });
+            Ok(judge(response.await?, &options, &lender, scope).await)
         })
         .await;
         drop(slot);
-        conclude(lender, handled).await
+        conclude(lender, handled, has_waited).await
     }
 }
 
@@ -235,12 +244,14 @@ async fn by<F: Future>(until: Option<Instant>, future: F) -> Option<F::Output> {
 async fn conclude<E: 'static>(
     lender: Lender,
     handled: Result<Result<Judged, E>, Panicked>,
+    has_waited: bool,
 ) -> Result<Reply, E> {
     let id = lender.request_id().clone();
     let Judged { verdict, kept, sent } = match handled {
         Ok(Ok(judged)) => judged,
         Ok(Err(error)) => {
-            match was_shed(&error) {
+            // Who sheds does so at once: a later error is that of something which the handler asked.
+            match was_shed(&error) && !has_waited {
                 true => lender.shed().await,
                 false => lender.cut_off().await,
             }

@@ -189,6 +189,19 @@ async fn p7_a_handler_that_passes_on_that_another_service_is_busy_has_run() {
     assert_eq!(retry.refusal(), (409, "idempotency_interrupted".into()));
 }
 
+/// A retry inside had sent the request once before the second try was shed.
+#[tokio::test]
+async fn p7_what_is_shed_after_a_wait_has_run() {
+    let service = tower::service_fn(async |_: http::Request<Body>| {
+        tokio::task::yield_now().await;
+        Err::<Response, tower::BoxError>(tower::load_shed::error::Overloaded::new().into())
+    });
+    let service = tower::Layer::layer(&layer().durable(true), service);
+    assert!(service.clone().oneshot(request("a", "{}")).await.is_err());
+    let retry = Answer::read(service.oneshot(request("a", "{}")).await.unwrap()).await.unwrap();
+    assert_eq!(retry.refusal(), (409, "idempotency_interrupted".into()));
+}
+
 /// The answer of a layer that turns errors into responses has the verdict of that layer.
 #[tokio::test]
 async fn p7_an_answer_about_a_shed_request_can_say_that_nothing_ran() {

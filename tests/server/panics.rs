@@ -100,3 +100,24 @@ async fn p1_a_function_that_panics_over_a_success_does_not_have_it_run_again() {
     }
     assert_eq!(app.runs(), 2);
 }
+
+#[tokio::test]
+async fn a_panic_whose_payload_panics_is_one_panic() {
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "the payload");
+        }
+    }
+
+    let handler = || post(async || -> StatusCode { std::panic::panic_any(Bomb) });
+    let store = Store::builder().open_in_memory().unwrap();
+    let layer = IdempotencyLayer::new(store.clone());
+    let app: Router = Router::new().route("/", handler()).layer(layer);
+    for _ in 0..2 {
+        let answer = send(&app, request("a", "{}")).await;
+        assert_eq!(answer.refusal(), (500, "internal_error".into()));
+    }
+    assert_eq!(store.stats().in_flight, 0);
+}

@@ -128,3 +128,33 @@ fn p15_a_runtime_that_ends_by_a_panic_frees_no_key() {
     let outcome = store.begin(&operation()).wait_timeout(Duration::ZERO).unwrap();
     assert!(matches!(outcome, Outcome::InFlight { .. }), "{outcome:?}");
 }
+
+/// The runtime was looked for where the answer was asked for, and not where it was polled.
+#[test]
+fn p15_an_answer_that_was_asked_for_outside_a_runtime_goes_on_in_the_one_that_polls_it() {
+    let store = Store::builder().open_in_memory().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let handler = tower::service_fn(move |_: http::Request<axum::body::Body>| {
+        let (entering, leaving) = (Arc::clone(&entering), Arc::clone(&leaving));
+        async move {
+            entering.add_permits(1);
+            leaving.acquire().await.unwrap().forget();
+            Ok::<_, std::convert::Infallible>(
+                axum::response::Response::<axum::body::Body>::default(),
+            )
+        }
+    });
+    let mut service = tower::Layer::layer(&IdempotencyLayer::new(store), handler);
+    let answer = tower::Service::call(&mut service, request("a", "{}"));
+    runtime.block_on(async {
+        let client = tokio::spawn(answer);
+        entered.acquire().await.unwrap().forget();
+        client.abort();
+        assert!(client.await.unwrap_err().is_cancelled());
+        leave.add_permits(1);
+        let retry = Answer::read(service.oneshot(request("a", "{}")).await.unwrap()).await.unwrap();
+        assert!(retry.is_replay());
+    });
+}
