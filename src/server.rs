@@ -64,8 +64,6 @@
 //! Handlers see the operation as an [`Execution`], and any request's
 //! [`RequestId`](crate::RequestId) in its extensions.
 
-use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +71,7 @@ use http::request::Parts;
 use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
-use crate::{Scope, Store};
+use crate::Store;
 
 #[cfg(feature = "actix")]
 #[cfg_attr(docsrs, doc(cfg(feature = "actix")))]
@@ -86,6 +84,7 @@ mod budget;
 mod canonical;
 mod collect;
 mod dialect;
+mod earlier;
 mod envelope;
 mod execution;
 mod fingerprint;
@@ -93,14 +92,17 @@ mod fingerprint;
 mod forms;
 mod guard;
 mod handler;
+mod interruption;
 mod lookup;
 mod observe;
 mod once;
+mod options;
 mod passing;
 mod policy;
 mod reply;
 mod request;
 mod response;
+mod sameness;
 pub mod scope;
 mod service;
 mod signing;
@@ -110,17 +112,19 @@ pub use crate::http::BoxError;
 pub use answering::Answering;
 pub use axum::body::Body;
 pub use dialect::{Dialect, Exchange, Ietf, Reason, Refusal, RevDesk, Stripe};
+pub use earlier::Earlier;
 pub use envelope::Envelope;
 pub use execution::Execution;
-pub use policy::{Earlier, Hook, Interruption, KeepPolicy, OnInterrupted, Recovery, Verdict};
+pub use interruption::{Hook, Interruption, OnInterrupted, Recovery};
+pub use policy::{KeepPolicy, Verdict};
 pub use request::request_id;
 pub use service::Idempotent;
 
 use budget::Budget;
-use collect::{AnswerCollector, Collector};
+#[cfg(fuzzing)]
 pub(crate) use fingerprint::Fingerprinting;
-use lookup::Lookups;
-use scope::{Credentials, ScopeResult};
+use options::LayerOptions;
+use scope::ScopeResult;
 
 /// A tower layer that adds idempotency to a service; see the [module](self).
 ///
@@ -133,89 +137,10 @@ pub struct IdempotencyLayer {
     options: LayerOptions,
 }
 
-type ScopeOf = Arc<dyn Fn(&Parts) -> Result<Scope, Credentials> + Send + Sync>;
-type Authorizing = Pin<Box<dyn Future<Output = bool> + Send>>;
-type Authorize = Arc<dyn Fn(Parts, Earlier) -> Authorizing + Send + Sync>;
-/// The default of [`IdempotencyLayer::max_buffered_bytes`].
-const MAX_BUFFERED_BYTES: usize = 128 * 1024 * 1024;
-
-#[derive(Clone)]
-struct LayerOptions {
-    dialect: Arc<dyn Dialect>,
-    scope: ScopeOf,
-    fingerprinting: Fingerprinting,
-    keep: KeepPolicy,
-    durable: bool,
-    on_interrupted: Option<OnInterrupted>,
-    authorize_replay: Option<Authorize>,
-    require_key: bool,
-    ttl: Option<Duration>,
-    wait: Duration,
-    collector: Collector,
-    answers: AnswerCollector,
-    /// The places of handlers that run, if they are limited.
-    running: Option<Arc<Semaphore>>,
-    lookups: Lookups,
-    trust_request_ids: bool,
-    replay_set_cookie: bool,
-}
-
-impl LayerOptions {
-    fn is_durable(&self) -> bool {
-        self.durable || !matches!(self.on_interrupted, None | Some(OnInterrupted::Rerun))
-    }
-
-    /// The policy for interrupted keys. A layer that is durable without a policy refuses them.
-    fn interrupted(&self) -> OnInterrupted {
-        match &self.on_interrupted {
-            Some(policy) => policy.clone(),
-            None if self.durable => OnInterrupted::Refuse,
-            None => OnInterrupted::Rerun,
-        }
-    }
-}
-
-impl fmt::Debug for LayerOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LayerOptions")
-            .field("dialect", &self.dialect)
-            .field("fingerprinting", &self.fingerprinting)
-            .field("keep", &self.keep)
-            .field("durable", &self.is_durable())
-            .field("on_interrupted", &self.interrupted())
-            .finish_non_exhaustive()
-    }
-}
-
 impl IdempotencyLayer {
     /// Creates a layer over a store, with the default that each option names.
     pub fn new(store: Store) -> Self {
-        let options = LayerOptions {
-            dialect: Arc::new(RevDesk),
-            scope: Arc::new(scope::bearer_token),
-            fingerprinting: Fingerprinting::default(),
-            keep: KeepPolicy::Success,
-            durable: false,
-            on_interrupted: None,
-            authorize_replay: None,
-            require_key: false,
-            ttl: None,
-            wait: Duration::from_secs(10),
-            collector: Collector {
-                max_bytes: 1024 * 1024,
-                within: Duration::from_secs(30),
-                budget: Budget::new(MAX_BUFFERED_BYTES),
-            },
-            answers: AnswerCollector {
-                max_bytes: store.rules().max_response_bytes,
-                within: Duration::from_secs(10),
-                budget: Budget::new(MAX_BUFFERED_BYTES),
-            },
-            running: None,
-            lookups: Lookups::default(),
-            trust_request_ids: true,
-            replay_set_cookie: false,
-        };
+        let options = LayerOptions::new(store.rules().max_response_bytes);
         Self { store, options }
     }
 

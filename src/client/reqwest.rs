@@ -44,7 +44,7 @@ use crate::http::{Body, IDEMPOTENCY_KEY};
 pub struct Reqwest(rq::Client);
 
 tokio::task_local! {
-    /// Whether redirects of the request at hand are followed: reqwest's policy is not told which
+    /// True if redirects of the request at hand are followed: reqwest's policy is not told which
     /// request it judges, but runs in its task.
     static IS_FOLLOWED: bool;
 }

@@ -3,7 +3,7 @@
 //! The layer for servers sends them, and the layer for clients reads them. Refusals that are not
 //! listed are answers like any other: the caller mends the request, or reports the answer.
 
-/// What a refusal says of the call.
+/// The meaning of a refusal for its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// Nothing was run for the request, and the same request may be granted later.

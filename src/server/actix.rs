@@ -59,8 +59,9 @@ use tower_layer::Layer;
 use crate::{RequestId, Scope};
 
 use super::guard::guarded;
+use super::options::LayerOptions;
 use super::signing::{Signing, Spoken};
-use super::{IdempotencyLayer, Idempotent, LayerOptions};
+use super::{IdempotencyLayer, Idempotent};
 
 mod extract;
 mod handing;

@@ -1,15 +1,15 @@
 //! Answers that tell of another request with the key: its response, or a refusal because of it.
 //!
-//! Where replays are authorized, nobody hears of a request whose answer is not theirs to see: not
+//! Nobody hears of a request whose answer is not theirs to see, where replays are authorized: not
 //! that its content differs, nor that it runs.
 
 use http::request::Parts;
 
 use crate::{Operation, Record, RequestId, Store};
 
-use super::LayerOptions;
 use super::dialect::Reason;
-use super::policy::Earlier;
+use super::earlier::Earlier;
+use super::options::LayerOptions;
 use super::reply::Reply;
 use super::response::replay;
 

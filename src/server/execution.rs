@@ -63,7 +63,7 @@ struct ExecutionState {
     verdicts: Mutex<Verdicts>,
 }
 
-/// What is known of the operation's verdict before it is recorded.
+/// The verdicts of an operation, before one is recorded.
 #[derive(Default)]
 struct Verdicts {
     /// The handler's, for an answer that has none.
@@ -238,8 +238,7 @@ impl Drop for Unstarted {
 
 /// The layer's end of an [`Execution`]: the owner of the permit, which the handler borrows.
 ///
-/// Where one is dropped, the runtime has killed its task in the middle of the handler: the key stays
-/// claimed.
+/// A lender that is dropped belonged to a handler that its runtime has killed: the key stays claimed.
 pub(super) struct Lender(Arc<ExecutionState>);
 
 impl Lender {

@@ -21,15 +21,17 @@ use tower_service::Service;
 use crate::http::{AnyBody, IDEMPOTENCY_KEY};
 use crate::{Attempt, Error, Key, Operation, Outcome, Permit, RequestId, Result, Scope, Store};
 
-use super::LayerOptions;
 use super::another::{Another, may_hear};
 use super::answering::Started;
 use super::dialect::Reason;
+use super::earlier::Earlier;
 use super::execution::{Lender, Unstarted};
 use super::guard::{Panicked, guarded};
 use super::handler::{Handler, ready, was_shed};
+use super::interruption::{Finding, Hook, Interruption, OnInterrupted, Recovery};
 use super::observe;
-use super::policy::{Earlier, Finding, Hook, Interruption, OnInterrupted, Recovery, Verdict};
+use super::options::LayerOptions;
+use super::policy::Verdict;
 use super::reply::Reply;
 use super::request::Keyed;
 use super::response::{Judged, judge, stored_headers, whole};
@@ -284,7 +286,7 @@ async fn record(permit: Permit, verdict: Verdict, kept: Option<Response<Bytes>>)
 }
 
 /// Returns the reason why a key was not granted. What the store suffers from is for the operator.
-pub(super) fn reason(error: &Error) -> Reason {
+fn reason(error: &Error) -> Reason {
     let reason = Reason::from(error);
     if matches!(reason, Reason::Unavailable | Reason::RecordDamaged) {
         observe::troubled(error);

@@ -13,8 +13,8 @@ use tower_service::Service;
 use crate::RequestId;
 use crate::http::AnyBody;
 
-use super::LayerOptions;
 use super::guard::{Guarded, guarded};
+use super::options::LayerOptions;
 use super::signing::{Signing, Spoken};
 
 pin_project! {

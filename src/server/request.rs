@@ -14,9 +14,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use crate::http::{AnyBody, IDEMPOTENCY_KEY, REQUEST_ID, Repeated, Whole, only};
 use crate::{Key, Operation, RequestId, Scope};
 
-use super::LayerOptions;
 use super::budget::Share;
 use super::dialect::{Dialect, Reason};
+use super::options::LayerOptions;
 use super::unread::Refused;
 
 /// Returns the request id that a client sent in `x-request-id`, or a new id if the header is

@@ -10,8 +10,8 @@ use crate::Scope;
 use crate::http::{AnyBody, REQUEST_ID, Whole, is_stream};
 use crate::record::Trailers;
 
-use super::LayerOptions;
 use super::execution::Lender;
+use super::options::LayerOptions;
 use super::policy::{KeepPolicy, Run, Verdict};
 
 /// Headers that belong to one connection or one moment, and not to the response.

@@ -19,7 +19,6 @@ use tower_service::Service;
 use crate::http::{AnyBody, BoxError, IDEMPOTENCY_KEY, is_mutation};
 use crate::{RequestId, Store};
 
-use super::LayerOptions;
 use super::answering::{Answering, Started};
 use super::dialect::Reason;
 use super::execution::Execution;
@@ -27,6 +26,7 @@ use super::guard::{Panicked, guard, guarded};
 use super::handler::Handler;
 use super::observe::Span;
 use super::once::Once;
+use super::options::LayerOptions;
 use super::passing::Passing;
 use super::reply::Reply;
 use super::request::{key, request_id};

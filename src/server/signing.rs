@@ -7,10 +7,10 @@ use http::{Request, Response, Version};
 use crate::http::{REQUEST_ID, is_grpc};
 use crate::{Key, RequestId};
 
-use super::LayerOptions;
 use super::dialect::{Dialect, Exchange, Grpc, Reason, Refusal, RevDesk};
 use super::guard::{Panicked, guard};
 use super::observe;
+use super::options::LayerOptions;
 use super::reply::Reply;
 use super::unread::Refused;
 

@@ -8,7 +8,6 @@ use axum::routing::post;
 use http::HeaderValue;
 use refrain::server::{IdempotencyLayer, OnInterrupted};
 use refrain::{Scope, Store};
-use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::kit::*;
@@ -56,21 +55,20 @@ async fn p6_who_may_not_see_an_answer_learns_nothing_about_its_request() {
 #[tokio::test]
 async fn p6_who_may_not_see_an_answer_does_not_hear_of_a_run() {
     let store = Store::builder().open_in_memory().unwrap();
-    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let gate = Gate::default();
+    let held = gate.clone();
     let handler = post(async move || {
-        entering.add_permits(1);
-        leaving.acquire().await.unwrap().forget();
+        held.pass().await;
     });
     let app: Router = Router::new().route("/", handler).layer(layer(&store));
     let running = tokio::spawn({
         let app = app.clone();
         async move { send(&app, "ann", "{}").await }
     });
-    entered.acquire().await.unwrap().forget();
+    gate.entered().await;
     assert_eq!(send(&app, "eve", "{}").await.refusal(), (403, "forbidden".into()));
     assert_eq!(send(&app, "ann", "{}").await.refusal(), (409, "idempotency_in_progress".into()));
-    leave.add_permits(1);
+    gate.open(1);
     assert_eq!(running.await.unwrap().status, 200);
 }
 

@@ -98,12 +98,11 @@ async fn who_may_no_longer_see_an_answer_is_refused_its_replay() {
 
 #[tokio::test]
 async fn a_limit_outside_counts_replays_and_one_inside_counts_runs() {
-    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let gate = Gate::default();
+    let held = gate.clone();
     let handler = post(async move |body: String| {
         if body == "slow" {
-            entering.add_permits(1);
-            leaving.acquire().await.unwrap().forget();
+            held.pass().await;
         }
         "placed"
     });
@@ -123,10 +122,10 @@ async fn a_limit_outside_counts_replays_and_one_inside_counts_runs() {
             let app = app.clone();
             async move { send(&app, request("slow", "slow")).await }
         });
-        entered.acquire().await.unwrap().forget();
+        gate.entered().await;
         assert_eq!(ask(&app, "done").await.status, replay);
         assert_eq!(ask(&app, "new").await.status, new);
-        leave.add_permits(1);
+        gate.open(1);
         assert_eq!(slow.await.unwrap().status, 200);
         // What was shed was not run, and its key is free.
         assert!(!ask(&app, "new").await.is_replay());
@@ -150,13 +149,12 @@ async fn what_a_task_outside_has_set_reaches_the_handler() {
 /// What was shed had not run, and its durable key was interrupted all the same.
 #[tokio::test]
 async fn p7_what_is_shed_inside_a_durable_layer_is_free() {
-    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let gate = Gate::default();
+    let held = gate.clone();
     let handler = tower::service_fn(move |_: http::Request<Body>| {
-        let (entering, leaving) = (Arc::clone(&entering), Arc::clone(&leaving));
+        let held = held.clone();
         async move {
-            entering.add_permits(1);
-            leaving.acquire().await.unwrap().forget();
+            held.pass().await;
             Ok::<_, tower::BoxError>(Response::new(Body::from("placed")))
         }
     });
@@ -166,10 +164,10 @@ async fn p7_what_is_shed_inside_a_durable_layer_is_free() {
         .layer(GlobalConcurrencyLimitLayer::new(1))
         .service(handler);
     let slow = tokio::spawn(service.clone().oneshot(request("slow", "{}")));
-    entered.acquire().await.unwrap().forget();
+    gate.entered().await;
     let shed = service.clone().oneshot(request("a", "{}")).await.unwrap_err();
     assert!(shed.is::<tower::load_shed::error::Overloaded>(), "{shed}");
-    leave.add_permits(2);
+    gate.open(2);
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     assert_eq!(service.oneshot(request("a", "{}")).await.unwrap().status(), 200);
 }
@@ -213,11 +211,10 @@ async fn p7_an_answer_about_a_shed_request_can_say_that_nothing_ran() {
         .layer(shed)
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::new(1));
-    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let gate = Gate::default();
+    let held = gate.clone();
     let handler = post(async move || {
-        entering.add_permits(1);
-        leaving.acquire().await.unwrap().forget();
+        held.pass().await;
         "placed"
     });
     let app = Router::new().route("/", handler).layer(limit);
@@ -225,9 +222,9 @@ async fn p7_an_answer_about_a_shed_request_can_say_that_nothing_ran() {
         let app = app.clone();
         async move { ask(&app, "slow").await }
     });
-    entered.acquire().await.unwrap().forget();
+    gate.entered().await;
     assert_eq!(ask(&app, "a").await.status, 503);
-    leave.add_permits(2);
+    gate.open(2);
     assert_eq!(slow.await.unwrap().status, 200);
     assert_eq!(ask(&app, "a").await.body, "placed");
 }
@@ -235,11 +232,10 @@ async fn p7_an_answer_about_a_shed_request_can_say_that_nothing_ran() {
 /// Clients that hang up left their handlers to run, however few an outer limit let in.
 #[tokio::test]
 async fn p14_handlers_whose_clients_are_gone_count_among_those_that_run() {
-    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let gate = Gate::default();
+    let held = gate.clone();
     let handler = post(async move || {
-        entering.add_permits(1);
-        leaving.acquire().await.unwrap().forget();
+        held.pass().await;
         "placed"
     });
     let store = Store::builder().open_in_memory().unwrap();
@@ -251,12 +247,12 @@ async fn p14_handlers_whose_clients_are_gone_count_among_those_that_run() {
             let app = app.clone();
             async move { ask(&app, key).await }
         });
-        entered.acquire().await.unwrap().forget();
+        gate.entered().await;
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
     }
     assert_eq!(ask(&hasty, "c").await.refusal(), (503, "idempotency_unavailable".into()));
-    assert_eq!(entered.available_permits(), 0);
+    assert_eq!(gate.unnoticed(), 0);
     // Who has gone before a place was free is not run, and leaves its key.
     let gone = tokio::spawn({
         let app = app.clone();
@@ -271,7 +267,7 @@ async fn p14_handlers_whose_clients_are_gone_count_among_those_that_run() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.stats().open_claims, 2);
-    leave.add_permits(4);
+    gate.open(4);
     for key in ["a", "b"] {
         assert!(ask(&app, key).await.is_replay());
     }

@@ -289,9 +289,8 @@ async fn p7_a_later_run_that_meets_a_plain_refusal_leaves_the_operation_as_it_wa
 
 #[tokio::test]
 async fn p7_a_later_run_without_a_place_leaves_the_operation_as_it_was() {
-    let (entered, leave) =
-        (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
-    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let gate = Gate::default();
+    let held = gate.clone();
     let store = Store::builder().open_in_memory().unwrap();
     let layer = IdempotencyLayer::new(store).durable(true).max_running(1);
     let layer = layer.on_interrupted(OnInterrupted::Rerun).wait(std::time::Duration::ZERO);
@@ -299,8 +298,7 @@ async fn p7_a_later_run_without_a_place_leaves_the_operation_as_it_was() {
     let seen = Arc::clone(&keys);
     let handler = post(async move |execution: Execution, body: String| {
         if body == "slow" {
-            entering.add_permits(1);
-            leaving.acquire().await.unwrap().forget();
+            held.pass().await;
             return;
         }
         let carrier = execution.downstream_key("carrier").unwrap();
@@ -314,9 +312,9 @@ async fn p7_a_later_run_without_a_place_leaves_the_operation_as_it_was() {
     };
     assert_eq!(ask("a", "{}").await, 500);
     let slow = tokio::spawn(app.clone().oneshot(request("slow", "slow")));
-    entered.acquire().await.unwrap().forget();
+    gate.entered().await;
     assert_eq!(ask("a", "{}").await, 503);
-    leave.add_permits(1);
+    gate.open(1);
     assert_eq!(slow.await.unwrap().unwrap().status(), 200);
     assert_eq!(ask("a", "{}").await, 200);
     let keys = keys.lock().unwrap();

@@ -17,6 +17,7 @@ use hyper::body::Frame;
 use refrain::Store;
 use refrain::server::IdempotencyLayer;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tower::ServiceExt;
 
@@ -147,6 +148,42 @@ impl hyper::body::Body for Trickle {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         self.0.poll_recv(cx)
+    }
+}
+
+/// A place in a handler where its runs wait until the test lets them go. Clones are the same place.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    entered: Arc<Semaphore>,
+    leave: Arc<Semaphore>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { entered: Arc::new(Semaphore::new(0)), leave: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl Gate {
+    /// Waits in the handler.
+    pub(crate) async fn pass(&self) {
+        self.entered.add_permits(1);
+        self.leave.acquire().await.unwrap().forget();
+    }
+
+    /// Waits until one more run has come here.
+    pub(crate) async fn entered(&self) {
+        self.entered.acquire().await.unwrap().forget();
+    }
+
+    /// Returns the number of runs that have come here and were not waited for.
+    pub(crate) fn unnoticed(&self) -> usize {
+        self.entered.available_permits()
+    }
+
+    /// Lets so many runs go.
+    pub(crate) fn open(&self, runs: usize) {
+        self.leave.add_permits(runs);
     }
 }
 

@@ -1,6 +1,5 @@
 //! P15: runtimes that end, and stores that close, in the middle of a handler.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,7 +7,6 @@ use axum::routing::post;
 use refrain::server::IdempotencyLayer;
 use refrain::{Error, Fingerprint, Operation, Outcome, Scope, Store};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::kit::*;
@@ -23,17 +21,14 @@ impl Stuck {
     fn new(configure: fn(IdempotencyLayer) -> IdempotencyLayer) -> Self {
         let store = Store::builder().open_in_memory().unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let entered = Arc::new(Semaphore::new(0));
-        let entering = Arc::clone(&entered);
-        let handler = post(async move || {
-            entering.add_permits(1);
-            std::future::pending::<()>().await;
-        });
+        let gate = Gate::default();
+        let held = gate.clone();
+        let handler = post(async move || held.pass().await);
         let layer = configure(IdempotencyLayer::new(store.clone()));
         let router: Router = Router::new().route("/", handler).layer(layer);
         runtime.block_on(async move {
             tokio::spawn(router.oneshot(request("a", "{}")));
-            entered.acquire().await.unwrap().forget();
+            gate.entered().await;
         });
         Self { store, runtime }
     }
@@ -75,25 +70,24 @@ fn closing_reports_the_handlers_that_did_not_end_in_time_and_frees_no_key() {
 fn closing_waits_for_a_handler_whose_client_is_gone() {
     let store = Store::builder().open_in_memory().unwrap();
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let gate = Gate::default();
+    let held = gate.clone();
     let handler = post(async move || {
-        entering.add_permits(1);
-        leaving.acquire().await.unwrap().forget();
+        held.pass().await;
         "placed"
     });
     let layer = IdempotencyLayer::new(store.clone());
     let router: Router = Router::new().route("/", handler).layer(layer);
     runtime.block_on(async {
         let client = tokio::spawn(router.oneshot(request("a", "{}")));
-        entered.acquire().await.unwrap().forget();
+        gate.entered().await;
         client.abort();
         assert!(client.await.unwrap_err().is_cancelled());
     });
     let closing = store.close(Duration::from_secs(60));
     let refused = store.get(Scope::from_api_key("x"), &"x".parse().unwrap()).wait();
     assert!(matches!(refused, Err(Error::Stopped { .. })), "{refused:?}");
-    leave.add_permits(1);
+    gate.open(1);
     assert_eq!(closing.wait().unwrap(), 0);
     assert_eq!(store.stats().entries, 1);
 }
@@ -134,13 +128,12 @@ fn p15_a_runtime_that_ends_by_a_panic_frees_no_key() {
 fn p15_an_answer_that_was_asked_for_outside_a_runtime_goes_on_in_the_one_that_polls_it() {
     let store = Store::builder().open_in_memory().unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (entering, leaving) = (Arc::clone(&entered), Arc::clone(&leave));
+    let gate = Gate::default();
+    let held = gate.clone();
     let handler = tower::service_fn(move |_: http::Request<axum::body::Body>| {
-        let (entering, leaving) = (Arc::clone(&entering), Arc::clone(&leaving));
+        let held = held.clone();
         async move {
-            entering.add_permits(1);
-            leaving.acquire().await.unwrap().forget();
+            held.pass().await;
             Ok::<_, std::convert::Infallible>(
                 axum::response::Response::<axum::body::Body>::default(),
             )
@@ -150,10 +143,10 @@ fn p15_an_answer_that_was_asked_for_outside_a_runtime_goes_on_in_the_one_that_po
     let answer = tower::Service::call(&mut service, request("a", "{}"));
     runtime.block_on(async {
         let client = tokio::spawn(answer);
-        entered.acquire().await.unwrap().forget();
+        gate.entered().await;
         client.abort();
         assert!(client.await.unwrap_err().is_cancelled());
-        leave.add_permits(1);
+        gate.open(1);
         let retry = Answer::read(service.oneshot(request("a", "{}")).await.unwrap()).await.unwrap();
         assert!(retry.is_replay());
     });

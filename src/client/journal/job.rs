@@ -20,11 +20,11 @@ pub struct Job {
     ///
     /// It is [`Duration::MAX`] if the wall clock went backwards over a reboot, so that nobody knows.
     pub age: Duration,
-    /// Whether the job can go on.
+    /// The state, which says if the job can go on.
     pub state: JobState,
 }
 
-/// Whether a [`Job`] can go on. Complete.
+/// The state of a [`Job`]. Complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
     /// This process holds the job's entry.

@@ -36,7 +36,7 @@ use crate::server::{Execution, Verdict};
 use super::heads;
 use super::pipe;
 
-/// What stays on the worker's thread while the layer answers a request.
+/// The part of a request that stays on the worker's thread while the layer answers it.
 pub(super) enum Stage {
     /// The handler has not started.
     Asked(HttpRequest),
@@ -46,7 +46,7 @@ pub(super) enum Stage {
     Answered(Subject, HttpResponse<()>),
 }
 
-/// What an answer of actix belongs to.
+/// The owner of an answer of actix.
 pub(super) enum Subject {
     Request(HttpRequest),
     /// The error of a service, which has kept the request.
