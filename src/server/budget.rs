@@ -15,9 +15,9 @@ use crate::Scope;
 
 /// One scope may take this fraction of the budget, so that no scope can lock out the others.
 const SCOPE_SHARE: usize = 8;
-/// This fraction of the budget is for small bodies alone,
+/// This fraction of the budget is for small bodies alone.
 const SMALL_SHARE: usize = 4;
-/// which have at most this many bytes.
+/// The most bytes of a small body.
 const SMALL_BYTES: usize = 64 * 1024;
 
 /// A number of bytes that bodies share.

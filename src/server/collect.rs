@@ -21,8 +21,7 @@ use super::budget::{Budget, OverBudget, Share};
 use super::dialect::Reason;
 use super::unread::{Refused, declared_length};
 
-/// The part of its time limit within which a request's body must bring `MIN_BYTES`, again and
-/// again, or its end.
+/// A request's body must bring `MIN_BYTES` or its end in each of so many parts of its time limit.
 const WINDOWS: u32 = 3;
 /// The longest window, however long the time limit is.
 const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
