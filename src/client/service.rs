@@ -95,7 +95,7 @@ where
     let content = match timeout_at(ends, content).await {
         Ok(Ok(content)) => content,
         Ok(Err(error)) => return Err(Error::unsent(key, Failure::RequestBody(error))),
-        Err(_) => return Err(too_late(key, options.deadline)),
+        Err(_) => return Err(too_late(key, options.deadline, 0)),
     };
     let shared = match (&key, &content) {
         (Some(key), Payload::Whole(whole)) if named => {
@@ -113,7 +113,7 @@ where
     if let Some(flight) = shared {
         // Another clone of the layer may give the call more time.
         let landed = timeout_at(ends, flight).await;
-        let landed = landed.map_err(|_| too_late(key.clone(), options.deadline))?;
+        let landed = landed.map_err(|_| too_late(key.clone(), options.deadline, 1))?;
         match landed {
             Landed::Whole(response) => return Ok(response.map(Body::from)),
             Landed::Failed(error) => return Err(error),
@@ -132,9 +132,9 @@ where
     })
 }
 
-/// Returns the error of a call whose deadline has passed.
-fn too_late(key: Option<Key>, deadline: Duration) -> Error {
-    let call = Call { key, ..Call::default() };
+/// Returns the error of a call whose deadline has passed, after at least so many attempts.
+fn too_late(key: Option<Key>, deadline: Duration, attempts: u32) -> Error {
+    let call = Call { key, attempts, ..Call::default() };
     Error::new(call, Failure::TimedOut { within: deadline }, Stop::Deadline, None)
 }
 

@@ -10,7 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::HeaderMap;
+use http::response::Parts;
 use http_body_util::LengthLimitError;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -130,21 +132,27 @@ impl AnswerCollector {
     ///
     /// # Errors
     ///
-    /// A body that streams what was read and then the rest: it is too long, too slow, broken or a
-    /// stream, or there is no memory for it.
+    /// A body that streams what was read and then the rest: it is too long, too slow, broken, not of
+    /// the length that was announced, or a stream, or there is no memory for it.
     pub(super) async fn collect<B: AnyBody>(
         &self,
         scope: Scope,
-        headers: &HeaderMap,
+        head: &Parts,
         body: B,
     ) -> Result<Whole, BodyReader<B>> {
+        let announced = announced_length(head, &body);
         let is_too_long = body.size_hint().lower() > self.max_bytes as u64;
         let mut reader = BodyReader::new(body, self.max_bytes.min(self.budget.scope_max()));
         if is_too_long {
             return Err(reader);
         }
-        let read = timeout(self.within, self.read(scope, headers, &mut reader)).await;
-        match read.unwrap_or(Err(Unkept::Streamed)) {
+        let read = timeout(self.within, self.read(scope, &head.headers, &mut reader)).await;
+        let (read, length) = (read.unwrap_or(Err(Unkept::Streamed)), reader.len() as u64);
+        let is_other = |announced| length > announced || (read.is_ok() && length < announced);
+        if announced.is_some_and(is_other) {
+            return Err(reader.broken("the body is not of the length that it says".into()));
+        }
+        match read {
             Ok(()) => Ok(reader.into_whole()),
             Err(Unkept::Streamed) => Err(reader),
             Err(Unkept::Broken(error)) => Err(reader.broken(error)),
@@ -181,6 +189,18 @@ impl AnswerCollector {
         }
         Ok(())
     }
+}
+
+/// Returns the length in bytes that an answer says its body has. Collected, the body would be sent
+/// and replayed with its own length, which a server trusts: a wrong one would run into the next
+/// answer on the connection.
+fn announced_length(head: &Parts, body: &impl AnyBody) -> Option<u64> {
+    if head.status == StatusCode::NOT_MODIFIED {
+        // It has the length of what was not sent.
+        return None;
+    }
+    let hint = body.size_hint().exact();
+    declared_length(&head.headers).or(hint)
 }
 
 /// Reads the end of a body that has come to its last byte of data.

@@ -87,7 +87,7 @@ async fn keep(
     judge: impl FnOnce(&Parts, Option<&HeaderMap>) -> Verdict,
     options: &LayerOptions,
 ) -> Judged {
-    let whole = match options.answers.collect(scope, &parts.headers, body).await {
+    let whole = match options.answers.collect(scope, &parts, body).await {
         Ok(whole) => whole,
         Err(body) => return pass_on(Verdict::CompleteWithoutResponse, parts, body),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use refrain::client::{Body, CallId};
+use refrain::client::{Body, CallId, Stop};
 use tower::{Layer, ServiceExt};
 
 use crate::kit::*;
@@ -67,6 +67,20 @@ async fn one_who_gives_up_does_not_take_the_call_along() {
     let (impatient, patient) = tokio::join!(impatient, send(&client, keyed("mine", "{}")));
     assert!(impatient.is_err());
     assert_eq!((patient.unwrap().status().as_u16(), network.sent().len()), (201, 2));
+}
+
+/// Its error said that nothing was sent, while the call that it shared was on its way.
+#[tokio::test(start_paused = true)]
+async fn one_whose_deadline_passes_is_not_told_that_nothing_was_sent() {
+    let network = Network::of([Fate::Hang, Fate::Answer(answer(201, "placed"))]);
+    let layer = layer().attempt_timeout(Duration::from_secs(5));
+    let patient = layer.layer(network.clone());
+    let hasty = layer.clone().deadline(Duration::from_secs(1)).layer(network.clone());
+    let (patient, hasty) =
+        tokio::join!(send(&patient, keyed("mine", "{}")), send(&hasty, keyed("mine", "{}")));
+    assert_eq!((patient.unwrap().status().as_u16(), network.sent().len()), (201, 2));
+    let hasty = hasty.unwrap_err();
+    assert_eq!((hasty.stop(), hasty.call().attempts()), (Stop::Deadline, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use hyper::body::Frame;
 use refrain::Store;
 use refrain::server::IdempotencyLayer;
@@ -91,6 +92,49 @@ async fn a_body_that_breaks_off_does_so_for_the_client_too() {
     assert_unavailable(&app, &request_id(&response)).await;
     assert_eq!(response.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
     assert!(response.frame().await.unwrap().is_err());
+}
+
+/// It was recorded with its own length, which the server trusted: the rest of the announced one was
+/// the beginning of the next answer on the connection, in each replay too.
+#[tokio::test]
+async fn a_body_of_another_length_than_it_says_breaks_off_and_is_not_kept() {
+    struct Sized(Trickle, u64);
+
+    impl hyper::body::Body for Sized {
+        type Data = bytes::Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<bytes::Bytes>, io::Error>>> {
+            std::pin::Pin::new(&mut self.0).poll_frame(cx)
+        }
+
+        fn size_hint(&self) -> hyper::body::SizeHint {
+            hyper::body::SizeHint::with_exact(self.1)
+        }
+    }
+
+    for length in [3, 60] {
+        let body = || Trickle::ended([data("abc"), data("def")]);
+        let announced = move || Response::builder().header("content-length", length);
+        let app = App::new(once(announced, body()));
+        let sized = std::sync::Arc::new(std::sync::Mutex::new(Some(Sized(body(), length))));
+        let lying =
+            App::new(move |_| Response::new(Body::new(sized.lock().unwrap().take().unwrap())));
+        for app in [app, lying] {
+            let mut response = app.respond(request("a", "{}")).await;
+            let id = request_id(&response);
+            assert_eq!(response.body().size_hint().exact(), None, "{length}");
+            let mut sent = Vec::new();
+            while let Ok(frame) = response.frame().await.expect("it ends by an error") {
+                sent.extend(frame.into_data().unwrap());
+            }
+            assert_eq!(sent, b"abcdef", "{length}");
+            assert_unavailable(&app, &id).await;
+        }
+    }
 }
 
 #[tokio::test]
