@@ -155,7 +155,7 @@ impl IdempotencyLayer {
     /// default. A request with a key and without a scope is refused with 401.
     ///
     /// The function returns an `Option`, or a `Result` whose error names the missing
-    /// [`Credentials`] to the client.
+    /// [`Credentials`](scope::Credentials) to the client.
     ///
     /// ```
     /// use http::HeaderName;

@@ -14,11 +14,11 @@ use crate::http::{GRPC_STATUS, is_grpc};
 /// with the key runs the handler.
 ///
 /// A 5xx or 408 that is not kept interrupts the key instead where claims are
-/// [`durable`](super::IdempotencyLayer::durable): nobody can tell if a handler that failed or was cut off has acted. In
-/// gRPC these are CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS. A
-/// handler that knows that nothing happened answers with [`Verdict::Release`]. In a run after an
-/// interruption any answer that is not kept interrupts the key again, because an earlier run may have
-/// acted.
+/// [`durable`](super::IdempotencyLayer::durable): nobody can tell if a handler that failed or was
+/// cut off has acted. In gRPC these are CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL,
+/// UNAVAILABLE and DATA_LOSS. A handler that knows that nothing happened answers with
+/// [`Verdict::Release`]. In a run after an interruption any answer that is not kept interrupts the
+/// key again, because an earlier run may have acted.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum KeepPolicy {
@@ -47,7 +47,7 @@ pub enum KeepPolicy {
 /// it.
 ///
 /// [`Interrupt`](Self::Interrupt) is for layers that act on interruptions: under the default,
-/// [`OnInterrupted::Rerun`], the next request runs the handler.
+/// [`OnInterrupted::Rerun`](super::OnInterrupted::Rerun), the next request runs the handler.
 ///
 /// ```
 /// use axum::response::IntoResponse;
@@ -69,8 +69,9 @@ pub enum Verdict {
     /// Nothing happened in this run: the key is freed. In a run after an interruption it is
     /// interrupted again instead, because an earlier run may have acted.
     Release,
-    /// The outcome is unknown: the key is interrupted, durably, and [`OnInterrupted`] decides what
-    /// the next request with the key gets. This answer is sent.
+    /// The outcome is unknown: the key is interrupted, durably, and
+    /// [`OnInterrupted`](super::OnInterrupted) decides what the next request with the key gets.
+    /// This answer is sent.
     Interrupt,
 }
 
