@@ -384,7 +384,7 @@ fn stats_of(engine: &Engine) -> Stats {
         segment_records: snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
         damaged_records: snapshot.segments.iter().map(|segment| segment.meta.damaged).sum(),
         damaged_files: ledger.damaged_files(),
-        filter_bytes: snapshot.segments.iter().map(|segment| segment.filter_bytes()).sum(),
+        filter_bytes: snapshot.segments.filter_bytes(),
         segment_lookups: count(&ledger.segment_lookups),
         segments_sealed: count(&counters.segments_sealed),
         segments_merged: count(&counters.segments_merged),

@@ -28,7 +28,7 @@ use crate::engine::disk::{Disk, DiskFile, Pool};
 use crate::engine::entry::Found;
 pub(crate) use crate::engine::log::Frozen;
 use crate::engine::log::{Log, Tail};
-use crate::engine::segment::{Handles, Segment};
+use crate::engine::segment::Handles;
 pub(crate) use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -59,6 +59,7 @@ mod room;
 mod rotation;
 mod salvage;
 mod seal;
+mod segments;
 mod sieve;
 mod size;
 mod space;
@@ -75,6 +76,7 @@ pub(crate) use recovery::{Opened, open};
 pub(crate) use retired::Retired;
 pub(crate) use salvage::salvage;
 pub(crate) use seal::reap_interval;
+pub(crate) use segments::Segments;
 pub(crate) use space::{Admission, MAX_KEY_PAGES, Reservation, Space, Turn};
 
 /// Logs that may be added to those that a store had when it was opened, however little is in each.
@@ -128,7 +130,7 @@ pub(crate) struct Ledger {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Snapshot {
     pub(crate) logs: Vec<Arc<Log>>,
-    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) segments: Segments,
 }
 
 impl Ledger {
@@ -199,7 +201,7 @@ impl Ledger {
                 return Ok(self.live(found));
             }
         }
-        for segment in snapshot.segments.iter().filter(|segment| segment.may_hold(address)) {
+        for segment in snapshot.segments.that_may_hold(address) {
             self.segment_lookups.fetch_add(1, Ordering::Relaxed);
             match segment.find(&self.handles, address)? {
                 Some(Found::Damaged { until }) if until > self.timeline.now() => {
@@ -221,7 +223,7 @@ impl Ledger {
         }
         let address = address();
         logs.iter().all(|log| log.location(address.hash).is_none())
-            && segments.iter().any(|segment| segment.may_hold(&address))
+            && !segments.that_may_hold(&address).is_empty()
     }
 
     /// Returns the moment at which everything has expired that is there now.

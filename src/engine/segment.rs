@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::ReadOnlyTable;
-use xorf::{BinaryFuse16, Filter};
+use xorf::BinaryFuse16;
 
 use crate::clock::Moment;
 use crate::codec::Malformed;
@@ -31,8 +31,8 @@ use crate::engine::entry::{Found, Parts};
 use crate::engine::log::{Location, Log};
 use crate::error::{Error, Result};
 use crate::key::Address;
-use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, OnceLock};
 
 mod binding;
 mod build;
@@ -42,6 +42,7 @@ mod database;
 mod expiries;
 mod file;
 mod filter;
+mod filters;
 mod format_1;
 mod handles;
 mod leaves;
@@ -59,6 +60,7 @@ pub(crate) use cursor::{Cursor, OwnedRow};
 pub(crate) use damaged::Damaged;
 use database::{TableKey, failed, guarded};
 use expiries::Expiries;
+pub(crate) use filters::{Filters, Lane};
 pub(crate) use handles::Handles;
 use leaves::Leaves;
 pub(crate) use meta::{SegmentMeta, SegmentMeta1, segment_name};
@@ -66,15 +68,15 @@ pub(crate) use remains::{Remains, RowContent};
 use row::{Row, RowKey};
 pub(crate) use value::{Content, MAX_INLINE_BYTES, Value};
 
-/// A segment: its filter is in memory, and its redb database is opened when it is needed.
+/// A segment: its redb database is opened when it is needed.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) meta: SegmentMeta,
     pub(crate) name: String,
     pub(crate) file: Arc<dyn DiskFile>,
     path: PathBuf,
-    /// `None` if it is damaged: any address may be in the segment.
-    filter: Option<BinaryFuse16>,
+    /// `None` if it is damaged, or [`Filters`] have it.
+    filter: Mutex<Option<BinaryFuse16>>,
     binding: Binding,
     /// By their hash; `None` if the list is damaged itself.
     damaged: Option<Vec<Damaged>>,
@@ -97,14 +99,9 @@ impl Segment {
         self
     }
 
-    /// Returns true if the address may be in this segment; `false` is certain.
-    pub(crate) fn may_hold(&self, address: &Address) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.contains(&filter::bits(address.hash)))
-    }
-
-    /// Returns the bytes of memory that the filter takes.
-    pub(crate) fn filter_bytes(&self) -> usize {
-        self.filter.as_ref().map_or(0, Filter::len) * size_of::<u16>()
+    /// Takes the filter, once. There is none if it is damaged: any address may be in the segment.
+    pub(crate) fn take_filter(&self) -> Option<BinaryFuse16> {
+        self.filter.lock().take()
     }
 
     /// Returns the length of the file, or none if it cannot be measured.

@@ -187,12 +187,13 @@ impl Ledger {
             let at = at.unwrap_or_default();
             manifest.segments.splice(at..at, merged.map(|merged| merged.meta.clone()));
         })?;
-        self.update_snapshot(|snapshot| {
-            let at = snapshot.segments.iter().position(|segment| is_old(segment.meta.file));
-            snapshot.segments.retain(|segment| !is_old(segment.meta.file));
+        let segments = self.snapshot().segments.changed(|segments| {
+            let at = segments.iter().position(|segment| is_old(segment.meta.file));
+            segments.retain(|segment| !is_old(segment.meta.file));
             let at = at.unwrap_or_default();
-            snapshot.segments.splice(at..at, merged.cloned());
+            segments.splice(at..at, merged.cloned());
         });
+        self.update_snapshot(|snapshot| snapshot.segments = segments);
         observe::merged(run.len());
         let manifest = self.manifest.lock();
         for old in run {

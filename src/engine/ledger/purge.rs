@@ -79,11 +79,10 @@ impl Ledger {
         let (snapshot, now) = (self.snapshot(), self.timeline.now());
         let at = snapshot.segments.iter().position(|segment| segment.meta.file == number);
         let Some(at) = at else { return Ok(()) };
-        let (newer, rest) = snapshot.segments.split_at(at);
-        let (run, older) = rest.split_at(1);
+        let (segments, handles, uuid) = (&snapshot.segments, &self.handles, self.uuid);
+        let run = &segments[at..=at];
         let segment = &run[0];
-        let (handles, uuid) = (&self.handles, self.uuid);
-        let sieve = Sieve { segment, newer, older, handles, uuid, now };
+        let sieve = Sieve { segments, at, handles, uuid, now };
         let copied = survey(segment, &sieve, &mut pace).map_err(Trouble::Transient)?;
         let Some(copied) = copied else { return Ok(()) };
         if copied.contains(&true) && segment.expiries.all().records == 0 {

@@ -242,7 +242,7 @@ impl Listed {
         let frozen: Vec<Frozen> = self.chain.into_iter().map(Walked::into_frozen).collect();
         let older = frozen.iter().rev().map(|frozen| &frozen.log);
         let logs = std::iter::once(&tail.log).chain(older).map(Arc::clone).collect();
-        let snapshot = Snapshot { logs, segments: self.segments };
+        let snapshot = Snapshot { logs, segments: self.segments.into() };
         let ledger = Ledger::new(disk, settings, timeline, manifest, snapshot, &frozen);
         (ledger, frozen)
     }

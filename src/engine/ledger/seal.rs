@@ -202,9 +202,12 @@ impl Ledger {
             manifest.logs.retain(|generation| *generation > sealed.generation);
             manifest.segments.extend(segment.as_ref().map(|segment| segment.meta.clone()));
         })?;
+        let segments = self.snapshot().segments.changed(|segments| {
+            segments.splice(0..0, segment.clone());
+        });
         self.update_snapshot(|snapshot| {
             snapshot.logs.retain(|log| log.generation > sealed.generation);
-            snapshot.segments.splice(0..0, segment.clone());
+            snapshot.segments = segments;
         });
         for log in segment.iter().flat_map(|segment| &segment.values) {
             // What is not cut off is in nobody's way but the disk's.
@@ -258,9 +261,10 @@ impl Ledger {
         self.change_manifest(|manifest| {
             manifest.segments.retain(|listed| Moment(listed.latest_expiry) > now);
         })?;
-        self.update_snapshot(|snapshot| {
-            snapshot.segments.retain(|segment| segment.latest_expiry() > now);
+        let live = snapshot.segments.changed(|segments| {
+            segments.retain(|segment| segment.latest_expiry() > now);
         });
+        self.update_snapshot(|snapshot| snapshot.segments = live);
         observe::expired(expired.len(), expired.iter().map(|segment| segment.meta.records).sum());
         for segment in &expired {
             self.handles.forget(segment.meta.file);

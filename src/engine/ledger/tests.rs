@@ -21,6 +21,7 @@ mod listing;
 mod merging;
 mod opening;
 mod preparation;
+mod segments;
 
 const MIB: u64 = 1024 * 1024;
 const MS: Duration = Duration::from_millis(1);

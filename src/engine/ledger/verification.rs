@@ -29,7 +29,7 @@ impl Ledger {
             self.expect_in_place(&log.name, &*log.file)?;
             log.verify()?;
         }
-        for segment in &snapshot.segments {
+        for segment in snapshot.segments.iter() {
             self.expect_in_place(&segment.name, &*segment.file)?;
             for values in &segment.values {
                 self.expect_in_place(&values.name, &*values.file)?;

@@ -1,12 +1,19 @@
 //! The binary fuse filter of a segment, as bytes: descriptor, fingerprints, checksum.
+//!
+//! A filter is built over the addresses of its segment, and over others that make their number a
+//! round one. So the filters of segments of about the same size have the same shape, as a rule, and
+//! a lookup asks all of them at once: see [`Filters`](super::Filters).
 
 use bincode::{Decode, Encode};
 use xorf::{BinaryFuse16, Descriptor};
 
 use super::binding::Binding;
 
-/// Returns the bits of an address that the filter is built over, from its hash. The hash is seeded with the
-/// store's uuid.
+/// The fewest addresses that a filter is built over.
+const MIN_SIZE: usize = 256;
+
+/// Returns the bits of an address that the filter is built over, from its hash. The hash is seeded
+/// with the store's uuid.
 pub(super) fn bits(hash: u128) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the filter's")]
     let low = hash as u64;
@@ -37,7 +44,17 @@ const CONFIG: bincode::config::Configuration<
 pub(super) fn build(mut bits: Vec<u64>) -> Result<BinaryFuse16, &'static str> {
     bits.sort_unstable();
     bits.dedup();
+    let count = bits.len();
+    bits.extend((count..round_size(count)).map(|n| u64::MAX - n as u64));
+    bits.sort_unstable();
+    bits.dedup();
     BinaryFuse16::try_from(bits)
+}
+
+/// Returns the size of the filter for this many addresses. There are four sizes from one power of
+/// two to the next.
+fn round_size(count: usize) -> usize {
+    count.max(MIN_SIZE).next_multiple_of(count.max(MIN_SIZE).next_power_of_two() / 8)
 }
 
 /// Returns the filter as bytes, with a checksum bound to the segment.
@@ -56,8 +73,8 @@ pub(super) fn encode(filter: &BinaryFuse16, binding: &Binding) -> Vec<u8> {
     bytes
 }
 
-/// Decodes a filter that ends with a digest of `digest` bytes, or returns `None` if it is damaged, is another segment's, or has a shape that
-/// a lookup could panic on.
+/// Decodes a filter that ends with a digest of `digest` bytes, or returns `None` if it is damaged,
+/// is another segment's, or has a shape that a lookup could panic on.
 pub(super) fn decode(bytes: &[u8], binding: &Binding, digest: usize) -> Option<BinaryFuse16> {
     let (bytes, stored) = bytes.split_at_checked(bytes.len().checked_sub(digest)?)?;
     if !stored.starts_with(&binding.digest(bytes)) {
@@ -67,6 +84,7 @@ pub(super) fn decode(bytes: &[u8], binding: &Binding, digest: usize) -> Option<B
     let reach = u64::from(stored.segment_count_length) + 2 * u64::from(stored.segment_length);
     let safe = used == bytes.len()
         && stored.segment_length.is_power_of_two()
+        && stored.segment_count_length.is_multiple_of(stored.segment_length)
         && stored.segment_length_mask == stored.segment_length - 1
         && stored.fingerprints.len() as u64 >= reach;
     safe.then(|| BinaryFuse16 {
@@ -85,6 +103,13 @@ mod tests {
     use super::super::meta::SegmentMeta;
     use super::super::tests::{BASE, KEY};
     use super::*;
+
+    #[test]
+    fn sizes_are_rounded_up_to_the_next_quarter_of_a_power_of_two() {
+        let sizes = [0, 1, 256, 257, 320, 321, 500, 512, 513, 300_000];
+        let round = [256, 256, 256, 320, 320, 384, 512, 512, 640, 327_680];
+        assert_eq!(sizes.map(round_size), round);
+    }
 
     /// Without its checksum, a filter with changed bits would deny an address that the segment
     /// holds.

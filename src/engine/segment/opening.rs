@@ -10,8 +10,8 @@ use crate::engine::digest::DigestKey;
 use crate::engine::disk::{Disk, DiskFile, Pool};
 use crate::engine::log::{Identity, Log};
 use crate::error::{Error, Result};
-use crate::sync::OnceLock;
 use crate::sync::atomic::AtomicBool;
+use crate::sync::{Mutex, OnceLock};
 
 use super::binding::Binding;
 use super::damaged::{self, Damaged};
@@ -105,7 +105,7 @@ impl Segment {
             return Err(Error::foreign(path, "it has another store's uuid"));
         }
         let binding = Binding::new(&meta, key);
-        let filter = Some(read_filter(&path, &transaction, &meta, &binding)?);
+        let filter = Mutex::new(Some(read_filter(&path, &transaction, &meta, &binding)?));
         let damaged = Some(read_damaged(&path, &transaction, &meta, &binding)?);
         let expiries = read_expiries(&path, &transaction, &meta, &binding)?;
         let (values, left, leaves) = (Vec::new(), AtomicBool::new(false), OnceLock::new());
@@ -169,7 +169,7 @@ impl Segment {
             name,
             file,
             path,
-            filter,
+            filter: Mutex::new(filter),
             binding,
             // None has been lost if none was there.
             damaged: damaged.or_else(|| (listed.damaged == 0).then(Vec::new)),

@@ -5,7 +5,7 @@ use crate::engine::disk::read_all;
 
 impl Opened {
     /// Puts a record into a segment of its own.
-    fn seal_alone(&mut self, bench: &Bench, name: &str, body: &[u8]) {
+    pub(super) fn seal_alone(&mut self, bench: &Bench, name: &str, body: &[u8]) {
         self.put(name, body.to_vec());
         self.rotate();
         bench.clock.advance(HOUR);
