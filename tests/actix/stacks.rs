@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix_web::dev::Service;
 use actix_web::error::{ErrorGatewayTimeout, ErrorUnauthorized};
-use actix_web::{App as ActixApp, HttpMessage, HttpResponse, web};
+use actix_web::{App as ActixApp, HttpMessage, HttpResponse, ResponseError, web};
 use bytes::Bytes;
 use http::HeaderMap;
 use refrain::server::actix::Idempotency;
@@ -87,6 +87,40 @@ fn an_error_of_an_inner_middleware_counts_as_its_response() {
             assert_eq!(statuses, expected);
             assert_eq!(ran.load(Ordering::SeqCst), runs);
         }
+    });
+}
+
+/// The panic ended the task that the answer was to come from, and the client waited forever.
+#[test]
+fn p15_a_panic_while_an_error_makes_its_response_is_answered_and_frees_the_key() {
+    #[derive(Debug)]
+    struct Broken;
+
+    impl std::fmt::Display for Broken {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("broken")
+        }
+    }
+
+    impl ResponseError for Broken {
+        fn error_response(&self) -> HttpResponse {
+            panic!("the response")
+        }
+    }
+
+    on_worker(async {
+        let app = ActixApp::new()
+            .route("/", web::post().to(HttpResponse::Ok))
+            .wrap_fn(|request, service| {
+                let broken = request.headers().contains_key("x-broken");
+                let answering = service.call(request);
+                async move { if broken { Err(Broken.into()) } else { answering.await } }
+            })
+            .wrap(Idempotency::new(layer()));
+        let app = serve!(app);
+        let failed = app.send(request("a", "{}").insert_header(("x-broken", "1"))).await;
+        assert_eq!(failed.refusal(), (500, "internal_error".into()));
+        assert_eq!(app.ask("a").await.status, 200);
     });
 }
 

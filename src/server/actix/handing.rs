@@ -124,17 +124,41 @@ where
     B: MessageBody + 'static,
 {
     let Stage::Asked(asked) = stage.replace(Stage::Running) else { return };
-    let handled = guarded(async {
+    // An answer that is lost is waited for without end, so that all of the program's code is in the
+    // guard, also that which makes a response of an error.
+    let divided = guarded(async {
         let request = asked_of(asked, request);
-        poll_fn(|cx| service.poll_ready(cx)).await?;
-        service.call(request).await
-    })
-    .await;
-    let Ok(handled) = handled else {
+        divide(handle(service, request).await)
+    });
+    let Ok((answered, told, filling)) = divided.await else {
         // Nobody is left to be told.
         let _ = answer.send(Err(Panicked));
         return;
     };
+    stage.set(answered);
+    if answer.send(Ok(told)).is_ok()
+        && let Some(filling) = filling
+    {
+        filling.await;
+    }
+}
+
+async fn handle<S, B>(service: &S, request: ServiceRequest) -> Result<ServiceResponse<B>, Error>
+where
+    S: ActixService<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    poll_fn(|cx| service.poll_ready(cx)).await?;
+    service.call(request).await
+}
+
+/// Divides an answer into what stays on this thread, what the layer judges, and the task that fills
+/// its body, if it has one.
+fn divide<B>(
+    handled: Result<ServiceResponse<B>, Error>,
+) -> (Stage, Response<Body>, Option<impl Future<Output = ()>>)
+where
+    B: MessageBody + 'static,
+{
     let (subject, response) = match handled {
         Ok(response) => {
             let (request, response) = response.into_parts();
@@ -147,13 +171,8 @@ where
     };
     let (mut head, body) = response.into_parts();
     let told = tell(&mut head);
-    stage.set(Stage::Answered(subject, head));
     let (body, filling) = pipe::of_answer(body);
-    if answer.send(Ok(told.map(|()| body))).is_ok()
-        && let Some(filling) = filling
-    {
-        filling.await;
-    }
+    (Stage::Answered(subject, head), told.map(|()| body), filling)
 }
 
 /// Returns the head of an answer as the layer judges it.
