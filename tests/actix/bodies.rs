@@ -1,7 +1,8 @@
 //! Bodies of requests and answers: limits, streams, and those that break off.
 
+use actix_web::body::{BodyStream, SizedStream};
 use actix_web::error::PayloadError;
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use actix_web::{App as ActixApp, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -91,6 +92,24 @@ fn a_payload_that_breaks_off_is_refused_and_claims_nothing() {
 }
 
 #[test]
+fn a_payload_over_the_limit_of_an_outer_middleware_is_too_large() {
+    on_worker(async {
+        let layer = IdempotencyLayer::new(Store::builder().open_in_memory().unwrap());
+        let app = ActixApp::new()
+            .wrap(Idempotency::new(layer))
+            .wrap_fn(|mut request, service| {
+                let pieces = [Ok(Bytes::from("12")), Err(PayloadError::Overflow)];
+                let payload: std::pin::Pin<Box<dyn Stream<Item = _>>> =
+                    Box::pin(stream::iter(pieces));
+                request.set_payload(payload.into());
+                actix_web::dev::Service::call(service, request)
+            })
+            .route("/", web::post().to(|body: String| async { body }));
+        assert_eq!(serve!(app).ask("a").await.refusal(), (413, "body_too_large".into()));
+    });
+}
+
+#[test]
 fn a_short_stream_is_collected_and_replayed() {
     on_worker(async {
         let app = App::new(streams(vec![Ok("one "), Ok(""), Ok("two")])).await;
@@ -139,6 +158,47 @@ fn p1_an_answer_that_breaks_off_is_recorded_without_its_body() {
             let refused = app.ask("a").await.refusal();
             assert_eq!(refused, (409, "idempotency_result_unavailable".into()));
             assert_eq!(app.runs(), 1);
+        }
+    });
+}
+
+/// Actix sends its own length, or chunks, whatever the header says. The answer was broken off for a
+/// header that no client sees, such as the one that is left by a middleware which packs the body.
+#[test]
+fn a_length_that_actix_does_not_send_is_not_held_against_the_answer() {
+    let saying_nine = |mut response: HttpResponse| {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("9"));
+        response
+    };
+    let packed = || HttpResponse::Ok().streaming(pieces(vec![Ok("one "), Ok("two")]));
+    on_worker(async {
+        for app in [
+            App::new(move |_| saying_nine(HttpResponse::Ok().body("one two"))).await,
+            App::new(move |_| saying_nine(packed())).await,
+        ] {
+            assert_eq!(app.ask("a").await.text(), "one two");
+            let again = app.ask("a").await;
+            assert_eq!((again.text(), again.is_replay()), ("one two", true));
+        }
+        let empty = App::new(move |_| saying_nine(HttpResponse::NoContent().finish())).await;
+        assert_eq!(empty.ask("a").await.status, 204);
+        assert!(empty.ask("a").await.is_replay());
+    });
+}
+
+#[test]
+fn p1_an_answer_that_is_not_of_the_length_that_it_says_breaks_off_and_is_not_kept() {
+    let body = || pieces(vec![Ok("one "), Ok("two")]);
+    on_worker(async {
+        for length in [3, 9] {
+            let sized = move |_| HttpResponse::Ok().body(SizedStream::new(length, body()));
+            let said =
+                move |_| HttpResponse::Ok().no_chunking(length).body(BodyStream::new(body()));
+            for app in [App::new(sized).await, App::new(said).await] {
+                assert_eq!(app.ask("a").await.body, None);
+                let refused = app.ask("a").await.refusal();
+                assert_eq!(refused, (409, "idempotency_result_unavailable".into()));
+            }
         }
     });
 }

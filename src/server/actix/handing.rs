@@ -25,6 +25,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Service as ActixService, ServiceRequest, ServiceResponse};
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use axum::body::Body;
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
 use tokio::sync::oneshot;
 use tower_service::Service;
@@ -170,7 +171,10 @@ where
         }
     };
     let (mut head, body) = response.into_parts();
-    let told = tell(&mut head);
+    let mut told = tell(&mut head);
+    if !heads::sends_length(&head, body.size()) {
+        told.headers_mut().remove(CONTENT_LENGTH);
+    }
     let (body, filling) = pipe::of_answer(body);
     (Stage::Answered(subject, head), told.map(|()| body), filling)
 }

@@ -1,6 +1,7 @@
 //! The heads of requests and answers, between the `http` 0.2 of actix and the `http` 1 of the
 //! layer: by their bytes.
 
+use actix_web::body::BodySize;
 use actix_web::dev::{RequestHead, ServiceRequest};
 use actix_web::http::header as theirs;
 use actix_web::{HttpMessage, HttpResponse, http as actix_http, http::ConnectionType};
@@ -102,6 +103,13 @@ pub(super) fn of_answer<B>(answer: &HttpResponse<B>) -> Result<Response<()>, Unl
     *head.status_mut() = status.map_err(|_| Unlike("status"))?;
     *head.headers_mut() = headers(answer.headers())?;
     Ok(head)
+}
+
+/// Returns true if actix sends the `Content-Length` of an answer with a body of this size. To a body
+/// whose size it knows it gives that size, and any other it sends in chunks unless told not to.
+pub(super) fn sends_length<B>(answer: &HttpResponse<B>, size: BodySize) -> bool {
+    let is_unchunked = size == BodySize::Stream && !answer.head().chunked();
+    is_unchunked || answer.status() == actix_http::StatusCode::NOT_MODIFIED
 }
 
 /// Gives an answer of actix this status and these headers, and no others.

@@ -14,8 +14,9 @@ use actix_web::error::PayloadError;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, Full, Limited};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::server::BoxError;
@@ -50,20 +51,14 @@ pub(super) fn pipe(length: Option<u64>) -> (Filler, Pipe) {
 
 impl Filler {
     /// Passes a body on, to its end or for as long as anyone reads.
-    pub(super) async fn fill<E>(self, body: impl Stream<Item = Result<Bytes, E>>)
-    where
-        E: Into<Box<dyn StdError>>,
-    {
+    async fn fill(self, body: impl Stream<Item = Result<Bytes, BoxError>>) {
         if guarded(self.pass_on(body)).await.is_err() {
             // Nobody is left to read it, or it is read.
             let _ = self.0.send(Piece::Failed("the body panicked".into())).await;
         }
     }
 
-    async fn pass_on<E>(&self, body: impl Stream<Item = Result<Bytes, E>>)
-    where
-        E: Into<Box<dyn StdError>>,
-    {
+    async fn pass_on(&self, body: impl Stream<Item = Result<Bytes, BoxError>>) {
         let mut body = pin!(body);
         loop {
             let Either::Left((next, _)) = select(body.next(), pin!(self.0.closed())).await else {
@@ -71,8 +66,7 @@ impl Filler {
             };
             let piece = match next {
                 Some(Ok(data)) => Piece::Data(data),
-                // An error of actix may be bound to its thread, so that only its words pass.
-                Some(Err(error)) => Piece::Failed(error.into().to_string().into()),
+                Some(Err(error)) => Piece::Failed(error),
                 None => Piece::End,
             };
             let is_last = !matches!(piece, Piece::Data(_));
@@ -120,7 +114,26 @@ impl HttpBody for Pipe {
 pub(super) fn of_request(payload: Payload) -> (impl Future<Output = ()>, Pipe) {
     // Not the announced length: a middleware may have unpacked the payload.
     let (filler, pipe) = pipe(matches!(payload, Payload::None).then_some(0));
+    let payload = payload.map_err(|error| match error {
+        PayloadError::Overflow => over_limit(),
+        other => words(other),
+    });
     (filler.fill(payload), pipe)
+}
+
+/// Returns the error of a body that is over the limit of an outer layer, as the layer knows it.
+fn over_limit() -> BoxError {
+    // Only a limited body makes one.
+    let mut limited = Limited::new(Full::new(Bytes::from_static(b"1")), 0);
+    match limited.frame().now_or_never().flatten() {
+        Some(Err(error)) => error,
+        _ => words(PayloadError::Overflow),
+    }
+}
+
+/// Returns the words of an error. The error itself may be bound to its thread.
+fn words(error: impl Into<Box<dyn StdError>>) -> BoxError {
+    error.into().to_string().into()
 }
 
 /// Returns a collected body as the payload of a request.
@@ -128,9 +141,8 @@ pub(super) fn to_payload(body: Body) -> Payload {
     if body.is_end_stream() {
         return Payload::None;
     }
-    let data = body.into_data_stream();
-    let data: Pin<Box<dyn Stream<Item = _>>> =
-        Box::pin(data.map_err(|error| PayloadError::Io(std::io::Error::other(error))));
+    let data = body.map_err(|error| PayloadError::Io(std::io::Error::other(error)));
+    let data: Pin<Box<dyn Stream<Item = _>>> = Box::pin(data.into_data_stream());
     Payload::from(data)
 }
 
@@ -150,6 +162,7 @@ where
             let mut body = Box::pin(body);
             let (filler, pipe) = pipe(length);
             let body = futures_util::stream::poll_fn(move |cx| body.as_mut().poll_next(cx));
+            let body = body.map_err(words);
             (Body::new(pipe), Some(filler.fill(body)))
         }
     }
