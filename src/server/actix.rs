@@ -46,30 +46,28 @@ use std::fmt;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Extensions, Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::error::{ErrorBadRequest, ErrorInternalServerError, InternalError};
-use actix_web::{Error, HttpMessage, HttpResponse, rt};
-use axum::body::Body;
-use http::{Request, Response};
+use actix_web::error::ErrorBadRequest;
+use actix_web::{Error, HttpMessage, rt};
 use tower_layer::Layer;
 
-use crate::{RequestId, Scope};
+use crate::Scope;
 
-use super::guard::guarded;
-use super::options::LayerOptions;
-use super::signing::{Signing, Spoken};
 use super::{IdempotencyLayer, Idempotent};
 
+mod answer;
 mod extract;
+mod failure;
 mod handing;
 mod heads;
+mod passing;
 mod pipe;
 
-use handing::{Handled, Stage, Subject, hand};
-use pipe::Sent;
+use answer::{Stage, answered};
+use handing::hand;
+use passing::{Signature, pass};
 
 /// A middleware that adds idempotency to an app, a scope or a resource of actix-web; see the
 /// [module](self).
@@ -158,7 +156,8 @@ where
         };
         let (service, id) = (Rc::clone(&self.service), self.layer.identify(&mut head));
         if !self.layer.acts_on(&head) {
-            return Box::pin(pass(self.layer.options(), service, request, (head, id)));
+            let signature = Signature::new(self.layer.options(), &head, id);
+            return Box::pin(pass(service, request, signature));
         }
         if let Err(unlike) = heads::complete(&mut head, &request) {
             return Box::pin(ready(Err(ErrorBadRequest(unlike))));
@@ -173,59 +172,5 @@ where
             let Ok(answer) = answering.await;
             answered(answer, stage.replace(Stage::Running))
         })
-    }
-}
-
-/// Answers a request that the layer does not act on.
-async fn pass<S, B>(
-    options: Arc<LayerOptions>,
-    service: Rc<S>,
-    request: ServiceRequest,
-    (head, id): (Request<()>, RequestId),
-) -> Result<ServiceResponse<EitherBody<B>>, Error>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
-    B: MessageBody + 'static,
-{
-    let dialect = Spoken::of(&head).dialect(&options);
-    let signing = Signing { dialect, request_id: &id, key: None, version: head.version() };
-    request.extensions_mut().insert(id.clone());
-    let mut response = match guarded(async { service.call(request).await }).await {
-        Ok(response) => response?,
-        Err(panicked) => return answered(signing.answer(panicked.into()), Stage::Running),
-    };
-    let mut told = heads::of_answer(response.response()).map_err(ErrorInternalServerError)?;
-    told.extensions_mut().insert(Handled);
-    let signed = signing.sign(told.map(|()| Body::empty()), false);
-    if signed.extensions().get::<Handled>().is_none() {
-        // The dialect has panicked, and the answer says so.
-        return answered(signed, Stage::Asked(response.into_parts().0));
-    }
-    let (head, _) = signed.into_parts();
-    heads::replace(response.response_mut(), &head).map_err(ErrorInternalServerError)?;
-    Ok(response.map_into_left_body())
-}
-
-/// Returns an answer of the layer as one of actix. If it is the handler's, all else that the
-/// handler has said of it is kept.
-fn answered<B>(
-    answer: Response<Body>,
-    stage: Stage,
-) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let (head, body) = answer.into_parts();
-    let (subject, made) = match stage {
-        Stage::Asked(request) => (Subject::Request(request), None),
-        Stage::Answered(subject, made) => (subject, Some(made)),
-        Stage::Running => (Subject::Error(ErrorInternalServerError("the handler panicked")), None),
-    };
-    let made = made.filter(|_| head.extensions.get::<Handled>().is_some());
-    let mut response = made.unwrap_or_else(|| HttpResponse::Ok().finish().drop_body());
-    heads::replace(&mut response, &head).map_err(ErrorInternalServerError)?;
-    let response = response.set_body(BoxBody::new(Sent(body)));
-    match subject {
-        Subject::Request(request) => {
-            Ok(ServiceResponse::new(request, response.map_into_right_body()))
-        }
-        Subject::Error(error) => Err(InternalError::from_response(error, response).into()),
     }
 }

@@ -123,13 +123,15 @@ fn a_short_stream_is_collected_and_replayed() {
 fn p13_streams_and_long_answers_are_recorded_without_their_bodies() {
     let unavailable = || (409, "idempotency_result_unavailable".to_owned());
     on_worker(async {
-        let long = App::with(
-            |layer| layer.max_response_bytes(4),
-            streams(vec![Ok("one "), Ok("two "), Ok("three")]),
-        )
-        .await;
-        assert_eq!(long.ask("a").await.text(), "one two three");
-        assert_eq!(long.ask("a").await.refusal(), unavailable());
+        let given = || vec![Ok("one "), Ok("two "), Ok("three")];
+        let sized = move |_| HttpResponse::Ok().body(SizedStream::new(13, pieces(given())));
+        let limited = |layer: IdempotencyLayer| layer.max_response_bytes(4);
+        let long = App::with(limited, streams(given())).await;
+        let sized = App::with(limited, sized).await;
+        for app in [&long, &sized] {
+            assert_eq!(app.ask("a").await.text(), "one two three");
+            assert_eq!(app.ask("a").await.refusal(), unavailable());
+        }
 
         let events = App::new(|_| {
             let events = pieces(vec![Ok("data: 1\n\n"), Ok("data: 2\n\n")]);

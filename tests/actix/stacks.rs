@@ -90,6 +90,81 @@ fn an_error_of_an_inner_middleware_counts_as_its_response() {
     });
 }
 
+/// An error of a middleware that has a type of its own.
+#[derive(Debug)]
+struct Nobody;
+
+impl std::fmt::Display for Nobody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody")
+    }
+}
+
+impl ResponseError for Nobody {
+    fn status_code(&self) -> actix_web::http::StatusCode {
+        actix_web::http::StatusCode::UNAUTHORIZED
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::Unauthorized().insert_header(("x-realm", "calls")).body("who?")
+    }
+}
+
+/// A middleware that reports errors may ask for the response, and drop it. The client got an empty
+/// 500 then.
+#[test]
+fn an_error_of_an_inner_middleware_gives_its_response_out_as_often_as_it_is_asked() {
+    on_worker(async {
+        let app = ActixApp::new()
+            .wrap_fn(|_request, _service| async {
+                Err::<actix_web::dev::ServiceResponse, _>(Nobody.into())
+            })
+            .wrap(Idempotency::new(layer()))
+            .wrap_fn(|request, service| {
+                let answering = service.call(request);
+                async {
+                    let answer = answering.await;
+                    if let Err(error) = &answer {
+                        assert_eq!(error.error_response().status(), 401);
+                        assert_eq!(error.as_response_error().status_code(), 401);
+                        assert_eq!(error.to_string(), "nobody");
+                    }
+                    answer
+                }
+            });
+        let app = serve!(app);
+        for asked in [request("a", "{}"), anonymous("{}")] {
+            let answer = app.send(asked).await;
+            assert!(answer.is_error);
+            assert_eq!((answer.status, answer.text()), (401, "who?"));
+            assert_eq!(answer.header("x-realm"), Some("calls"));
+        }
+    });
+}
+
+#[test]
+fn without_a_key_an_error_of_an_inner_middleware_keeps_its_type_and_its_response_has_the_id() {
+    on_worker(async {
+        let app = ActixApp::new()
+            .wrap_fn(|_request, _service| async {
+                Err::<actix_web::dev::ServiceResponse, _>(Nobody.into())
+            })
+            .wrap(Idempotency::new(layer()))
+            .wrap_fn(|request, service| {
+                let answering = service.call(request);
+                async {
+                    let answer = answering.await;
+                    assert!(answer.as_ref().is_err_and(|it| it.as_error::<Nobody>().is_some()));
+                    answer
+                }
+            });
+        let asked = anonymous("{}").insert_header(("x-request-id", "mine-1"));
+        let answer = serve!(app).send(asked).await;
+        assert_eq!((answer.status, answer.text()), (401, "who?"));
+        assert_eq!(answer.header("x-request-id"), Some("mine-1"));
+    });
+}
+
 /// The panic ended the task that the answer was to come from, and the client waited forever.
 #[test]
 fn p15_a_panic_while_an_error_makes_its_response_is_answered_and_frees_the_key() {

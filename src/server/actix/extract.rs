@@ -35,8 +35,7 @@ impl ResponseError for Envelope {
 
     fn error_response(&self) -> HttpResponse {
         let (head, body) = self.clone().into_bytes().into_parts();
-        let mut response = HttpResponse::new(self.status_code());
-        heads::replace(&mut response, &head).expect("its headers are the same in both");
+        let response = heads::to_answer(&head).expect("its head is the same in both");
         response.set_body(actix_web::body::BoxBody::new(body))
     }
 }

@@ -34,29 +34,9 @@ use crate::RequestId;
 use crate::server::guard::{Panicked, guarded};
 use crate::server::{Execution, Verdict};
 
+use super::answer::{Handled, Stage, Subject};
 use super::heads;
 use super::pipe;
-
-/// The part of a request that stays on the worker's thread while the layer answers it.
-pub(super) enum Stage {
-    /// The handler has not started.
-    Asked(HttpRequest),
-    /// The handler runs, or has panicked and taken its request with it.
-    Running,
-    /// The handler has answered.
-    Answered(Subject, HttpResponse<()>),
-}
-
-/// The owner of an answer of actix.
-pub(super) enum Subject {
-    Request(HttpRequest),
-    /// The error of a service, which has kept the request.
-    Error(Error),
-}
-
-/// The mark of an answer whose head is on the [`Stage`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Handled;
 
 /// The inner service of the layer: it hands one request over to the worker's thread.
 pub(super) struct Handing(Option<oneshot::Sender<Handed>>);

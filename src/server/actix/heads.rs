@@ -112,6 +112,13 @@ pub(super) fn sends_length<B>(answer: &HttpResponse<B>, size: BodySize) -> bool 
     is_unchunked || answer.status() == actix_http::StatusCode::NOT_MODIFIED
 }
 
+/// Returns an answer of actix with this head.
+pub(super) fn to_answer(head: &http::response::Parts) -> Result<HttpResponse<()>, Unlike> {
+    let mut answer = HttpResponse::Ok().finish().drop_body();
+    replace(&mut answer, head)?;
+    Ok(answer)
+}
+
 /// Gives an answer of actix this status and these headers, and no others.
 pub(super) fn replace<B>(
     answer: &mut HttpResponse<B>,

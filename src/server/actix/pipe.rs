@@ -6,7 +6,7 @@
 
 use std::error::Error as StdError;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
@@ -169,21 +169,37 @@ where
 }
 
 /// The body of an answer, for actix to send. Actix sends no trailers.
-pub(super) struct Sent(pub(super) Body);
+pub(super) struct Sent {
+    body: Body,
+    /// That of the whole body.
+    size: BodySize,
+    /// A piece that was read to see if it is all.
+    first: Option<Result<Bytes, axum::Error>>,
+}
+
+impl Sent {
+    pub(super) fn new(body: Body) -> Self {
+        let size = body.size_hint().exact().map_or(BodySize::Stream, BodySize::Sized);
+        Self { body, size, first: None }
+    }
+}
 
 impl MessageBody for Sent {
     type Error = axum::Error;
 
     fn size(&self) -> BodySize {
-        self.0.size_hint().exact().map_or(BodySize::Stream, BodySize::Sized)
+        self.size
     }
 
     fn poll_next(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, axum::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
         loop {
-            match ready!(Pin::new(&mut self.0).poll_frame(cx)).transpose()? {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()? {
                 Some(frame) => {
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Some(Ok(data)));
@@ -191,6 +207,22 @@ impl MessageBody for Sent {
                 }
                 None => return Poll::Ready(None),
             }
+        }
+    }
+
+    /// Most answers are one piece, which is there at once.
+    fn try_into_bytes(mut self) -> Result<Bytes, Self> {
+        match self.size {
+            BodySize::Sized(0) => Ok(Bytes::new()),
+            BodySize::Sized(length) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                match Pin::new(&mut self).poll_next(&mut cx) {
+                    Poll::Ready(Some(Ok(data))) if data.len() as u64 == length => Ok(data),
+                    Poll::Ready(first) => Err(Self { first, ..self }),
+                    Poll::Pending => Err(self),
+                }
+            }
+            BodySize::None | BodySize::Stream => Err(self),
         }
     }
 }
