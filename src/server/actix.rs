@@ -35,10 +35,10 @@
 //!   [`extension`](Idempotency::extension) passes other types on to the layer's functions.
 //! - The handler gives its [`Verdict`](super::Verdict) in the extensions of its response.
 //! - An error of an inner middleware counts as the response that actix makes of it.
-//! - The handler runs on its worker's thread, in a task of its own, and goes on after its client
-//!   has gone. A worker that stops waits for connections, and not for such a task: it drops the
-//!   task, and the key stays claimed, or interrupted if it is durable. So
-//!   [close](crate::Store::close) the store first, and stop the server then.
+//! - The handler runs in the task of its request, and in one of its own once its client has gone. A
+//!   worker that stops waits for connections, and not for such a task: it drops the task, and the
+//!   key stays claimed, or interrupted if it is durable. So [close](crate::Store::close) the store
+//!   first, and stop the server then.
 //! - Nobody has the request after its handler has panicked, so that the 500 is an
 //!   [`actix_web::Error`], which actix turns into the response.
 
@@ -50,7 +50,7 @@ use std::rc::Rc;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Extensions, Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::error::ErrorBadRequest;
-use actix_web::{Error, HttpMessage, rt};
+use actix_web::{Error, HttpMessage};
 use tower_layer::Layer;
 
 use crate::Scope;
@@ -65,7 +65,7 @@ mod heads;
 mod passing;
 mod pipe;
 
-use answer::{Stage, answered};
+use answer::answered;
 use handing::hand;
 use passing::{Signature, pass};
 
@@ -165,12 +165,11 @@ where
         for carry in &*self.carried {
             carry(&request.extensions(), head.extensions_mut());
         }
-        let (handing, body, stage, task) = hand(service, request);
-        rt::spawn(task);
+        let (handing, body, worker) = hand(service, request);
         let answering = self.layer.around(handing).once(head.map(|()| body), id);
         Box::pin(async move {
-            let Ok(answer) = answering.await;
-            answered(answer, stage.replace(Stage::Running))
+            let (Ok(answer), stage) = worker.serve(answering).await;
+            answered(answer, stage)
         })
     }
 }

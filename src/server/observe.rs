@@ -56,6 +56,15 @@ impl Span {
         }
     }
 
+    /// Returns the span that the caller runs in.
+    #[cfg(feature = "actix")]
+    pub(super) fn current() -> Self {
+        Self {
+            #[cfg(feature = "tracing")]
+            span: tracing::Span::current(),
+        }
+    }
+
     /// Runs the request in the span.
     pub(super) fn around<F: Future>(&self, future: F) -> impl Future<Output = F::Output> {
         #[cfg(feature = "tracing")]

@@ -132,6 +132,23 @@ fn a_verdict_in_the_response_of_an_error_overrides_the_policy() {
     });
 }
 
+/// An error that is returned has no extensions of its own.
+#[test]
+fn a_verdict_that_is_given_to_the_operation_holds_for_an_error_of_the_handler() {
+    async fn place(execution: Execution) -> Result<String, Envelope> {
+        execution.give_verdict(Verdict::Interrupt);
+        let status = http::StatusCode::GATEWAY_TIMEOUT;
+        Err(Envelope::new(status, "carrier_failed", "the carrier did not answer"))
+    }
+    on_worker(async {
+        let policy = layer().on_interrupted(OnInterrupted::Refuse);
+        let app = ActixApp::new().wrap(Idempotency::new(policy)).route("/", web::post().to(place));
+        let app = serve!(app);
+        assert_eq!(app.ask("a").await.refusal(), (504, "carrier_failed".into()));
+        assert_eq!(app.ask("a").await.refusal(), (409, "idempotency_interrupted".into()));
+    });
+}
+
 #[test]
 fn policies_and_dialects_of_the_layer_hold() {
     on_worker(async {

@@ -199,6 +199,42 @@ fn p15_a_panic_while_an_error_makes_its_response_is_answered_and_frees_the_key()
     });
 }
 
+/// So that what outer middlewares bind to a request's task is there: spans, and the likes of
+/// OpenTelemetry's context.
+#[test]
+fn a_handler_runs_in_the_task_of_its_request() {
+    tokio::task_local! {
+        static TENANT: &'static str;
+    }
+
+    on_worker(async {
+        let app = ActixApp::new()
+            .wrap(Idempotency::new(layer()))
+            .wrap_fn(|request, service| TENANT.scope("tenant-1", service.call(request)))
+            .route("/", web::post().to(|| async { TENANT.get() }));
+        let app = serve!(app);
+        for asked in [request("a", "{}"), anonymous("{}")] {
+            assert_eq!(app.send(asked).await.text(), "tenant-1");
+        }
+    });
+}
+
+#[cfg(feature = "tracing")]
+#[test]
+fn a_handler_runs_in_the_span_of_its_request() {
+    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry());
+    on_worker(async {
+        let handler = || async {
+            // On the way to a handler that waits, its task is polled again.
+            actix_web::rt::task::yield_now().await;
+            tracing::Span::current().metadata().unwrap().name()
+        };
+        let app =
+            ActixApp::new().wrap(Idempotency::new(layer())).route("/", web::post().to(handler));
+        assert_eq!(serve!(app).ask("a").await.text(), "idempotency");
+    });
+}
+
 #[test]
 fn of_nested_layers_only_the_outer_one_acts() {
     on_worker(async {

@@ -1,29 +1,30 @@
 //! A request that is handed to its handler on the worker's thread.
 //!
 //! ```text
-//!  Handler of the layer ──── collected request ───► task on the worker's thread
-//!  (its future may leave the thread)                 service of actix, which may not
+//!  Handler of the layer ──── collected request ───► the worker's part of the request:
+//!  (its future may leave the thread)                 the service of actix, which may not
 //!                       ◄── answer, its body ──────
 //! ```
 //!
 //! Invariants:
 //! - Nothing of actix leaves its thread: a request or an answer waits on the [`Stage`], and only
 //!   what the layer judges crosses over.
-//! - The task is not the connection's, so that the handler goes on without its client, and it ends
-//!   when the layer wants nothing more of it.
+//! - The worker's part runs in the task of its request, with all that outer middlewares have bound
+//!   to it. Once the request is answered, or its client has gone, it goes on in a task of its own,
+//!   and it ends when the layer wants nothing more of it.
 //! - A task that its worker drops says nothing, and the layer waits, until it is dropped too.
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::panic::resume_unwind;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Service as ActixService, ServiceRequest, ServiceResponse};
-use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, rt};
 use axum::body::Body;
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
@@ -32,6 +33,7 @@ use tower_service::Service;
 
 use crate::RequestId;
 use crate::server::guard::{Panicked, guarded};
+use crate::server::observe::Span;
 use crate::server::{Execution, Verdict};
 
 use super::answer::{Handled, Stage, Subject};
@@ -44,6 +46,7 @@ pub(super) struct Handing(Option<oneshot::Sender<Handed>>);
 /// A request on its way to its handler, and the way back.
 struct Handed {
     request: Request<Body>,
+    span: Span,
     answer: oneshot::Sender<Result<Response<Body>, Panicked>>,
 }
 
@@ -62,7 +65,7 @@ impl Service<Request<Body>> for Handing {
         let (answer, answered) = oneshot::channel();
         let task = self.0.take().expect("the layer runs a request once");
         // A task that is gone drops the way back too.
-        let _ = task.send(Handed { request, answer });
+        let _ = task.send(Handed { request, span: Span::current(), answer });
         Box::pin(async {
             match answered.await {
                 Ok(Ok(response)) => Ok(response),
@@ -74,13 +77,51 @@ impl Service<Request<Body>> for Handing {
     }
 }
 
-/// Returns the inner service for a request, its body, and the task that serves both on this thread.
-pub(super) fn hand<S, B>(
-    service: Rc<S>,
-    request: ServiceRequest,
-) -> (Handing, pipe::Pipe, Rc<Cell<Stage>>, impl Future<Output = ()> + use<S, B>)
+/// The worker's part of a request.
+pub(super) struct Worker {
+    stage: Rc<Cell<Stage>>,
+    /// `None` once it has ended.
+    part: Option<Part>,
+    /// The way to the task that takes over. It is started ahead, because what is dropped cannot tell
+    /// if its thread still takes tasks.
+    rest: Option<oneshot::Sender<Part>>,
+}
+
+type Part = Pin<Box<dyn Future<Output = ()>>>;
+
+impl Worker {
+    /// Does the worker's part until the layer has answered. Returns the answer, and what stayed on
+    /// this thread.
+    pub(super) async fn serve<F: Future>(mut self, answering: F) -> (F::Output, Stage) {
+        // Dropped before the worker's part, which ends if the layer wants nothing of it.
+        let mut answering = pin!(answering);
+        let answer = poll_fn(|cx| {
+            self.poll(cx);
+            answering.as_mut().poll(cx)
+        });
+        (answer.await, self.stage.replace(Stage::Running))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if self.part.as_mut().is_some_and(|part| part.as_mut().poll(cx).is_ready()) {
+            self.part = None;
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let (Some(part), Some(rest)) = (self.part.take(), self.rest.take()) {
+            // A worker that stops has dropped the task, and the part is dropped with it.
+            let _ = rest.send(part);
+        }
+    }
+}
+
+/// Returns the inner service for a request, its body, and the worker's part of it.
+pub(super) fn hand<S, B>(service: Rc<S>, request: ServiceRequest) -> (Handing, pipe::Pipe, Worker)
 where
-    S: ActixService<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    S: ActixService<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
 {
     let (request, payload) = request.into_parts();
@@ -88,18 +129,24 @@ where
     let (reading, body) = pipe::of_request(payload);
     let (handing, handed) = oneshot::channel();
     let on = Rc::clone(&stage);
-    let task = async move {
+    let part = Box::pin(async move {
         reading.await;
         // It fails if the request was refused, or its client left before it was run.
         if let Ok(handed) = handed.await {
             run(&*service, handed, &on).await;
         }
-    };
-    (Handing(Some(handing)), body, stage, task)
+    });
+    let (rest, left) = oneshot::channel::<Part>();
+    rt::spawn(async {
+        if let Ok(part) = left.await {
+            part.await;
+        }
+    });
+    (Handing(Some(handing)), body, Worker { stage, part: Some(part), rest: Some(rest) })
 }
 
 /// Runs the handler, and passes its answer on to the last byte.
-async fn run<S, B>(service: &S, Handed { request, answer }: Handed, stage: &Cell<Stage>)
+async fn run<S, B>(service: &S, Handed { request, span, answer }: Handed, stage: &Cell<Stage>)
 where
     S: ActixService<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
     B: MessageBody + 'static,
@@ -111,7 +158,7 @@ where
         let request = asked_of(asked, request);
         divide(handle(service, request).await)
     });
-    let Ok((answered, told, filling)) = divided.await else {
+    let Ok((answered, told, filling)) = span.around(divided).await else {
         // Nobody is left to be told.
         let _ = answer.send(Err(Panicked));
         return;
