@@ -33,7 +33,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     rt::spawn(async move {
         signalled().await.expect("the process may handle its signals");
         // The store first: a worker that stops does not wait for handlers whose clients are gone.
-        println!("handlers that have not ended: {:?}", store.close(DRAIN).await);
+        match store.close(DRAIN).await {
+            Ok(running) => println!("handlers that have not ended: {running}"),
+            Err(error) => println!("the store has not closed: {error}"),
+        }
         handle.stop(true).await;
     });
     Ok(server.await?)

@@ -1,8 +1,10 @@
 //! Real clients and workers: connections that end, and servers that stop.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -18,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::kit::on_worker;
 
-/// A server with one worker, whose handler says when it was entered and is left when the test says
+/// A server, with one worker unless told, whose handler says when it was entered and is left when the test says
 /// so.
 struct Gate {
     address: SocketAddr,
@@ -34,6 +36,8 @@ struct Steps {
     /// Connections whose future has ended or was dropped.
     gone: Arc<Semaphore>,
     runs: Arc<AtomicUsize>,
+    /// The workers that were asked.
+    workers: Arc<Mutex<HashSet<ThreadId>>>,
 }
 
 /// Notes that the future of a connection's request is gone.
@@ -56,12 +60,20 @@ async fn place(steps: web::Data<Steps>, request: HttpRequest, body: Bytes) -> Ht
 impl Gate {
     /// Starts the server on the current system.
     fn open(configure: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer) -> Self {
+        Self::with_workers(1, configure)
+    }
+
+    fn with_workers(
+        workers: usize,
+        configure: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer,
+    ) -> Self {
         let store = Store::builder().open_in_memory().unwrap();
         let steps = Steps {
             entered: Arc::new(Semaphore::new(0)),
             leave: Arc::new(Semaphore::new(0)),
             gone: Arc::new(Semaphore::new(0)),
             runs: Arc::default(),
+            workers: Arc::default(),
         };
         let idempotency = Idempotency::new(configure(IdempotencyLayer::new(store.clone())));
         let data = web::Data::new(steps.clone());
@@ -71,6 +83,7 @@ impl Gate {
                 .wrap(idempotency.clone())
                 .wrap_fn(|request, service| {
                     let steps = request.app_data::<web::Data<Steps>>().unwrap();
+                    steps.workers.lock().unwrap().insert(std::thread::current().id());
                     let gone = Gone(steps.gone.clone());
                     let answering = actix_web::dev::Service::call(service, request);
                     async move {
@@ -82,7 +95,7 @@ impl Gate {
                 .route("/", web::get().to(upgraded))
                 .route("/closing", web::post().to(closing))
         });
-        let server = server.workers(1).disable_signals().shutdown_timeout(60);
+        let server = server.workers(workers).disable_signals().shutdown_timeout(60);
         let server = server.bind("127.0.0.1:0").unwrap();
         let address = server.addrs()[0];
         let server = server.run();
@@ -169,6 +182,25 @@ fn a_request_runs_once_and_is_replayed_over_a_connection() {
         assert!(again.contains("\r\nidempotency-replay: true\r\n"), "{again}");
         assert!(again.contains("\r\ncontent-length: 30\r\n"), "{again}");
         assert!(again.ends_with("\r\n\r\nrun 0 for 127.0.0.1 of 2 bytes"), "{again}");
+        gate.handle.stop(true).await;
+    });
+}
+
+#[test]
+fn p1_a_key_that_comes_to_two_workers_runs_once() {
+    on_worker(async {
+        let gate = Gate::with_workers(2, |layer| layer);
+        let first = gate.connect(&post()).await;
+        gate.enter().await;
+        let second = gate.connect(&post()).await;
+        gate.until_in_flight(2).await;
+        gate.leave();
+        for (client, is_replay) in [(first, false), (second, true)] {
+            let answer = read(client).await;
+            assert_eq!(answer.contains("idempotency-replay: true"), is_replay, "{answer}");
+            assert!(answer.ends_with("run 0 for 127.0.0.1 of 2 bytes"), "{answer}");
+        }
+        assert_eq!((gate.runs(), gate.steps.workers.lock().unwrap().len()), (1, 2));
         gate.handle.stop(true).await;
     });
 }
@@ -310,6 +342,26 @@ fn a_client_that_sends_all_of_a_body_that_is_too_large_gets_the_answer() {
             client.read_exact(&mut status).await.unwrap();
             assert_eq!(&status, b"HTTP/1.1 413");
         }
+        assert_eq!(gate.runs(), 0);
+        gate.handle.stop(true).await;
+    });
+}
+
+/// Actix gives leave before any middleware is asked.
+#[test]
+fn a_client_that_waits_for_leave_to_send_too_much_gets_leave_the_answer_and_the_end() {
+    on_worker(async {
+        let gate = Gate::open(|layer| layer.max_request_bytes(1024));
+        let length = "Content-Length: 4096\r\nExpect: 100-continue\r\n\r\n";
+        let mut client = gate.connect(&format!("POST / HTTP/1.1\r\n{HEAD}{length}")).await;
+        let (leave, mut given) = ("HTTP/1.1 100 Continue\r\n\r\n", [0; 25]);
+        client.read_exact(&mut given).await.unwrap();
+        assert_eq!(std::str::from_utf8(&given), Ok(leave));
+        client.write_all(&[b'x'; 4096]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let answer = read(client).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
         assert_eq!(gate.runs(), 0);
         gate.handle.stop(true).await;
     });
