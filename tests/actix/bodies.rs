@@ -1,6 +1,9 @@
 //! Bodies of requests and answers: limits, streams, and those that break off.
 
-use actix_web::body::{BodyStream, SizedStream};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, BodyStream, MessageBody, SizedStream};
 use actix_web::error::PayloadError;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use actix_web::{App as ActixApp, HttpResponse, web};
@@ -77,8 +80,7 @@ fn a_payload_that_breaks_off_is_refused_and_claims_nothing() {
                 let last =
                     if broken { Err(PayloadError::Incomplete(None)) } else { Ok("34".into()) };
                 let pieces = [Ok(Bytes::from("12")), last];
-                let payload: std::pin::Pin<Box<dyn Stream<Item = _>>> =
-                    Box::pin(stream::iter(pieces));
+                let payload: Pin<Box<dyn Stream<Item = _>>> = Box::pin(stream::iter(pieces));
                 request.set_payload(payload.into());
                 actix_web::dev::Service::call(service, request)
             })
@@ -99,8 +101,7 @@ fn a_payload_over_the_limit_of_an_outer_middleware_is_too_large() {
             .wrap(Idempotency::new(layer))
             .wrap_fn(|mut request, service| {
                 let pieces = [Ok(Bytes::from("12")), Err(PayloadError::Overflow)];
-                let payload: std::pin::Pin<Box<dyn Stream<Item = _>>> =
-                    Box::pin(stream::iter(pieces));
+                let payload: Pin<Box<dyn Stream<Item = _>>> = Box::pin(stream::iter(pieces));
                 request.set_payload(payload.into());
                 actix_web::dev::Service::call(service, request)
             })
@@ -147,7 +148,7 @@ fn p13_streams_and_long_answers_are_recorded_without_their_bodies() {
 #[test]
 fn p1_an_answer_that_breaks_off_is_recorded_without_its_body() {
     let panics = |_| {
-        let body = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, PayloadError>>> {
+        let body = stream::poll_fn(|_| -> Poll<Option<Result<Bytes, PayloadError>>> {
             panic!("the body")
         });
         HttpResponse::Ok().streaming(body)
@@ -161,6 +162,42 @@ fn p1_an_answer_that_breaks_off_is_recorded_without_its_body() {
             assert_eq!(refused, (409, "idempotency_result_unavailable".into()));
             assert_eq!(app.runs(), 1);
         }
+    });
+}
+
+/// The handler has succeeded, whatever a middleware has made of its body.
+#[test]
+fn p15_an_answer_whose_body_panics_before_it_is_read_is_not_run_again() {
+    struct Broken;
+
+    impl MessageBody for Broken {
+        type Error = std::convert::Infallible;
+
+        fn size(&self) -> BodySize {
+            panic!("the size")
+        }
+
+        fn poll_next(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+            Poll::Ready(None)
+        }
+    }
+
+    on_worker(async {
+        let layer = IdempotencyLayer::new(Store::builder().open_in_memory().unwrap());
+        let app = ActixApp::new()
+            .route("/", web::post().to(HttpResponse::Ok))
+            .wrap_fn(|request, service| {
+                let answering = actix_web::dev::Service::call(service, request);
+                async { Ok(answering.await?.map_body(|_, _| Broken)) }
+            })
+            .wrap(Idempotency::new(layer));
+        let app = serve!(app);
+        assert_eq!(app.ask("a").await.body, None);
+        let refused = app.ask("a").await.refusal();
+        assert_eq!(refused, (409, "idempotency_result_unavailable".into()));
     });
 }
 

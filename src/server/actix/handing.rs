@@ -38,7 +38,7 @@ use crate::server::{Execution, Verdict};
 
 use super::answer::{Handled, Stage, Subject};
 use super::heads;
-use super::pipe;
+use super::pipe::{self, Piped};
 
 /// The inner service of the layer: it hands one request over to the worker's thread.
 pub(super) struct Handing(Option<oneshot::Sender<Handed>>);
@@ -190,19 +190,19 @@ where
     let (subject, response) = match handled {
         Ok(response) => {
             let (request, response) = response.into_parts();
-            (Subject::Request(request), response.map_into_boxed_body())
+            (Subject::Request(request), response.map_into_left_body())
         }
         Err(error) => {
             let response = error.error_response();
-            (Subject::Error(error), response)
+            (Subject::Error(error), response.map_into_right_body::<B>())
         }
     };
     let (mut head, body) = response.into_parts();
     let mut told = tell(&mut head);
-    if !heads::sends_length(&head, body.size()) {
+    let Piped { size, body, filling } = pipe::of_answer(body);
+    if !heads::sends_length(&head, size) {
         told.headers_mut().remove(CONTENT_LENGTH);
     }
-    let (body, filling) = pipe::of_answer(body);
     (Stage::Answered(subject, head), told.map(|()| body), filling)
 }
 

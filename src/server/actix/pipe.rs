@@ -5,8 +5,9 @@
 //! the pieces.
 
 use std::error::Error as StdError;
+use std::future::ready;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{self, Context, Poll, Waker};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Payload;
@@ -20,10 +21,11 @@ use http_body_util::{BodyExt, Full, Limited};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::server::BoxError;
-use crate::server::guard::guarded;
+use crate::server::guard::{Panicked, guard, guarded};
 
 /// The pieces that wait in a pipe, besides the one that was read.
 const PIECES: usize = 1;
+const PANICKED: &str = "the body panicked";
 
 enum Piece {
     Data(Bytes),
@@ -54,7 +56,7 @@ impl Filler {
     async fn fill(self, body: impl Stream<Item = Result<Bytes, BoxError>>) {
         if guarded(self.pass_on(body)).await.is_err() {
             // Nobody is left to read it, or it is read.
-            let _ = self.0.send(Piece::Failed("the body panicked".into())).await;
+            let _ = self.0.send(Piece::Failed(PANICKED.into())).await;
         }
     }
 
@@ -88,7 +90,7 @@ impl HttpBody for Pipe {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        let error = match ready!(self.pieces.poll_recv(cx)) {
+        let error = match task::ready!(self.pieces.poll_recv(cx)) {
             Some(Piece::Data(data)) => {
                 self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                 return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -146,24 +148,45 @@ pub(super) fn to_payload(body: Body) -> Payload {
     Payload::from(data)
 }
 
-/// Returns the body of an answer, and the task that fills it if it does not come in one piece.
-pub(super) fn of_answer<B>(body: B) -> (Body, Option<impl Future<Output = ()>>)
+/// The body of an answer, on its way to the layer.
+pub(super) struct Piped<F> {
+    pub(super) size: BodySize,
+    pub(super) body: Body,
+    /// The task that fills the body, if it does not come in one piece.
+    pub(super) filling: Option<F>,
+}
+
+/// Passes the body of an answer on. One that panics is one that breaks off: its handler has
+/// answered.
+pub(super) fn of_answer<B>(body: B) -> Piped<impl Future<Output = ()>>
 where
     B: MessageBody + 'static,
 {
-    let length = match body.size() {
+    guard(|| piped(body)).unwrap_or_else(|Panicked| {
+        let broken = ready(Err::<Bytes, _>(PANICKED));
+        let body = Body::from_stream(futures_util::stream::once(broken));
+        Piped { size: BodySize::Stream, body, filling: None }
+    })
+}
+
+fn piped<B>(body: B) -> Piped<impl Future<Output = ()>>
+where
+    B: MessageBody + 'static,
+{
+    let size = body.size();
+    let length = match size {
         BodySize::None => Some(0),
         BodySize::Sized(length) => Some(length),
         BodySize::Stream => None,
     };
     match body.try_into_bytes() {
-        Ok(data) => (Body::from(data), None),
+        Ok(data) => Piped { size, body: Body::from(data), filling: None },
         Err(body) => {
             let mut body = Box::pin(body);
             let (filler, pipe) = pipe(length);
             let body = futures_util::stream::poll_fn(move |cx| body.as_mut().poll_next(cx));
-            let body = body.map_err(words);
-            (Body::new(pipe), Some(filler.fill(body)))
+            let filling = Some(filler.fill(body.map_err(words)));
+            Piped { size, body: Body::new(pipe), filling }
         }
     }
 }
@@ -199,7 +222,7 @@ impl MessageBody for Sent {
             return Poll::Ready(Some(first));
         }
         loop {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()? {
+            match task::ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()? {
                 Some(frame) => {
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Some(Ok(data)));
