@@ -79,12 +79,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// The store leaves out those that a request of this process is judging.
     fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>>;
 
-    /// Lists the live records of a scope in the order of the bytes of their keys, from behind
-    /// `after` on, as they are when this is called. Nothing is read before the list is asked for
-    /// its first lines.
+    /// Lists the live records of one scope, or of all, in the order of the bytes of scopes and keys,
+    /// from behind `after` on, as they are when this is called. Nothing is read before the list is
+    /// asked for its first lines.
     ///
     /// A backend that keeps no such list says so by [`Error::Unavailable`] on the first call.
-    fn records(&self, scope: Scope, after: Option<Key>, detail: Detail) -> Box<dyn Listing> {
+    fn records(
+        &self,
+        scope: Option<Scope>,
+        after: Option<Cursor>,
+        detail: Detail,
+    ) -> Box<dyn Listing> {
         let _ = (scope, after, detail);
         Box::new(Unlisted)
     }

@@ -2,11 +2,12 @@
 
 use crate::key::{Key, Scope};
 
-/// A place in the list of interrupted runs, which is in the order of the bytes of scopes and keys.
+/// A place in a list of interrupted runs or of records, which are in the order of the bytes of scopes
+/// and keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
-    /// The scope of the last run that was listed.
+    /// The scope of the last line.
     pub scope: Scope,
-    /// The key of the last run that was listed.
+    /// The key of the last line.
     pub key: Key,
 }

@@ -185,7 +185,12 @@ impl Backend for Embedded {
         Ticket::ready(listed)
     }
 
-    fn records(&self, scope: Scope, after: Option<Key>, detail: Detail) -> Box<dyn Listing> {
+    fn records(
+        &self,
+        scope: Option<Scope>,
+        after: Option<Cursor>,
+        detail: Detail,
+    ) -> Box<dyn Listing> {
         let engine = Arc::clone(&self.desk.engine);
         let listing = engine.ledger.list(scope, after, detail);
         Box::new(RecordsUnderWay { engine, listing })

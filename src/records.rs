@@ -1,21 +1,21 @@
-//! The list of a scope's records: [`Records`].
+//! A list of records: [`Records`].
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::backend::{Detail, Listing};
+use crate::backend::{Cursor, Detail, Listing};
 use crate::error::Result;
 use crate::face::Face;
-use crate::key::{Key, Scope};
+use crate::key::Scope;
 use crate::listed::Listed;
 use crate::ticket::Ticket;
 
 /// The records that an iterator reads at a time.
 const PAGE: usize = 256;
 
-/// The live records of a scope in the order of the bytes of their keys, from
-/// [`Store::records`](crate::Store::records).
+/// Live records in the order of the bytes of their scopes and keys, from
+/// [`Store::records`](crate::Store::records) and [`Store::all_records`](crate::Store::all_records).
 ///
 /// It is an iterator for threads; tasks ask for a [`next_page`](Self::next_page). All of it is read
 /// from the files as they were when it was made, so it is one moment of the store, less what has
@@ -51,8 +51,8 @@ const PAGE: usize = 256;
 #[must_use = "nothing is read until it is asked for a line"]
 pub struct Records {
     face: Arc<Face>,
-    scope: Scope,
-    after: Option<Key>,
+    scope: Option<Scope>,
+    after: Option<Cursor>,
     detail: Detail,
     listing: Option<Box<dyn Listing>>,
     /// The lines that an iterator has read ahead.
@@ -61,7 +61,7 @@ pub struct Records {
 }
 
 impl Records {
-    pub(crate) fn new(face: Arc<Face>, scope: Scope, after: Option<Key>) -> Self {
+    pub(crate) fn new(face: Arc<Face>, scope: Option<Scope>, after: Option<Cursor>) -> Self {
         let mut records = Self {
             face,
             scope,

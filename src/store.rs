@@ -236,7 +236,17 @@ impl Store {
     /// [`Error::Corrupt`] if rows of a segment or a batch of a log cannot be read, so that it is
     /// unknown which keys were there; [`Error::Io`], [`Error::Unavailable`] and [`Error::Stopped`].
     pub fn records(&self, scope: Scope, after: Option<&Key>) -> Records {
-        Records::new(Arc::clone(&self.0.0), scope, after.cloned())
+        let after = after.map(|key| Cursor { scope, key: key.clone() });
+        Records::new(Arc::clone(&self.0.0), Some(scope), after)
+    }
+
+    /// Lists the live records of all scopes in the order of the bytes of scopes and keys, starting
+    /// behind `after`.
+    ///
+    /// All that is said of [`records`](Self::records) holds for this list, the errors too; a damaged
+    /// record whose key cannot be read is listed once.
+    pub fn all_records(&self, after: Option<Cursor>) -> Records {
+        Records::new(Arc::clone(&self.0.0), None, after)
     }
 
     /// Counts the live records of a scope, and what it has in flight.

@@ -105,6 +105,9 @@ fn write_address(Address { scope, key, .. }: &Address, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(key.as_bytes());
 }
 
+/// The bytes of a scope and of a key, in the order of listings.
+pub(crate) type RawAddress = ([u8; 32], Vec<u8>);
+
 /// An entry taken apart, its payload still encoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Parts<'a> {
@@ -160,7 +163,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Returns scope and key without checking them.
-    pub(crate) fn raw_address(&self) -> ([u8; 32], Vec<u8>) {
+    pub(crate) fn raw_address(&self) -> RawAddress {
         (*self.scope, self.key.to_vec())
     }
 

@@ -1,10 +1,10 @@
-//! The records of a scope can be listed and counted, and so can the keys in flight.
+//! Records can be listed and counted, of a scope or of all, and so can the keys in flight.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use refrain::backend::Listed;
+use refrain::backend::{Cursor, Listed};
 use refrain::{Error, Key, Operation, Scope, Store};
 
 use crate::kit::*;
@@ -19,7 +19,7 @@ fn listed(store: &Store, after: Option<&str>) -> Vec<(String, Option<String>)> {
     let lines = store.records(scope(), after.as_ref()).with_responses();
     lines
         .map(|line| match line.unwrap() {
-            Listed::Record { key, record, status } => {
+            Listed::Record { key, record, status, .. } => {
                 assert_eq!(status, record.response().map(http::Response::status));
                 let body = record.response().map(|response| response.body().to_vec());
                 (key.as_str().into(), body.map(|body| String::from_utf8(body).unwrap()))
@@ -80,6 +80,37 @@ fn the_live_records_of_a_scope_are_listed_in_order_wherever_they_are() {
     assert_eq!(keys(&listed(&store, None)), ["a", "b", "c", "d", "e"]);
     home.clock.advance(HOUR * 24);
     assert_eq!(store.count(scope()).unwrap(), refrain::Counts::default());
+}
+
+#[test]
+fn the_records_of_all_scopes_are_listed_and_go_on_from_any_of_them() {
+    let home = Home::new();
+    let store = home.open();
+    let mut expected = Vec::new();
+    for (n, scope) in ["t", "s", "u"].map(Scope::new).into_iter().enumerate() {
+        for name in ["b", "a", "c"] {
+            let operation = Operation::new(scope, key(name), operation(name).fingerprint());
+            execute(&store, &operation).complete(&response(name)).wait().unwrap();
+            expected.push(Cursor { scope, key: key(name) });
+        }
+        if n == 1 {
+            seal(&store, &home);
+        }
+    }
+    expected.sort_unstable();
+    let places = |after: Option<&Cursor>| -> Vec<Cursor> {
+        let lines = store.all_records(after.cloned());
+        lines.map(|line| line.unwrap().cursor().unwrap()).collect()
+    };
+    assert_eq!(places(None), expected);
+    for at in 0..expected.len() {
+        assert_eq!(places(Some(&expected[at])), expected[at + 1..]);
+    }
+    let mut pages = store.all_records(None).with_responses();
+    let page = pages.next_page(2).wait().unwrap();
+    let Listed::Record { scope, record, .. } = &page[1] else { panic!("{page:?}") };
+    assert_eq!((page.len(), *scope), (2, expected[1].scope));
+    assert!(record.response().is_some());
 }
 
 #[test]

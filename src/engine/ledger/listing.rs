@@ -1,4 +1,4 @@
-//! The live records of one scope, in the order of their keys.
+//! The live records of one scope or of all, in the order of scopes and keys.
 //!
 //! ```text
 //!  logs that are not sealed ──one pass──► window: the next keys, at most 4 MiB of them ─┐
@@ -16,8 +16,9 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::backend::Detail;
+use crate::cursor::Cursor;
 use crate::engine::disk::Disk;
-use crate::engine::entry::Found;
+use crate::engine::entry::{Found, RawAddress};
 use crate::engine::segment::{OwnedRow, Segment};
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
@@ -40,14 +41,17 @@ const PAGE_BYTES: usize = 1024 * 1024;
 pub(crate) struct Listing {
     /// Keeps the files.
     _snapshot: Arc<Snapshot>,
-    scope: Scope,
     detail: Detail,
     window: Window,
     /// Newest first.
     segments: Vec<Rows>,
-    /// Keys whose latest entry in a segment was damaged when it was sealed, with the number of the
-    /// segment.
-    damaged: BTreeMap<Vec<u8>, usize>,
+    /// The scope that is listed; `None` for all.
+    scope: Option<[u8; 32]>,
+    /// Addresses up to this one are not listed.
+    after: RawAddress,
+    /// Addresses whose latest entry in a segment was damaged when it was sealed, with the number of
+    /// the segment.
+    damaged: BTreeMap<RawAddress, usize>,
     /// Lines that come first.
     first: VecDeque<Listed>,
     state: State,
@@ -70,8 +74,8 @@ enum State {
 struct Rows {
     segment: Arc<Segment>,
     ahead: VecDeque<OwnedRow>,
-    /// The key of the last row that was read.
-    after: Vec<u8>,
+    /// The address of the last row that was read.
+    after: RawAddress,
     is_done: bool,
 }
 
@@ -84,11 +88,20 @@ enum Latest {
 }
 
 impl Ledger {
-    /// Starts a list of the records of a scope behind a key, as they are now.
-    pub(crate) fn list(&self, scope: Scope, after: Option<Key>, detail: Detail) -> Listing {
+    /// Starts a list of the records behind a place, of one scope or of all, as they are now.
+    pub(crate) fn list(
+        &self,
+        scope: Option<Scope>,
+        after: Option<Cursor>,
+        detail: Detail,
+    ) -> Listing {
         let snapshot = self.snapshot();
         let is_continued = after.is_some();
-        let after = after.map_or_else(Vec::new, |key| key.as_bytes().to_vec());
+        let scope = scope.map(|scope| *scope.as_bytes());
+        // No key is empty, so the first one of a scope is behind this.
+        let first = (scope.unwrap_or_default(), Vec::new());
+        let after = after.map(|Cursor { scope, key }| (*scope.as_bytes(), key.as_bytes().to_vec()));
+        let after = after.map_or(first.clone(), |after| after.max(first));
         let logs = snapshot.logs.iter().rev().map(|log| (Arc::clone(log), log.written()));
         let rows = |segment: &Arc<Segment>| Rows {
             segment: Arc::clone(segment),
@@ -97,13 +110,14 @@ impl Ledger {
             is_done: false,
         };
         Listing {
-            scope,
             detail,
-            window: Window::new(logs.collect(), after.clone()),
+            window: Window::new(logs.collect(), scope, after.clone()),
             segments: snapshot.segments.iter().map(rows).collect(),
+            scope,
             damaged: BTreeMap::new(),
             first: VecDeque::new(),
             state: State::New { is_continued },
+            after,
             _snapshot: snapshot,
         }
     }
@@ -150,7 +164,7 @@ impl Listing {
 
     /// Reads the logs, and finds out what is damaged.
     fn start(&mut self, ledger: &Ledger, is_continued: bool) -> Result<()> {
-        self.window.load(self.scope, &ledger.uuid)?;
+        self.window.load(&ledger.uuid)?;
         let now = ledger.timeline.now();
         let mut nameless = Vec::new();
         for (number, rows) in self.segments.iter().enumerate() {
@@ -160,72 +174,68 @@ impl Listing {
             let damaged = rows.segment.damaged().iter();
             for damaged in damaged.filter(|damaged| damaged.expires > now) {
                 match rows.segment.address_of(damaged) {
-                    Some((scope, key)) if scope == *self.scope.as_bytes() => {
-                        if key > rows.after {
-                            self.damaged.entry(key).or_insert(number);
-                        }
-                    }
-                    Some(_) => {}
+                    Some(address) if self.scope.is_some_and(|scope| scope != address.0) => {}
+                    Some(address) if address <= self.after => {}
+                    Some(address) => drop(self.damaged.entry(address).or_insert(number)),
                     None => nameless.push(is_damaged(&rows.segment)),
                 }
             }
         }
         if !is_continued {
             let lines = self.window.nameless().chain(nameless);
-            self.first.extend(lines.map(|error| Listed::Damaged { key: None, error }));
+            self.first.extend(lines.map(|error| Listed::Damaged { at: None, error }));
         }
         Ok(())
     }
 
     /// Reads the next line, or nothing if the next key has no live record.
     fn line(&mut self, ledger: &Ledger) -> Result<Option<Listed>> {
-        let Some((key, latest)) = self.take_first(ledger)? else {
+        let Some(((scope, key), latest)) = self.take_first(ledger)? else {
             self.state = State::Ending(None);
             return Ok(None);
         };
         let malformed = || Error::corrupt(ledger.disk.path(), "a key is outside the grammar");
         let key = Key::from_stored(&key).ok_or_else(malformed)?;
-        let address = Address::new(&ledger.uuid, self.scope, key);
+        let address = Address::new(&ledger.uuid, Scope::from_bytes(scope), key);
         match self.found(ledger, &address, &latest) {
             Ok((Found::Record(record), _)) if record.expiry() <= ledger.timeline.now() => Ok(None),
-            Ok((Found::Record(record), status)) => Ok(Some(self.show(address.key, record, status))),
+            Ok((Found::Record(record), status)) => Ok(Some(self.show(address, record, status))),
             Ok((Found::Forgotten, _)) => Ok(None),
             Ok((Found::Damaged { until }, _)) if until <= ledger.timeline.now() => Ok(None),
             Ok((Found::Damaged { .. }, _)) => {
                 let error = Error::corrupt(ledger.disk.path(), "the record of a key is damaged");
-                Ok(Some(Listed::Damaged { key: Some(address.key), error }))
+                Ok(Some(damaged_at(address, error)))
             }
-            Err(error @ Error::Corrupt { .. }) => {
-                Ok(Some(Listed::Damaged { key: Some(address.key), error }))
-            }
+            Err(error @ Error::Corrupt { .. }) => Ok(Some(damaged_at(address, error))),
             Err(error) => Err(error),
         }
     }
 
-    /// Takes the first key of all files, with its latest entry.
-    fn take_first(&mut self, ledger: &Ledger) -> Result<Option<(Vec<u8>, Latest)>> {
+    /// Takes the first address of all files, with its latest entry.
+    fn take_first(&mut self, ledger: &Ledger) -> Result<Option<(RawAddress, Latest)>> {
         if self.window.is_used_up() {
-            self.window.load(self.scope, &ledger.uuid)?;
+            self.window.load(&ledger.uuid)?;
         }
         for rows in &mut self.segments {
             rows.read_ahead(ledger, self.scope)?;
         }
         let in_window = self.window.first();
-        let in_rows = self.segments.iter().filter_map(|rows| rows.ahead.front()).map(|r| &r.key);
-        let damaged = self.damaged.first_key_value().map(|(key, _)| key);
+        let in_rows = self.segments.iter().filter_map(|rows| rows.ahead.front());
+        let in_rows = in_rows.map(|row| &row.address);
+        let damaged = self.damaged.first_key_value().map(|(address, _)| address);
         let first = in_window.into_iter().chain(in_rows).chain(damaged).min().cloned();
-        let Some(key) = first else { return Ok(None) };
-        let mut latest = self.damaged.remove(&key).map(Latest::Damaged);
+        let Some(address) = first else { return Ok(None) };
+        let mut latest = self.damaged.remove(&address).map(Latest::Damaged);
         for (number, rows) in self.segments.iter_mut().enumerate().rev() {
-            if rows.ahead.front().is_some_and(|row| row.key == key)
+            if rows.ahead.front().is_some_and(|row| row.address == address)
                 && let Some(row) = rows.ahead.pop_front()
                 && !matches!(latest, Some(Latest::Damaged(newer)) if newer < number)
             {
                 latest = Some(Latest::Row(number, row));
             }
         }
-        let in_log = self.window.take(&key).map(Latest::InLog);
-        Ok(in_log.or(latest).map(|latest| (key, latest)))
+        let in_log = self.window.take(&address).map(Latest::InLog);
+        Ok(in_log.or(latest).map(|latest| (address, latest)))
     }
 
     /// Reads an entry, with the status of its response where that is not read.
@@ -277,7 +287,7 @@ impl Listing {
         }
     }
 
-    fn show(&self, key: Key, record: Record, status: Option<u16>) -> Listed {
+    fn show(&self, address: Address, record: Record, status: Option<u16>) -> Listed {
         let status = match status {
             Some(status) => StatusCode::from_u16(status).ok(),
             None => record.response().map(http::Response::status),
@@ -286,25 +296,30 @@ impl Listing {
             Detail::Responses => record,
             Detail::Summaries => bare(&record),
         };
-        Listed::Record { key, record, status }
+        Listed::Record { scope: address.scope, key: address.key, record, status }
     }
 }
 
 impl Rows {
     /// Reads the next rows if there are none ahead.
-    fn read_ahead(&mut self, ledger: &Ledger, scope: Scope) -> Result<()> {
+    fn read_ahead(&mut self, ledger: &Ledger, scope: Option<[u8; 32]>) -> Result<()> {
         if !self.ahead.is_empty() || self.is_done {
             return Ok(());
         }
-        let (handles, scope) = (&ledger.handles, scope.as_bytes());
-        let rows = self.segment.rows_of(handles, scope, &self.after, ROWS_AT_A_TIME)?;
+        let handles = &ledger.handles;
+        let rows = self.segment.rows_behind(handles, &self.after, scope, ROWS_AT_A_TIME)?;
         self.is_done = rows.len() < ROWS_AT_A_TIME;
         if let Some(last) = rows.last() {
-            self.after.clone_from(&last.key);
+            self.after.clone_from(&last.address);
         }
         self.ahead = rows.into();
         Ok(())
     }
+}
+
+/// Returns the line of a record that cannot be read.
+fn damaged_at(Address { scope, key, .. }: Address, error: Error) -> Listed {
+    Listed::Damaged { at: Some(Cursor { scope, key }), error }
 }
 
 /// The error for an entry that could not be read when its segment was made.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use redb::Range;
 
 use crate::codec::Malformed;
-use crate::engine::entry::Parts;
+use crate::engine::entry::{Parts, RawAddress};
 use crate::error::Result;
 use crate::key::{Address, Key, Scope};
 
@@ -29,8 +29,8 @@ pub(crate) struct Cursor {
 /// A row of an address.
 #[derive(Debug)]
 pub(crate) struct OwnedRow {
-    pub(crate) scope: [u8; 32],
-    pub(crate) key: Vec<u8>,
+    /// The scope and the key.
+    pub(crate) address: RawAddress,
     value: Vec<u8>,
 }
 
@@ -87,8 +87,8 @@ impl Cursor {
 
 impl OwnedRow {
     pub(super) fn of(row: &Row<'_>) -> Self {
-        let (scope, key) = (*row.key.scope, row.key.key.to_vec());
-        Self { scope, key, value: row.value.to_vec() }
+        let address = (*row.key.scope, row.key.key.to_vec());
+        Self { address, value: row.value.to_vec() }
     }
 
     /// Returns the address of the row; `seed` is the store's uuid.
@@ -97,13 +97,14 @@ impl OwnedRow {
     ///
     /// [`Malformed`] if the key is outside the grammar.
     pub(crate) fn address(&self, seed: &[u8; 16]) -> Result<Address, Malformed> {
-        let key = Key::from_stored(&self.key).ok_or(Malformed("key is outside the grammar"))?;
-        Ok(Address::new(seed, Scope::from_bytes(self.scope), key))
+        let (scope, key) = &self.address;
+        let key = Key::from_stored(key).ok_or(Malformed("key is outside the grammar"))?;
+        Ok(Address::new(seed, Scope::from_bytes(*scope), key))
     }
 
     /// Compares the addresses of two rows.
     pub(crate) fn cmp_address(&self, other: &Self) -> Ordering {
-        (&self.scope, &self.key).cmp(&(&other.scope, &other.key))
+        self.address.cmp(&other.address)
     }
 
     /// Decodes the value.
@@ -117,17 +118,19 @@ impl OwnedRow {
 
     /// Returns the bytes of the entry with this payload under the address of the row.
     pub(crate) fn entry_bytes(&self, payload: &[u8]) -> usize {
-        self.scope.len() + 1 + self.key.len() + payload.len()
+        let (scope, key) = &self.address;
+        scope.len() + 1 + key.len() + payload.len()
     }
 
     /// Returns the entry with this payload under the address of the row.
     pub(crate) fn entry(&self, payload: &[u8]) -> Bytes {
-        let length = u8::try_from(self.key.len()).expect("keys are at most 255 bytes");
-        [&self.scope[..], &[length], &self.key, payload].concat().into()
+        let (scope, key) = &self.address;
+        let length = u8::try_from(key.len()).expect("keys are at most 255 bytes");
+        [&scope[..], &[length], key, payload].concat().into()
     }
 
     /// Returns true if an entry is under the address of the row.
     pub(crate) fn is_of(&self, entry: &Parts<'_>) -> bool {
-        entry.is_under(&self.scope, &self.key)
+        entry.is_under(&self.address.0, &self.address.1)
     }
 }

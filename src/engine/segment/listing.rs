@@ -1,11 +1,11 @@
-//! The rows of one scope in a segment, a few at a time.
+//! The rows of a segment behind an address, a few at a time.
 
 use std::ops::Bound;
 
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::engine::entry::{End, Found};
+use crate::engine::entry::{End, Found, RawAddress};
 use crate::engine::log::Addresses;
 use crate::error::Result;
 use crate::key::Address;
@@ -18,21 +18,21 @@ use super::value::Content;
 use super::{Damaged, Segment};
 
 impl Segment {
-    /// Returns the next rows of a scope behind a key, or from the first on: `max` of them, or fewer
-    /// if there are no more.
+    /// Returns the next rows behind an address, of this scope or of all: `max` of them, or fewer if
+    /// there are no more.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`](crate::Error::Corrupt) if a row does not verify or is missing, and
     /// [`Error::Io`](crate::Error::Io).
-    pub(crate) fn rows_of(
+    pub(crate) fn rows_behind(
         &self,
         handles: &Handles,
-        scope: &[u8; 32],
-        after: &[u8],
+        after: &RawAddress,
+        scope: Option<[u8; 32]>,
         max: usize,
     ) -> Result<Vec<OwnedRow>> {
-        let rows = guarded(&self.path, || self.read_rows(handles, scope, after, max));
+        let rows = guarded(&self.path, || self.read_rows(handles, after, scope, max));
         if rows.is_err() {
             // As with a lookup, a redb database refuses all reads after one has failed.
             handles.forget(self.meta.file);
@@ -43,14 +43,15 @@ impl Segment {
     fn read_rows(
         &self,
         handles: &Handles,
-        scope: &[u8; 32],
-        after: &[u8],
+        (from, after): &RawAddress,
+        scope: Option<[u8; 32]>,
         max: usize,
     ) -> Result<Vec<OwnedRow>> {
         let handle = handles.get(self.meta.file, &self.path, &self.file)?;
         let storage = |error| failed(&self.path, error);
         // An earlier version has further parts of a value behind its first row.
-        let start = RowKey { scope, key: after, part: if after.is_empty() { 0 } else { u16::MAX } };
+        let part = if after.is_empty() { 0 } else { u16::MAX };
+        let start = RowKey { scope: from, key: after, part };
         let mut below = handle.table.range(..=start.as_redb()).map_err(storage)?;
         let Some(last) = below.next_back() else {
             return Err(self.broken("it has no row at or below a key"));
@@ -77,7 +78,7 @@ impl Segment {
                 return Err(self.broken("a row is missing"));
             }
             expected = row.successor.key();
-            if row.key.scope != scope {
+            if scope.is_some_and(|scope| *row.key.scope != scope) {
                 break;
             }
             if row.key.part == 0 {
@@ -132,7 +133,7 @@ impl Segment {
     }
 
     /// Returns the scope and the key of a damaged entry, if they are not what is damaged in it.
-    pub(crate) fn address_of(&self, damaged: &Damaged) -> Option<([u8; 32], Vec<u8>)> {
+    pub(crate) fn address_of(&self, damaged: &Damaged) -> Option<RawAddress> {
         let log = self.values.get(usize::from(damaged.log))?;
         let end = End { generation: log.generation, offset: log.size, sequence: 0 };
         let (scope, key) = Addresses::of(log, end).read(damaged.location).ok()?;

@@ -1,31 +1,33 @@
-//! The latest entries that the logs have of one scope, for a range of keys: as many as fit the memory
-//! that a list may take.
+//! The latest entries that the logs have, for a range of addresses: as many as fit the memory that a
+//! list may take.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::codec::Malformed;
-use crate::engine::entry::{self, Entry, Found, Parts};
+use crate::engine::entry::{self, Entry, Found, Parts, RawAddress};
 use crate::engine::log::{Batch, Frame, Location, Log, PAGE};
 use crate::error::{Error, Result};
-use crate::key::{Address, Scope};
+use crate::key::Address;
 
 /// The bytes of the entries of logs that are in memory at a time. Tests have few entries.
 const WINDOW_BYTES: usize = if cfg!(test) { 1024 } else { 4 * 1024 * 1024 };
 /// The bytes that an entry takes besides its key, roughly.
-const ENTRY_BYTES: usize = 96;
+const ENTRY_BYTES: usize = 128;
 
-/// The latest entries of the logs in a range of keys.
+/// The latest entries of the logs in a range of addresses.
 #[derive(Debug)]
 pub(super) struct Window {
     /// Logs with the ends that they had, oldest first.
     logs: Vec<(Arc<Log>, u64)>,
-    entries: BTreeMap<Vec<u8>, InLog>,
+    /// The scope that is listed; `None` for all.
+    scope: Option<[u8; 32]>,
+    entries: BTreeMap<RawAddress, InLog>,
     bytes: usize,
-    /// Keys up to this one are not listed.
-    after: Vec<u8>,
-    /// Keys from this one on are not in the window; `None` if all are.
-    end: Option<Vec<u8>>,
+    /// Addresses up to this one are not listed.
+    after: RawAddress,
+    /// Addresses from this one on are not in the window; `None` if all are.
+    end: Option<RawAddress>,
     /// Damaged entries whose address cannot be read, by its hash.
     nameless: HashMap<u128, (usize, Location)>,
 }
@@ -46,10 +48,16 @@ enum Kind {
 }
 
 impl Window {
-    /// Creates an empty window over logs with their ends, oldest first, for the keys behind `after`.
-    pub(super) fn new(logs: Vec<(Arc<Log>, u64)>, after: Vec<u8>) -> Self {
+    /// Creates an empty window over logs with their ends, oldest first, for the addresses behind
+    /// `after`, of one scope or of all.
+    pub(super) fn new(
+        logs: Vec<(Arc<Log>, u64)>,
+        scope: Option<[u8; 32]>,
+        after: RawAddress,
+    ) -> Self {
         Self {
             logs,
+            scope,
             entries: BTreeMap::new(),
             bytes: 0,
             after,
@@ -58,12 +66,12 @@ impl Window {
         }
     }
 
-    /// Reads the logs, and collects the first keys from where the last window ended.
+    /// Reads the logs, and collects the first addresses from where the last window ended.
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] if it is unknown which keys a batch had, and [`Error::Io`].
-    pub(super) fn load(&mut self, scope: Scope, uuid: &[u8; 16]) -> Result<()> {
+    pub(super) fn load(&mut self, uuid: &[u8; 16]) -> Result<()> {
         let from = self.end.take();
         self.bytes = 0;
         self.nameless.clear();
@@ -75,7 +83,7 @@ impl Window {
                 for frame in batch.frames() {
                     let location = Location::of(&frame, offset, batch.head.anchor.at);
                     let entry = InLog { log: number, location, kind: Kind::Damaged };
-                    let read = self.enter(&frame, entry, scope, uuid, from.as_deref());
+                    let read = self.enter(&frame, entry, uuid, from.as_ref());
                     read.map_err(|error| log.damaged(location, error))?;
                 }
                 sequence = Some(batch.head.sequence + 1);
@@ -90,22 +98,21 @@ impl Window {
         &mut self,
         frame: &Frame<'_>,
         mut entry: InLog,
-        scope: Scope,
         uuid: &[u8; 16],
-        from: Option<&[u8]>,
+        from: Option<&RawAddress>,
     ) -> Result<(), Malformed> {
         if !frame.is_whole {
             let Some(hash) = frame.hash.filter(|hash| *hash != 0) else { return Ok(()) };
             match Parts::of(frame.bytes) {
-                Ok(parts) if parts.hash128(uuid) == hash => self.insert(&parts, entry, scope, from),
+                Ok(parts) if parts.hash128(uuid) == hash => self.insert(&parts, entry, from),
                 _ => drop(self.nameless.insert(hash, (entry.log, entry.location))),
             }
             return Ok(());
         }
         let parts = Parts::of(frame.bytes)?;
-        let is_of_scope = parts.scope == scope.as_bytes();
+        let is_listed = self.scope.is_none_or(|scope| *parts.scope == scope);
         let is_awaited = frame.hash.is_some_and(|hash| self.nameless.contains_key(&hash));
-        if !is_of_scope && !is_awaited {
+        if !is_listed && !is_awaited {
             return Ok(());
         }
         entry.kind = match entry::decode(parts.payload)? {
@@ -116,25 +123,27 @@ impl Window {
         if let Some(hash) = frame.hash {
             self.nameless.remove(&hash);
         }
-        self.insert(&parts, entry, scope, from);
+        self.insert(&parts, entry, from);
         Ok(())
     }
 
-    /// Makes an entry the latest of its key, if the key is in the window.
-    fn insert(&mut self, parts: &Parts<'_>, entry: InLog, scope: Scope, from: Option<&[u8]>) {
-        let key = parts.key;
-        let is_behind = key > &self.after[..] && from.is_none_or(|from| key >= from);
-        let is_before = self.end.as_deref().is_none_or(|end| key < end);
-        if parts.scope != scope.as_bytes() || !is_behind || !is_before {
+    /// Makes an entry the latest of its address, if that is in the window.
+    fn insert(&mut self, parts: &Parts<'_>, entry: InLog, from: Option<&RawAddress>) {
+        let address = (parts.scope, parts.key);
+        let is_behind = address > borrowed(&self.after)
+            && from.is_none_or(|from| address >= borrowed(from))
+            && self.scope.is_none_or(|scope| *parts.scope == scope);
+        let is_before = self.end.as_ref().is_none_or(|end| address < borrowed(end));
+        if !is_behind || !is_before {
             return;
         }
-        if self.entries.insert(key.to_vec(), entry).is_none() {
-            self.bytes += key.len() + ENTRY_BYTES;
+        if self.entries.insert(parts.raw_address(), entry).is_none() {
+            self.bytes += parts.key.len() + ENTRY_BYTES;
         }
         // At least one stays, so that the next window gets further.
         while self.bytes > WINDOW_BYTES && self.entries.len() > 1 {
             let Some((last, _)) = self.entries.pop_last() else { break };
-            self.bytes -= last.len() + ENTRY_BYTES;
+            self.bytes -= last.1.len() + ENTRY_BYTES;
             self.end = Some(last);
         }
     }
@@ -144,14 +153,14 @@ impl Window {
         self.entries.is_empty() && self.end.is_some()
     }
 
-    /// Returns the first key.
-    pub(super) fn first(&self) -> Option<&Vec<u8>> {
-        self.entries.first_key_value().map(|(key, _)| key)
+    /// Returns the first address.
+    pub(super) fn first(&self) -> Option<&RawAddress> {
+        self.entries.first_key_value().map(|(address, _)| address)
     }
 
-    /// Takes out the entry of a key.
-    pub(super) fn take(&mut self, key: &[u8]) -> Option<InLog> {
-        self.entries.remove(key)
+    /// Takes out the entry of an address.
+    pub(super) fn take(&mut self, address: &RawAddress) -> Option<InLog> {
+        self.entries.remove(address)
     }
 
     /// Returns the errors of the damaged entries whose addresses cannot be read.
@@ -190,6 +199,10 @@ impl Window {
         });
         found.map_err(|error| log.damaged(location, error))
     }
+}
+
+fn borrowed((scope, key): &RawAddress) -> (&[u8; 32], &[u8]) {
+    (scope, key)
 }
 
 /// Reads a batch, or what is left of it.

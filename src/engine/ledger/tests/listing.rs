@@ -1,9 +1,10 @@
-//! The list of a scope's records says what lookups say, wherever the records are.
+//! A list of records says what lookups say, wherever the records are.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::backend::Detail;
+use crate::cursor::Cursor;
 use crate::key::{Key, random_bytes};
 use crate::listed::Listed;
 
@@ -99,7 +100,38 @@ impl Opened {
     }
 
     fn list(&self, after: Option<&str>, detail: Detail) -> Listing {
-        self.ledger.list(Scope::new("s"), after.map(|name| self.key(name)), detail)
+        let scope = Scope::new("s");
+        let after = after.map(|name| Cursor { scope, key: self.key(name) });
+        self.ledger.list(Some(scope), after, detail)
+    }
+
+    /// The places that a list has, with whether the record can be read. They are in order.
+    fn places(&self, mut listing: Listing) -> Vec<(Cursor, bool)> {
+        let mut places = Vec::new();
+        loop {
+            let page = listing.next(&self.ledger, 7).unwrap();
+            if page.is_empty() {
+                assert!(places.is_sorted_by(|(a, _), (b, _)| a < b), "{places:?}");
+                return places;
+            }
+            let place =
+                |line: &Listed| Some((line.cursor()?, matches!(line, Listed::Record { .. })));
+            places.extend(page.iter().filter_map(place));
+        }
+    }
+
+    /// The list of all scopes is those of each, one behind the other, and goes on from any place.
+    fn check_all(&self, dice: &mut Dice) {
+        let all = self.places(self.ledger.list(None, None, Detail::Summaries));
+        let mut scopes = [Scope::new("s"), Scope::new("t")];
+        scopes.sort_unstable();
+        let list = |scope| self.places(self.ledger.list(Some(scope), None, Detail::Summaries));
+        assert_eq!(all, scopes.map(list).concat());
+        let at = usize::try_from(dice.below(KEYS)).unwrap();
+        if let Some((after, _)) = all.get(at) {
+            let rest = self.ledger.list(None, Some(after.clone()), Detail::Responses);
+            assert_eq!(self.places(rest), all[at + 1..]);
+        }
     }
 
     /// The lines of a list, and the number of damaged records without a name.
@@ -150,6 +182,7 @@ impl Opened {
         let keys: Vec<_> = lines.keys().filter(|key| **key > after).collect();
         assert_eq!((rest.keys().collect::<Vec<_>>(), none), (keys, 0));
         assert!(rest.values().flatten().all(Bytes::is_empty));
+        self.check_all(dice);
     }
 }
 
