@@ -116,6 +116,11 @@ def check(proxy: Proxy) -> None:
 
     placed = client.raw_request("post", "/v1/calls", **OTHER_CALL)
     call = json.loads(placed.body)["id"]
+    try:
+        client.raw_request("delete", f"/v1/calls/{call}", idempotency_key="a")
+        raise AssertionError("it is another endpoint")
+    except stripe.IdempotencyError as error:
+        assert "only be used for the same endpoint" in error.user_message, error.user_message
     deleted = client.raw_request("delete", f"/v1/calls/{call}")
     assert (deleted.code, '"deleted":true' in deleted.body) == (200, True), deleted.body
     print(f"stripe {stripe.VERSION} for Python: replays, retries and errors are its own")

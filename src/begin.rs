@@ -11,7 +11,7 @@ use crate::attempt::Attempt;
 use crate::backend::{Answer, Asked, Claim, Delayed, Rules};
 use crate::error::{Error, Limit, Result};
 use crate::face::Face;
-use crate::key::{Address, RequestId};
+use crate::key::{Address, Fingerprint, RequestId};
 use crate::observe::{self, Stopwatch};
 use crate::operation::Operation;
 use crate::permit::Permit;
@@ -36,6 +36,8 @@ pub enum Outcome {
     Conflict {
         /// The request that used it.
         original: RequestId,
+        /// That request's content.
+        fingerprint: Fingerprint,
     },
     /// An earlier run was interrupted; find out what it did.
     Interrupted(Attempt),
@@ -229,16 +231,18 @@ impl Begin {
     fn interrupted(&self, claim: Box<dyn Claim>) -> Result<Outcome> {
         let past = claim.past();
         if past.fingerprint != self.operation.fingerprint {
-            return Ok(Outcome::Conflict { original: past.request_id.clone() });
+            let (original, fingerprint) = (past.request_id.clone(), past.fingerprint);
+            return Ok(Outcome::Conflict { original, fingerprint });
         }
         Attempt::new(claim, self.asked(), self.rules()).map(Outcome::Interrupted)
     }
 
     fn replay(&self, record: Record) -> Outcome {
-        if record.fingerprint() == self.operation.fingerprint {
+        let fingerprint = record.fingerprint();
+        if fingerprint == self.operation.fingerprint {
             Outcome::Replay(record)
         } else {
-            Outcome::Conflict { original: record.request_id().clone() }
+            Outcome::Conflict { original: record.request_id().clone(), fingerprint }
         }
     }
 

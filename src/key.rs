@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | [`Scope`] | 32, the SHA-256 of an API key or of another principal | yes; the API key is not |
 //! | [`Key`] | 1 to 255, visible ASCII | yes |
-//! | [`Fingerprint`] | 32, a SHA-256 of the request | yes |
+//! | [`Fingerprint`] | 32, a digest of the request | yes |
 //! | [`RequestId`] | 1 to 128, `A-Z a-z 0-9 . _ -` | yes |
 
 use std::fmt;

@@ -27,7 +27,7 @@
 //!         permit.complete(&response).wait()?; // durable from here on
 //!     }
 //!     Outcome::Replay(record) => println!("send {:?}", record.response()),
-//!     Outcome::Conflict { original } => println!("refuse: {original} used the key"),
+//!     Outcome::Conflict { original, .. } => println!("refuse: {original} used the key"),
 //!     Outcome::Interrupted(attempt) => println!("find out what {} did", attempt.request_id()),
 //!     Outcome::InFlight { holder } => println!("later: {holder} is running"),
 //! }

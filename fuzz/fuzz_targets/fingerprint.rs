@@ -58,6 +58,8 @@ fuzz_target!(|input: Input<'_>| {
     let (same_line, same_headers) = (line(&a) == line(&b), chosen(&a).eq(chosen(&b)));
     let is_same = same_line && same_headers && one.body == other.body;
     assert_eq!(fingerprints[0] == fingerprints[1], is_same);
+    let same_endpoint = endpoint(&a) == endpoint(&b);
+    assert_eq!(fingerprints[0].has_endpoint_of(&fingerprints[1]), same_endpoint);
 
     if canonical_fingerprint(&a, one.body) == canonical_fingerprint(&b, other.body) {
         assert!(same_line && means_the_same(one.body, other.body));
@@ -89,6 +91,11 @@ fn head(fields: &Fields<'_>) -> Option<Parts> {
 
 fn line(head: &Parts) -> (&str, Option<&str>) {
     (head.method.as_str(), head.uri.path_and_query().map(|target| target.as_str()))
+}
+
+fn endpoint(head: &Parts) -> (&str, &str) {
+    let (method, target) = line(head);
+    (method, target.unwrap_or("").split('?').next().unwrap_or(""))
 }
 
 fn chosen(head: &Parts) -> impl Iterator<Item = Vec<&HeaderValue>> {

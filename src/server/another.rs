@@ -1,11 +1,11 @@
 //! Answers that tell of another request with the key: its response, or a refusal because of it.
 //!
 //! Nobody hears of a request whose answer is not theirs to see, where replays are authorized: not
-//! that its content differs, nor that it runs.
+//! that its content or its endpoint differs, nor that it runs.
 
 use http::request::Parts;
 
-use crate::{Operation, Record, RequestId, Store};
+use crate::{Fingerprint, Operation, Record, RequestId, Store};
 
 use super::dialect::Reason;
 use super::earlier::Earlier;
@@ -30,10 +30,10 @@ impl Another {
         Self { answer, earlier: Earlier { request_id: Some(request_id), record: Some(record) } }
     }
 
-    /// The request used the key for something else. Its record is read only if someone is to be
-    /// asked about it; one that cannot be read is asked about without.
+    /// The request used the key for something else, which has this fingerprint. Its record is read
+    /// only if someone is to be asked about it; one that cannot be read is asked about without.
     pub(super) async fn conflict(
-        original: RequestId,
+        (original, fingerprint): (RequestId, Fingerprint),
         operation: &Operation,
         (store, options): (&Store, &LayerOptions),
     ) -> Self {
@@ -50,7 +50,9 @@ impl Another {
             None => None,
         };
         let earlier = Earlier { request_id: Some(original.clone()), record };
-        Self { answer: Reason::Conflict { original }.into(), earlier }
+        let other_endpoint =
+            options.fingerprinting.tells_endpoints_apart(fingerprint, operation.fingerprint());
+        Self { answer: Reason::Conflict { original, other_endpoint }.into(), earlier }
     }
 
     /// The request is refused because of this other one, which has no record.

@@ -161,6 +161,10 @@ pub enum Reason {
     Conflict {
         /// The request that used it.
         original: RequestId,
+        /// True if that request was to another endpoint, by method or path. With
+        /// [`fingerprint_by`](super::IdempotencyLayer::fingerprint_by) nothing tells, and it is
+        /// false.
+        other_endpoint: bool,
     },
     /// A request with the key is still running.
     #[error("a request with this key is still running; retry with the same key")]
@@ -256,7 +260,7 @@ impl Reason {
     /// Returns the other request that the reason names, with the contract's name for the field.
     pub fn other_request(&self) -> Option<(&'static str, &RequestId)> {
         match self {
-            Self::Conflict { original } => Some(("conflicts_with", original)),
+            Self::Conflict { original, .. } => Some(("conflicts_with", original)),
             Self::InProgress { holder } => Some(("in_progress_request_id", holder)),
             Self::Interrupted { original } => Some(("interrupted_request_id", original)),
             Self::ResultUnavailable { original } => Some(("original_request_id", original)),

@@ -70,13 +70,17 @@ impl Fingerprinting {
         None
     }
 
+    /// Returns true if the fingerprints of two requests say that they are to different endpoints. A
+    /// function of the program's says nothing of endpoints.
+    pub(super) fn tells_endpoints_apart(&self, one: Fingerprint, other: Fingerprint) -> bool {
+        self.custom.is_none() && !one.has_endpoint_of(&other)
+    }
+
     /// Returns the fingerprint over method, target, body, and the chosen parts of the head.
     fn of_parts(&self, request: &Parts, body: &[&[u8]]) -> Fingerprint {
         let uri = uri(request);
         let target = uri.path_and_query().map_or("", |target| target.as_str());
-        let mut parts: Vec<Cow<'_, [u8]>> =
-            vec![request.method.as_str().as_bytes().into(), target.as_bytes().into()];
-        parts.extend(body.iter().copied().map(Cow::from));
+        let mut parts: Vec<Cow<'_, [u8]>> = body.iter().copied().map(Cow::from).collect();
         // The header `Host` would be blind: in HTTP/2 the authority is in the URI alone.
         if self.authority || self.headers.contains(&HOST) {
             parts.push(authority(uri, &request.headers).into());
@@ -88,7 +92,7 @@ impl Fingerprinting {
             parts.extend([name.as_str().as_bytes().into(), count.to_vec().into()]);
             parts.extend(values.iter().map(|value| value.as_bytes().into()));
         }
-        Fingerprint::of(parts)
+        Fingerprint::of_request(request.method.as_str(), target, parts)
     }
 }
 
@@ -155,6 +159,39 @@ mod tests {
         for fingerprinting in [asked, by_header] {
             assert_ne!(of(&fingerprinting, one), of(&fingerprinting, other));
             assert_eq!(of(&fingerprinting, one), of(&fingerprinting, ("/", "A.test:80")));
+        }
+    }
+
+    /// Where the program's function computes fingerprints, nobody knows what their bytes say.
+    #[test]
+    fn the_layers_own_fingerprints_tell_endpoints_apart_and_those_of_a_function_do_not() {
+        let own = Fingerprinting { authority: true, headers: [HOST].into(), ..Default::default() };
+        let of = |method: &str, target: &str, body: &'static str| {
+            let head = Request::builder().method(method).uri(target).body(()).unwrap();
+            let mut head = head.into_parts().0;
+            // As axum leaves the URI inside a nested router.
+            head.extensions.insert(OriginalUri(head.uri.clone()));
+            head.uri = "/".parse().unwrap();
+            own.of(&head, &Bytes::from(body))
+        };
+        let first = of("POST", "http://a.test/v1/calls", "{}");
+        let parameters = [
+            of("POST", "http://a.test/v1/calls", "[]"),
+            of("POST", "http://a.test/v1/calls?dry=1", "{}"),
+            of("POST", "http://b.test/v1/calls", "{}"),
+        ];
+        let endpoints = [
+            of("PUT", "http://a.test/v1/calls", "{}"),
+            of("POST", "http://a.test/v1/calls/", "{}"),
+        ];
+        let function: Custom = Arc::new(|_, _| Fingerprint::of(["any"]));
+        let custom = Fingerprinting { custom: Some(function), ..Default::default() };
+        for (others, is_other) in [(&parameters[..], false), (&endpoints, true)] {
+            for other in others {
+                assert_ne!(*other, first);
+                assert_eq!(own.tells_endpoints_apart(first, *other), is_other);
+                assert!(!custom.tells_endpoints_apart(first, *other));
+            }
         }
     }
 

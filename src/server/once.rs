@@ -91,9 +91,9 @@ where
                 return Box::pin(self.resume(attempt, Asked { request, scope })).await;
             }
             Ok(Outcome::Replay(record)) => Another::done(record, &self.options),
-            Ok(Outcome::Conflict { original }) => {
+            Ok(Outcome::Conflict { original, fingerprint }) => {
                 let from = (&self.store, &*self.options);
-                Another::conflict(original, &operation, from).await
+                Another::conflict((original, fingerprint), &operation, from).await
             }
             Ok(Outcome::InFlight { holder }) => {
                 Another::without_record(Reason::InProgress { holder })

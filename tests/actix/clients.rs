@@ -167,7 +167,7 @@ fn post() -> String {
 
 fn operation() -> Operation {
     let scope = Scope::from_api_key("sk_live_51");
-    Operation::new(scope, "a".parse().unwrap(), Fingerprint::of([&b"POST"[..], b"/", b"{}"]))
+    Operation::new(scope, "a".parse().unwrap(), Fingerprint::of_request("POST", "/", ["{}"]))
 }
 
 #[test]

@@ -143,7 +143,7 @@ async fn p7_an_outcome_that_a_handler_does_not_know_interrupts_the_key() {
     let operation = refrain::Operation::new(
         refrain::Scope::from_api_key("sk_live_51"),
         "a".parse().unwrap(),
-        refrain::Fingerprint::of([&b"POST"[..], b"/", b"{}"]),
+        refrain::Fingerprint::of_request("POST", "/", ["{}"]),
     );
     let Ok(Outcome::Interrupted(attempt)) = store.begin(&operation).await else {
         panic!("it is not interrupted")

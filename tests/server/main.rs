@@ -8,6 +8,7 @@ mod complaints;
 mod composition;
 mod contract;
 mod dialects;
+mod endpoints;
 mod execution;
 mod fingerprints;
 mod flight;

@@ -36,7 +36,7 @@ impl Stuck {
 
 fn operation() -> Operation {
     let scope = Scope::from_api_key("sk_live_51");
-    let fingerprint = Fingerprint::of([&b"POST"[..], b"/", b"{}"]);
+    let fingerprint = Fingerprint::of_request("POST", "/", ["{}"]);
     Operation::new(scope, "a".parse().unwrap(), fingerprint)
 }
 

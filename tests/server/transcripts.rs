@@ -125,6 +125,7 @@ impl Server {
         self.show("A first request", "/calls", "key-1", CALL).await;
         self.show("The same request again", "/calls", "key-1", CALL).await;
         self.show("Another request under the same key", "/calls", "key-1", OTHER_CALL).await;
+        self.show("The same key at another endpoint", "/streams", "key-1", CALL).await;
         self.show("A request while another with its key is running", "/calls", "running", CALL)
             .await;
         let (a, key) = (hold("another"), self.key("key-2"));

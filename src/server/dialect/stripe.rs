@@ -38,8 +38,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 ///
 /// [`scope::bearer_or_basic`]: crate::server::scope::bearer_or_basic
 ///
-/// Stripe has a message of its own for a key that was used at another endpoint. Here the message is
-/// always about parameters, because only a fingerprint of the first request is kept.
+/// As with Stripe, a key that was used at another endpoint has a message of its own. It does not
+/// name the two endpoints as Stripe's does, because of the first one only a digest is kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stripe;
 
@@ -120,6 +120,11 @@ fn code(reason: &Reason) -> Option<&'static str> {
 fn message(refusal: &Refusal) -> String {
     let key = refusal.key.as_ref().map_or("", |key| key.as_str());
     match &refusal.reason {
+        Reason::Conflict { other_endpoint: true, .. } => format!(
+            "Keys for idempotent requests can only be used for the same endpoint they were first \
+             used for. Try using a key other than '{key}' if you meant to execute a different \
+             request."
+        ),
         Reason::Conflict { .. } => format!(
             "Keys for idempotent requests can only be used with the same parameters they were first \
              used with. Try using a key other than '{key}' if you meant to execute a different \
@@ -159,7 +164,10 @@ mod tests {
     #[test]
     fn an_idempotency_error_is_a_conflict_and_nothing_else() {
         let id = RequestId::random;
-        assert_eq!(kind(&Reason::Conflict { original: id() }), "idempotency_error");
+        for other_endpoint in [false, true] {
+            let conflict = Reason::Conflict { original: id(), other_endpoint };
+            assert_eq!(kind(&conflict), "idempotency_error");
+        }
         for (reason, expected) in [
             (Reason::InProgress { holder: id() }, "invalid_request_error"),
             (Reason::KeyMissing, "invalid_request_error"),

@@ -20,7 +20,9 @@ pub(crate) fn an_interrupted_key_conflicts_with_another_fingerprint(house: &impl
     drop(execute(&store, &durable("a")));
     let other = Operation::new(scope(), key("a"), Fingerprint::of(["other"])).durable();
     match begin(&store, &other) {
-        Outcome::Conflict { original } => assert_eq!(original.as_str(), "req_a"),
+        Outcome::Conflict { original, fingerprint } => {
+            assert_eq!((original.as_str(), fingerprint), ("req_a", durable("a").fingerprint()));
+        }
         other => panic!("{other:?}"),
     }
 }

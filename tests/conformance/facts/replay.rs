@@ -28,7 +28,9 @@ pub(crate) fn p4_a_done_key_conflicts_with_another_fingerprint(house: &impl Hous
     let store = house.open();
     run(&store, "a");
     match begin(&store, &Operation::new(scope(), key("a"), Fingerprint::of(["PUT"]))) {
-        Outcome::Conflict { original } => assert_eq!(original.as_str(), "req_a"),
+        Outcome::Conflict { original, fingerprint } => {
+            assert_eq!((original.as_str(), fingerprint), ("req_a", operation("a").fingerprint()));
+        }
         other => panic!("{other:?}"),
     }
 }

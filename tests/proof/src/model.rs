@@ -214,7 +214,7 @@ pub fn judge(
                 wrong(&(record.request_id(), stored))
             }
         }
-        (Some(known), Outcome::Conflict { original })
+        (Some(known), Outcome::Conflict { original, .. })
             if !same && original == request_id(known.request()) =>
         {
             Ok(Answer::Conflict)

@@ -218,7 +218,9 @@ impl Node {
                 answer
             }
             Outcome::Replay(record) => Answer::Record(seen(&record)),
-            Outcome::Conflict { original } => Answer::Conflict { original: original.to_string() },
+            Outcome::Conflict { original, .. } => {
+                Answer::Conflict { original: original.to_string() }
+            }
             Outcome::InFlight { holder } => Answer::InFlight { holder: holder.to_string() },
         }
     }
