@@ -10,6 +10,7 @@
 //! | [`Fingerprint`] | 32, a digest of the request | yes |
 //! | [`RequestId`] | 1 to 128, `A-Z a-z 0-9 . _ -` | yes |
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -68,8 +69,8 @@ impl Key {
     /// [`InvalidKey`] names the first part of the value that is outside the grammar.
     pub fn from_header(value: &[u8]) -> Result<Self, InvalidKey> {
         let key = match value.strip_prefix(b"\"") {
-            Some(rest) => unquote(rest)?,
-            None => value.to_vec(),
+            Some(rest) => Cow::Owned(unquote(rest)?),
+            None => Cow::Borrowed(value),
         };
         if key.is_empty() {
             return Err(InvalidKey::Empty);

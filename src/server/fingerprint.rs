@@ -46,9 +46,18 @@ impl Fingerprinting {
     /// Returns the form of a body and its kind, or `None` if the body counts as its bytes.
     #[cfg(any(feature = "canonical-json", feature = "forms"))]
     fn form(&self, request: &Parts, body: &Bytes) -> Option<(&'static str, Vec<u8>)> {
+        let mut asked_for = false;
+        #[cfg(feature = "canonical-json")]
+        {
+            asked_for |= self.canonical_json;
+        }
+        #[cfg(feature = "forms")]
+        {
+            asked_for |= self.forms;
+        }
         let headers = &request.headers;
         // A body in a coding is not of its media type until it is decoded.
-        if headers.contains_key(http::header::CONTENT_ENCODING) {
+        if !asked_for || headers.contains_key(http::header::CONTENT_ENCODING) {
             return None;
         }
         let media_type = crate::http::media_type(headers);
@@ -80,18 +89,18 @@ impl Fingerprinting {
     fn of_parts(&self, request: &Parts, body: &[&[u8]]) -> Fingerprint {
         let uri = uri(request);
         let target = uri.path_and_query().map_or("", |target| target.as_str());
-        let mut parts: Vec<Cow<'_, [u8]>> = body.iter().copied().map(Cow::from).collect();
         // The header `Host` would be blind: in HTTP/2 the authority is in the URI alone.
-        if self.authority || self.headers.contains(&HOST) {
-            parts.push(authority(uri, &request.headers).into());
-        }
-        for name in self.headers.iter().filter(|name| **name != HOST) {
+        let authority = (self.authority || self.headers.contains(&HOST))
+            .then(|| Cow::Owned(authority(uri, &request.headers)));
+        let headers = self.headers.iter().filter(|name| **name != HOST).flat_map(|name| {
             let values = request.headers.get_all(name);
             // Counted, so that no value can stand for the header that follows.
             let count = (values.iter().count() as u64).to_le_bytes();
-            parts.extend([name.as_str().as_bytes().into(), count.to_vec().into()]);
-            parts.extend(values.iter().map(|value| value.as_bytes().into()));
-        }
+            let head = [Cow::Borrowed(name.as_str().as_bytes()), Cow::Owned(count.to_vec())];
+            head.into_iter().chain(values.iter().map(|value| Cow::Borrowed(value.as_bytes())))
+        });
+        let body = body.iter().copied().map(Cow::Borrowed);
+        let parts = body.chain(authority).chain(headers);
         Fingerprint::of_request(request.method.as_str(), target, parts)
     }
 }
