@@ -39,12 +39,14 @@ impl RequestId {
     /// The longest request id, in characters.
     pub const MAX_LEN: usize = 128;
 
-    /// The number of ids for which a thread draws random bytes at a time.
+    /// The number of ids that a thread draws at a time.
     const DRAWN: usize = 16;
+    /// The length of each, in characters.
+    const DRAWN_LEN: usize = "req_".len() + 2 * 16;
 
     /// Creates an id of 128 random bits: `req_` and 32 hexadecimal digits.
     ///
-    /// Each thread draws random bytes for 16 ids at a time. A copy of the process, by `fork` or
+    /// Each thread draws 16 ids at a time. A copy of the process, by `fork` or
     /// from a snapshot of its machine, may therefore repeat up to 16 ids of a thread.
     ///
     /// # Panics
@@ -52,19 +54,30 @@ impl RequestId {
     /// If the operating system has no random bytes.
     pub fn random() -> Self {
         // Many at a time: a call into the operating system for each is what costs.
-        thread_local!(static SPARE: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) });
-        let bytes = SPARE.with_borrow_mut(|spare| {
+        thread_local!(static SPARE: RefCell<String> = const { RefCell::new(String::new()) });
+        SPARE.with_borrow_mut(|spare| {
             if spare.is_empty() {
-                spare.extend_from_slice(random_bytes::<{ 16 * Self::DRAWN }>().as_chunks().0);
+                Self::draw(spare);
             }
-            spare.pop().expect("they were just drawn")
-        });
-        let mut text = *b"req_00000000000000000000000000000000";
-        let (digits, _) = text[4..].as_chunks_mut();
-        for (digits, byte) in digits.iter_mut().zip(bytes) {
-            *digits = HEXADECIMAL[usize::from(byte)];
+            let rest = spare.len() - Self::DRAWN_LEN;
+            let id = Self(spare[rest..].into());
+            spare.truncate(rest);
+            id
+        })
+    }
+
+    /// Adds new ids, one behind the other.
+    fn draw(spare: &mut String) {
+        let mut ids = [*b"req_00000000000000000000000000000000"; Self::DRAWN];
+        let drawn = random_bytes::<{ 16 * Self::DRAWN }>();
+        let (drawn, _) = drawn.as_chunks::<16>();
+        for (id, bytes) in ids.iter_mut().zip(drawn) {
+            let (digits, _) = id[4..].as_chunks_mut();
+            for (digits, byte) in digits.iter_mut().zip(bytes) {
+                *digits = HEXADECIMAL[usize::from(*byte)];
+            }
         }
-        Self(str::from_utf8(&text).expect("it is made of digits").into())
+        spare.push_str(str::from_utf8(ids.as_flattened()).expect("they are made of digits"));
     }
 
     /// Returns the request id as text.
