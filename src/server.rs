@@ -83,6 +83,7 @@ mod budget;
 #[cfg(feature = "canonical-json")]
 mod canonical;
 mod collect;
+mod deadline;
 mod dialect;
 mod earlier;
 mod envelope;

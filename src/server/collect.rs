@@ -14,12 +14,12 @@ use http::StatusCode;
 use http::header::HeaderMap;
 use http::response::Parts;
 use http_body_util::LengthLimitError;
-use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Scope;
 use crate::http::{AnyBody, BodyReader, BoxError, Whole, causes, is_grpc};
 
 use super::budget::{Budget, OverBudget, Share};
+use super::deadline::Deadline;
 use super::dialect::Reason;
 use super::unread::{Refused, declared_length};
 
@@ -58,7 +58,8 @@ impl Collector {
             return Err(Refused::unread_parts(self.too_large(), headers, body));
         }
         let mut reader = BodyReader::new(body, self.max_bytes);
-        let read = timeout(self.within, self.read(scope, &mut reader)).await;
+        let mut deadline = Deadline::after(self.within);
+        let read = deadline.race(self.read(scope, &mut reader)).await;
         match read.unwrap_or(Err(Reason::BodyTooSlow)) {
             Ok(share) => Ok((reader.into_whole(), share)),
             Err(reason) => Err(Refused::with_rest(reason, headers, reader.into_rest())),
@@ -72,20 +73,23 @@ impl Collector {
     ) -> Result<Share, Reason> {
         let mut share = Share::new(Arc::clone(&self.budget), scope);
         let window = (self.within / WINDOWS).min(LONGEST_WINDOW);
-        let (mut due, mut seen) = (Instant::now() + window, 0);
+        let (mut due, mut seen) = (Deadline::after(window), 0);
         loop {
-            match timeout_at(due, reader.fetch()).await {
-                Ok(Ok(false)) => return Ok(share),
-                Ok(Ok(true)) if reader.len() > self.max_bytes => return Err(self.too_large()),
-                Ok(Ok(true)) => {
+            match due.race(reader.fetch()).await {
+                Some(Ok(false)) => return Ok(share),
+                Some(Ok(true)) if reader.len() > self.max_bytes => return Err(self.too_large()),
+                Some(Ok(true)) => {
                     share.grow_to(reader.memory())?;
                     if reader.is_at_end() {
                         return Ok(share);
                     }
                 }
-                Ok(Err(error)) => return Err(unreadable(&error)),
-                Err(_) if reader.len() < seen + MIN_BYTES => return Err(Reason::BodyTooSlow),
-                Err(_) => (seen, due) = (reader.len(), due + window),
+                Some(Err(error)) => return Err(unreadable(&error)),
+                None if reader.len() < seen + MIN_BYTES => return Err(Reason::BodyTooSlow),
+                None => {
+                    seen = reader.len();
+                    due.put_off(window);
+                }
             }
         }
     }
@@ -146,7 +150,8 @@ impl AnswerCollector {
         if is_too_long {
             return Err(reader);
         }
-        let read = timeout(self.within, self.read(scope, &head.headers, &mut reader)).await;
+        let mut deadline = Deadline::after(self.within);
+        let read = deadline.race(self.read(scope, &head.headers, &mut reader)).await;
         let (read, length) = (read.unwrap_or(Err(Unkept::Streamed)), reader.len() as u64);
         let is_other = |announced| length > announced || (read.is_ok() && length < announced);
         if announced.is_some_and(is_other) {
@@ -214,7 +219,7 @@ async fn end_within<B: AnyBody>(limit: Duration, reader: &mut BodyReader<B>) -> 
         }
         Ok(())
     };
-    timeout(limit, end).await.unwrap_or(Err(Unkept::Streamed))
+    Deadline::after(limit).race(end).await.unwrap_or(Err(Unkept::Streamed))
 }
 
 /// The number of gRPC messages that were read, so far as it tells a stream from a single answer.

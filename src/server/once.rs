@@ -15,7 +15,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::http::{AnyBody, IDEMPOTENCY_KEY};
@@ -23,6 +23,7 @@ use crate::{Attempt, Error, Key, Operation, Outcome, Permit, RequestId, Result, 
 
 use super::another::{Another, may_hear};
 use super::answering::Started;
+use super::deadline::Deadline;
 use super::dialect::Reason;
 use super::earlier::Earlier;
 use super::execution::{Lender, Unstarted};
@@ -237,7 +238,7 @@ async fn slot(
 /// Waits for a future until then. `None` if it has not come to its end.
 async fn by<F: Future>(until: Option<Instant>, future: F) -> Option<F::Output> {
     match until {
-        Some(until) => timeout_at(until, future).await.ok(),
+        Some(until) => Deadline::at(until).race(future).await,
         None => Some(future.await),
     }
 }
