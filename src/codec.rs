@@ -101,6 +101,10 @@ pub fn decode_completion(payload: &Bytes) -> Result<Completion, Malformed> {
 #[error("{0}")]
 pub struct Malformed(pub(crate) &'static str);
 
+/// The room for the headers that are added to most replays: the mark, the request id, and the length.
+/// Without it, a map grows once for each.
+const MARKS: usize = 3;
+
 /// A completion in the shape of its bytes.
 #[derive(Debug, Clone, PartialEq, Encode, BorrowDecode)]
 pub(crate) struct Stored<'a> {
@@ -191,7 +195,7 @@ fn headers(pairs: &[(&str, &[u8])], payload: &Bytes) -> Result<HeaderMap, Malfor
     if pairs.len() > Record::MAX_HEADERS {
         return Err(Malformed("too many headers"));
     }
-    let mut map = HeaderMap::with_capacity(pairs.len());
+    let mut map = HeaderMap::with_capacity(pairs.len() + MARKS);
     for (name, value) in pairs {
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| Malformed("header name is outside the grammar"))?;

@@ -68,6 +68,15 @@ impl Record {
         self.0.completion.response.as_ref()
     }
 
+    /// Returns the stored response, to be sent: as a copy only if the record has other clones.
+    pub fn into_response(self) -> Option<Response<Bytes>> {
+        let inner = Arc::try_unwrap(self.0);
+        inner.map_or_else(
+            |shared| shared.completion.response.clone(),
+            |only| only.completion.response,
+        )
+    }
+
     /// Returns the name of the request that ran the operation.
     pub fn request_id(&self) -> &RequestId {
         &self.0.completion.request_id
@@ -147,4 +156,28 @@ pub(crate) fn fits(response: &Response<Bytes>, max_body: usize) -> bool {
     response.body().len() <= max_body
         && count <= Record::MAX_HEADERS
         && bytes <= Record::MAX_HEADER_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_gives_its_response_away_whether_or_not_others_share_it() {
+        let response = Response::builder().header("a", "1").body(Bytes::from("placed"));
+        let completion = Completion {
+            fingerprint: Fingerprint::from_bytes([9; 32]),
+            request_id: RequestId::random(),
+            ttl: Duration::from_secs(1),
+            response: Some(response.unwrap()),
+        };
+        let record = Record::at(completion, Moment(0));
+        for given in [record.clone().into_response(), record.into_response()] {
+            let (head, body) = given.unwrap().into_parts();
+            assert_eq!(
+                (head.headers.len(), &head.headers["a"], &body[..]),
+                (1, &"1".parse().unwrap(), &b"placed"[..])
+            );
+        }
+    }
 }

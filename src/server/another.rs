@@ -23,11 +23,16 @@ impl Another {
     /// The request was done, and this is its record.
     pub(super) fn done(record: Record, options: &LayerOptions) -> Self {
         let request_id = record.request_id().clone();
-        let answer = match record.response() {
-            Some(response) => Reply::Replay(replay(response, options)),
-            None => Reason::ResultUnavailable { original: request_id.clone() }.into(),
+        // Only for someone who is to be asked, so that otherwise the response need not be copied.
+        let earlier = Earlier {
+            request_id: Some(request_id.clone()),
+            record: options.authorize_replay.is_some().then(|| record.clone()),
         };
-        Self { answer, earlier: Earlier { request_id: Some(request_id), record: Some(record) } }
+        let answer = match record.into_response() {
+            Some(response) => Reply::Replay(replay(response, options)),
+            None => Reason::ResultUnavailable { original: request_id }.into(),
+        };
+        Self { answer, earlier }
     }
 
     /// The request used the key for something else, which has this fingerprint. Its record is read

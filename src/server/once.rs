@@ -12,14 +12,13 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::{Request, Response};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::http::{AnyBody, IDEMPOTENCY_KEY};
-use crate::{Attempt, Error, Key, Operation, Outcome, Permit, RequestId, Result, Scope, Store};
+use crate::{Attempt, Error, Key, Operation, Outcome, Permit, RequestId, Result, Store};
 
 use super::another::{Another, may_hear};
 use super::answering::Started;
@@ -34,8 +33,8 @@ use super::observe;
 use super::options::LayerOptions;
 use super::policy::Verdict;
 use super::reply::Reply;
-use super::request::Keyed;
-use super::response::{Judged, judge, stored_headers, whole};
+use super::request::Asked;
+use super::response::{Answer, Judged, judge, stored, whole};
 use super::unread::Refused;
 
 /// The inner service for one request, and what the layer needs to run it once.
@@ -46,12 +45,6 @@ pub(super) struct Once<S> {
     pub(super) started: Started,
     /// The end of all waits for others; `None` if there is none, or before the first.
     pub(super) until: Option<Instant>,
-}
-
-/// A request that was read to its end.
-struct Asked {
-    request: Request<Body>,
-    scope: Scope,
 }
 
 impl<S, R> Once<S>
@@ -74,9 +67,9 @@ where
                 return Ok(Reply::Refused(refused));
             }
         };
-        let keyed = Keyed::collect((parts, body), (scope, key, id), &self.options).await;
-        let Keyed { operation, request } = match keyed {
-            Ok(keyed) => keyed,
+        let collected = Asked::collect((parts, body), (scope, key, id), &self.options).await;
+        let (operation, asked) = match collected {
+            Ok(collected) => collected,
             Err(refused) => return Ok(Reply::Refused(refused)),
         };
         self.until = Instant::now().checked_add(self.options.wait);
@@ -84,12 +77,10 @@ where
             return Ok(Reason::Unavailable.into());
         };
         let another = match outcome {
-            Ok(Outcome::Execute(permit)) => {
-                return self.execute(permit, Asked { request, scope }).await;
-            }
+            Ok(Outcome::Execute(permit)) => return self.execute(permit, asked).await,
+            // Rare, and its future is as large as all else.
             Ok(Outcome::Interrupted(attempt)) => {
-                // Rare, and its future is as large as all else.
-                return Box::pin(self.resume(attempt, Asked { request, scope })).await;
+                return Box::pin(self.resume(attempt, asked)).await;
             }
             Ok(Outcome::Replay(record)) => Another::done(record, &self.options),
             Ok(Outcome::Conflict { original, fingerprint }) => {
@@ -104,7 +95,7 @@ where
                 reason => return Ok(reason.into()),
             },
         };
-        Ok(another.tell(request.into_parts().0, &self.options).await)
+        Ok(another.tell(asked.head, &self.options).await)
     }
 
     /// Answers a request whose key was interrupted.
@@ -113,16 +104,12 @@ where
         if matches!(policy, OnInterrupted::Rerun) {
             return self.rerun(attempt, asked).await;
         }
-        let (head, body) = asked.request.into_parts();
         let earlier = Earlier { request_id: Some(attempt.request_id().clone()), record: None };
-        if !may_hear(&self.options, || head.clone(), earlier).await {
+        if !may_hear(&self.options, || asked.head.clone(), earlier).await {
             return Ok(Reason::Forbidden.into());
         }
-        let request = Request::from_parts(head, body);
         match policy {
-            OnInterrupted::Recover(hook) => {
-                self.recover(hook, attempt, Asked { request, ..asked }).await
-            }
+            OnInterrupted::Recover(hook) => self.recover(hook, attempt, asked).await,
             _ => Ok(refuse_interrupted(&attempt)),
         }
     }
@@ -138,9 +125,8 @@ where
     /// Calls the recovery function for an interrupted operation, and acts on its finding. The
     /// finding is recorded even if the client hangs up.
     async fn recover(self, hook: Hook, attempt: Attempt, asked: Asked) -> Result<Reply, S::Error> {
-        let (head, body) = asked.request.into_parts();
         let key = attempt.key().clone();
-        let interruption = Interruption { attempt, key, request: head.clone() };
+        let interruption = Interruption { attempt, key, request: asked.head.clone() };
         let Some(slot) = slot(&self.options, self.until).await else {
             return Ok(Reason::Unavailable.into());
         };
@@ -150,15 +136,13 @@ where
         let original = attempt.request_id().clone();
         let recorded = match finding {
             Finding::Rerun => {
-                let request = Request::from_parts(head, body);
                 self.started.take_back();
-                return self.rerun(attempt, Asked { request, ..asked }).await;
+                return self.rerun(attempt, asked).await;
             }
             Finding::Refuse => return Ok(refuse_interrupted(&attempt)),
             Finding::Respond(response) => {
-                let mut stored = Response::clone(&response);
-                *stored.headers_mut() = stored_headers(response.headers(), &self.options);
-                attempt.complete(&stored).await.map(|_| Reply::Fresh(whole(*response)))
+                let recorded = attempt.complete(&stored(&response, &self.options));
+                recorded.await.map(|_| Reply::Fresh(whole(*response)))
             }
             Finding::Done => attempt
                 .complete_without_response()
@@ -170,7 +154,6 @@ where
 
     /// Runs the handler, and records its outcome.
     async fn execute(self, permit: Permit, asked: Asked) -> Result<Reply, S::Error> {
-        let Asked { mut request, scope } = asked;
         let permit = Unstarted::new(permit);
         let Some(slot) = slot(&self.options, self.until).await else {
             permit.give_up().await;
@@ -189,6 +172,8 @@ where
             }
         }
         started.note();
+        let scope = asked.scope;
+        let mut request = asked.into_request();
         let header = request.headers().get(IDEMPOTENCY_KEY).cloned();
         let lender = Lender::new(permit.start(), header);
         request.extensions_mut().insert(lender.execution());
@@ -204,7 +189,7 @@ where
         })
         .await;
         drop(slot);
-        conclude(lender, handled, has_waited).await
+        conclude(lender, handled, has_waited, &options).await
     }
 }
 
@@ -248,9 +233,10 @@ async fn conclude<E: 'static>(
     lender: Lender,
     handled: Result<Result<Judged, E>, Panicked>,
     has_waited: bool,
+    options: &LayerOptions,
 ) -> Result<Reply, E> {
     let id = lender.request_id().clone();
-    let Judged { verdict, kept, sent } = match handled {
+    let Judged { verdict, answer } = match handled {
         Ok(Ok(judged)) => judged,
         Ok(Err(error)) => {
             // Who sheds does so at once: a later error is that of something which the handler asked.
@@ -265,8 +251,15 @@ async fn conclude<E: 'static>(
             return Ok(Reason::Panicked.into());
         }
     };
-    Ok(match record(lender.end(), verdict, kept).await {
-        Ok(()) => Reply::Fresh(sent),
+    let recorded = match (verdict, &answer) {
+        (Verdict::Complete, Answer::Whole(response)) => {
+            let completed = lender.end().complete(&stored(response, options));
+            completed.await.map(drop)
+        }
+        _ => end(lender.end(), verdict).await,
+    };
+    Ok(match recorded {
+        Ok(()) => Reply::Fresh(answer.into_response()),
         // Another node has taken the key over, and its outcome is the one that counts.
         Err(Error::Fenced) => Reason::InProgress { holder: id }.into(),
         // To send the response would promise a replay that may never come.
@@ -274,15 +267,14 @@ async fn conclude<E: 'static>(
     })
 }
 
-/// Ends the permit. Returns once the verdict is durable.
-async fn record(permit: Permit, verdict: Verdict, kept: Option<Response<Bytes>>) -> Result<()> {
-    match (verdict, kept) {
-        (Verdict::Complete, Some(response)) => permit.complete(&response).await.map(drop),
-        (Verdict::Complete | Verdict::CompleteWithoutResponse, _) => {
+/// Ends the permit without a response. Returns once the verdict is durable.
+async fn end(permit: Permit, verdict: Verdict) -> Result<()> {
+    match verdict {
+        Verdict::Complete | Verdict::CompleteWithoutResponse => {
             permit.complete_without_response().await.map(drop)
         }
-        (Verdict::Release, _) => permit.release().await,
-        (Verdict::Interrupt, _) => permit.interrupt().await,
+        Verdict::Release => permit.release().await,
+        Verdict::Interrupt => permit.interrupt().await,
     }
 }
 

@@ -95,9 +95,11 @@ impl IntoResponseParts for Verdict {
 }
 
 impl KeepPolicy {
-    /// Judges an answer that its handler gave no verdict on, by its head.
-    pub(super) fn judge(&self, parts: &Parts, run: Run) -> Verdict {
+    /// Judges an answer that its handler gave no verdict on, by its head, which [`is_success`] says
+    /// is one or not.
+    pub(super) fn judge(&self, parts: &Parts, is_success: bool, run: Run) -> Verdict {
         let keeps = match self {
+            Self::Success => is_success,
             Self::Custom(keeps) => keeps(parts),
             // A gRPC error without a message comes with its status in the headers.
             _ => self.keeps_head(parts) && self.keeps_grpc(&parts.headers, &parts.headers),
@@ -157,6 +159,12 @@ impl KeepPolicy {
             Self::All | Self::Custom(_) => true,
         }
     }
+}
+
+/// Returns true if a handler says that it has done what it was asked for.
+pub(super) fn is_success(parts: &Parts) -> bool {
+    let success = KeepPolicy::Success;
+    success.keeps_head(parts) && success.keeps_grpc(&parts.headers, &parts.headers)
 }
 
 /// A run, by what its claim tells of it.

@@ -46,26 +46,28 @@ pub(super) fn key(headers: &HeaderMap, dialect: &dyn Dialect) -> Result<Key, Rea
     }
 }
 
-/// A request with a key and a collected body, and the operation that it asks for.
-pub(super) struct Keyed {
-    pub(super) operation: Operation,
-    pub(super) request: Request<Body>,
+/// A request with a key that was read to its end.
+pub(super) struct Asked {
+    pub(super) head: Parts,
+    body: Held,
+    pub(super) scope: Scope,
 }
 
-impl Keyed {
-    /// Collects the body of a request with a key. No key is claimed before the body is complete.
+impl Asked {
+    /// Collects the body of a request with a key, and returns the operation that it asks for. No key
+    /// is claimed before the body is complete.
     ///
     /// # Errors
     ///
     /// A [`Reason`] whose name begins with `Body` if the body is too large, too slow or broken, and
     /// [`Reason::Unavailable`] or [`Reason::TooManyRequests`] if the memory budget is used up.
     pub(super) async fn collect<B: AnyBody>(
-        (parts, body): (Parts, B),
+        (head, body): (Parts, B),
         (scope, key, id): (Scope, Key, RequestId),
         options: &LayerOptions,
-    ) -> Result<Self, Refused> {
-        let (whole, share) = options.collector.collect(scope, &parts.headers, body).await?;
-        let fingerprint = options.fingerprinting.of(&parts, &whole.data);
+    ) -> Result<(Operation, Self), Refused> {
+        let (whole, share) = options.collector.collect(scope, &head.headers, body).await?;
+        let fingerprint = options.fingerprinting.of(&head, &whole.data);
         let mut operation = Operation::new(scope, key, fingerprint).request_id(id);
         if let Some(ttl) = options.ttl {
             operation = operation.ttl(ttl);
@@ -73,8 +75,13 @@ impl Keyed {
         if options.is_durable() {
             operation = operation.durable();
         }
-        let body = Body::new(Held { whole, _share: share });
-        Ok(Self { operation, request: Request::from_parts(parts, body) })
+        let body = Held { whole, _share: share };
+        Ok((operation, Self { head, body, scope }))
+    }
+
+    /// Returns the request, for the handler.
+    pub(super) fn into_request(self) -> Request<Body> {
+        Request::from_parts(self.head, Body::new(self.body))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Responses: the judgement of a handler's answer, its recorded form, and the replay.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::Response;
@@ -12,7 +14,7 @@ use crate::record::Trailers;
 
 use super::execution::Lender;
 use super::options::LayerOptions;
-use super::policy::{KeepPolicy, Run, Verdict};
+use super::policy::{Run, Verdict, is_success};
 
 /// Headers that belong to one connection or one moment, and not to the response.
 const NOT_STORED: [HeaderName; 10] = [
@@ -28,16 +30,29 @@ const NOT_STORED: [HeaderName; 10] = [
     REQUEST_ID,
 ];
 
-/// The headers that are added to most replays: the mark, the request id, and the length.
-const MARKS: usize = 3;
-
 /// A handler's answer, judged.
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
-    /// The response to record, present with [`Verdict::Complete`].
-    pub(super) kept: Option<Response<Bytes>>,
-    /// The response to send.
-    pub(super) sent: Response<Body>,
+    pub(super) answer: Answer,
+}
+
+/// A handler's answer, as far as it was read.
+pub(super) enum Answer {
+    /// Read to its end, with its trailers in its extensions. With [`Verdict::Complete`] it is
+    /// recorded.
+    Whole(Response<Bytes>),
+    /// Sent as it comes.
+    Streamed(Response<Body>),
+}
+
+impl Answer {
+    /// Returns the response to send.
+    pub(super) fn into_response(self) -> Response<Body> {
+        match self {
+            Self::Whole(response) => whole(response),
+            Self::Streamed(response) => response,
+        }
+    }
 }
 
 /// Judges a response, and collects its body if it is to be kept.
@@ -49,13 +64,14 @@ pub(super) async fn judge(
 ) -> Judged {
     let (mut parts, body) = response.into_parts();
     let own = parts.extensions.remove::<Verdict>();
-    let given = lender.answered(own, is_success(&parts));
+    let is_success = is_success(&parts);
+    let given = lender.answered(own, is_success);
     let run = match lender.attempt() {
         1 if options.is_durable() => Run::First,
         1 => Run::Volatile,
         _ => Run::Again,
     };
-    match given.unwrap_or_else(|| options.keep.judge(&parts, run)) {
+    match given.unwrap_or_else(|| options.keep.judge(&parts, is_success, run)) {
         Verdict::Complete if is_stream(parts.status, &parts.headers) => {
             pass_on(Verdict::CompleteWithoutResponse, parts, body)
         }
@@ -72,17 +88,13 @@ pub(super) async fn judge(
 
 /// Returns a response that is sent as it comes, and is not kept.
 fn pass_on(verdict: Verdict, parts: Parts, body: impl AnyBody) -> Judged {
-    Judged { verdict, kept: None, sent: Response::from_parts(parts, Body::new(body)) }
-}
-
-/// Returns true if a handler says that it has done what it was asked for.
-fn is_success(parts: &Parts) -> bool {
-    KeepPolicy::Success.judge(parts, Run::Volatile) == Verdict::Complete
+    let response = Response::from_parts(parts, Body::new(body));
+    Judged { verdict, answer: Answer::Streamed(response) }
 }
 
 /// Collects a response to be kept. The trailers may change the verdict, but not a handler's own.
 async fn keep(
-    parts: Parts,
+    mut parts: Parts,
     (body, scope): (impl AnyBody, Scope),
     judge: impl FnOnce(&Parts, Option<&HeaderMap>) -> Verdict,
     options: &LayerOptions,
@@ -92,20 +104,21 @@ async fn keep(
         Err(body) => return pass_on(Verdict::CompleteWithoutResponse, parts, body),
     };
     let verdict = judge(&parts, whole.trailers.as_ref());
-    let kept = (verdict == Verdict::Complete).then(|| {
-        let mut kept = Response::new(whole.data.clone());
-        *kept.status_mut() = parts.status;
-        *kept.headers_mut() = stored_headers(&parts.headers, options);
-        if let Some(trailers) = whole.trailers.clone() {
-            kept.extensions_mut().insert(Trailers(trailers));
-        }
-        kept
-    });
-    Judged { verdict, kept, sent: Response::from_parts(parts, whole_body(whole)) }
+    // What the body did not bring is not sent, whoever has put it there.
+    parts.extensions.remove::<Trailers>();
+    if let Some(trailers) = whole.trailers {
+        parts.extensions.insert(Trailers(trailers));
+    }
+    Judged { verdict, answer: Answer::Whole(Response::from_parts(parts, whole.data)) }
 }
 
-/// Returns the headers to record: all but those of one connection or one moment.
-pub(super) fn stored_headers(headers: &HeaderMap, options: &LayerOptions) -> HeaderMap {
+/// Returns the response to record: without the headers of one connection or one moment. Most have
+/// none of those.
+pub(super) fn stored<'a>(
+    response: &'a Response<Bytes>,
+    options: &LayerOptions,
+) -> Cow<'a, Response<Bytes>> {
+    let headers = response.headers();
     let named: Vec<&[u8]> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -118,37 +131,36 @@ pub(super) fn stored_headers(headers: &HeaderMap, options: &LayerOptions) -> Hea
         let is_cookie = *name == header::SET_COOKIE && !options.replay_set_cookie;
         !NOT_STORED.contains(name) && !is_named && !is_cookie
     };
-    let mut stored = HeaderMap::with_capacity(headers.keys_len());
-    for (name, value) in headers.iter().filter(|(name, _)| is_stored(name)) {
-        stored.append(name, value.clone());
+    if headers.keys().all(is_stored) {
+        return Cow::Borrowed(response);
     }
-    stored
+    let mut stored = Response::new(response.body().clone());
+    *stored.status_mut() = response.status();
+    stored.headers_mut().reserve(headers.keys_len());
+    for (name, value) in headers.iter().filter(|(name, _)| is_stored(name)) {
+        stored.headers_mut().append(name, value.clone());
+    }
+    if let Some(trailers) = response.extensions().get::<Trailers>() {
+        stored.extensions_mut().insert(trailers.clone());
+    }
+    Cow::Owned(stored)
 }
 
 /// Returns a recorded response, to be sent again. Its cookies may come from a layer that replays
 /// cookies.
-pub(super) fn replay(recorded: &Response<Bytes>, options: &LayerOptions) -> Response<Body> {
-    let trailers = recorded.extensions().get().map(|Trailers(map)| map.clone());
-    let whole = Whole { data: recorded.body().clone(), trailers };
-    let mut response = Response::new(whole_body(whole));
-    *response.status_mut() = recorded.status();
-    // A clone has no room for what the layers outside add, and grows once for each.
-    let mut headers = HeaderMap::with_capacity(recorded.headers().len() + MARKS);
-    let is_sent = |name: &HeaderName| options.replay_set_cookie || *name != header::SET_COOKIE;
-    for (name, value) in recorded.headers().iter().filter(|(name, _)| is_sent(name)) {
-        headers.append(name, value.clone());
+pub(super) fn replay(mut recorded: Response<Bytes>, options: &LayerOptions) -> Response<Body> {
+    if !options.replay_set_cookie {
+        recorded.headers_mut().remove(header::SET_COOKIE);
     }
-    *response.headers_mut() = headers;
-    response
+    whole(recorded)
 }
 
 /// Returns a response to be sent, with the trailers from its extensions.
 pub(super) fn whole(response: Response<Bytes>) -> Response<Body> {
     let (mut parts, data) = response.into_parts();
-    let trailers = parts.extensions.remove::<Trailers>().map(|Trailers(map)| map);
-    Response::from_parts(parts, whole_body(Whole { data, trailers }))
-}
-
-fn whole_body(whole: Whole) -> Body {
-    if whole.trailers.is_some() { Body::new(whole) } else { Body::from(whole.data) }
+    let body = match parts.extensions.remove::<Trailers>() {
+        Some(Trailers(trailers)) => Body::new(Whole { data, trailers: Some(trailers) }),
+        None => Body::from(data),
+    };
+    Response::from_parts(parts, body)
 }
