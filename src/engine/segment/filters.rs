@@ -100,7 +100,8 @@ impl Filters {
     /// Returns the numbers of the filters that do not exclude an address, by its hash.
     pub(crate) fn that_may_hold(&self, hash: u128) -> impl Iterator<Item = usize> {
         let matches = self.matches(filter::bits(hash));
-        (0..self.count).take_while(move |_| matches != 0).filter(move |n| matches >> n & 1 == 1)
+        let count = if matches == 0 { 0 } else { self.count };
+        (0..count).filter(move |number| matches >> number & 1 == 1)
     }
 
     /// Returns a bit for each filter that does not exclude these bits of an address.
