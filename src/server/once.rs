@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::http::{AnyBody, IDEMPOTENCY_KEY};
-use crate::{Attempt, Error, Key, Operation, Outcome, Permit, RequestId, Result, Store};
+use crate::{Attempt, Error, Key, Operation, Outcome, Permit, RequestId, Result, Scope, Store};
 
 use super::another::{Another, may_hear};
 use super::answering::Started;
@@ -35,7 +35,6 @@ use super::policy::Verdict;
 use super::reply::Reply;
 use super::request::Asked;
 use super::response::{Answer, Judged, judge, stored, whole};
-use super::unread::Refused;
 
 /// The inner service for one request, and what the layer needs to run it once.
 pub(super) struct Once<S> {
@@ -56,20 +55,10 @@ where
     pub(super) async fn answer<B: AnyBody>(
         mut self,
         request: Request<B>,
-        (key, id): (Key, RequestId),
+        ids: (Key, RequestId),
     ) -> Result<Reply, S::Error> {
-        let (parts, body) = request.into_parts();
-        let scope = match (self.options.scope)(&parts) {
-            Ok(scope) => scope,
-            Err(expected) => {
-                let reason = Reason::Unauthorized { expected };
-                let refused = Refused::unread_parts(reason, &parts.headers, body);
-                return Ok(Reply::Refused(refused));
-            }
-        };
-        let collected = Asked::collect((parts, body), (scope, key, id), &self.options).await;
-        let (operation, asked) = match collected {
-            Ok(collected) => collected,
+        let (operation, asked) = match Asked::read(request, ids, &self.options).await {
+            Ok(read) => read,
             Err(refused) => return Ok(Reply::Refused(refused)),
         };
         self.until = Instant::now().checked_add(self.options.wait);
@@ -77,7 +66,9 @@ where
             return Ok(Reason::Unavailable.into());
         };
         let another = match outcome {
-            Ok(Outcome::Execute(permit)) => return self.execute(permit, asked).await,
+            Ok(Outcome::Execute(permit)) => {
+                return self.execute(permit, asked.scope, asked.into_request()).await;
+            }
             // Rare, and its future is as large as all else.
             Ok(Outcome::Interrupted(attempt)) => {
                 return Box::pin(self.resume(attempt, asked)).await;
@@ -117,7 +108,7 @@ where
     /// Runs the handler as the next attempt of an interrupted operation.
     async fn rerun(self, attempt: Attempt, asked: Asked) -> Result<Reply, S::Error> {
         match attempt.retry().await {
-            Ok(permit) => self.execute(permit, asked).await,
+            Ok(permit) => self.execute(permit, asked.scope, asked.into_request()).await,
             Err(error) => Ok(reason(&error).into()),
         }
     }
@@ -153,7 +144,12 @@ where
     }
 
     /// Runs the handler, and records its outcome.
-    async fn execute(self, permit: Permit, asked: Asked) -> Result<Reply, S::Error> {
+    async fn execute(
+        self,
+        permit: Permit,
+        scope: Scope,
+        mut request: Request<Body>,
+    ) -> Result<Reply, S::Error> {
         let permit = Unstarted::new(permit);
         let Some(slot) = slot(&self.options, self.until).await else {
             permit.give_up().await;
@@ -172,8 +168,6 @@ where
             }
         }
         started.note();
-        let scope = asked.scope;
-        let mut request = asked.into_request();
         let header = request.headers().get(IDEMPOTENCY_KEY).cloned();
         let lender = Lender::new(permit.start(), header);
         request.extensions_mut().insert(lender.execution());

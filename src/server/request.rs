@@ -54,18 +54,27 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Collects the body of a request with a key, and returns the operation that it asks for. No key
-    /// is claimed before the body is complete.
+    /// Reads the scope and the body of a request with a key, and returns the operation that it asks
+    /// for. No key is claimed before the body is complete.
     ///
     /// # Errors
     ///
-    /// A [`Reason`] whose name begins with `Body` if the body is too large, too slow or broken, and
-    /// [`Reason::Unavailable`] or [`Reason::TooManyRequests`] if the memory budget is used up.
-    pub(super) async fn collect<B: AnyBody>(
-        (head, body): (Parts, B),
-        (scope, key, id): (Scope, Key, RequestId),
+    /// [`Reason::Unauthorized`], a [`Reason`] whose name begins with `Body` if the body is too large,
+    /// too slow or broken, and [`Reason::Unavailable`] or [`Reason::TooManyRequests`] if the memory
+    /// budget is used up.
+    pub(super) async fn read<B: AnyBody>(
+        request: Request<B>,
+        (key, id): (Key, RequestId),
         options: &LayerOptions,
     ) -> Result<(Operation, Self), Refused> {
+        let (head, body) = request.into_parts();
+        let scope = match (options.scope)(&head) {
+            Ok(scope) => scope,
+            Err(expected) => {
+                let reason = Reason::Unauthorized { expected };
+                return Err(Refused::unread_parts(reason, &head.headers, body));
+            }
+        };
         let (whole, share) = options.collector.collect(scope, &head.headers, body).await?;
         let fingerprint = options.fingerprinting.of(&head, &whole.data);
         let mut operation = Operation::new(scope, key, fingerprint).request_id(id);
