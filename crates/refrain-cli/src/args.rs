@@ -1,0 +1,55 @@
+//! The command line as a whole; each command has its own arguments in its own file.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{get, ls, status};
+use crate::output::Format;
+use crate::target::Target;
+
+/// Looks into an idempotency store that no process has open, acts on its keys, verifies and copies
+/// it.
+///
+/// No command ever creates a store where there was none.
+#[derive(Debug, Parser)]
+#[command(name = "refrain", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// The directory of the store
+    #[arg(long, global = true, value_name = "DIR", env = "REFRAIN_STORE")]
+    store: Option<Target>,
+    /// Print one JSON document
+    #[arg(long, global = true, conflicts_with = "jsonl")]
+    json: bool,
+    /// Print one line of JSON for each item
+    #[arg(long, global = true)]
+    jsonl: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 open in another process or busy,
+5 damaged.";
+
+/// What is asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Status(status::Arguments),
+    Get(get::Arguments),
+    Ls(ls::Arguments),
+}
+
+impl Arguments {
+    /// Returns the store that was named, if one was.
+    pub(crate) fn target(&self) -> Option<Target> {
+        self.store.clone()
+    }
+
+    /// Returns the form of the output that was asked for.
+    pub(crate) fn format(&self) -> Format {
+        match (self.json, self.jsonl) {
+            (true, _) => Format::Document,
+            (_, true) => Format::Lines,
+            _ => Format::People,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The one error of the command, with its exit codes.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use refrain::{Error, Key, Scope};
+
+use crate::advice;
+use crate::holder::Holder;
+
+/// A result whose error is [`Failure`].
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+/// The reason for which a command did not do its work. `Display` is one sentence: what happened,
+/// and what to do.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The library's error.
+    Store(Error),
+    /// Another process has the store open.
+    Held { path: PathBuf, holder: Option<Holder> },
+    /// The directory holds a backup that was not finished.
+    CutShort(PathBuf),
+    /// The scope has no such key.
+    Unknown { scope: Scope, key: Key },
+    /// The key has nothing of what was asked for, as the sentence says.
+    Absent(String),
+    /// The arguments, or what they lead to, cannot be used.
+    Usage(String),
+    /// A file, other than the store's, cannot be used.
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    /// Standard output cannot be written.
+    Output(io::Error),
+    /// Something is damaged, as the sentence says.
+    Damaged(String),
+}
+
+impl Failure {
+    /// Returns the exit code.
+    pub(crate) fn code(&self) -> u8 {
+        const FAILED: u8 = 1;
+        const USAGE: u8 = 2;
+        const NOT_FOUND: u8 = 3;
+        const BUSY: u8 = 4;
+        const DAMAGED: u8 = 5;
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Unknown { .. } | Self::Absent(_) => NOT_FOUND,
+            Self::Held { .. } => BUSY,
+            Self::Store(
+                Error::Locked { .. }
+                | Error::Behind
+                | Error::Limit { .. }
+                | Error::InFlight { .. }
+                | Error::Unavailable { .. },
+            ) => BUSY,
+            Self::Store(Error::Corrupt { .. }) | Self::CutShort(_) | Self::Damaged(_) => DAMAGED,
+            Self::Store(_) | Self::File { .. } | Self::Output(_) => FAILED,
+        }
+    }
+
+    /// Returns true if nobody reads the output any more, as in `refrain ls | head`: there is nothing
+    /// to say about that.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => {
+                f.write_str(&chain(error))?;
+                advice::on_store(error).map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
+            Self::Held { path, holder: Some(holder) } => write!(
+                f,
+                "{} is open in {holder}; run this again once that process has ended",
+                path.display()
+            ),
+            Self::Held { path, holder: None } => write!(
+                f,
+                "{} is open in a process that cannot be seen from here, as in another container; \
+                 stop that process, and run this again",
+                path.display()
+            ),
+            Self::CutShort(path) => write!(
+                f,
+                "{} holds a backup that was cut short; remove it, and make or use another",
+                path.display()
+            ),
+            Self::Unknown { scope, key } => write!(
+                f,
+                "{} is unknown in scope {scope}; check the key and the scope, or list what is there \
+                 with `refrain ls`",
+                key.as_str()
+            ),
+            Self::Usage(sentence) | Self::Absent(sentence) | Self::Damaged(sentence) => {
+                f.write_str(sentence)
+            }
+            Self::File { action, path, source } => {
+                write!(f, "cannot {action} {}: {source}", path.display())?;
+                advice::on_system(source).map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
+            Self::Output(source) => {
+                write!(f, "cannot write the output: {source}")?;
+                advice::on_system(source).map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
+        }
+    }
+}
+
+/// Says an error with its causes, in the words of the command line.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut said = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        said = format!("{said}: {error}");
+        source = error.source();
+    }
+    said.replace("Store::salvage", "`refrain salvage`")
+}

@@ -1,0 +1,38 @@
+//! The command `refrain`: what an operator reaches for when an idempotency store needs a look.
+//!
+//! A command parses its arguments in `args`, opens its `target`, and writes to `output`. The
+//! modules below say one thing each: `failure` has the exit codes, `advice` the remedies, `json` the
+//! documented schema.
+
+mod advice;
+mod args;
+mod commands;
+mod entry;
+mod failure;
+mod holder;
+mod indent;
+mod json;
+mod listing;
+mod output;
+mod owner;
+mod response;
+mod target;
+mod text;
+mod time;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Arguments;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Err(failure) = commands::run(arguments) else { return ExitCode::SUCCESS };
+    if !failure.is_silent() {
+        // Without standard error only the exit code is left to tell it.
+        let _ = writeln!(std::io::stderr(), "refrain: {failure}");
+    }
+    ExitCode::from(failure.code())
+}

@@ -1,0 +1,63 @@
+//! The scope that a key belongs to, named by its digest or by the API key itself.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use refrain::Scope;
+
+use crate::failure::{Failure, Result};
+
+/// The longest API key that is read, in bytes.
+const MAX_API_KEY: u64 = 64 * 1024;
+
+/// The owner of keys.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Owner {
+    /// The file that holds the API key, or `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// The scope as 64 hexadecimal digits: the SHA-256 of the API key
+    #[arg(long, value_name = "HEX")]
+    scope: Option<Scope>,
+}
+
+impl Owner {
+    /// Returns the scope that was named.
+    pub(crate) fn scope(&self) -> Result<Scope> {
+        match (&self.scope, &self.api_key_file) {
+            (Some(scope), _) => Ok(*scope),
+            (None, Some(file)) => scope_in(file),
+            (None, None) => Err(Failure::Usage("name the scope, or the file of an API key".into())),
+        }
+    }
+}
+
+/// Returns true for the name of standard input.
+pub(crate) fn is_input(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn scope_in(file: &Path) -> Result<Scope> {
+    let mut key = Vec::new();
+    let read = if is_input(file) {
+        io::stdin().lock().take(MAX_API_KEY).read_to_end(&mut key)
+    } else {
+        File::open(file).and_then(|file| file.take(MAX_API_KEY).read_to_end(&mut key))
+    };
+    read.map_err(|source| Failure::File {
+        action: "read the API key in",
+        path: file.into(),
+        source,
+    })?;
+    // The end of the line is the editor's, not the key's.
+    match key.trim_ascii_end() {
+        _ if key.len() as u64 == MAX_API_KEY => {
+            Err(Failure::Usage(format!("{} is too long for an API key", file.display())))
+        }
+        [] => Err(Failure::Usage(format!("there is no API key in {}", file.display()))),
+        key => Ok(Scope::from_api_key(key)),
+    }
+}
