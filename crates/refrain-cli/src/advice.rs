@@ -21,7 +21,7 @@ pub(crate) fn on_store(error: &Error) -> Option<&'static str> {
             Some("run this again later")
         }
         Error::Full => Some("then run this again"),
-        Error::Io { cause, source, .. } => of_cause(*cause).or_else(|| of_disk(source)),
+        Error::Io { source, .. } => on_system(source),
         Error::Stopped { source: Some(failure), .. } => on_store(failure),
         _ => None,
     }

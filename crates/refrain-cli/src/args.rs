@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{get, ls, status};
+use crate::commands::{
+    backup, completions, doctor, export, forget, get, interrupted, ls, man, reap, resolve, restore,
+    salvage, status, top, verify,
+};
 use crate::output::Format;
 use crate::target::Target;
 
@@ -15,7 +18,7 @@ use crate::target::Target;
 pub(crate) struct Arguments {
     /// The directory of the store
     #[arg(long, global = true, value_name = "DIR", env = "REFRAIN_STORE")]
-    store: Option<Target>,
+    pub(crate) store: Option<Target>,
     /// Print one JSON document
     #[arg(long, global = true, conflicts_with = "jsonl")]
     json: bool,
@@ -36,14 +39,22 @@ pub(crate) enum Command {
     Status(status::Arguments),
     Get(get::Arguments),
     Ls(ls::Arguments),
+    Interrupted(interrupted::Arguments),
+    Top(top::Arguments),
+    Resolve(resolve::Arguments),
+    Forget(forget::Arguments),
+    Reap(reap::Arguments),
+    Verify(verify::Arguments),
+    Salvage(salvage::Arguments),
+    Backup(backup::Arguments),
+    Restore(restore::Arguments),
+    Export(export::Arguments),
+    Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 impl Arguments {
-    /// Returns the store that was named, if one was.
-    pub(crate) fn target(&self) -> Option<Target> {
-        self.store.clone()
-    }
-
     /// Returns the form of the output that was asked for.
     pub(crate) fn format(&self) -> Format {
         match (self.json, self.jsonl) {

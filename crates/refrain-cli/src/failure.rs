@@ -22,6 +22,8 @@ pub(crate) enum Failure {
     Held { path: PathBuf, holder: Option<Holder> },
     /// The directory holds a backup that was not finished.
     CutShort(PathBuf),
+    /// The directory holds no store.
+    Missing(PathBuf),
     /// The scope has no such key.
     Unknown { scope: Scope, key: Key },
     /// The key has nothing of what was asked for, as the sentence says.
@@ -32,6 +34,12 @@ pub(crate) enum Failure {
     File { action: &'static str, path: PathBuf, source: io::Error },
     /// Standard output cannot be written.
     Output(io::Error),
+    /// Standard input cannot be read.
+    Input(io::Error),
+    /// The question was answered with no.
+    Declined,
+    /// So many checks have failed.
+    Unfit(u64),
     /// Something is damaged, as the sentence says.
     Damaged(String),
 }
@@ -56,7 +64,13 @@ impl Failure {
                 | Error::Unavailable { .. },
             ) => BUSY,
             Self::Store(Error::Corrupt { .. }) | Self::CutShort(_) | Self::Damaged(_) => DAMAGED,
-            Self::Store(_) | Self::File { .. } | Self::Output(_) => FAILED,
+            Self::Store(_)
+            | Self::Missing(_)
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Input(_)
+            | Self::Declined
+            | Self::Unfit(_) => FAILED,
         }
     }
 
@@ -96,6 +110,19 @@ impl fmt::Display for Failure {
                 "{} holds a backup that was cut short; remove it, and make or use another",
                 path.display()
             ),
+            Self::Missing(path) => write!(
+                f,
+                "there is no store in {}; check the path, and that its volume is mounted",
+                path.display()
+            ),
+            Self::Input(source) => {
+                write!(f, "cannot read the answer: {source}; give --yes instead")
+            }
+            Self::Declined => f.write_str("nothing was done, because the answer was not yes"),
+            Self::Unfit(1) => f.write_str("1 check has failed; change what its line says"),
+            Self::Unfit(checks) => {
+                write!(f, "{checks} checks have failed; change what their lines say")
+            }
             Self::Unknown { scope, key } => write!(
                 f,
                 "{} is unknown in scope {scope}; check the key and the scope, or list what is there \

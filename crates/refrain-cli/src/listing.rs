@@ -20,6 +20,14 @@ pub(crate) fn records(
     entries(scope, store.records(scope, after))
 }
 
+/// Lists the records of a scope with their responses.
+pub(crate) fn whole_records(
+    store: &Store,
+    scope: Scope,
+) -> impl Iterator<Item = Result<Entry>> + use<> {
+    entries(scope, store.records(scope, None).with_responses())
+}
+
 fn entries(scope: Scope, records: refrain::Records) -> impl Iterator<Item = Result<Entry>> + use<> {
     records.map(move |line| Ok(Entry::of(scope, line?)))
 }

@@ -4,9 +4,14 @@
 //! modules below say one thing each: `failure` has the exit codes, `advice` the remedies, `json` the
 //! documented schema.
 
+mod act;
 mod advice;
+mod answer;
 mod args;
+mod checks;
 mod commands;
+mod consent;
+mod copying;
 mod entry;
 mod failure;
 mod holder;
@@ -15,7 +20,9 @@ mod json;
 mod listing;
 mod output;
 mod owner;
+mod progress;
 mod response;
+mod space;
 mod target;
 mod text;
 mod time;

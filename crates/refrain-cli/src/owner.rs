@@ -14,7 +14,7 @@ const MAX_API_KEY: u64 = 64 * 1024;
 
 /// The owner of keys.
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(crate) struct Owner {
     /// The file that holds the API key, or `-` for standard input
     #[arg(long, value_name = "FILE")]
@@ -25,13 +25,24 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// Returns the scope that was named.
-    pub(crate) fn scope(&self) -> Result<Scope> {
+    /// Returns true if the API key comes from standard input.
+    pub(crate) fn reads_input(&self) -> bool {
+        self.api_key_file.as_deref().is_some_and(is_input)
+    }
+
+    /// Returns the scope that was named, if one was.
+    pub(crate) fn named(&self) -> Result<Option<Scope>> {
         match (&self.scope, &self.api_key_file) {
-            (Some(scope), _) => Ok(*scope),
-            (None, Some(file)) => scope_in(file),
-            (None, None) => Err(Failure::Usage("name the scope, or the file of an API key".into())),
+            (Some(scope), _) => Ok(Some(*scope)),
+            (None, Some(file)) => scope_in(file).map(Some),
+            (None, None) => Ok(None),
         }
+    }
+
+    /// Returns the scope, which has to be named.
+    pub(crate) fn scope(&self) -> Result<Scope> {
+        let unnamed = "no scope is named; give --api-key-file FILE, or --scope HEX";
+        self.named()?.ok_or_else(|| Failure::Usage(unnamed.into()))
     }
 }
 

@@ -11,6 +11,10 @@ use refrain::{Error, Store};
 use crate::failure::{Failure, Result};
 use crate::holder::Holder;
 
+/// The file with the identity of a store.
+pub(crate) const LOCK: &str = "LOCK";
+/// The file with the list of a store's files.
+pub(crate) const MANIFEST: &str = "MANIFEST";
 /// The file that a backup has until it is finished.
 const UNFINISHED: &str = "BACKUP";
 
@@ -63,15 +67,40 @@ impl Target {
     }
 }
 
+/// Says that there is no store in a directory, or only half of a backup.
+pub(crate) fn missing(path: &Path) -> Failure {
+    let lost = [LOCK, MANIFEST].into_iter().find(|name| !path.join(name).exists());
+    match lost {
+        _ if path.join(UNFINISHED).exists() => Failure::CutShort(path.into()),
+        Some(name) if has_files(path) => Failure::Damaged(format!(
+            "{} has files of a store, and no {name}; restore it, or write what can be proved into a \
+             new store with `refrain salvage`",
+            path.display()
+        )),
+        _ => Failure::Missing(path.into()),
+    }
+}
+
+/// Returns true if a directory has a file that only stores have.
+fn has_files(path: &Path) -> bool {
+    let is_of_store = |name: &str| {
+        let number = name.strip_suffix(".log").or_else(|| name.strip_suffix(".redb"));
+        let is_number =
+            |number: &str| number.len() == 16 && u64::from_str_radix(number, 16).is_ok();
+        name == MANIFEST || number.is_some_and(is_number)
+    };
+    let files = std::fs::read_dir(path).into_iter().flatten().flatten();
+    files.into_iter().any(|file| file.file_name().to_str().is_some_and(is_of_store))
+}
+
 /// Says why a directory does not open, as exactly as it can be seen.
 pub(crate) fn refused(path: &Path, error: Error) -> Failure {
     match error {
         Error::Locked { .. } => Failure::Held { path: path.into(), holder: Holder::of(path) },
-        Error::Missing { .. } | Error::Corrupt { .. } | Error::Foreign { .. }
-            if path.join(UNFINISHED).exists() =>
-        {
+        Error::Corrupt { .. } | Error::Foreign { .. } if path.join(UNFINISHED).exists() => {
             Failure::CutShort(path.into())
         }
+        Error::Missing { .. } => missing(path),
         error => Failure::Store(error),
     }
 }

@@ -47,7 +47,8 @@ mod tests {
     fn a_time_is_named_by_its_date_or_by_its_age() {
         let since = |text: &str| text.parse::<Since>().map(|since| since.0);
         assert_eq!(since("1970-01-01T00:01:00Z"), Ok(Timestamp::new(60, 0).unwrap()));
-        let ago = Timestamp::now().duration_since(since("2h").unwrap());
+        let two_hours_ago = since("2h").unwrap();
+        let ago = Timestamp::now().duration_since(two_hours_ago);
         assert_eq!(ago.as_hours(), 2);
         assert!(since("yesterday").is_err());
         assert!(since("99999999y").is_err());

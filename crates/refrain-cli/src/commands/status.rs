@@ -1,15 +1,14 @@
 //! `refrain status`.
 
-use std::fs;
 use std::path::Path;
 
 use clap::Args;
 use refrain::{Health, Stats, Store};
-use rustix::fs::statvfs;
 use serde::Serialize;
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::Output;
+use crate::space::Space;
 use crate::target::Target;
 use crate::text::{self, count, size};
 
@@ -37,14 +36,14 @@ pub(crate) fn run(target: &Target, output: &mut Output) -> Result<()> {
 impl Status {
     fn of(store: &Store, directory: &Path) -> Result<Self> {
         let health: Health = store.health();
-        let (files, bytes) = space(directory)?;
+        let Space { files, bytes, free, .. } = Space::of(directory)?;
         Ok(Self {
             store: directory.display().to_string(),
             is_ready: health.is_ready(),
             health: health.to_string(),
             files,
             bytes,
-            free_bytes: free(directory)?,
+            free_bytes: free,
             stats: store.stats(),
         })
     }
@@ -65,31 +64,4 @@ impl Status {
             ("damaged", format!("{keys}, {}", count(damaged_files as u64, "file"))),
         ])
     }
-}
-
-/// Returns the number of files, and the bytes that they take on the disk.
-fn space(directory: &Path) -> Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    /// The unit of `st_blocks`.
-    const BLOCK: u64 = 512;
-    let failed = |source| Failure::File { action: "read", path: directory.into(), source };
-    let (mut files, mut bytes) = (0, 0);
-    for file in fs::read_dir(directory).map_err(failed)? {
-        // One that the store has removed meanwhile takes nothing.
-        let Ok(metadata) = file.map_err(failed)?.metadata() else { continue };
-        files += 1;
-        bytes += metadata.blocks() * BLOCK;
-    }
-    Ok((files, bytes))
-}
-
-/// Returns the bytes that this user may still write.
-fn free(directory: &Path) -> Result<u64> {
-    let failed = |error: rustix::io::Errno| Failure::File {
-        action: "ask for the free space of",
-        path: directory.into(),
-        source: error.into(),
-    };
-    let space = statvfs(directory).map_err(failed)?;
-    Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }

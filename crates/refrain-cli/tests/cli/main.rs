@@ -6,7 +6,9 @@
     reason = "a test fails by a panic, and its helper process says that it is ready"
 )]
 
+mod act;
 mod bad;
+mod keep;
 mod kit;
 mod look;
 mod transcripts;

@@ -1,0 +1,25 @@
+//! An act on a key or on the store, as it is told.
+
+use refrain::{Key, Scope};
+use serde::Serialize;
+
+/// An act that was done, or that would be.
+#[derive(Debug, Serialize)]
+pub(crate) struct Act<'a> {
+    pub(crate) act: &'static str,
+    /// False for a dry run.
+    pub(crate) done: bool,
+    pub(crate) scope: String,
+    pub(crate) key: &'a str,
+}
+
+impl<'a> Act<'a> {
+    pub(crate) fn on_key(act: &'static str, done: bool, scope: Scope, key: &'a Key) -> Self {
+        Self { act, done, scope: scope.to_string(), key: key.as_str() }
+    }
+}
+
+/// Says what was done, or would be.
+pub(crate) fn said(done: bool, what: &str) -> String {
+    if done { format!("done: {what}\n") } else { format!("would be done: {what}\n") }
+}

@@ -1,0 +1,85 @@
+//! `refrain forget`.
+
+use clap::Args;
+use refrain::Key;
+
+use crate::act::{Act, said};
+use crate::consent::Consent;
+use crate::entry::Entry;
+use crate::failure::{Failure, Result};
+use crate::listing;
+use crate::output::Output;
+use crate::owner::Owner;
+use crate::target::Target;
+
+/// Forget a key, so that the next request with it runs
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// The idempotency key
+    #[arg(value_name = "KEY")]
+    key: Key,
+    #[command(flatten)]
+    owner: Owner,
+    /// Remove the bytes too, of all that was forgotten or has expired; this may rewrite the whole
+    /// store
+    #[arg(long)]
+    erase: bool,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
+    let Arguments { key, erase, consent, .. } = asked;
+    consent.expect_possible()?;
+    let scope = asked.owner.scope()?;
+    let effect = asked.effect();
+    let done = target.with(|store| {
+        let entry = listing::find(store, scope, key)?;
+        let Some(entry) = entry else { return Err(asked.unknown(scope)) };
+        let done =
+            consent.given(&format!("{}. From now on, {effect}. Do it?", found(&entry, key)))?;
+        if done {
+            store.forget(scope, key).wait()?;
+        }
+        if done && *erase {
+            store.purge().wait()?;
+        }
+        Ok(done)
+    })?;
+    let act = Act::on_key(if *erase { "erase" } else { "forget" }, done, scope, key);
+    output.document(&said(done, &effect), &act)
+}
+
+impl Arguments {
+    fn effect(&self) -> String {
+        let key = self.key.as_str();
+        let forgotten = format!("{key} is forgotten, and the next request with it runs");
+        if self.erase {
+            forgotten + "; no file of the store has the bytes of what was forgotten or has expired"
+        } else {
+            forgotten
+        }
+    }
+
+    fn unknown(&self, scope: refrain::Scope) -> Failure {
+        let key = self.key.clone();
+        if !self.erase {
+            return Failure::Unknown { scope, key };
+        }
+        // A key that was forgotten before is unknown, and so is a mistyped one.
+        Failure::Absent(format!(
+            "{} is unknown in scope {scope}; check both, or erase what was forgotten before with \
+             `refrain reap --erase`",
+            key.as_str()
+        ))
+    }
+}
+
+fn found(entry: &Entry, key: &Key) -> String {
+    let key = key.as_str();
+    match entry {
+        Entry::Completed { .. } => format!("{key} is completed"),
+        Entry::Interrupted(_) => format!("{key} is interrupted, and nobody knows what its run did"),
+        Entry::Damaged { .. } => format!("The record of {key} is damaged"),
+    }
+}

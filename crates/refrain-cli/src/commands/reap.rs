@@ -1,0 +1,73 @@
+//! `refrain reap`.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::act::said;
+use crate::consent::Consent;
+use crate::failure::Result;
+use crate::output::Output;
+use crate::space::Space;
+use crate::target::Target;
+use crate::text::{count, size};
+
+/// Do at once what an open store does in time: seal what is due, and drop files that have expired
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Remove the bytes of all that was forgotten or has expired; this may rewrite the whole store
+    #[arg(long)]
+    erase: bool,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+#[derive(Serialize)]
+struct Reaped {
+    act: &'static str,
+    done: bool,
+    segments_sealed: u64,
+    segments_merged: u64,
+    segments_dropped: u64,
+    bytes_before: u64,
+    bytes_after: u64,
+}
+
+pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
+    let Arguments { erase, consent } = asked;
+    consent.expect_possible()?;
+    let effect = if *erase {
+        "no file of the store has the bytes of what was forgotten or has expired"
+    } else {
+        "files whose records have all expired are dropped, and logs that are due are sealed"
+    };
+    let before = Space::of(target.directory())?.bytes;
+    let (done, stats) = target.with(|store| {
+        let done = consent.given(&format!("From now on, {effect}. Do it?"))?;
+        if done {
+            store.reap()?;
+        }
+        if done && *erase {
+            store.purge().wait()?;
+        }
+        Ok((done, store.stats()))
+    })?;
+    let reaped = Reaped {
+        act: if *erase { "erase" } else { "reap" },
+        done,
+        segments_sealed: stats.segments_sealed,
+        segments_merged: stats.segments_merged,
+        segments_dropped: stats.segments_dropped,
+        bytes_before: before,
+        bytes_after: Space::of(target.directory())?.bytes,
+    };
+    let figures = if done { reaped.shown() } else { String::new() };
+    output.document(&(said(done, effect) + &figures), &reaped)
+}
+
+impl Reaped {
+    fn shown(&self) -> String {
+        let segments = count(self.segments_dropped, "segment");
+        let (before, after) = (size(self.bytes_before), size(self.bytes_after));
+        format!("{segments} dropped, {before} before, {after} now\n")
+    }
+}
