@@ -9,14 +9,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// The time between two looks at what was read.
 const TICK: Duration = Duration::from_millis(100);
-const TEMPLATE: &str = "{bar:40} {binary_bytes} of {binary_total_bytes}, {elapsed}";
+const TEMPLATE: &str = "{bar:40} {percent}%, {elapsed}";
+/// The times that a verification reads a file: by pages, and by what is in them.
+const READINGS: u64 = 2;
 
 /// A bar that grows until it is dropped. There is none off a terminal.
 pub(crate) struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Progress {
-    /// Shows how much of so many bytes this process has read since now, as the system counts it.
-    pub(crate) fn of_reading(total: u64) -> Self {
+    /// Shows the progress of a verification of so many bytes: how much this process has read since
+    /// now, as the system counts it.
+    pub(crate) fn of_verifying(bytes: u64) -> Self {
+        let total = bytes.saturating_mul(READINGS);
         let bar = ProgressBar::new(total);
         let Some(before) = bytes_read().filter(|_| !bar.is_hidden()) else { return Self(None) };
         // A bar without its style is a bar too.

@@ -42,7 +42,7 @@ pub(crate) fn named(target: Option<Target>) -> Result<Target> {
 impl Target {
     /// Opens the store, which must be there, lets `work` use it, and closes it again.
     ///
-    /// Opening writes a little, as each opening of a store does: it begins a new log.
+    /// Opening writes: it begins a new log, and the store does its work while it is open.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
         let store = self.open()?;
         let done = work(&store);

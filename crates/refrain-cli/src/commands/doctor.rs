@@ -18,7 +18,11 @@ pub(crate) fn run(target: &Target, output: &mut Output) -> Result<()> {
     let checks = checks::all(target.directory())?;
     let rows = checks.iter().map(|check| {
         let advice = check.advice.map(|advice| format!("; {advice}")).unwrap_or_default();
-        [check.verdict.name().to_owned(), check.name.to_owned(), check.found.clone() + &advice]
+        [
+            format!("{:<4}", check.verdict.name()),
+            check.name.to_owned(),
+            check.found.clone() + &advice,
+        ]
     });
     output.document(&text::rows(rows), &checks)?;
     let failed = checks.iter().filter(|check| check.has_failed()).count();

@@ -40,7 +40,7 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
     let scope = asked.owner.named()?;
     let bytes = Space::of(target.directory())?.lengths;
     let verified = target.with(|store| {
-        let progress = Progress::of_reading(bytes);
+        let progress = Progress::of_verifying(bytes);
         let damage = damage(store)?;
         drop(progress);
         let damaged_keys = scope.map_or(Ok(Vec::new()), |scope| damaged_keys(store, scope))?;
@@ -83,12 +83,14 @@ impl Verified {
             return "everything that the store keeps is whole\n".to_owned();
         }
         let damage = self.damage.iter().map(|damage| ("damage", damage.clone()));
-        let files = ("damaged files", self.damaged_files.to_string());
-        let records = ("damaged records", self.damaged_records.to_string());
+        let files =
+            (self.damaged_files > 0).then(|| ("damaged files", self.damaged_files.to_string()));
+        let records = (self.damaged_records > 0)
+            .then(|| ("in segments", count(self.damaged_records, "damaged key")));
         let keys = self.damaged_keys.iter();
         let keys =
             keys.map(|key| ("damaged key", key.clone().unwrap_or("(cannot be read)".into())));
-        text::fields(damage.chain([files, records]).chain(keys))
+        text::fields(damage.chain(files).chain(records).chain(keys))
     }
 
     fn advice(&self) -> String {
