@@ -13,7 +13,7 @@ use crate::backend::{Claim, Past, Rules};
 use crate::error::{Error, Limit, Result};
 use crate::key::{Key, RequestId, downstream_key};
 use crate::observe;
-use crate::record::Record;
+use crate::record::{Record, to_store};
 use crate::ticket::Ticket;
 
 /// The right to run an operation, and the duty to report its outcome.
@@ -69,7 +69,7 @@ impl Permit {
     ///   store is now, so that a retry finds it once the path leads back.
     /// - [`Error::Fenced`]: another node has taken the key over, and nothing was recorded.
     pub fn complete(self, response: &Response<Bytes>) -> Ticket<Record> {
-        let kept = self.rules.keep(response).then(|| response.clone());
+        let kept = self.rules.keep(response).then(|| to_store(response));
         self.finish(kept)
     }
 

@@ -158,6 +158,18 @@ pub(crate) fn fits(response: &Response<Bytes>, max_body: usize) -> bool {
         && bytes <= Record::MAX_HEADER_BYTES
 }
 
+/// Copies what is stored of a response: status, headers, body and trailers. Those who waited for it
+/// get this copy, and must not see what its other extensions say to the layers around the handler.
+pub(crate) fn to_store(response: &Response<Bytes>) -> Response<Bytes> {
+    let mut stored = Response::new(response.body().clone());
+    *stored.status_mut() = response.status();
+    *stored.headers_mut() = response.headers().clone();
+    if let Some(trailers) = response.extensions().get::<Trailers>() {
+        stored.extensions_mut().insert(trailers.clone());
+    }
+    stored
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,6 +189,7 @@ macro_rules! suite {
             replay {
                 p6_another_scope_does_not_see_the_record
                 p3_a_replay_is_the_response_and_names_its_request
+                p3_a_record_has_its_response_and_none_of_its_other_extensions
                 p4_a_done_key_conflicts_with_another_fingerprint
                 a_released_key_runs_again
             }

@@ -24,6 +24,19 @@ pub(crate) fn p3_a_replay_is_the_response_and_names_its_request(house: &impl Hou
     assert_eq!((replayed.body(), record.request_id().as_str()), (original.body(), "req_a"));
 }
 
+/// The record that the holder and those who wait get at once is the one that is looked up later.
+pub(crate) fn p3_a_record_has_its_response_and_none_of_its_other_extensions(house: &impl House) {
+    let store = house.open();
+    let mut answer = response("a");
+    answer.extensions_mut().insert("for the layers around the handler");
+    let held = execute(&store, &operation("a")).complete(&answer).wait().unwrap();
+    let looked_up = store.get(scope(), &key("a")).wait().unwrap().unwrap();
+    for record in [held, looked_up] {
+        let response = record.response().unwrap();
+        assert_eq!((response.body(), response.extensions().len()), (answer.body(), 0));
+    }
+}
+
 pub(crate) fn p4_a_done_key_conflicts_with_another_fingerprint(house: &impl House) {
     let store = house.open();
     run(&store, "a");
