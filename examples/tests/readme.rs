@@ -75,7 +75,7 @@ async fn an_order_is_placed_once_and_replayed_to_its_token_alone() {
 #[tokio::test]
 async fn an_order_whose_attempt_was_interrupted_is_found_in_the_table() {
     let (store, database, app) = open();
-    let fingerprint = Fingerprint::of(["POST", "/orders", "a bicycle"]);
+    let fingerprint = Fingerprint::of_request("POST", "/orders", ["a bicycle"]);
     let key = "9b8cfa7a".parse().unwrap();
     let operation = Operation::new(Scope::from_api_key("YOUR_API_KEY"), key, fingerprint).durable();
     let Outcome::Execute(permit) = store.begin(&operation).await.unwrap() else { panic!() };
