@@ -5,6 +5,7 @@
 //! documented schema.
 
 mod act;
+mod address;
 mod advice;
 mod answer;
 mod args;

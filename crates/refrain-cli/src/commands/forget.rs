@@ -4,22 +4,19 @@ use clap::Args;
 use refrain::Key;
 
 use crate::act::{Act, said};
+use crate::address::Address;
 use crate::consent::Consent;
 use crate::entry::Entry;
 use crate::failure::{Failure, Result};
 use crate::listing;
 use crate::output::Output;
-use crate::owner::Owner;
 use crate::target::Target;
 
 /// Forget a key, so that the next request with it runs
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The idempotency key
-    #[arg(value_name = "KEY")]
-    key: Key,
     #[command(flatten)]
-    owner: Owner,
+    address: Address,
     /// Remove the bytes too, of all that was forgotten or has expired; this may rewrite the whole
     /// store
     #[arg(long)]
@@ -29,9 +26,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
-    let Arguments { key, erase, consent, .. } = asked;
+    let Arguments { address: Address { key, .. }, erase, consent } = asked;
     consent.expect_possible()?;
-    let scope = asked.owner.scope()?;
+    let scope = asked.address.scope()?;
     let effect = asked.effect();
     let done = target.with(|store| {
         let entry = listing::find(store, scope, key)?;
@@ -52,7 +49,7 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
 
 impl Arguments {
     fn effect(&self) -> String {
-        let key = self.key.as_str();
+        let key = self.address.key.as_str();
         let forgotten = format!("{key} is forgotten, and the next request with it runs");
         if self.erase {
             forgotten + "; no file of the store has the bytes of what was forgotten or has expired"
@@ -62,7 +59,7 @@ impl Arguments {
     }
 
     fn unknown(&self, scope: refrain::Scope) -> Failure {
-        let key = self.key.clone();
+        let key = self.address.key.clone();
         if !self.erase {
             return Failure::Unknown { scope, key };
         }

@@ -4,31 +4,28 @@ use clap::Args;
 use jiff::Timestamp;
 use refrain::Key;
 
+use crate::address::Address;
 use crate::entry::Entry;
 use crate::failure::{Failure, Result};
 use crate::json::Line;
 use crate::listing;
 use crate::output::Output;
-use crate::owner::Owner;
 use crate::response::decoded;
 use crate::target::Target;
 
 /// Show what is known about a key, and the stored response
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The idempotency key
-    #[arg(value_name = "KEY")]
-    key: Key,
     #[command(flatten)]
-    owner: Owner,
+    address: Address,
     /// Print the body of the response alone, as it is
     #[arg(long, conflicts_with_all = ["json", "jsonl"])]
     body: bool,
 }
 
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
-    let scope = asked.owner.scope()?;
-    let key = &asked.key;
+    let scope = asked.address.scope()?;
+    let key = &asked.address.key;
     let entry = target.with(|store| listing::find(store, scope, key))?;
     let Some(entry) = entry else {
         return Err(Failure::Unknown { scope, key: key.clone() });

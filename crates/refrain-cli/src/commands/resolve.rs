@@ -10,13 +10,14 @@ use refrain::backend::Past;
 use refrain::{Attempt, Error, Key, Operation, Outcome, Scope, Store};
 
 use crate::act::{Act, said};
+use crate::address::Address;
 use crate::answer;
 use crate::consent::Consent;
 use crate::entry::Entry;
 use crate::failure::{Failure, Result};
 use crate::listing;
 use crate::output::Output;
-use crate::owner::{Owner, is_input};
+use crate::owner::is_input;
 use crate::target::Target;
 
 /// The longest wait for room in the store.
@@ -25,11 +26,8 @@ const WAIT: Duration = Duration::from_secs(10);
 /// Tell what an interrupted run did, so that its key is answered again
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The idempotency key
-    #[arg(value_name = "KEY")]
-    key: Key,
     #[command(flatten)]
-    owner: Owner,
+    address: Address,
     #[command(flatten)]
     verdict: Verdict,
     #[command(flatten)]
@@ -62,8 +60,8 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
     asked.consent.expect_possible()?;
     asked.expect_one_input()?;
     let judgement = asked.verdict.read()?;
-    let scope = asked.owner.scope()?;
-    let key = &asked.key;
+    let scope = asked.address.scope()?;
+    let key = &asked.address.key;
     let done = target.with(|store| {
         let past = interrupted(store, scope, key)?;
         let done = asked.consent.given(&judgement.question(key))?;
@@ -79,7 +77,7 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
 impl Arguments {
     fn expect_one_input(&self) -> Result<()> {
         let both =
-            self.owner.reads_input() && self.verdict.complete.as_deref().is_some_and(is_input);
+            self.address.reads_input() && self.verdict.complete.as_deref().is_some_and(is_input);
         let said = "standard input cannot be both the API key and the response; put one in a file";
         (!both).then_some(()).ok_or_else(|| Failure::Usage(said.into()))
     }
