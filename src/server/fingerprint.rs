@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Where the program's function computes fingerprints, nobody knows what their bytes say.
+    /// The bytes of a program's own fingerprints say nothing that the layer could read.
     #[test]
     fn the_layers_own_fingerprints_tell_endpoints_apart_and_those_of_a_function_do_not() {
         let own = Fingerprinting { authority: true, headers: [HOST].into(), ..Default::default() };

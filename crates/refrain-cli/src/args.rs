@@ -33,7 +33,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 open in another process or busy,
 5 damaged.";
 
-/// What is asked for.
+/// A command with its arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Status(status::Arguments),

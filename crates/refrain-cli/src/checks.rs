@@ -20,9 +20,9 @@ mod syncs;
 pub(crate) struct Check {
     pub(crate) name: &'static str,
     pub(crate) verdict: Verdict,
-    /// What was found.
+    /// The state that was found.
     pub(crate) found: String,
-    /// What to change.
+    /// The change to make.
     pub(crate) advice: Option<&'static str>,
 }
 

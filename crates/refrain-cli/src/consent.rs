@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::failure::{Failure, Result};
 
-/// How far an act is to go.
+/// The answer to the question, if it was given ahead.
 #[derive(Args, Debug)]
 pub(crate) struct Consent {
     /// Say what would be done, and do nothing

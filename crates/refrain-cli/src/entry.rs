@@ -1,4 +1,4 @@
-//! What a store knows about a key.
+//! The state of a key in a store.
 
 use clap::ValueEnum;
 use http::StatusCode;
@@ -14,7 +14,7 @@ use crate::time::{between, moment, timestamp};
 /// The heading of a list of entries.
 pub(crate) const HEADING: &str = "COMPLETED             EXPIRES IN  STATUS  STATE        KEY";
 
-/// What a store knows about a key.
+/// The state of a key, with all that the store has of it.
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// The operation is done.

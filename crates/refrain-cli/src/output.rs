@@ -17,7 +17,7 @@ pub(crate) enum Format {
     Lines,
 }
 
-/// What a command prints.
+/// The output of a command.
 pub(crate) struct Output {
     format: Format,
     out: BufWriter<StdoutLock<'static>>,

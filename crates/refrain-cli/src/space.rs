@@ -16,11 +16,11 @@ const BLOCK: u64 = 512;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Space {
     pub(crate) files: u64,
-    /// What they take on the disk.
+    /// The bytes that they take on the disk.
     pub(crate) bytes: u64,
     /// Their lengths.
     pub(crate) lengths: u64,
-    /// What this user may still write on that disk.
+    /// The bytes that this user may still write on that disk.
     pub(crate) free: u64,
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Claim {
     pub(crate) has_draft: bool,
     /// Set if that transaction was open when the database was last asked.
     pub(crate) is_open: AtomicBool,
-    /// What the database last said instead of an outcome.
+    /// The last answer of the database that was no outcome.
     pub(crate) last_trouble: Mutex<Option<String>>,
 }
 

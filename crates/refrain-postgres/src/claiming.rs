@@ -233,7 +233,7 @@ impl Request {
     }
 }
 
-/// What became of a request for a key.
+/// The outcome of a request for a key.
 enum Found {
     /// The attempt has it.
     Won,

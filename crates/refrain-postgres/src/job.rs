@@ -1,4 +1,4 @@
-//! What is asked of the database in a batch: claims and completions.
+//! The jobs of a batch, which the database does at once: claims and completions.
 
 use std::sync::{Arc, Mutex};
 

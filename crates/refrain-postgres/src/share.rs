@@ -1,4 +1,4 @@
-//! How many of the latest claims were on keys that are known.
+//! The share of the latest claims that were on known keys.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

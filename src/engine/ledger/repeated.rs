@@ -38,9 +38,9 @@ pub(super) struct Repeated {
     batches: Vec<Batch>,
     /// The end of the log that the new one follows.
     follows: Option<End>,
-    /// Whether the new log takes the newest one's place.
+    /// True if the new log takes the newest one's place.
     pub(super) replaces: bool,
-    /// Whether these batches hold every open claim, with its checkpoints.
+    /// True if these batches hold every open claim, with its checkpoints.
     pub(super) holds_claims: bool,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     consent: Consent,
 }
 
-/// What the run did.
+/// The outcome of the run.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct Verdict {
