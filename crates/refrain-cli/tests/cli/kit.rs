@@ -1,6 +1,6 @@
 //! A home with a store that was filled, and the runs of the command there.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
@@ -75,7 +75,11 @@ impl Home {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        // A command that refuses its arguments may have ended before it reads.
+        let written = child.stdin.take().unwrap().write_all(input.as_bytes());
+        if let Err(error) = written {
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        }
         Run::from(child.wait_with_output().unwrap())
     }
 
