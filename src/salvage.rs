@@ -58,7 +58,9 @@ impl Salvage {
 impl fmt::Display for Salvage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { records, open_claims, damaged_keys, losses, .. } = self;
-        write!(f, "saved {records} records and {open_claims} open claims, ")?;
+        let plural = |count: u64| if count == 1 { "" } else { "s" };
+        write!(f, "saved {records} record{} and ", plural(*records))?;
+        write!(f, "{open_claims} open claim{}, ", plural(*open_claims))?;
         match damaged_keys {
             1 => f.write_str("1 key is damaged")?,
             keys => write!(f, "{keys} keys are damaged")?,
