@@ -243,8 +243,9 @@ impl Store {
     /// Lists the live records of all scopes in the order of the bytes of scopes and keys, starting
     /// behind `after`.
     ///
-    /// All that is said of [`records`](Self::records) holds for this list, the errors too; a damaged
-    /// record whose key cannot be read is listed once.
+    /// All that is said of [`records`](Self::records) holds for this list, the errors too. A damaged
+    /// record whose key cannot be read is listed once at the beginning, and once more at the place of
+    /// its key if an older record has that.
     pub fn all_records(&self, after: Option<Cursor>) -> Records {
         Records::new(Arc::clone(&self.0.0), None, after)
     }

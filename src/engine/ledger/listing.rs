@@ -39,8 +39,8 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// A list under way.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    /// Keeps the files.
-    _snapshot: Arc<Snapshot>,
+    /// Keeps the files, and has their filters.
+    snapshot: Arc<Snapshot>,
     detail: Detail,
     window: Window,
     /// Newest first.
@@ -118,7 +118,7 @@ impl Ledger {
             first: VecDeque::new(),
             state: State::New { is_continued },
             after,
-            _snapshot: snapshot,
+            snapshot,
         }
     }
 }
@@ -253,9 +253,7 @@ impl Listing {
             Latest::Row(number, _) | Latest::Damaged(number) => *number,
         };
         // A damaged entry whose key could not be read hides what is older.
-        let newer = self.segments[..number].iter();
-        let now = ledger.timeline.now();
-        if let Some(newer) = newer.map(|rows| &rows.segment).find(|s| s.has_damaged(address, now)) {
+        if let Some(newer) = self.damaged_before(ledger, number, address) {
             return self.look_up(ledger, newer, address);
         }
         let segment = &self.segments[number].segment;
@@ -269,6 +267,23 @@ impl Listing {
             }
         }
         self.look_up(ledger, segment, address)
+    }
+
+    /// Returns the newest of the segments in front of a number whose entry of an address is damaged,
+    /// or may be. As for a lookup, those that are ruled out by their filters have none, even where the
+    /// list of damaged keys is lost.
+    fn damaged_before(
+        &self,
+        ledger: &Ledger,
+        number: usize,
+        address: &Address,
+    ) -> Option<&Arc<Segment>> {
+        let now = ledger.timeline.now();
+        let newer = self.segments[..number].iter().map(|rows| &rows.segment);
+        let mut newer = newer.filter(|segment| segment.has_damaged(address, now)).peekable();
+        newer.peek()?;
+        let asked = self.snapshot.segments.that_may_hold(address);
+        newer.find(|segment| asked.iter().any(|may_hold| Arc::ptr_eq(may_hold, segment)))
     }
 
     /// Reads the whole entry of an address in a segment that has one.

@@ -84,6 +84,7 @@ pub(super) fn decode(bytes: &[u8], binding: &Binding, digest: usize) -> Option<B
     let reach = u64::from(stored.segment_count_length) + 2 * u64::from(stored.segment_length);
     let safe = used == bytes.len()
         && stored.segment_length.is_power_of_two()
+        && stored.segment_count_length > 0
         && stored.segment_count_length.is_multiple_of(stored.segment_length)
         && stored.segment_length_mask == stored.segment_length - 1
         && stored.fingerprints.len() as u64 >= reach;

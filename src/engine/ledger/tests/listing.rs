@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::backend::Detail;
 use crate::cursor::Cursor;
+use crate::engine::segment::segment_name;
 use crate::key::{Key, random_bytes};
 use crate::listed::Listed;
 
@@ -225,6 +226,45 @@ fn p5_damaged_records_are_listed_as_what_they_are_and_hide_what_is_older() {
         nameless += without_name;
     }
     assert!(named > 0 && nameless > 0, "{named} named, {nameless} not");
+}
+
+#[test]
+fn p5_a_lost_list_of_damaged_keys_costs_the_keys_that_a_lookup_would_refuse() {
+    let bench = Bench::default();
+    let mut opened = bench.open();
+    for n in 0..KEYS {
+        opened.put(&name(n), vec![1; 9]);
+    }
+    opened.rotate();
+    bench.clock.advance(HOUR);
+    opened.seal();
+    opened.put(&name(1), vec![2; 9]);
+    opened.put(&name(2), vec![2; 9]);
+    opened.harm(&name(1), false);
+    opened.rotate();
+    bench.clock.advance(HOUR);
+    opened.seal();
+    assert_eq!(opened.ledger.snapshot().segments.len(), 2);
+    let hash = opened.address(&name(1)).hash.to_le_bytes();
+    let segment = Arc::clone(&opened.ledger.snapshot().segments[0]);
+    let mut bytes = vec![0; usize::try_from(segment.file.len().unwrap()).unwrap()];
+    segment.file.read_at(&mut bytes, 0).unwrap();
+    let at = bytes.windows(16).position(|window| window == hash).expect("the list has it");
+    opened
+        .ledger
+        .disk
+        .open(&segment_name(segment.meta.file))
+        .unwrap()
+        .write_at(&[!bytes[at]], at as u64)
+        .unwrap();
+    drop((segment, opened));
+
+    let opened = bench.open();
+    assert!(opened.ledger.snapshot().segments[0].has_lost_damaged());
+    let expected = opened.looked_up();
+    let (listed, nameless) = opened.read(opened.list(None, Detail::Responses));
+    assert_eq!((&listed, nameless), (&expected, 1));
+    assert_eq!(expected.values().filter(|body| body.is_some()).count() as u64, KEYS - 1);
 }
 
 /// The log was read as frozen, and freed as one that was kept for a segment.
