@@ -77,6 +77,11 @@ impl Timeline {
         self.read().at
     }
 
+    /// Returns the time since 1970 by the wall clock.
+    pub(crate) fn wall(&self) -> Duration {
+        self.clock.read().wall
+    }
+
     /// Returns the current moment with the reading of the clocks, to be written with a batch.
     pub(crate) fn anchor(&self) -> Anchor {
         let anchor = self.read();

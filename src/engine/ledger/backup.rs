@@ -32,6 +32,9 @@ use super::manifest::{LOCK, MANIFEST, Manifest, write_lock};
 
 /// The file that marks a directory as that of an unfinished backup.
 pub(crate) const UNFINISHED: &str = "BACKUP";
+/// The file with the moment of a backup: the seconds of the wall clock since 1970, in decimal. It
+/// stays when the backup is opened, and is not part of what is restored from it.
+const MADE: &str = "MADE";
 
 /// The bytes that are copied at a time.
 const COPY_BYTES: u64 = 1024 * 1024;
@@ -82,6 +85,8 @@ impl Ledger {
     }
 
     fn write_backup(&self, target: &dyn Disk, mut pace: impl FnMut() -> Result<()>) -> Result<()> {
+        // Before the lists are fixed: whatever is not in the copy was recorded after this.
+        self.write_moment(target)?;
         let Plan { manifest, copies, _files } = self.plan_backup(target);
         for copy in &copies {
             self.copy(copy, target, &mut pace)?;
@@ -95,6 +100,14 @@ impl Ledger {
         // It opens from now on; a marker that stays is in nobody's way.
         let _ = target.remove(UNFINISHED).and_then(|()| target.sync());
         Ok(())
+    }
+
+    fn write_moment(&self, target: &dyn Disk) -> Result<()> {
+        let seconds = self.timeline.wall().as_secs();
+        let failed = |error| Error::io("back up to", target.path_of(MADE), error);
+        let file = target.create(MADE).map_err(failed)?;
+        file.write_at(format!("{seconds}\n").as_bytes(), 0).map_err(failed)?;
+        file.sync().map_err(failed)
     }
 
     /// Fixes what is copied, and links what can be linked.

@@ -89,6 +89,14 @@ impl Names {
         self.others.iter().any(|name| name == UNFINISHED)
     }
 
+    /// Removes the mark of an unfinished backup from one that was finished, for it has opened.
+    pub(super) fn remove_backup_marker(&self, disk: &dyn Disk) {
+        if self.is_unfinished_backup() {
+            // One that stays does no harm.
+            let _ = disk.remove(UNFINISHED);
+        }
+    }
+
     /// Returns the names of the store's files that `manifest` does not list.
     pub(super) fn leftovers(&self, manifest: &Manifest) -> impl Iterator<Item = String> {
         let logs = self.logs.iter().filter(|log| !manifest.lists_log(**log));

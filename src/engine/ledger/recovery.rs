@@ -82,6 +82,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings) -> Result<Opened> {
     let names = Names::list(&*disk)?;
     let listed = Listed::open(&disk, &manifest, &names)?;
     let mut opened = listed.resume(disk, settings, manifest, &names)?;
+    names.remove_backup_marker(&*opened.ledger.disk);
     opened.ledger.damaged_lists = usize::from(is_lock_damaged) + usize::from(is_manifest_damaged);
     Ok(opened)
 }
