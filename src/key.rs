@@ -22,6 +22,7 @@ mod fingerprint;
 mod random;
 mod request_id;
 mod scope;
+mod text;
 
 pub(crate) use address::Address;
 pub use digest::InvalidDigest;

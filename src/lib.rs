@@ -65,6 +65,7 @@
 //!
 //! - `server` and `client`, behind the features of those names: the tower layers for HTTP servers
 //!   and for HTTP clients.
+//! - `admin`, behind the feature of that name: what operators ask a running server for.
 //! - [`backend`]: the seam for stores on something else than a directory, with [`codec`] for their
 //!   records.
 //! - [`disk`]: the seam under the embedded engine, for tests that simulate a file system; [`clock`]
@@ -76,6 +77,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address_map;
+#[cfg(feature = "admin")]
+#[cfg_attr(docsrs, doc(cfg(feature = "admin")))]
+pub mod admin;
 mod attempt;
 pub mod backend;
 mod begin;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counters and sizes of a store, from [`Store::stats`](crate::Store::stats).
 ///
@@ -25,7 +25,8 @@ use serde::Serialize;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Operations in flight, waiting ones included.
@@ -113,7 +114,7 @@ pub struct Counts {
 
 /// The reason for which new keys are refused or held up, in [`Stats::refusing`]. Replays and
 /// verdicts go on, but for [`Away`](Self::Away).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusing {
     /// The disk is full: new keys get [`Error::Full`](crate::Error::Full).

@@ -24,6 +24,14 @@ pub(crate) enum Failure {
     Journal { path: PathBuf, source: io::Error },
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on the socket {}", path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("a store in a database has no directory for a socket")]
+    NoDirectory,
+    #[error("operators who come to a port bring a token, and there is none")]
+    NoToken,
+    #[error("cannot use the token in {}", path.display())]
+    Token { path: PathBuf, source: io::Error },
     #[error("cannot listen to signals")]
     Signals(#[source] io::Error),
     #[error("cannot say where it listens")]
@@ -56,6 +64,12 @@ impl Failure {
                 .or(Some("name a file that this user may append to")),
             Self::Listen { source, .. } => advice::of_system(Cause::of(source))
                 .or(Some("name another address, or port 0 for any port")),
+            Self::Socket { source, .. } => advice::of_system(Cause::of(source))
+                .or(Some("give the store a shorter path, or --admin an address")),
+            Self::NoDirectory => Some("give --admin an address, and --admin-token-file"),
+            Self::NoToken => Some("give --admin-token-file"),
+            Self::Token { source, .. } => advice::of_system(Cause::of(source))
+                .or(Some("name a file with a token that this user may read")),
             Self::Signals(source) | Self::Announce(source) | Self::Serve(source) => {
                 advice::of_system(Cause::of(source))
             }

@@ -18,6 +18,7 @@ mod carrier;
 mod failure;
 mod manner;
 mod number;
+mod operators;
 mod process;
 mod readiness;
 mod refusal;
@@ -39,6 +40,7 @@ use tokio::sync::oneshot;
 use crate::carrier::Carrier;
 use crate::failure::Failure;
 use crate::manner::Manner;
+use crate::operators::Operators;
 use crate::storage::Storage;
 
 /// The time that clients may take to finish their requests once the server stops.
@@ -56,6 +58,8 @@ struct Options {
     listen: SocketAddr,
     #[command(flatten)]
     storage: Storage,
+    #[command(flatten)]
+    operators: Operators,
     /// The time that a request waits for another one that holds its key.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     wait: Duration,
@@ -122,6 +126,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let failed = |source| Failure::Listen { address: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    let desk = options.operators.open(options.storage.directory()).await?;
     let stop = Stop::listen().map_err(Failure::Signals)?;
     announce(address).map_err(Failure::Announce)?;
 
@@ -141,6 +146,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
         // A client that never ends its request must not keep the server from ending.
         () = overdue => {}
+        served = desk.serve(store.clone()) => served.map_err(Failure::Serve)?,
     }
     close(store).await
 }

@@ -1,6 +1,6 @@
 //! The idempotency store: a directory of this server's own, or a database that servers share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -34,6 +34,11 @@ impl Storage {
             Some(address) => self.connect(address).await,
             None => Store::builder().ttl(self.ttl).open(&self.store).map_err(Failure::Open),
         }
+    }
+
+    /// The directory of the store, unless it is in a database.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.address().is_none().then_some(&self.store)
     }
 
     /// The address of the database, unless the store is a directory.

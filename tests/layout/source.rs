@@ -193,7 +193,7 @@ const PUBLIC: [&str; 12] = [
 ];
 
 /// Names of theirs that methods of other types have too.
-const COMMON: [&str; 5] = ["new", "as_bytes", "map", "poll", "now"];
+const COMMON: [&str; 6] = ["new", "as_bytes", "map", "poll", "now", "block_on"];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory)

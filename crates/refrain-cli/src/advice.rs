@@ -3,6 +3,7 @@
 use std::io;
 
 use refrain::Error;
+use refrain::admin::Code;
 use refrain::error::Cause;
 
 /// Returns the remedy for an error of the store.
@@ -23,6 +24,25 @@ pub(crate) fn on_store(error: &Error) -> Option<&'static str> {
         Error::Full => Some("then run this again"),
         Error::Io { source, .. } => on_system(source),
         Error::Stopped { source: Some(failure), .. } => on_store(failure),
+        _ => None,
+    }
+}
+
+/// Returns the remedy for the refusal of a server.
+pub(crate) fn on_refusal(code: Code) -> Option<&'static str> {
+    match code {
+        Code::NotFound => {
+            Some("check the key and the scope, or list what is there with `refrain ls`")
+        }
+        Code::NotInterrupted => Some("see it with `refrain get`"),
+        Code::Unauthorized => Some("give it with --admin-token-file, or in REFRAIN_ADMIN_TOKEN"),
+        Code::SocketOnly => Some("run this on that machine, with --store"),
+        Code::InFlight | Code::Busy => Some("run this again later"),
+        Code::Full => Some("then run this again"),
+        Code::Damaged => Some(
+            "find out what the operation did, and then `refrain forget` the key; check the disk",
+        ),
+        Code::Stopped => Some("restart the server"),
         _ => None,
     }
 }

@@ -59,6 +59,12 @@ fn parsed(bytes: &[u8]) -> std::result::Result<Response<Bytes>, String> {
             rest = body;
             continue;
         }
+        // As behind a proxy, whose answer to CONNECT comes first.
+        if body.starts_with(b"HTTP/") {
+            return Err(
+                "its body begins with another response; remove what is not the server's".into()
+            );
+        }
         return bounded(response.map(|()| body.into()));
     }
 }
@@ -81,6 +87,13 @@ fn message(bytes: &[u8]) -> std::result::Result<(Response<()>, Vec<u8>), String>
         let value = HeaderValue::from_bytes(header.value).map_err(|_| format!("bad {name}"))?;
         if name == header::CONTENT_LENGTH && value != HeaderValue::from(body.len()) {
             return Err(format!("its body has {} bytes, and not the content-length", body.len()));
+        }
+        if name == header::CONTENT_ENCODING {
+            return Err(
+                "its body is encoded, or was; ask the server for it without an encoding, or \
+                        remove the content-encoding of a body that was decoded"
+                    .into(),
+            );
         }
         if !NOT_STORED.contains(&name) {
             response.headers_mut().append(name, value);
@@ -131,6 +144,14 @@ mod tests {
     fn the_ends_of_lines_may_be_an_editors() {
         let response = parsed(b"HTTP/1.1 200\na: b\n\nplaced\n").unwrap();
         assert_eq!((response.status(), &response.body()[..]), (StatusCode::OK, &b"placed\n"[..]));
+    }
+
+    #[test]
+    fn what_every_retry_would_get_wrongly_is_refused() {
+        let proxied = b"HTTP/1.1 200 Connection established\r\n\r\nHTTP/1.1 201 Created\r\n\r\n";
+        assert!(parsed(proxied).unwrap_err().contains("another response"));
+        let decoded = b"HTTP/2 200\r\ncontent-encoding: gzip\r\n\r\nplain";
+        assert!(parsed(decoded).unwrap_err().contains("content-encoding"));
     }
 
     #[test]

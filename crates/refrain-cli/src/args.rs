@@ -3,22 +3,21 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, completions, doctor, export, forget, get, interrupted, ls, man, reap, resolve, restore,
-    salvage, status, top, verify,
+    backup, completions, doctor, export, forget, get, in_flight, interrupted, ls, man, reap,
+    resolve, restore, salvage, status, top, verify, watch,
 };
 use crate::output::Format;
-use crate::target::Target;
+use crate::target::Named;
 
-/// Looks into an idempotency store that no process has open, acts on its keys, verifies and copies
-/// it.
+/// Looks into an idempotency store, acts on its keys, verifies and copies it: one that no process
+/// has open, or one that a server has open which answers operators.
 ///
 /// No command ever creates a store where there was none.
 #[derive(Debug, Parser)]
 #[command(name = "refrain", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// The directory of the store
-    #[arg(long, global = true, value_name = "DIR", env = "REFRAIN_STORE")]
-    pub(crate) store: Option<Target>,
+    #[command(flatten)]
+    pub(crate) named: Named,
     /// Print one JSON document
     #[arg(long, global = true, conflicts_with = "jsonl")]
     json: bool,
@@ -39,7 +38,9 @@ pub(crate) enum Command {
     Status(status::Arguments),
     Get(get::Arguments),
     Ls(ls::Arguments),
+    InFlight(in_flight::Arguments),
     Interrupted(interrupted::Arguments),
+    Watch(watch::Arguments),
     Top(top::Arguments),
     Resolve(resolve::Arguments),
     Forget(forget::Arguments),

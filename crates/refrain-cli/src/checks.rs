@@ -77,13 +77,26 @@ pub(crate) fn all(directory: &Path) -> Result<Vec<Check>> {
     }
     let failed = |source| Failure::File { action: "check", path: directory.into(), source };
     let holder = Holder::of(directory);
-    let mut checks = vec![use_of(holder.as_ref())];
+    let mut checks = vec![use_of(holder.as_ref()), files(directory)];
     checks.push(permissions::check(directory).map_err(failed)?);
     checks.extend(disk::checks(directory).map_err(failed)?);
     checks.push(syncs::check(directory));
     checks.push(clock::check(directory).map_err(failed)?);
     checks.extend(limits::checks(holder.map(|holder| holder.process)));
     Ok(checks)
+}
+
+/// Checks that the two files are there without which the store does not open.
+fn files(directory: &Path) -> Check {
+    let is_missing = |name: &&str| fs::symlink_metadata(directory.join(name)).is_err();
+    match [LOCK, MANIFEST].iter().find(|name| is_missing(name)) {
+        None => Check::ok("files", format!("{LOCK} and {MANIFEST} are there")),
+        Some(name) => Check::fail(
+            "files",
+            format!("{name} is missing"),
+            "restore it, or write what can be proved into a new store with `refrain salvage`",
+        ),
+    }
 }
 
 fn use_of(holder: Option<&Holder>) -> Check {

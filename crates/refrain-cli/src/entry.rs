@@ -1,33 +1,22 @@
-//! The state of a key in a store.
+//! The state of a key, shown.
 
 use clap::ValueEnum;
-use http::StatusCode;
 use jiff::Timestamp;
-use refrain::backend::{Listed, Past};
-use refrain::{Error, Key, Record, Scope};
-use serde::Serialize;
+use refrain::Key;
+use refrain::admin::{Completed, Damaged, Entry, Interrupted};
 
-use crate::failure;
+use crate::failure::in_words_of_the_command;
 use crate::text;
 use crate::time::{between, moment, timestamp};
 
-/// The heading of a list of entries.
-pub(crate) const HEADING: &str = "COMPLETED             EXPIRES IN  STATUS  STATE        KEY";
-
-/// The state of a key, with all that the store has of it.
-#[derive(Debug)]
-pub(crate) enum Entry {
-    /// The operation is done.
-    Completed { scope: Scope, key: Key, record: Record, status: Option<StatusCode> },
-    /// A run of it was interrupted, and nobody knows what it did.
-    Interrupted(Past),
-    /// The record cannot be read; nor can the key, if there is none.
-    Damaged { scope: Scope, key: Option<Key>, error: Error },
+/// The heading of a list of entries, with their owners if it is of all scopes.
+pub(crate) fn heading(of_all: bool) -> String {
+    let scope = if of_all { format!("{:<64}  ", "SCOPE") } else { String::new() };
+    format!("{scope}COMPLETED             EXPIRES IN  STATUS  STATE        KEY")
 }
 
 /// The state of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum State {
     /// The operation is done, and its record is replayed
     Completed,
@@ -38,6 +27,14 @@ pub(crate) enum State {
 }
 
 impl State {
+    pub(crate) fn of(entry: &Entry) -> Self {
+        match entry {
+            Entry::Completed(_) => Self::Completed,
+            Entry::Interrupted(_) => Self::Interrupted,
+            Entry::Damaged(_) => Self::Damaged,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Completed => "completed",
@@ -47,101 +44,71 @@ impl State {
     }
 }
 
-impl Entry {
-    /// Names the owner of a line of the store's list.
-    pub(crate) fn of(scope: Scope, listed: Listed) -> Self {
-        match listed {
-            Listed::Record { key, record, status, .. } => {
-                Self::Completed { scope, key, record, status }
-            }
-            Listed::Damaged { at, error } => {
-                Self::Damaged { scope, key: at.map(|at| at.key), error }
-            }
+/// Returns the status of the response, if there is one.
+pub(crate) fn status(entry: &Entry) -> Option<u16> {
+    match entry {
+        Entry::Completed(Completed { status, .. }) => *status,
+        Entry::Interrupted(_) | Entry::Damaged(_) => None,
+    }
+}
+
+/// Returns the time of the record; of the others it is not known.
+pub(crate) fn completed_at(entry: &Entry) -> Option<Timestamp> {
+    match entry {
+        Entry::Completed(Completed { completed_at, .. }) => Some(timestamp(*completed_at)),
+        Entry::Interrupted(_) | Entry::Damaged(_) => None,
+    }
+}
+
+/// Shows a line under [`heading`].
+pub(crate) fn line(entry: &Entry, now: Timestamp, of_all: bool) -> String {
+    let none = || "-".to_owned();
+    let completed = completed_at(entry).map_or_else(none, moment);
+    let expires = match entry {
+        Entry::Completed(Completed { expires_at, .. }) => between(now, timestamp(*expires_at)),
+        Entry::Interrupted(_) | Entry::Damaged(_) => none(),
+    };
+    let status = status(entry).map_or_else(none, |status| status.to_string());
+    let scope = entry.scope().map_or_else(none, |scope| scope.to_string());
+    let scope = if of_all { format!("{scope:<64}  ") } else { String::new() };
+    let key = entry.key().map_or("(cannot be read)", Key::as_str);
+    let state = State::of(entry).name();
+    format!("{scope}{completed:<20}  {expires:<10}  {status:<6}  {state:<11}  {key}")
+}
+
+/// Shows all but the response, a fact a line.
+pub(crate) fn facts(entry: &Entry, now: Timestamp) -> String {
+    let none = || "-".to_owned();
+    let head = [
+        ("key", entry.key().map_or_else(none, |key| key.as_str().to_owned())),
+        ("scope", entry.scope().map_or_else(none, |scope| scope.to_string())),
+        ("state", State::of(entry).name().to_owned()),
+    ];
+    let rest = match entry {
+        Entry::Completed(record) => completed(record, now),
+        Entry::Interrupted(run) => interrupted(run),
+        Entry::Damaged(Damaged { error, .. }) => {
+            vec![("damage", in_words_of_the_command(error))]
         }
-    }
+    };
+    text::fields(head.into_iter().chain(rest))
+}
 
-    pub(crate) fn state(&self) -> State {
-        match self {
-            Self::Completed { .. } => State::Completed,
-            Self::Interrupted(_) => State::Interrupted,
-            Self::Damaged { .. } => State::Damaged,
-        }
-    }
+fn completed(record: &Completed, now: Timestamp) -> Vec<(&'static str, String)> {
+    let expires = timestamp(record.expires_at);
+    vec![
+        ("request", record.request_id.to_string()),
+        ("completed", moment(timestamp(record.completed_at))),
+        ("expires", format!("{} (in {})", moment(expires), between(now, expires))),
+        ("fingerprint", record.fingerprint.to_string()),
+    ]
+}
 
-    /// Returns the owner of the key, if the key is known.
-    pub(crate) fn scope(&self) -> Option<Scope> {
-        match self {
-            Self::Completed { scope, .. } | Self::Damaged { scope, key: Some(_), .. } => {
-                Some(*scope)
-            }
-            Self::Interrupted(past) => Some(past.scope),
-            // It is listed in every scope.
-            Self::Damaged { key: None, .. } => None,
-        }
-    }
-
-    pub(crate) fn key(&self) -> Option<&Key> {
-        match self {
-            Self::Completed { key, .. } => Some(key),
-            Self::Interrupted(past) => Some(&past.key),
-            Self::Damaged { key, .. } => key.as_ref(),
-        }
-    }
-
-    pub(crate) fn status(&self) -> Option<StatusCode> {
-        match self {
-            Self::Completed { status, .. } => *status,
-            Self::Interrupted(_) | Self::Damaged { .. } => None,
-        }
-    }
-
-    /// Returns the time of the record; of the others it is not known.
-    pub(crate) fn completed_at(&self) -> Option<Timestamp> {
-        match self {
-            Self::Completed { record, .. } => Some(timestamp(record.completed_at())),
-            Self::Interrupted(_) | Self::Damaged { .. } => None,
-        }
-    }
-
-    /// Shows a line under [`HEADING`].
-    pub(crate) fn line(&self, now: Timestamp) -> String {
-        let none = || "-".to_owned();
-        let completed = self.completed_at().map_or_else(none, moment);
-        let expires = match self {
-            Self::Completed { record, .. } => between(now, timestamp(record.expires_at())),
-            Self::Interrupted(_) | Self::Damaged { .. } => none(),
-        };
-        let status = self.status().map_or_else(none, |status| status.as_str().to_owned());
-        let key = self.key().map_or("(cannot be read)", Key::as_str);
-        format!("{completed:<20}  {expires:<10}  {status:<6}  {:<11}  {key}", self.state().name())
-    }
-
-    /// Shows all but the response, a fact a line.
-    pub(crate) fn facts(&self, now: Timestamp) -> String {
-        let none = || "-".to_owned();
-        let head = [
-            ("key", self.key().map_or_else(none, |key| key.as_str().to_owned())),
-            ("scope", self.scope().map_or_else(none, |scope| scope.to_string())),
-            ("state", self.state().name().to_owned()),
-        ];
-        let rest = match self {
-            Self::Completed { record, .. } => {
-                let expires = timestamp(record.expires_at());
-                vec![
-                    ("request", record.request_id().to_string()),
-                    ("completed", moment(timestamp(record.completed_at()))),
-                    ("expires", format!("{} (in {})", moment(expires), between(now, expires))),
-                    ("fingerprint", record.fingerprint().to_string()),
-                ]
-            }
-            Self::Interrupted(past) => vec![
-                ("request", past.request_id.to_string()),
-                ("attempt", past.attempt.to_string()),
-                ("checkpoints", past.checkpoints.len().to_string()),
-                ("fingerprint", past.fingerprint.to_string()),
-            ],
-            Self::Damaged { error, .. } => vec![("damage", failure::chain(error))],
-        };
-        text::fields(head.into_iter().chain(rest))
-    }
+fn interrupted(run: &Interrupted) -> Vec<(&'static str, String)> {
+    vec![
+        ("request", run.request_id.to_string()),
+        ("attempt", run.attempt.to_string()),
+        ("checkpoints", run.checkpoints.len().to_string()),
+        ("fingerprint", run.fingerprint.to_string()),
+    ]
 }

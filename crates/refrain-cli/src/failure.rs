@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use refrain::admin::{Code, Refusal};
 use refrain::{Error, Key, Scope};
 
 use crate::advice;
@@ -18,6 +19,10 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 pub(crate) enum Failure {
     /// The library's error.
     Store(Error),
+    /// The refusal of the server that has the store open.
+    Refused(Refusal),
+    /// That server cannot be asked, as the sentence says.
+    Served(String),
     /// Another process has the store open.
     Held { path: PathBuf, holder: Option<Holder> },
     /// The directory holds a backup that was not finished.
@@ -53,6 +58,13 @@ impl Failure {
         const BUSY: u8 = 4;
         const DAMAGED: u8 = 5;
         match self {
+            Self::Refused(Refusal { code, .. }) => match code {
+                Code::NotFound | Code::NotInterrupted => NOT_FOUND,
+                Code::BadRequest | Code::Unauthorized | Code::SocketOnly => USAGE,
+                Code::InFlight | Code::Busy => BUSY,
+                Code::Damaged => DAMAGED,
+                _ => FAILED,
+            },
             Self::Usage(_) => USAGE,
             Self::Unknown { .. } | Self::Absent(_) => NOT_FOUND,
             Self::Held { .. } => BUSY,
@@ -65,6 +77,7 @@ impl Failure {
             ) => BUSY,
             Self::Store(Error::Corrupt { .. }) | Self::CutShort(_) | Self::Damaged(_) => DAMAGED,
             Self::Store(_)
+            | Self::Served(_)
             | Self::Missing(_)
             | Self::File { .. }
             | Self::Output(_)
@@ -72,6 +85,14 @@ impl Failure {
             | Self::Declined
             | Self::Unfit(_) => FAILED,
         }
+    }
+
+    /// Returns true if the store, or a part of it, cannot be read.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(Error::Corrupt { .. }) | Self::Refused(Refusal { code: Code::Damaged, .. })
+        )
     }
 
     /// Returns true if nobody reads the output any more, as in `refrain ls | head`: there is nothing
@@ -87,6 +108,15 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.error {
+            Some(error) => Self::Store(error),
+            None => Self::Refused(refusal),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -94,9 +124,14 @@ impl fmt::Display for Failure {
                 f.write_str(&chain(error))?;
                 advice::on_store(error).map_or(Ok(()), |advice| write!(f, "; {advice}"))
             }
+            Self::Refused(refusal) => {
+                f.write_str(&in_words_of_the_command(&refusal.message))?;
+                advice::on_refusal(refusal.code).map_or(Ok(()), |advice| write!(f, "; {advice}"))
+            }
             Self::Held { path, holder: Some(holder) } => write!(
                 f,
-                "{} is open in {holder}; run this again once that process has ended",
+                "{} is open in {holder}, which does not answer operators there; let it serve its \
+                 admin socket, or run this again once it has ended",
                 path.display()
             ),
             Self::Held { path, holder: None } => write!(
@@ -129,9 +164,10 @@ impl fmt::Display for Failure {
                  with `refrain ls`",
                 key.as_str()
             ),
-            Self::Usage(sentence) | Self::Absent(sentence) | Self::Damaged(sentence) => {
-                f.write_str(sentence)
-            }
+            Self::Usage(sentence)
+            | Self::Absent(sentence)
+            | Self::Damaged(sentence)
+            | Self::Served(sentence) => f.write_str(sentence),
             Self::File { action, path, source } => {
                 write!(f, "cannot {action} {}: {source}", path.display())?;
                 advice::on_system(source).map_or(Ok(()), |advice| write!(f, "; {advice}"))
@@ -152,5 +188,10 @@ pub(crate) fn chain(error: &Error) -> String {
         said = format!("{said}: {error}");
         source = error.source();
     }
+    in_words_of_the_command(&said)
+}
+
+/// Names a command where the library names its function.
+pub(crate) fn in_words_of_the_command(said: &str) -> String {
     said.replace("Store::salvage", "`refrain salvage`")
 }

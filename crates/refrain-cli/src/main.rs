@@ -1,8 +1,8 @@
 //! The command `refrain`: what an operator reaches for when an idempotency store needs a look.
 //!
 //! A command parses its arguments in `args`, opens its `target`, and writes to `output`. The
-//! modules below say one thing each: `failure` has the exit codes, `advice` the remedies, `json` the
-//! documented schema.
+//! modules below say one thing each: `failure` has the exit codes, `advice` the remedies, `desk` what
+//! a store or its server is asked for.
 
 mod act;
 mod address;
@@ -13,16 +13,16 @@ mod checks;
 mod commands;
 mod consent;
 mod copying;
+mod desk;
 mod entry;
 mod failure;
 mod holder;
 mod indent;
-mod json;
-mod listing;
 mod output;
 mod owner;
 mod progress;
 mod response;
+mod served;
 mod space;
 mod target;
 mod text;

@@ -87,6 +87,11 @@ impl List<'_> {
         }
     }
 
+    /// Writes the items so far, for a list that goes on for long.
+    pub(crate) fn show(&mut self) -> Result<()> {
+        self.output.out.flush().map_err(Failure::Output)
+    }
+
     /// Ends the list.
     pub(crate) fn end(self) -> Result<()> {
         match self.output.format {

@@ -3,34 +3,34 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
-use refrain::record::Trailers;
+use http::StatusCode;
+use refrain::admin::{Blob, Response};
 
 use crate::indent::indented;
 use crate::text::{count, printable};
 
 /// Shows the status, the headers and the body; JSON is indented.
-pub(crate) fn decoded(response: &Response<Bytes>) -> String {
-    let status = response.status();
-    let mut shown = format!("HTTP {}", status.as_str());
-    if let Some(reason) = status.canonical_reason() {
+pub(crate) fn decoded(response: &Response) -> String {
+    let status = StatusCode::from_u16(response.status);
+    let mut shown = format!("HTTP {}", response.status);
+    if let Some(reason) = status.ok().and_then(|status| status.canonical_reason()) {
         shown = shown + " " + reason;
     }
     shown.push('\n');
-    headers(&mut shown, response.headers());
+    headers(&mut shown, &response.headers);
     shown.push('\n');
-    shown.push_str(&body(response.body()));
-    if let Some(Trailers(trailers)) = response.extensions().get() {
+    shown.push_str(&body(&response.body.0));
+    if !response.trailers.is_empty() {
         shown.push_str("\ntrailers\n");
-        headers(&mut shown, trailers);
+        headers(&mut shown, &response.trailers);
     }
     shown
 }
 
-fn headers(shown: &mut String, headers: &HeaderMap) {
+fn headers(shown: &mut String, headers: &[(String, Blob)]) {
     for (name, value) in headers {
-        let value = printable(&String::from_utf8_lossy(value.as_bytes()));
-        writeln!(shown, "{name}: {value}").expect("a string takes all");
+        let value = printable(&String::from_utf8_lossy(&value.0));
+        writeln!(shown, "{}: {value}", printable(name)).expect("a string takes all");
     }
 }
 

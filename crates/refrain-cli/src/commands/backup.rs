@@ -6,7 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::space::Space;
 use crate::target::{Target, refused};
@@ -34,14 +34,16 @@ struct Copy {
 
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
     let destination = &asked.destination;
-    let made_at = target.with(|store| {
+    let made_at = target.with(|desk| {
         let now = Timestamp::now();
-        store.backup(destination).map_err(|error| refused(destination, error))?;
-        Ok(now)
+        match desk.backup(destination) {
+            Err(Failure::Store(error)) => Err(refused(destination, error)),
+            done => done.map(|()| now),
+        }
     })?;
     let space = Space::of(destination)?;
     let copy = Copy {
-        store: target.directory().display().to_string(),
+        store: target.name(),
         backup: destination.display().to_string(),
         made_at: made_at.to_string(),
         files: space.files,

@@ -15,7 +15,7 @@ use crate::text;
 pub(crate) struct Arguments {}
 
 pub(crate) fn run(target: &Target, output: &mut Output) -> Result<()> {
-    let checks = checks::all(target.directory())?;
+    let checks = checks::all(target.expect_directory()?)?;
     let rows = checks.iter().map(|check| {
         let advice = check.advice.map(|advice| format!("; {advice}")).unwrap_or_default();
         [

@@ -1,16 +1,14 @@
 //! `refrain export`.
 
 use clap::Args;
+use refrain::admin::Entry;
 
-use crate::entry::Entry;
 use crate::failure::{Failure, Result};
-use crate::json::Line;
-use crate::listing;
 use crate::output::Output;
 use crate::owner::Owner;
 use crate::target::Target;
 
-/// Print all keys of a scope with their responses, one line of JSON each
+/// Print all keys of a scope, or of all, with their responses, one line of JSON each
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -18,15 +16,13 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
-    let scope = asked.owner.scope()?;
-    let damaged = target.with(|store| {
+    let scope = asked.owner.named()?;
+    let damaged = target.with(|desk| {
         let mut damaged = 0_u64;
-        let interrupted = listing::interrupted(store, Some(scope));
-        let interrupted = interrupted.map(|past| Ok(Entry::Interrupted(past?)));
-        for entry in listing::whole_records(store, scope).chain(interrupted) {
+        for entry in desk.records(scope, None, true)?.chain(desk.interrupted(scope)?) {
             let entry = entry?;
-            damaged += u64::from(matches!(entry, Entry::Damaged { .. }));
-            output.line(&Line::whole(&entry))?;
+            damaged += u64::from(matches!(entry, Entry::Damaged(_)));
+            output.line(&entry)?;
         }
         Ok(damaged)
     })?;

@@ -2,13 +2,12 @@
 
 use clap::Args;
 use refrain::Key;
+use refrain::admin::Entry;
 
 use crate::act::{Act, said};
 use crate::address::Address;
 use crate::consent::Consent;
-use crate::entry::Entry;
 use crate::failure::{Failure, Result};
-use crate::listing;
 use crate::output::Output;
 use crate::target::Target;
 
@@ -30,16 +29,16 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
     consent.expect_possible()?;
     let scope = asked.address.scope()?;
     let effect = asked.effect();
-    let done = target.with(|store| {
-        let entry = listing::find(store, scope, key)?;
+    let done = target.with(|desk| {
+        let entry = desk.find(scope, key)?;
         let Some(entry) = entry else { return Err(asked.unknown(scope)) };
         let done =
             consent.given(&format!("{}. From now on, {effect}. Do it?", found(&entry, key)))?;
         if done {
-            store.forget(scope, key).wait()?;
+            desk.forget(scope, key)?;
         }
         if done && *erase {
-            store.purge().wait()?;
+            desk.reap(true)?;
         }
         Ok(done)
     })?;
@@ -75,8 +74,8 @@ impl Arguments {
 fn found(entry: &Entry, key: &Key) -> String {
     let key = key.as_str();
     match entry {
-        Entry::Completed { .. } => format!("{key} is completed"),
+        Entry::Completed(_) => format!("{key} is completed"),
         Entry::Interrupted(_) => format!("{key} is interrupted, and nobody knows what its run did"),
-        Entry::Damaged { .. } => format!("The record of {key} is damaged"),
+        Entry::Damaged(_) => format!("The record of {key} is damaged"),
     }
 }

@@ -3,12 +3,11 @@
 use clap::Args;
 use jiff::Timestamp;
 use refrain::Key;
+use refrain::admin::{Completed, Damaged, Entry};
 
 use crate::address::Address;
-use crate::entry::Entry;
+use crate::entry;
 use crate::failure::{Failure, Result};
-use crate::json::Line;
-use crate::listing;
 use crate::output::Output;
 use crate::response::decoded;
 use crate::target::Target;
@@ -26,41 +25,45 @@ pub(crate) struct Arguments {
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
     let scope = asked.address.scope()?;
     let key = &asked.address.key;
-    let entry = target.with(|store| listing::find(store, scope, key))?;
-    let Some(entry) = entry else {
+    let found = target.with(|desk| desk.find(scope, key))?;
+    let Some(entry) = found else {
         return Err(Failure::Unknown { scope, key: key.clone() });
     };
     if asked.body { body(&entry, key, output) } else { all(&entry, output) }
 }
 
 fn all(entry: &Entry, output: &mut Output) -> Result<()> {
-    let mut shown = entry.facts(Timestamp::now());
+    let mut shown = entry::facts(entry, Timestamp::now());
     match entry {
-        Entry::Completed { record, .. } => match record.response() {
-            Some(response) => shown = shown + "\n" + &decoded(response),
-            None => shown += "\nThe operation is done, and its response was not kept.\n",
-        },
+        Entry::Completed(Completed { response, .. }) => {
+            match response.as_ref().and_then(Option::as_ref) {
+                Some(response) => shown = shown + "\n" + &decoded(response),
+                None => shown += "\nThe operation is done, and its response was not kept.\n",
+            }
+        }
         Entry::Interrupted(_) => {
             shown +=
                 "\nNobody knows what the run did. Find out, and tell it with `refrain resolve`.\n";
         }
-        Entry::Damaged { .. } => {}
+        Entry::Damaged(_) => {}
     }
-    output.document(&shown, &Line::whole(entry))?;
+    output.document(&shown, entry)?;
     match entry {
-        Entry::Damaged { key: Some(key), .. } => Err(damaged(key)),
+        Entry::Damaged(Damaged { key: Some(key), .. }) => Err(damaged(key)),
         _ => Ok(()),
     }
 }
 
 fn body(entry: &Entry, key: &Key, output: &mut Output) -> Result<()> {
     match entry {
-        Entry::Completed { record, .. } => match record.response() {
-            Some(response) => output.bytes(response.body()),
-            None => Err(no_body(key, "its response was not kept")),
-        },
+        Entry::Completed(Completed { response, .. }) => {
+            match response.as_ref().and_then(Option::as_ref) {
+                Some(response) => output.bytes(&response.body.0),
+                None => Err(no_body(key, "its response was not kept")),
+            }
+        }
         Entry::Interrupted(_) => Err(no_body(key, "its run was interrupted")),
-        Entry::Damaged { .. } => Err(damaged(key)),
+        Entry::Damaged(_) => Err(damaged(key)),
     }
 }
 

@@ -1,11 +1,9 @@
 //! `refrain interrupted`.
 
 use clap::Args;
+use refrain::admin::Entry;
 
-use crate::entry::Entry;
 use crate::failure::Result;
-use crate::json::Line;
-use crate::listing;
 use crate::output::Output;
 use crate::owner::Owner;
 use crate::target::Target;
@@ -20,14 +18,14 @@ pub(crate) struct Arguments {
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
     let scope = asked.owner.named()?;
     let heading = format!("{:<64}  ATTEMPT  {:<36}  KEY", "SCOPE", "REQUEST");
-    target.with(|store| {
+    target.with(|desk| {
         let mut list = output.list(&heading)?;
-        for past in listing::interrupted(store, scope) {
-            let past = past?;
-            let (scope, request, key) =
-                (past.scope, past.request_id.to_string(), past.key.as_str());
-            let line = format!("{scope}  {:<7}  {request:<36}  {key}", past.attempt);
-            list.item(&line, &Line::summary(&Entry::Interrupted(past)))?;
+        for entry in desk.interrupted(scope)? {
+            let entry = entry?;
+            let Entry::Interrupted(run) = &entry else { continue };
+            let (request, key) = (run.request_id.to_string(), run.key.as_str());
+            let line = format!("{}  {:<7}  {request:<36}  {key}", run.scope, run.attempt);
+            list.item(&line, &entry)?;
         }
         list.end()
     })

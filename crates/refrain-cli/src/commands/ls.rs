@@ -3,18 +3,19 @@
 use clap::Args;
 use http::StatusCode;
 use jiff::Timestamp;
-use refrain::{Key, Scope, Store};
+use refrain::admin::Entry;
+use refrain::backend::Cursor;
+use refrain::{Key, Scope};
 
-use crate::entry::{Entry, HEADING, State};
+use crate::desk::{Desk, List};
+use crate::entry::{self, State};
 use crate::failure::Result;
-use crate::json::Line;
-use crate::listing;
 use crate::output::Output;
 use crate::owner::Owner;
 use crate::target::Target;
 use crate::time::Since;
 
-/// List the keys of a scope in their order, and then its interrupted ones
+/// List the keys of a scope, or of all, in their order, and then the interrupted ones
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -35,14 +36,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
-    let scope = asked.owner.scope()?;
+    let scope = asked.owner.named()?;
     let now = Timestamp::now();
-    target.with(|store| {
-        let mut list = output.list(HEADING)?;
-        for entry in entries(store, scope, asked) {
+    let of_all = scope.is_none();
+    target.with(|desk| {
+        let mut list = output.list(&entry::heading(of_all))?;
+        for entry in entries(desk, scope, asked)? {
             let entry = entry?;
             if asked.admits(&entry) {
-                list.item(&entry.line(now), &Line::summary(&entry))?;
+                list.item(&entry::line(&entry, now, of_all), &entry)?;
             }
         }
         list.end()
@@ -51,25 +53,29 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
 
 /// Lists what may be admitted: not more of the records than the prefix demands.
 fn entries<'a>(
-    store: &'a Store,
-    scope: Scope,
+    desk: &'a Desk,
+    scope: Option<Scope>,
     asked: &'a Arguments,
-) -> impl Iterator<Item = Result<Entry>> + 'a {
+) -> Result<List<'a, Entry>> {
+    let interrupted = desk.interrupted(scope)?;
+    if matches!(asked.state, Some(State::Interrupted)) {
+        return Ok(interrupted);
+    }
     let prefix = asked.prefix.as_deref().unwrap_or_default();
+    let records = desk.records(scope, before(scope, prefix), false)?;
+    // Of all scopes, the keys of the next one come behind.
     let is_beyond = move |entry: &Entry| {
-        entry.key().is_some_and(|key| key.as_str() > prefix && !key.as_str().starts_with(prefix))
+        let is_beyond = |key: &str| key > prefix && !key.starts_with(prefix);
+        scope.is_some() && entry.key().is_some_and(|key| is_beyond(key.as_str()))
     };
-    let is_listed = !matches!(asked.state, Some(State::Interrupted));
-    let records = is_listed.then(|| listing::records(store, scope, before(prefix).as_ref()));
-    let records = records.into_iter().flatten();
     let records = records.take_while(move |entry| !entry.as_ref().is_ok_and(is_beyond));
-    let interrupted = listing::interrupted(store, Some(scope));
-    records.chain(interrupted.map(|past| Ok(Entry::Interrupted(past?))))
+    Ok(Box::new(records.chain(interrupted)))
 }
 
-/// Returns a key shortly before all that begin with the prefix.
-fn before(prefix: &str) -> Option<Key> {
-    Key::from_stored(prefix.as_bytes().split_last()?.1)
+/// Returns a place shortly before all keys that begin with the prefix.
+fn before(scope: Option<Scope>, prefix: &str) -> Option<Cursor> {
+    let key = Key::from_stored(prefix.as_bytes().split_last()?.1)?;
+    Some(Cursor { scope: scope?, key })
 }
 
 impl Arguments {
@@ -78,10 +84,10 @@ impl Arguments {
         let begins = |prefix: &String| {
             entry.key().is_some_and(|key| key.as_str().starts_with(prefix.as_str()))
         };
-        let is_young = |since: &Since| entry.completed_at().is_none_or(|at| at >= since.0);
+        let is_young = |since: &Since| entry::completed_at(entry).is_none_or(|at| at >= since.0);
         prefix.as_ref().is_none_or(begins)
             && since.as_ref().is_none_or(is_young)
-            && status.is_none_or(|status| entry.status() == Some(status))
-            && state.is_none_or(|state| entry.state() == state)
+            && status.is_none_or(|status| entry::status(entry) == Some(status.as_u16()))
+            && state.is_none_or(|state| State::of(entry) == state)
     }
 }

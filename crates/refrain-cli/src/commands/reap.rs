@@ -28,8 +28,13 @@ struct Reaped {
     segments_sealed: u64,
     segments_merged: u64,
     segments_dropped: u64,
-    bytes_before: u64,
-    bytes_after: u64,
+    /// What the files take on the disk, if they are on this machine.
+    bytes_before: Option<u64>,
+    bytes_after: Option<u64>,
+}
+
+fn bytes(target: &Target) -> Result<Option<u64>> {
+    target.directory().map(|directory| Ok(Space::of(directory)?.bytes)).transpose()
 }
 
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
@@ -40,25 +45,23 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
     } else {
         "files whose records have all expired are dropped, and logs that are due are sealed"
     };
-    let before = Space::of(target.directory())?.bytes;
-    let (done, stats) = target.with(|store| {
+    let before = bytes(target)?;
+    let (done, stats, earlier) = target.with(|desk| {
+        let before = desk.status()?.stats;
         let done = consent.given(&format!("From now on, {effect}. Do it?"))?;
         if done {
-            store.reap()?;
+            desk.reap(*erase)?;
         }
-        if done && *erase {
-            store.purge().wait()?;
-        }
-        Ok((done, store.stats()))
+        Ok((done, desk.status()?.stats, before))
     })?;
     let reaped = Reaped {
         act: if *erase { "erase" } else { "reap" },
         done,
-        segments_sealed: stats.segments_sealed,
-        segments_merged: stats.segments_merged,
-        segments_dropped: stats.segments_dropped,
+        segments_sealed: stats.segments_sealed.saturating_sub(earlier.segments_sealed),
+        segments_merged: stats.segments_merged.saturating_sub(earlier.segments_merged),
+        segments_dropped: stats.segments_dropped.saturating_sub(earlier.segments_dropped),
         bytes_before: before,
-        bytes_after: Space::of(target.directory())?.bytes,
+        bytes_after: bytes(target)?,
     };
     let figures = if done { reaped.shown() } else { String::new() };
     output.document(&(said(done, effect) + &figures), &reaped)
@@ -67,7 +70,10 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
 impl Reaped {
     fn shown(&self) -> String {
         let segments = count(self.segments_dropped, "segment");
-        let (before, after) = (size(self.bytes_before), size(self.bytes_after));
-        format!("{segments} dropped, {before} before, {after} now\n")
+        let sizes = self.bytes_before.zip(self.bytes_after);
+        let sizes = sizes.map_or_else(String::new, |(before, after)| {
+            format!(", {} before, {} now", size(before), size(after))
+        });
+        format!("{segments} dropped{sizes}\n")
     }
 }

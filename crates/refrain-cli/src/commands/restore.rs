@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -18,6 +18,9 @@ use crate::output::Output;
 use crate::target::{self, LOCK, MANIFEST};
 use crate::text;
 use crate::time::{between, moment, timestamp};
+
+/// The file with the moment of a backup.
+const MADE: &str = "MADE";
 
 /// Copy a backup into a new directory, and verify it there; the backup stays as it is
 ///
@@ -46,7 +49,7 @@ struct Restored {
 
 pub(crate) fn run(asked: &Arguments, output: &mut Output) -> Result<()> {
     let backup = &asked.backup;
-    let made = timestamp(finished_at(backup)?);
+    let made = timestamp(begun_at(backup)?);
     let now = Timestamp::now();
     let window = format!("from {} to {} ({})", moment(made), moment(now), between(made, now));
     if !asked.i_know_that_keys_since_are_forgotten {
@@ -72,10 +75,17 @@ pub(crate) fn run(asked: &Arguments, output: &mut Output) -> Result<()> {
     output.document(&shown, &restored)
 }
 
-/// Returns the time at which a backup was finished: that of its `MANIFEST`, which is written last.
-fn finished_at(backup: &Path) -> Result<SystemTime> {
+/// Returns the time from which on records may be missing in a backup: the one in its `MADE`, or else,
+/// as in a copy of a store that was at rest, the time at which its `MANIFEST` was written.
+fn begun_at(backup: &Path) -> Result<SystemTime> {
     let lists = [LOCK, MANIFEST].map(|name| fs::metadata(backup.join(name)));
     let [Ok(_), Ok(manifest)] = lists else { return Err(target::missing(backup)) };
+    if let Ok(made) = fs::read_to_string(backup.join(MADE))
+        && let Ok(seconds) = made.trim().parse()
+        && let Some(made) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    {
+        return Ok(made);
+    }
     let failed = |source| Failure::File { action: "read the time of", path: backup.into(), source };
     manifest.modified().map_err(failed)
 }
@@ -97,6 +107,6 @@ fn reserved(backup: &Path) -> Result<File> {
 fn verified(store: &Path) -> Result<()> {
     let store = Store::open_existing(store).map_err(|error| target::refused(store, error))?;
     let verified = store.verify();
-    store.close(std::time::Duration::ZERO).wait()?;
+    store.close(Duration::ZERO).wait()?;
     Ok(verified?)
 }

@@ -1,15 +1,16 @@
 //! `refrain salvage`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use refrain::Store;
 use refrain::salvage::{Loss, Salvage};
+use refrain::{Builder, Store};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-use crate::target::refused;
+use crate::target::{MANIFEST, refused};
 use crate::text;
 use crate::time::timestamp;
 
@@ -22,6 +23,26 @@ pub(crate) struct Arguments {
     /// The directory of the new store, empty or missing; its parent must exist
     #[arg(value_name = "INTO")]
     into: PathBuf,
+    /// The longest TTL that the store has had, as 24h: `MANIFEST` has it too, unless it is lost
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
+}
+
+impl Arguments {
+    fn builder(&self) -> Result<Builder> {
+        if self.ttl.is_none() && !self.from.join(MANIFEST).exists() && self.from.exists() {
+            return Err(Failure::Usage(format!(
+                "{} has no {MANIFEST}, which says for how long damaged keys are to be known; give \
+                 --ttl with the longest TTL that the store has had, as 24h",
+                self.from.display()
+            )));
+        }
+        let builder = Store::builder();
+        Ok(match self.ttl {
+            Some(ttl) => builder.ttl(ttl),
+            None => builder,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -53,8 +74,8 @@ struct Lost {
 }
 
 pub(crate) fn run(asked: &Arguments, output: &mut Output) -> Result<()> {
-    let salvage =
-        Store::salvage(&asked.from, &asked.into).map_err(|error| refused(&asked.from, error))?;
+    let salvaged = asked.builder()?.salvage(&asked.from, &asked.into);
+    let salvage = salvaged.map_err(|error| refused(&asked.from, error))?;
     let report = Report::of(&salvage);
     let mut shown = format!("{salvage}\n");
     for Named { scope, key } in &report.damaged {

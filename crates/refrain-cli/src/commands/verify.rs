@@ -1,12 +1,12 @@
 //! `refrain verify`.
 
 use clap::Args;
-use refrain::{Error, Scope, Store};
+use refrain::admin::{Damaged, Entry};
+use refrain::{Key, Scope};
 use serde::Serialize;
 
-use crate::entry::Entry;
-use crate::failure::{self, Failure, Result};
-use crate::listing;
+use crate::desk::Desk;
+use crate::failure::{Failure, Result, in_words_of_the_command};
 use crate::output::Output;
 use crate::owner::Owner;
 use crate::progress::Progress;
@@ -16,7 +16,7 @@ use crate::text::{self, count};
 
 /// Read and verify everything that the store keeps
 ///
-/// With a scope, its damaged keys are named.
+/// The damaged keys are named, those of a scope if one is given.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -29,26 +29,41 @@ struct Verified {
     is_whole: bool,
     /// The first damage that was found.
     damage: Option<String>,
+    /// The damage at which the list of damaged keys ends early.
+    unlisted: Option<String>,
     damaged_files: usize,
     /// In the segments; one in a log is not counted.
     damaged_records: u64,
-    /// Of the scope, if one is named; `null` for a key that cannot be read.
-    damaged_keys: Vec<Option<String>>,
+    damaged_keys: Vec<Place>,
+}
+
+/// The damaged key; `null` for what cannot be read.
+#[derive(Serialize)]
+struct Place {
+    scope: Option<Scope>,
+    key: Option<Key>,
 }
 
 pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Result<()> {
     let scope = asked.owner.named()?;
-    let bytes = Space::of(target.directory())?.lengths;
-    let verified = target.with(|store| {
-        let progress = Progress::of_verifying(bytes);
-        let damage = damage(store)?;
+    let space = target.directory().map(Space::of).transpose()?;
+    let verified = target.with(|desk| {
+        // A server reads in its own process.
+        let space = space.filter(|_| !desk.is_served());
+        let progress = space.map(|space| Progress::of_verifying(space.lengths));
+        let damage = desk.verify()?.map(|damage| in_words_of_the_command(&damage));
         drop(progress);
-        let damaged_keys = scope.map_or(Ok(Vec::new()), |scope| damaged_keys(store, scope))?;
-        let stats = store.stats();
+        let (damaged_keys, unlisted) = damaged_keys(desk, scope)?;
+        let stats = desk.status()?.stats;
         Ok(Verified {
-            store: target.directory().display().to_string(),
-            is_whole: damage.is_none() && damaged_keys.is_empty() && stats.damaged_records == 0,
+            store: target.name(),
+            is_whole: damage.is_none()
+                && damaged_keys.is_empty()
+                && unlisted.is_none()
+                && stats.damaged_records == 0
+                && stats.damaged_files == 0,
             damage,
+            unlisted,
             damaged_files: stats.damaged_files,
             damaged_records: stats.damaged_records,
             damaged_keys,
@@ -58,23 +73,19 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
     if verified.is_whole { Ok(()) } else { Err(Failure::Damaged(verified.advice())) }
 }
 
-/// Reads everything, and returns the first damage.
-fn damage(store: &Store) -> Result<Option<String>> {
-    match store.verify() {
-        Ok(()) => Ok(None),
-        Err(error @ Error::Corrupt { .. }) => Ok(Some(failure::chain(&error))),
-        Err(error) => Err(error.into()),
+/// Lists the damaged keys, and the damage at which the list ends early.
+fn damaged_keys(desk: &Desk, scope: Option<Scope>) -> Result<(Vec<Place>, Option<String>)> {
+    let mut damaged = Vec::new();
+    // Larger responses are read only where they are asked for.
+    for entry in desk.records(scope, None, true)? {
+        match entry {
+            Ok(Entry::Damaged(Damaged { scope, key, .. })) => damaged.push(Place { scope, key }),
+            Ok(_) => {}
+            Err(failure) if failure.is_damage() => return Ok((damaged, Some(failure.to_string()))),
+            Err(failure) => return Err(failure),
+        }
     }
-}
-
-fn damaged_keys(store: &Store, scope: Scope) -> Result<Vec<Option<String>>> {
-    let entries = listing::records(store, scope, None);
-    let damaged = entries.filter_map(|entry| match entry {
-        Ok(Entry::Damaged { key, .. }) => Some(Ok(key.map(|key| key.as_str().to_owned()))),
-        Ok(_) => None,
-        Err(failure) => Some(Err(failure)),
-    });
-    damaged.collect()
+    Ok((damaged, None))
 }
 
 impl Verified {
@@ -88,19 +99,32 @@ impl Verified {
         let records = (self.damaged_records > 0)
             .then(|| ("in segments", count(self.damaged_records, "damaged key")));
         let keys = self.damaged_keys.iter();
-        let keys =
-            keys.map(|key| ("damaged key", key.clone().unwrap_or("(cannot be read)".into())));
-        text::fields(damage.chain(files).chain(records).chain(keys))
+        let keys = keys.map(|place| ("damaged key", place.shown()));
+        let rest = self.unlisted.iter().map(|damage| ("then", damage.clone()));
+        text::fields(damage.chain(files).chain(records).chain(keys).chain(rest))
     }
 
     fn advice(&self) -> String {
+        if self.damage.is_none() && self.damaged_files > 0 && self.damaged_keys.is_empty() {
+            let files = count(self.damaged_files as u64, "file");
+            return format!("{files} of the store had damage that cost no key; check the disk");
+        }
         let advice = "find out what the operations of damaged keys did, and then `refrain forget` \
                       them; check the disk";
         match self.damaged_keys.len() as u64 {
             0 => format!("the store is damaged; {advice}"),
             keys => {
-                format!("the store is damaged, with {} of the scope; {advice}", count(keys, "key"))
+                format!("the store is damaged, with {}; {advice}", count(keys, "key"))
             }
+        }
+    }
+}
+
+impl Place {
+    fn shown(&self) -> String {
+        match (&self.key, self.scope) {
+            (Some(key), Some(scope)) => format!("{} in scope {scope}", key.as_str()),
+            _ => "(cannot be read)".to_owned(),
         }
     }
 }

@@ -63,7 +63,11 @@ fn a_store_that_is_open_elsewhere_is_told_with_the_process() {
     let said = home.run(&["get", "call-1", "--api-key-file", "api-key"]).refusal(4);
     let process = format!("store is open in process {} (", holder.process.id());
     assert!(said.starts_with(&process), "{said}");
-    assert!(said.ends_with("; run this again once that process has ended"), "{said}");
+    let advice = "let it serve its admin socket, or run this again once it has ended";
+    assert!(
+        said.ends_with(&format!(", which does not answer operators there; {advice}")),
+        "{said}"
+    );
     drop(holder);
     home.run(&["get", "call-1", "--api-key-file", "api-key"]).done();
 }
@@ -107,6 +111,6 @@ fn an_api_key_that_is_not_there_is_told() {
     assert!(said.starts_with("cannot read the API key in nowhere: "), "{said}");
     let said = home.run(&["ls", "--api-key-file", "-"]).refusal(2);
     assert_eq!(said, "there is no API key in -");
-    let said = home.run(&["ls"]).refusal(2);
+    let said = home.run(&["get", "call-1"]).refusal(2);
     assert_eq!(said, "no scope is named; give --api-key-file FILE, or --scope HEX");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use refrain::admin::{Admin, Socket};
 use refrain::{Fingerprint, Operation, Outcome, Permit, Scope, Store};
 use tempfile::TempDir;
 
@@ -14,6 +15,9 @@ use tempfile::TempDir;
 pub(crate) const API_KEY: &str = "sk_live_51";
 /// Names the store that [`Holder`] holds to its process.
 const HOLD: &str = "REFRAIN_TEST_HOLD";
+/// Says how it is held.
+const HOW: &str = "REFRAIN_TEST_HOW";
+const SERVE: &str = "serve";
 
 /// A directory with a store in `store`, where commands run.
 pub(crate) struct Home(TempDir);
@@ -134,14 +138,16 @@ impl From<std::process::Output> for Run {
 
 /// Claims a key durably, for the request that is named after it.
 pub(crate) fn begin(store: &Store, key: &str) -> Permit {
-    let fingerprint = Fingerprint::of(["POST", "/v1/calls", key]);
-    let request = format!("req_{key}").parse().unwrap();
-    let operation =
-        Operation::new(scope(), key.parse().unwrap(), fingerprint).request_id(request).durable();
-    match store.begin(&operation).wait().unwrap() {
+    match store.begin(&operation(key)).wait().unwrap() {
         Outcome::Execute(permit) => permit,
         other => panic!("{key} is not new: {other:?}"),
     }
+}
+
+fn operation(key: &str) -> Operation {
+    let fingerprint = Fingerprint::of(["POST", "/v1/calls", key]);
+    let request = format!("req_{key}").parse().unwrap();
+    Operation::new(scope(), key.parse().unwrap(), fingerprint).request_id(request).durable()
 }
 
 pub(crate) fn complete(store: &Store, key: &str, response: &Response<Bytes>) {
@@ -159,10 +165,20 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
+    /// One that answers nobody.
     pub(crate) fn of(store: &Path) -> Self {
+        Self::start(store, "")
+    }
+
+    /// One that answers operators on the store's socket, and has `call-9` in flight.
+    pub(crate) fn serving(store: &Path) -> Self {
+        Self::start(store, SERVE)
+    }
+
+    fn start(store: &Path, how: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "kit::holds_a_store_until_its_input_ends", "--nocapture"]);
-        command.env(HOLD, store).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env(HOLD, store).env(HOW, how).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().ends_with("it is open")));
@@ -182,7 +198,14 @@ impl Drop for Holder {
 #[test]
 fn holds_a_store_until_its_input_ends() {
     let Some(store) = std::env::var_os(HOLD) else { return };
-    let _store = Store::open_existing(store).unwrap();
+    let open = Store::open_existing(&store).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let _flight = std::env::var(HOW).is_ok_and(|how| how == SERVE).then(|| {
+        let _entered = runtime.enter();
+        let socket = Socket::bind(Socket::path_in(&store)).unwrap();
+        runtime.spawn(Admin::new(open.clone()).serve_socket(socket));
+        open.begin(&operation("call-9")).wait().unwrap()
+    });
     println!("it is open");
     let _ = std::io::stdin().lines().count();
 }

@@ -11,4 +11,5 @@ mod bad;
 mod keep;
 mod kit;
 mod look;
+mod served;
 mod transcripts;

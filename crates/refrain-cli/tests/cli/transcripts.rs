@@ -12,7 +12,7 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operate.
 
 /// What differs from run to run and from machine to machine, and what stands for it: of the same
 /// width where it is in a column.
-const VARYING: [(&str, &str); 20] = [
+const VARYING: [(&str, &str); 23] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "2026-01-31T03:00:00Z"),
     (r"\b\d+h( \d+m)?\b", "23h 59m"),
     (r"00Z \([\dms ]+\)", "00Z (2h 5m)"),
@@ -25,6 +25,9 @@ const VARYING: [(&str, &str); 20] = [
     (r"\S+ \S+ before, \S+ \S+ now", "4.2 MiB before, 2.1 MiB now"),
     (r"(?m)^(logs\s+)\d+ with", "${1}2 with"),
     (r"process \d+ \([^)]*\)", "process 4242 (api)"),
+    (r"\b\d+\.\d s\b", "0.3 s"),
+    (r"process \d+, version", "process 4242, version"),
+    (r"version \d+\.\d+\.\d+", "version 0.1.0"),
     (r#""seed":\{"base64":"[^"]*"\}"#, r#""seed":{"base64":"q83vASNFZ4mrze8BI0VniavN7wEjRWeJ"}"#),
     (r"(?m)^\S+( +)file system  .*$", "ok${1}file system  ext4"),
     (r"(?m)^\S+( +)free space   .*$", "ok${1}free space   40.0 GiB"),
@@ -78,6 +81,11 @@ fn scenes() -> Vec<(&'static str, String)> {
 
 fn looking() -> Vec<(&'static str, String)> {
     let home = Home::filled();
+    let served = {
+        let _holder = Holder::serving(&home.store());
+        transcript(&home, &["status", "in-flight", "watch --count 2"])
+    };
+    let home = Home::filled();
     let placed = [
         "get call-1 --api-key-file api-key",
         "get payment-9 --api-key-file api-key",
@@ -85,6 +93,7 @@ fn looking() -> Vec<(&'static str, String)> {
     ];
     let list = ["ls --api-key-file api-key", "ls --api-key-file api-key --status 402 --jsonl"];
     vec![
+        ("served", served),
         ("status", transcript(&home, &["status"])),
         ("placed", transcript(&home, &placed)),
         ("list", transcript(&home, &list)),
@@ -112,7 +121,7 @@ fn opening() -> Vec<(&'static str, String)> {
     drop(holder);
     let doctor = ("doctor", transcript(&home, &["doctor"]));
     std::fs::remove_file(home.store().join("MANIFEST")).unwrap();
-    vec![held, doctor, ("salvage", transcript(&home, &["status", "salvage store saved"]))]
+    vec![held, doctor, ("salvage", transcript(&home, &["status", "salvage store saved --ttl 24h"]))]
 }
 
 fn damage() -> Vec<(&'static str, String)> {
