@@ -22,9 +22,8 @@ use crate::error::{Error, Result};
 use crate::key::{Address, Key, Scope};
 use crate::observe::{self, Stopwatch};
 use crate::record::Record;
-use crate::stats::{Refusing, Stats};
+use crate::stats::Stats;
 use crate::store::Store;
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, Sender, unbounded};
 use crate::table::{Hold, Limits, Table};
@@ -128,6 +127,7 @@ pub(crate) fn start(
     observe::opened(snapshot.logs.len(), snapshot.segments.len(), took);
     observe::damaged_files(engine.ledger.damaged_files(), &path);
     observe::doubts(&engine.ledger.timeline);
+    engine.show();
     let desk = Arc::new(Desk { engine, queue });
     Ok(Store::over(table, Embedded { desk, rules, reaper, threads }))
 }
@@ -209,7 +209,7 @@ impl Backend for Embedded {
     }
 
     fn stats(&self) -> Stats {
-        stats_of(&self.desk.engine)
+        self.desk.engine.stats()
     }
 
     fn verify(&self) -> Ticket<()> {
@@ -359,47 +359,5 @@ impl Drop for Embedded {
 impl std::fmt::Debug for Embedded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Embedded").field("path", &self.desk.engine.ledger.disk.path()).finish()
-    }
-}
-
-/// Returns the statistics of a store.
-fn stats_of(engine: &Engine) -> Stats {
-    let Engine { ledger, counters, .. } = engine;
-    let snapshot = ledger.snapshot();
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let away = engine.expect_back().err();
-    let (counts, refusing) = ledger.space.figures();
-    let is_away = matches!(away, Some(Error::Foreign { .. }));
-    let claims = ledger.claims.lock();
-    let refusing = refusing.or_else(|| claims.is_full().then_some(Refusing::OpenClaims));
-    let open_claims = claims.len();
-    drop(claims);
-    let trouble = away.or_else(|| counters.last_trouble.lock().clone());
-    Stats {
-        refusing: if is_away { Some(Refusing::Away) } else { refusing },
-        waited_for_room: counts.waited,
-        refused_for_room: counts.refused,
-        open_claims,
-        batches: count(&counters.batches),
-        entries: count(&counters.entries),
-        log_bytes_written: count(&counters.bytes),
-        logs: snapshot.logs.len(),
-        log_records: snapshot.logs.iter().map(|log| log.len()).sum(),
-        segments: snapshot.segments.len(),
-        segment_records: snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
-        damaged_records: snapshot.segments.iter().map(|segment| segment.meta.damaged).sum(),
-        damaged_files: ledger.damaged_files(),
-        filter_bytes: snapshot.segments.filter_bytes(),
-        segment_lookups: count(&ledger.segment_lookups),
-        segments_sealed: count(&counters.segments_sealed),
-        segments_merged: count(&counters.segments_merged),
-        segments_dropped: count(&counters.segments_dropped),
-        bodies_left_out: count(&counters.bodies_left_out),
-        next_log_ready: ledger.space.has_next(),
-        clock_jump: ledger.timeline.jump(),
-        boot_unknown: !ledger.timeline.knows_boot(),
-        last_trouble: trouble.map(|error| error.to_string()),
-        failed: engine.has_failed(),
-        ..Stats::default()
     }
 }

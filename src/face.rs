@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::backend::{Backend, Rules};
 use crate::codec::MAX_BODY_BYTES;
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread;
 use crate::table::Table;
@@ -26,6 +27,7 @@ pub(crate) struct Face {
 impl Face {
     /// Joins a backend and the table in front of it.
     pub(crate) fn new(table: Arc<Table>, backend: impl Backend) -> Self {
+        observe::register();
         let Rules { ttl, max_response_bytes } = backend.rules();
         // A longer one would be encoded, and never decoded.
         let max_response_bytes = max_response_bytes.min(MAX_BODY_BYTES);

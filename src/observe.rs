@@ -7,6 +7,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::clock::Timeline;
+use crate::stats::{Refusing, Stats};
+
+#[cfg(feature = "metrics")]
+mod catalog;
+
+/// Describes all metrics of a store, and registers them at zero.
+pub(crate) fn register() {
+    #[cfg(feature = "metrics")]
+    catalog::register();
+}
 
 /// Counts the outcome of asking for a key.
 pub(crate) fn begun(outcome: &'static str) {
@@ -38,7 +48,7 @@ pub(crate) fn admitted(waited: Stopwatch) {
     let _ = waited;
 }
 
-/// Counts the verdict that ended a permit.
+/// Counts a verdict that is durable.
 pub(crate) fn ended(outcome: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("refrain_complete_total", "outcome" => outcome).increment(1);
@@ -54,32 +64,97 @@ pub(crate) fn in_flight(operations: impl FnOnce() -> usize) {
     let _ = operations;
 }
 
-/// Records a durable batch: its number of entries, and the time of its write and fdatasync.
-pub(crate) fn committed(entries: usize, took: Stopwatch) {
+/// Sets the number of keys that are held until a restart.
+pub(crate) fn retained(keys: impl FnOnce() -> usize) {
+    #[cfg(feature = "metrics")]
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    metrics::gauge!("refrain_retained_records").set(keys() as f64);
+    #[cfg(not(feature = "metrics"))]
+    let _ = keys;
+}
+
+/// Records a durable batch: its numbers of entries and bytes, and the time of its write and
+/// fdatasync.
+pub(crate) fn committed(entries: usize, bytes: u64, took: Stopwatch) {
     #[cfg(feature = "metrics")]
     {
+        metrics::counter!("refrain_log_bytes_total").increment(bytes);
         metrics::histogram!("refrain_commit_duration_seconds").record(took.elapsed());
         #[expect(clippy::cast_precision_loss, reason = "a histogram takes floats")]
         metrics::histogram!("refrain_commit_batch_records").record(entries as f64);
     }
-    let _ = (entries, took);
+    let _ = (entries, bytes, took);
 }
 
-/// Sets the number of records in logs and in segments, expired ones included.
-pub(crate) fn records(in_logs: usize, in_segments: u64) {
+/// Counts responses that were left out of their records because the disk was full.
+pub(crate) fn left_out(bodies: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("refrain_bodies_left_out_total").increment(bodies);
+    let _ = bodies;
+}
+
+/// Counts a lookup in a segment.
+pub(crate) fn looked_up() {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("refrain_segment_lookups_total").increment(1);
+}
+
+/// Sets the sizes and the states in a store's statistics. Counters count by themselves, and the keys
+/// in flight too.
+pub(crate) fn figures(stats: &Stats, max_open_claims: usize) {
     #[cfg(feature = "metrics")]
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     {
-        metrics::gauge!("refrain_records", "state" => "log").set(in_logs as f64);
-        metrics::gauge!("refrain_records", "state" => "segment").set(in_segments as f64);
+        let flag = |is_set: bool| if is_set { 1.0 } else { 0.0 };
+        metrics::gauge!("refrain_trouble").set(flag(stats.last_trouble.is_some()));
+        metrics::gauge!("refrain_open_claims").set(stats.open_claims as f64);
+        metrics::gauge!("refrain_max_open_claims").set(max_open_claims as f64);
+        metrics::gauge!("refrain_records", "state" => "log").set(stats.log_records as f64);
+        metrics::gauge!("refrain_records", "state" => "segment").set(stats.segment_records as f64);
+        metrics::gauge!("refrain_files", "state" => "log").set(stats.logs as f64);
+        metrics::gauge!("refrain_files", "state" => "segment").set(stats.segments as f64);
+        metrics::gauge!("refrain_next_log_ready").set(flag(stats.next_log_ready));
+        metrics::gauge!("refrain_filter_bytes").set(stats.filter_bytes as f64);
+        metrics::gauge!("refrain_damaged_records").set(stats.damaged_records as f64);
+        metrics::gauge!("refrain_damaged_files").set(stats.damaged_files as f64);
+        let jump = stats.clock_jump.unwrap_or_default();
+        metrics::gauge!("refrain_clock_jump_seconds").set(jump.as_secs_f64());
+        metrics::gauge!("refrain_boot_unknown").set(flag(stats.boot_unknown));
     }
-    let _ = (in_logs, in_segments);
+    refusing(stats.refusing);
+    let _ = (stats, max_open_claims);
+}
+
+/// Sets the reason for which new keys are refused, or wait.
+pub(crate) fn refusing(why: Option<Refusing>) {
+    #[cfg(feature = "metrics")]
+    for reason in catalog::REASONS {
+        let is_it = why.is_some_and(|why| reason_of(why) == reason);
+        let set = if is_it { 1.0 } else { 0.0 };
+        metrics::gauge!("refrain_refusing", "reason" => reason).set(set);
+    }
+    let _ = why;
+}
+
+#[cfg(feature = "metrics")]
+fn reason_of(why: Refusing) -> &'static str {
+    match why {
+        Refusing::Full => "full",
+        Refusing::Behind => "behind",
+        Refusing::Reserved => "reserved",
+        Refusing::OpenClaims => "open_claims",
+        Refusing::Unavailable => "unavailable",
+        Refusing::Away => "away",
+    }
 }
 
 /// Counts the logs that were sealed into a segment.
 pub(crate) fn sealed(logs: usize) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("refrain_sealed_total").increment(logs as u64);
+    {
+        metrics::counter!("refrain_sealed_total").increment(logs as u64);
+        metrics::counter!("refrain_segments_sealed_total").increment(1);
+    }
     #[cfg(feature = "tracing")]
     tracing::debug!(logs, "sealed logs");
     let _ = logs;
@@ -115,7 +190,10 @@ pub(crate) fn damaged_files(files: usize, store: &Path) {
 /// Counts the segments that were dropped because their last record had expired, and their records.
 pub(crate) fn expired(segments: usize, records: u64) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("refrain_expired_total").increment(records);
+    {
+        metrics::counter!("refrain_segments_dropped_total").increment(segments as u64);
+        metrics::counter!("refrain_expired_total").increment(records);
+    }
     #[cfg(feature = "tracing")]
     tracing::debug!(segments, records, "dropped what has expired");
     let _ = (segments, records);
@@ -126,18 +204,6 @@ pub(crate) fn swept(took: Stopwatch) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("refrain_sweep_duration_seconds").record(took.elapsed());
     let _ = took;
-}
-
-/// Sets the difference between the wall clock and engine time, and whether the boot is unknown.
-pub(crate) fn clocks(timeline: &Timeline) {
-    #[cfg(feature = "metrics")]
-    {
-        let jump = timeline.jump().unwrap_or_default();
-        metrics::gauge!("refrain_clock_jump_seconds").set(jump.as_secs_f64());
-        let unknown = if timeline.knows_boot() { 0.0 } else { 1.0 };
-        metrics::gauge!("refrain_boot_unknown").set(unknown);
-    }
-    let _ = timeline;
 }
 
 /// Logs that the wall clock and engine time disagree, and that the boot is unknown, if so.
@@ -189,8 +255,6 @@ pub(crate) fn created(directory: &std::path::Path) {
 
 /// Logs that the store is open, with the number of its logs and segments.
 pub(crate) fn opened(logs: usize, segments: usize, took: Stopwatch) {
-    #[cfg(feature = "metrics")]
-    metrics::gauge!("refrain_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
     #[cfg(feature = "tracing")]
     tracing::info!(logs, segments, took = ?took.elapsed(), "store is open");
     let _ = (logs, segments, took);

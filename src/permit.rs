@@ -83,8 +83,8 @@ impl Permit {
 
     fn finish(mut self, response: Option<Response<Bytes>>) -> Ticket<Record> {
         self.claim.hold().retain_if_dropped();
-        let name = if response.is_some() { "stored" } else { "without_response" };
-        counted(name, self.claim.complete(response))
+        // Counted where its record answers those who wait: by then it is known what was kept.
+        self.claim.complete(response)
     }
 
     /// Frees the key, because nothing happened. The next request with the key runs.
@@ -227,12 +227,9 @@ impl Permit {
     }
 }
 
-/// Counts a verdict that was not refused at once.
-fn counted<T>(name: &'static str, ticket: Ticket<T>) -> Ticket<T> {
-    if !ticket.is_refused() {
-        observe::ended(name);
-    }
-    ticket
+/// Counts a verdict once it is durable, unless nobody waits for that.
+fn counted(name: &'static str, ticket: Ticket<()>) -> Ticket<()> {
+    if cfg!(feature = "metrics") { ticket.map(move |()| observe::ended(name)) } else { ticket }
 }
 
 impl fmt::Debug for Permit {

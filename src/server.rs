@@ -141,6 +141,7 @@ pub struct IdempotencyLayer {
 impl IdempotencyLayer {
     /// Creates a layer over a store, with the default that each option names.
     pub fn new(store: Store) -> Self {
+        observe::register();
         let options = LayerOptions::new(store.rules().max_response_bytes);
         Self { store, options }
     }

@@ -57,11 +57,6 @@ impl<T> Ticket<T> {
         Self(Source::Ready(Some(outcome)))
     }
 
-    /// Returns whether the outcome is an error that was known from the start.
-    pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.0, Source::Ready(Some(Err(_))))
-    }
-
     /// Returns a ticket that is ready when `poll` is.
     pub(crate) fn polling(
         poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T>> + Send + 'static,

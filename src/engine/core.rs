@@ -18,6 +18,8 @@ use crate::sync::{Mutex, OnceLock, thread, thread_local};
 use crate::table::Table;
 use crate::ticket::Promise;
 
+mod figures;
+
 thread_local!(static IS_OWN: Cell<bool> = const { Cell::new(false) });
 
 /// Returns true on the threads of a store, which must not wait for their own end.

@@ -33,6 +33,7 @@ pub(crate) use crate::engine::settings::Settings;
 use crate::engine::trouble::Trouble;
 use crate::error::{Error, Result};
 use crate::key::{Address, Scope};
+use crate::observe;
 use crate::record::Record;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, OnceLock, RwLock};
@@ -203,6 +204,7 @@ impl Ledger {
         }
         for segment in snapshot.segments.that_may_hold(address) {
             self.segment_lookups.fetch_add(1, Ordering::Relaxed);
+            observe::looked_up();
             match segment.find(&self.handles, address)? {
                 Some(Found::Damaged { until }) if until > self.timeline.now() => {
                     return Err(segment.broken("the record of this key is damaged"));

@@ -137,13 +137,13 @@ impl Reaper {
         let took = Stopwatch::start();
         let outcome = self.work();
         observe::swept(took);
-        let snapshot = self.engine.ledger.snapshot();
-        observe::records(
-            snapshot.logs.iter().map(|log| log.len()).sum(),
-            snapshot.segments.iter().map(|segment| segment.meta.records).sum(),
-        );
-        drop(snapshot);
-        observe::clocks(&self.engine.ledger.timeline);
+        let outcome = self.judge(outcome);
+        self.engine.show();
+        outcome
+    }
+
+    /// Keeps the trouble of a round for the statistics, and stops the store if it is fatal.
+    fn judge(&self, outcome: Result<(), Trouble>) -> Result<()> {
         if let Err(trouble) = outcome {
             let fatal = trouble.is_fatal();
             let error = trouble.into_error();

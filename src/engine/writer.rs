@@ -249,7 +249,10 @@ impl Writer {
                 }
                 let left_out = pending.leave_body_out(&ledger.digests) as u64;
                 bytes -= left_out;
-                counters.bodies_left_out.fetch_add(u64::from(left_out > 0), Ordering::Relaxed);
+                if left_out > 0 {
+                    counters.bodies_left_out.fetch_add(1, Ordering::Relaxed);
+                    observe::left_out(1);
+                }
             }
             Some(bytes)
         });
@@ -298,7 +301,7 @@ impl Writer {
         let anchor = ledger.timeline.anchor();
         let took = Stopwatch::start();
         let offset = self.tail.append(&mut self.batch, anchor).map_err(Trouble::Fatal)?;
-        observe::committed(places.len(), took);
+        observe::committed(places.len(), self.tail.end - offset, took);
         ledger.measure(&self.tail);
         let counters = &self.engine.counters;
         counters.batches.fetch_add(1, Ordering::Relaxed);

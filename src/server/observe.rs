@@ -5,10 +5,46 @@ use crate::{Error, Key, RequestId};
 
 use super::dialect::Reason;
 
+/// All that [`Reason::code`] returns.
+#[cfg(feature = "metrics")]
+const CODES: [&str; 16] = [
+    "idempotency_key_missing",
+    "idempotency_key_invalid",
+    "unauthorized",
+    "forbidden",
+    "body_too_large",
+    "body_too_slow",
+    "body_unreadable",
+    "idempotency_conflict",
+    "idempotency_in_progress",
+    "idempotency_interrupted",
+    "idempotency_result_unavailable",
+    "idempotency_outcome_unknown",
+    "idempotency_record_damaged",
+    "too_many_requests",
+    "idempotency_unavailable",
+    "internal_error",
+];
+
+/// Describes the layer's metric, and registers it at zero.
+pub(super) fn register() {
+    #[cfg(feature = "metrics")]
+    {
+        let (unit, meaning) = (metrics::Unit::Count, "requests that the layer answered itself");
+        metrics::describe_counter!("refrain_refused_total", unit, meaning);
+        for code in CODES {
+            metrics::counter!("refrain_refused_total", "code" => code).increment(0);
+        }
+    }
+}
+
 /// Counts a request that the layer refused, and logs a mistake in the server's program.
 pub(super) fn refused(reason: &Reason) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("refrain_refused_total", "code" => reason.code()).increment(1);
+    {
+        debug_assert!(CODES.contains(&reason.code()), "{} is not registered", reason.code());
+        metrics::counter!("refrain_refused_total", "code" => reason.code()).increment(1);
+    }
     if matches!(reason, Reason::Misused(_)) {
         mistaken(reason);
     }

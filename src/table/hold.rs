@@ -6,6 +6,7 @@ use super::{Place, Stage, Wakers};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{Address, Key, RequestId, Scope};
+use crate::observe;
 use crate::record::Record;
 use crate::table::Handover;
 
@@ -85,6 +86,11 @@ impl Hold {
     /// The backend must find the record already, so that a request that finds the key free finds
     /// the record.
     pub fn answer(mut self, record: &Record) {
+        // Otherwise the record was there before, and this is no verdict.
+        if self.is_retained {
+            let is_stored = record.response().is_some();
+            observe::ended(if is_stored { "stored" } else { "without_response" });
+        }
         let Some(place) = self.place.take() else { return };
         let mut wakers = Wakers::default();
         let mut shard = place.table.shard(&self.address).lock();

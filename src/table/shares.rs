@@ -143,6 +143,7 @@ impl Shares {
             counts[Kind::Retained as usize] += 1;
         }
         self.totals[Kind::Retained as usize].fetch_add(1, Ordering::AcqRel);
+        observe::retained(|| self.total(Kind::Retained));
     }
 
     fn count_out(&self, scope: Scope, kind: Kind) {

@@ -10,8 +10,8 @@ use source::{Module, Tree};
 /// The rooms from the ground up. A module may import only what stands on a lower floor.
 const ROOMS: [&[&str]; 15] = [
     &["sync", "key"],
-    &["error", "clock", "address_map", "cursor"],
-    &["observe", "operation", "salvage", "stats"],
+    &["error", "clock", "address_map", "cursor", "stats"],
+    &["observe", "operation", "salvage"],
     &["record", "ticket", "health"],
     &["codec", "table", "listed"],
     &["backend"],
