@@ -20,10 +20,12 @@ use rustix::io::Errno;
 use crate::key::RequestId;
 
 mod cause;
+mod causes;
 
 pub use cause::Cause;
 pub(crate) use cause::expect_file_size;
 use cause::{Circumstance, Needed};
+pub(crate) use causes::WithCauses;
 
 /// A result whose error is [`Error`] unless another is named.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

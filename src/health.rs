@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, WithCauses};
 use crate::stats::{Refusing, Stats};
 
 /// The state of a store, from [`Store::health`](crate::Store::health).
@@ -100,15 +100,7 @@ impl fmt::Display for Health {
                 }
                 Ok(())
             }
-            Self::Stopped(error) => {
-                write!(f, "stopped: {error}")?;
-                let mut source = std::error::Error::source(error);
-                while let Some(error) = source {
-                    write!(f, ": {error}")?;
-                    source = error.source();
-                }
-                Ok(())
-            }
+            Self::Stopped(error) => write!(f, "stopped: {}", WithCauses(error)),
         }
     }
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::clock::Timeline;
+#[cfg(feature = "tracing")]
+use crate::error::WithCauses;
 use crate::stats::{Refusing, Stats};
 
 #[cfg(feature = "metrics")]
@@ -223,7 +225,7 @@ pub(crate) fn doubts(timeline: &Timeline) {
 /// Logs a transient failure of background work, which will be tried again.
 pub(crate) fn trouble(error: &crate::Error) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(error = error as &dyn std::error::Error, "background work did not succeed");
+    tracing::warn!(error = %WithCauses(error), "background work did not succeed");
     let _ = error;
 }
 
@@ -231,7 +233,7 @@ pub(crate) fn trouble(error: &crate::Error) {
 pub(crate) fn away(error: &crate::Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(
-        error = error as &dyn std::error::Error,
+        error = %WithCauses(error),
         "new keys are refused until it is back"
     );
     let _ = error;
@@ -242,7 +244,7 @@ pub(crate) fn failed(error: &crate::Error) {
     #[cfg(feature = "metrics")]
     metrics::counter!("refrain_failed_total").increment(1);
     #[cfg(feature = "tracing")]
-    tracing::error!(error = error as &dyn std::error::Error, "store has stopped");
+    tracing::error!(error = %WithCauses(error), "store has stopped");
     let _ = error;
 }
 

@@ -89,8 +89,8 @@ pub struct Stats {
     /// and sandboxes. From one process to the next, the store then counts by the boot clock or by
     /// the wall clock, whichever says less.
     pub boot_unknown: bool,
-    /// The error of the latest round of the background thread, if it had one. A transient one, such
-    /// as a full disk, disappears after a round without errors.
+    /// The error of the latest round of the background thread, if it had one, with the whole chain
+    /// of its causes. A transient one, such as a full disk, disappears after a round without errors.
     pub last_trouble: Option<String>,
     /// True if a write or a sync has failed. The store then takes no more work, and only a new
     /// process can open it.

@@ -184,7 +184,12 @@ fn p14_sealing_that_does_not_succeed_refuses_new_keys_and_says_why() {
     assert!(source.to_string().starts_with("cannot create"), "{source}");
     assert_eq!(busy.refusing(), Refusing::Unavailable);
     assert!(!busy.store.health().is_ready());
+    // The refusal came in the middle of a round.
+    busy.store.reap().unwrap_err();
     let trouble = busy.store.stats().last_trouble.unwrap();
+    // Down to what the system said.
+    assert!(trouble.starts_with("cannot create"), "{trouble}");
+    assert!(trouble.contains(": Too many open files"), "{trouble}");
     assert!(busy.concerns().contains(&Concern::Trouble(trouble)));
     assert!(matches!(busy.ask(&operation("key-0")), Ok(Outcome::Replay(_))));
 

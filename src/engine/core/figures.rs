@@ -1,7 +1,7 @@
 //! The figures of an open store.
 
 use super::Engine;
-use crate::error::Error;
+use crate::error::{Error, WithCauses};
 use crate::observe;
 use crate::stats::{Refusing, Stats};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ impl Engine {
             next_log_ready: ledger.space.has_next(),
             clock_jump: ledger.timeline.jump(),
             boot_unknown: !ledger.timeline.knows_boot(),
-            last_trouble: trouble.map(|error| error.to_string()),
+            last_trouble: trouble.map(|error| WithCauses(&error).to_string()),
             failed: self.has_failed(),
             ..Stats::default()
         }
