@@ -222,21 +222,41 @@ pub(crate) fn doubts(timeline: &Timeline) {
     let _ = timeline;
 }
 
-/// Logs a transient failure of background work, which will be tried again.
+/// Logs that background work does not succeed. It will be tried again.
 pub(crate) fn trouble(error: &crate::Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(error = %WithCauses(error), "background work did not succeed");
     let _ = error;
 }
 
+/// Logs that background work succeeds again.
+pub(crate) fn trouble_is_over() {
+    #[cfg(feature = "tracing")]
+    tracing::warn!("background work succeeds again");
+}
+
 /// Logs that the store is not at its path, which it need not be for good.
 pub(crate) fn away(error: &crate::Error) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(
-        error = %WithCauses(error),
-        "new keys are refused until it is back"
-    );
+    tracing::warn!(error = %WithCauses(error), "{}", Refusing::Away);
     let _ = error;
+}
+
+/// Logs that the store refuses new keys, or makes them wait, and that it takes them again.
+pub(crate) fn refusal(why: Option<Refusing>) {
+    #[cfg(feature = "tracing")]
+    match why {
+        Some(why) => tracing::warn!("{why}"),
+        None => tracing::warn!("new keys are taken again"),
+    }
+    let _ = why;
+}
+
+/// Logs that responses were left out of their records because the disk was full.
+pub(crate) fn bodies(left_out: u64) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(left_out, "responses are recorded without their bodies: the disk is full");
+    let _ = left_out;
 }
 
 /// Counts and logs the failure that stops the store for good.

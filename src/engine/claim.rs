@@ -58,7 +58,10 @@ impl Desk {
     pub(crate) fn claim(self: &Arc<Self>, asked: Asked, hold: Hold) -> Ticket<Answer> {
         let pages = if asked.durable { MAX_KEY_PAGES } else { 1 };
         match self.admit(hold.scope(), pages) {
-            Err(error) => Ticket::ready(Err(error)),
+            Err(error) => {
+                self.engine.watch();
+                Ticket::ready(Err(error))
+            }
             Ok(Admission::Granted(room)) => self.claim_in(room, asked, hold),
             Ok(Admission::Queued(turn)) => {
                 let desk = Arc::clone(self);

@@ -19,6 +19,10 @@ use crate::table::Table;
 use crate::ticket::Promise;
 
 mod figures;
+mod told;
+mod watch;
+
+use told::Told;
 
 thread_local!(static IS_OWN: Cell<bool> = const { Cell::new(false) });
 
@@ -39,6 +43,7 @@ pub(crate) struct Engine {
     process: u32,
     /// Set once the store was not found at its path, until it is again.
     is_away: AtomicBool,
+    told: Mutex<Told>,
 }
 
 /// Counts of events since the store was opened.
@@ -65,6 +70,7 @@ impl Engine {
             closing: AtomicBool::new(false),
             process: std::process::id(),
             is_away: AtomicBool::new(false),
+            told: Mutex::default(),
         }
     }
 
@@ -102,13 +108,6 @@ impl Engine {
     /// Returns true once the store is being closed.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
-    }
-
-    /// Notes that the store is not at its path, so that nothing new is begun there.
-    pub(crate) fn note_away(&self, error: &Error) {
-        if !self.is_away.swap(true, Ordering::AcqRel) {
-            observe::away(error);
-        }
     }
 
     /// Looks for the store at its path, and notes whether it is there.

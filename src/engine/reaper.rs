@@ -95,6 +95,7 @@ impl Reaper {
                 Err(RecvTimeoutError::Timeout) => left -= step,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
+            self.engine.watch();
             // A caller may have found none since the wait began.
             if self.engine.ledger.space.is_in_trouble() && self.has_found_space() {
                 return true;
@@ -139,6 +140,7 @@ impl Reaper {
         observe::swept(took);
         let outcome = self.judge(outcome);
         self.engine.show();
+        self.engine.watch();
         outcome
     }
 
@@ -150,15 +152,14 @@ impl Reaper {
             if self.engine.is_closing() && matches!(error, Error::Stopped { .. }) {
                 return Err(error);
             }
-            observe::trouble(&error);
-            *self.engine.counters.last_trouble.lock() = Some(error.clone());
+            self.engine.note_trouble(Some(error.clone()));
             if fatal {
                 self.engine.fail(error);
                 return Err(self.engine.stopped());
             }
             return Err(error);
         }
-        *self.engine.counters.last_trouble.lock() = None;
+        self.engine.note_trouble(None);
         Ok(())
     }
 

@@ -115,13 +115,14 @@ impl Envelope {
 /// interrupts the key again.
 ///
 /// Most errors are 503 `idempotency_unavailable`. [`Error::Volatile`] is a mistake in the program,
-/// which no retry mends: 500 `internal_error`, and an event at the level of errors with feature
-/// `tracing`.
+/// which no retry mends: 500 `internal_error`. With feature `tracing` an event has the error with its
+/// causes.
 impl From<Error> for Envelope {
     fn from(error: Error) -> Self {
         let reason = Reason::from(&error);
-        if matches!(reason, Reason::Misused(_)) {
-            observe::mistaken(&reason);
+        match reason {
+            Reason::Misused(_) => observe::mistaken(&reason),
+            _ => observe::troubled(&error),
         }
         let message = match reason {
             // The handler that asks runs.

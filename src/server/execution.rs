@@ -318,7 +318,7 @@ impl Lender {
             Some(_) => permit.interrupt().await,
         };
         if let Err(error) = ended {
-            observe::troubled(&error);
+            observe::unrecorded(&error);
         }
     }
 }

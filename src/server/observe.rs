@@ -1,9 +1,21 @@
 //! The spans, events and metrics of the layer, with the features `tracing` and `metrics`. Each
-//! request with a key has one span, which its handler runs in.
+//! request with a key has one span, which its handler runs in, and one event for its outcome. What
+//! keeps the store from its work is an event of its own, in the same span.
 
+#[cfg(feature = "tracing")]
+use tokio::time::Instant;
+
+#[cfg(feature = "tracing")]
+use crate::error::Cause;
 use crate::{Error, Key, RequestId};
 
 use super::dialect::Reason;
+
+#[cfg(feature = "tracing")]
+mod told;
+
+#[cfg(feature = "tracing")]
+use told::Told;
 
 /// All that [`Reason::code`] returns.
 #[cfg(feature = "metrics")]
@@ -53,7 +65,9 @@ pub(super) fn refused(reason: &Reason) {
 /// Logs a mistake in the server's program.
 pub(super) fn mistaken(mistake: &Reason) {
     #[cfg(feature = "tracing")]
-    tracing::error!("{mistake}");
+    if let Some(suppressed) = Kind::Mistake.admit() {
+        tracing::error!(suppressed, "{mistake}");
+    }
     let _ = mistake;
 }
 
@@ -61,11 +75,89 @@ pub(super) fn mistaken(mistake: &Reason) {
 pub(super) fn troubled(error: &Error) {
     #[cfg(feature = "tracing")]
     {
-        let sources = std::iter::successors(std::error::Error::source(error), |it| it.source());
-        let whole = sources.fold(error.to_string(), |whole, source| format!("{whole}: {source}"));
-        tracing::error!("{whole}");
+        let kind = Kind::of(error);
+        let Some(suppressed) = kind.admit() else { return };
+        let error = with_causes(error);
+        if kind.is_transient() {
+            tracing::warn!(error, suppressed, "the store refused a request");
+        } else {
+            tracing::error!(error, suppressed, "the store refused a request");
+        }
     }
     let _ = error;
+}
+
+/// Logs that a lookup has taken too long, and its request was refused.
+pub(super) fn late() {
+    #[cfg(feature = "tracing")]
+    if let Some(suppressed) = Kind::Late.admit() {
+        tracing::warn!(suppressed, "the store did not find a key in time");
+    }
+}
+
+/// Logs the reason why the outcome of a handler is not recorded.
+pub(super) fn unrecorded(error: &Error) {
+    #[cfg(feature = "tracing")]
+    if let Some(suppressed) = Kind::Unrecorded.admit() {
+        let error = with_causes(error);
+        tracing::error!(error, suppressed, "the outcome of a request could not be recorded");
+    }
+    let _ = error;
+}
+
+/// The kinds of events, each of which is limited by itself.
+#[cfg(feature = "tracing")]
+#[derive(Clone, Copy)]
+enum Kind {
+    Full,
+    Behind,
+    Limit,
+    Unavailable,
+    Away,
+    Late,
+    Shortage,
+    Damage,
+    Stopped,
+    Unrecorded,
+    Mistake,
+    Other,
+}
+
+#[cfg(feature = "tracing")]
+impl Kind {
+    const COUNT: usize = Self::Other as usize + 1;
+
+    fn of(error: &Error) -> Self {
+        match error {
+            Error::Full => Self::Full,
+            Error::Behind => Self::Behind,
+            Error::Limit { .. } => Self::Limit,
+            Error::Unavailable { .. } => Self::Unavailable,
+            Error::Foreign { .. } => Self::Away,
+            Error::Io { cause: Cause::OpenFiles { .. } | Cause::FileSize { .. }, .. }
+            | Error::Io { cause: Cause::DiskFull | Cause::Quota, .. } => Self::Shortage,
+            Error::Corrupt { .. } => Self::Damage,
+            Error::Stopped { .. } => Self::Stopped,
+            _ => Self::Other,
+        }
+    }
+
+    /// Returns true if the store may do by itself, later on, what it was asked.
+    fn is_transient(self) -> bool {
+        !matches!(self, Self::Damage | Self::Stopped | Self::Other)
+    }
+
+    fn admit(self) -> Option<u64> {
+        static TOLD: [Told; Kind::COUNT] = [const { Told::new() }; Kind::COUNT];
+        TOLD[self as usize].admit(Instant::now())
+    }
+}
+
+/// Returns the error and all of its causes, in one line.
+#[cfg(feature = "tracing")]
+fn with_causes(error: &Error) -> String {
+    let sources = std::iter::successors(std::error::Error::source(error), |it| it.source());
+    sources.fold(error.to_string(), |whole, source| format!("{whole}: {source}"))
 }
 
 /// The span of a request with a key.
@@ -108,10 +200,13 @@ impl Span {
         future
     }
 
-    /// Records how the request has ended.
+    /// Records how the request has ended, and logs it.
     pub(super) fn end(&self, outcome: &'static str) {
         #[cfg(feature = "tracing")]
-        self.span.record("outcome", outcome);
+        {
+            self.span.record("outcome", outcome);
+            tracing::debug!(parent: &self.span, "the request has ended: {outcome}");
+        }
         let _ = outcome;
     }
 }

@@ -63,6 +63,7 @@ where
         };
         self.until = Instant::now().checked_add(self.options.wait);
         let Some(outcome) = begin(&self.store, &operation, &self.options, self.until).await else {
+            observe::late();
             return Ok(Reason::Unavailable.into());
         };
         let another = match outcome {
@@ -255,7 +256,10 @@ async fn conclude<E: 'static>(
     Ok(match recorded {
         Ok(()) => Reply::Fresh(answer.into_response()),
         // Another node has taken the key over, and its outcome is the one that counts.
-        Err(Error::Fenced) => Reason::InProgress { holder: id }.into(),
+        Err(error @ Error::Fenced) => {
+            observe::unrecorded(&error);
+            Reason::InProgress { holder: id }.into()
+        }
         // To send the response would promise a replay that may never come.
         Err(error) => unknown(&error),
     })
@@ -275,7 +279,8 @@ async fn end(permit: Permit, verdict: Verdict) -> Result<()> {
 /// Returns the reason why a key was not granted. What the store suffers from is for the operator.
 fn reason(error: &Error) -> Reason {
     let reason = Reason::from(error);
-    if matches!(reason, Reason::Unavailable | Reason::RecordDamaged) {
+    // A mistake in the program is logged where it is answered.
+    if !matches!(reason, Reason::Misused(_)) {
         observe::troubled(error);
     }
     reason
@@ -283,7 +288,7 @@ fn reason(error: &Error) -> Reason {
 
 /// Refuses a request that ran, and whose outcome could not be recorded.
 fn unknown(error: &Error) -> Reply {
-    observe::troubled(error);
+    observe::unrecorded(error);
     Reason::OutcomeUnknown.into()
 }
 

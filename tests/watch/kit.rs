@@ -2,10 +2,23 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::routing::post;
+use bytes::Bytes;
+use http::{Request, Response};
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use parking_lot::{Mutex, MutexGuard};
+use refrain::server::IdempotencyLayer;
+use refrain::{Fingerprint, Operation, Outcome, Scope, Store};
+use tower::ServiceExt;
+
+pub(crate) const TOKEN: &str = "sk_live_secret";
+/// The length of a large response.
+const LARGE: usize = 30_000;
 
 /// What is watched from its beginning on; the metrics since the last look, because each look sets
 /// them back.
@@ -63,6 +76,12 @@ impl Watch {
         String::from_utf8(self.watched.lines.0.lock().clone()).unwrap()
     }
 
+    /// The lines with these words.
+    pub(crate) fn lines(&self, words: &str) -> Vec<String> {
+        let text = self.text();
+        text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
+    }
+
     /// All metrics, a line each.
     pub(crate) fn metrics(&self) -> Vec<String> {
         let lines = look(&self.watched.snapshotter).into_iter().map(
@@ -96,6 +115,45 @@ pub(crate) fn look(snapshotter: &Snapshotter) -> Vec<Metric> {
         value,
     });
     metrics.collect()
+}
+
+pub(crate) fn operation(key: &str) -> Operation {
+    let scope = Scope::from_api_key(TOKEN);
+    Operation::new(scope, key.parse().unwrap(), Fingerprint::of(["POST"]))
+}
+
+/// Completes operations with large responses until new keys are refused, and returns their number.
+pub(crate) fn fill(store: &Store) -> u64 {
+    let body = Bytes::from(vec![b'x'; LARGE]);
+    for done in 0..1000 {
+        if store.stats().refusing.is_some() {
+            return done;
+        }
+        match store.begin(&operation(&format!("fill-{done}"))).wait() {
+            Ok(Outcome::Execute(permit)) => {
+                permit.complete(&Response::new(body.clone())).wait().unwrap();
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => return done,
+        }
+    }
+    panic!("it takes any number")
+}
+
+/// A server whose handler answers at once. Its keys need as much room as any.
+pub(crate) fn app(store: &Store) -> Router {
+    let layer = IdempotencyLayer::new(store.clone()).durable(true).wait(Duration::ZERO);
+    Router::new().route("/calls", post(|| async { "placed" })).layer(layer)
+}
+
+/// Sends a request, and returns the status of its answer.
+pub(crate) async fn ask(app: &Router, key: &str) -> u16 {
+    let request = Request::post("/calls")
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("idempotency-key", key)
+        .body(Body::from("{}"))
+        .unwrap();
+    app.clone().oneshot(request).await.unwrap().status().as_u16()
 }
 
 impl Write for Lines {

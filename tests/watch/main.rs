@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod events;
+#[path = "../engine/gate.rs"]
+#[allow(dead_code, reason = "the engine's tests need more of it")]
+mod gate;
 mod kit;
 mod list;
 mod outcomes;

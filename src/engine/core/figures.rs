@@ -1,9 +1,9 @@
 //! The figures of an open store.
 
 use super::Engine;
-use crate::error::{Error, WithCauses};
+use crate::error::WithCauses;
 use crate::observe;
-use crate::stats::{Refusing, Stats};
+use crate::stats::Stats;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 impl Engine {
@@ -13,18 +13,13 @@ impl Engine {
         let snapshot = ledger.snapshot();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let away = self.expect_back().err();
-        let (counts, refusing) = ledger.space.figures();
-        let is_away = matches!(away, Some(Error::Foreign { .. }));
-        let claims = ledger.claims.lock();
-        let refusing = refusing.or_else(|| claims.is_full().then_some(Refusing::OpenClaims));
-        let open_claims = claims.len();
-        drop(claims);
+        let (counts, _) = ledger.space.figures();
         let trouble = away.or_else(|| counters.last_trouble.lock().clone());
         Stats {
-            refusing: if is_away { Some(Refusing::Away) } else { refusing },
+            refusing: self.refusing(),
             waited_for_room: counts.waited,
             refused_for_room: counts.refused,
-            open_claims,
+            open_claims: ledger.claims.lock().len(),
             batches: count(&counters.batches),
             entries: count(&counters.entries),
             log_bytes_written: count(&counters.bytes),
