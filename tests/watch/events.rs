@@ -11,6 +11,7 @@ use tokio::time;
 
 use crate::gate::{Gate, State};
 use crate::kit::*;
+use crate::states;
 
 /// Longer than any event is kept back.
 const LATER: Duration = Duration::from_secs(60);
@@ -120,4 +121,16 @@ async fn p16_what_does_not_end_by_itself_is_told_as_an_error() {
     let told = watch.lines("the store refused a request");
     let line = only_line(&told);
     assert!(line.contains("ERROR") && line.contains("store is stopped"), "{line}");
+}
+
+/// A damaged record answered 503, and nothing in the log said why.
+#[tokio::test(start_paused = true)]
+async fn p16_a_damaged_record_is_told_as_an_error_with_its_place() {
+    let watch = Watch::begin();
+    time::advance(3 * LATER).await;
+    let _kept = states::bring("RefrainRecordDamaged").await;
+    let told = watch.lines("the store refused a request");
+    let line = only_line(&told);
+    assert!(line.contains("ERROR") && line.contains("idempotency{key=\""), "{line}");
+    assert!(line.contains(".log is damaged: "), "{line}");
 }

@@ -67,7 +67,7 @@ impl Watch {
         let watched = &*WATCHED;
         let watch = Self { watched, _alone: watched.alone.lock() };
         watched.lines.0.lock().clear();
-        look(&watched.snapshotter);
+        watch.look();
         watch
     }
 
@@ -82,22 +82,25 @@ impl Watch {
         text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
     }
 
+    /// All metrics since the last look.
+    pub(crate) fn look(&self) -> Vec<Metric> {
+        look(&self.watched.snapshotter)
+    }
+
     /// All metrics, a line each.
     pub(crate) fn metrics(&self) -> Vec<String> {
-        let lines = look(&self.watched.snapshotter).into_iter().map(
-            |Metric { name, labels, value, .. }| {
-                let labels: Vec<_> =
-                    labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                let labels = match labels.as_slice() {
-                    [] => String::new(),
-                    labels => format!("{{{}}}", labels.join(",")),
-                };
-                match value {
-                    DebugValue::Counter(count) => format!("{name}{labels} {count}"),
-                    other => format!("{name}{labels} {other:?}"),
-                }
-            },
-        );
+        let lines = self.look().into_iter().map(|Metric { name, labels, value, .. }| {
+            let labels: Vec<_> =
+                labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let labels = match labels.as_slice() {
+                [] => String::new(),
+                labels => format!("{{{}}}", labels.join(",")),
+            };
+            match value {
+                DebugValue::Counter(count) => format!("{name}{labels} {count}"),
+                other => format!("{name}{labels} {other:?}"),
+            }
+        });
         lines.collect()
     }
 }

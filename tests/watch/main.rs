@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod alerts;
 mod events;
 #[path = "../engine/gate.rs"]
 #[allow(dead_code, reason = "the engine's tests need more of it")]
@@ -9,3 +10,4 @@ mod gate;
 mod kit;
 mod list;
 mod outcomes;
+mod states;
