@@ -1,6 +1,6 @@
 //! Commands on a store that a server has open: they ask the server.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ fn a_port_wants_the_token_and_makes_no_backups() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let admin = Admin::new(store.clone());
+    let admin = Admin::new(store);
     runtime.spawn(admin.serve_tcp(listener, Token::new(TOKEN).unwrap()));
 
     let status = ["status", "--json", "--admin", &url];
@@ -124,12 +124,15 @@ fn a_server_that_stops_in_the_middle_of_a_list_is_told() {
     let home = Home::empty();
     let path = home.path().join("half.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let server = std::thread::spawn(move || {
+    let server = move || {
         let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = BufReader::new(stream.try_clone().unwrap()).lines();
+        asked.find(|line| line.as_ref().unwrap().is_empty()).expect("the head ends").unwrap();
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(b"{\"item\":{\"state\":\"damaged\",\"scope\":null,\"key\":null,").unwrap();
-    });
+    };
+    let server = std::thread::Builder::new().name("server".into()).spawn(server).unwrap();
     let said = home.run(&["in-flight", "--admin", path.to_str().unwrap()]);
     server.join().unwrap();
     assert_eq!(said.code, 1);
