@@ -220,9 +220,9 @@ impl Lines<'_> {
     fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let mut line = Vec::new();
         let mut lines = self.lines.by_ref().take(MAX_ANSWER);
-        match lines.read_until(b'\n', &mut line) {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return Err(self.served.cut_off()),
+        let read = lines.read_until(b'\n', &mut line);
+        if read.is_err() || !line.ends_with(b"\n") {
+            return Err(self.served.cut_off());
         }
         match serde_json::from_slice(&line) {
             Ok(Line::Item(item)) => {
@@ -232,7 +232,6 @@ impl Lines<'_> {
             Ok(Line::Error(refusal)) => Err(Failure::Refused(refusal)),
             Ok(Line::End(items)) if items == self.read => Ok(None),
             Ok(Line::End(_)) => Err(self.served.misunderstood()),
-            Err(error) if error.is_eof() => Err(self.served.cut_off()),
             Err(_) => Err(self.served.misunderstood()),
         }
     }
