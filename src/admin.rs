@@ -27,6 +27,7 @@
 //! | --- | --- |
 //! | GET `/healthz` | 200 unless the store is stopped, else 503; the health in words |
 //! | GET `/readyz` | 200 if new keys would be served, else 503; the health in words |
+//! | GET `/metrics` | the server's metrics, if it gives them: [`Admin::metrics`] |
 //! | GET `/v1/status` | [`Status`] |
 //! | GET `/v1/entry?scope=&key=` | [`Entry`], with its response |
 //! | GET `/v1/records?scope=&after_scope=&after_key=&limit=&responses=` | lines of [`Entry`] |
@@ -41,7 +42,9 @@
 //! All take and give JSON; an error is a [`Refusal`]. Lists are lines, each a [`Line`]: the last one
 //! says that it is, so a list that was cut off is noticed.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::backend::Cursor;
 use crate::{Error, Key, Scope, Store};
@@ -97,15 +100,30 @@ const PAGE: usize = 256;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Admin {
     store: Store,
+    /// Renders the metrics of the process.
+    metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
 impl Admin {
     /// Asks this store.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, metrics: None }
+    }
+
+    /// Serves the metrics of the process at `/metrics`, in Prometheus' text format, as `render` makes
+    /// them. With feature `metrics`, the recorder that the process has installed has those of the
+    /// store, such as `metrics-exporter-prometheus`:
+    ///
+    /// ```ignore
+    /// let recorder = PrometheusBuilder::new().install_recorder()?; // before the store opens
+    /// let admin = Admin::new(store).metrics(move || recorder.render());
+    /// ```
+    pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.metrics = Some(Arc::new(render));
+        self
     }
 
     /// Returns the health of the store, with its counters and sizes.
@@ -250,5 +268,11 @@ impl Admin {
 
     fn known(&self, scope: Scope, key: &Key) -> Result<Entry, Refusal> {
         self.find(scope, key)?.ok_or_else(|| Refusal::unknown(scope, key))
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("store", &self.store).finish_non_exhaustive()
     }
 }

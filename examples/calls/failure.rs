@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot listen on the socket {}", path.display())]
     Socket { path: PathBuf, source: io::Error },
+    #[error("cannot record metrics")]
+    Metrics(#[source] metrics_exporter_prometheus::BuildError),
     #[error("a store in a database has no directory for a socket")]
     NoDirectory,
     #[error("operators who come to a port bring a token, and there is none")]
@@ -66,6 +68,8 @@ impl Failure {
                 .or(Some("name another address, or port 0 for any port")),
             Self::Socket { source, .. } => advice::of_system(Cause::of(source))
                 .or(Some("give the store a shorter path, or --admin an address")),
+            // There is no other recorder in this process.
+            Self::Metrics(_) => None,
             Self::NoDirectory => Some("give --admin an address, and --admin-token-file"),
             Self::NoToken => Some("give --admin-token-file"),
             Self::Token { source, .. } => advice::of_system(Cause::of(source))

@@ -4,13 +4,18 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use refrain::Store;
 use refrain::admin::{Admin, Socket, Token};
 use tokio::net::TcpListener;
 
 use crate::failure::Failure;
+
+/// The time after which the recorder sums up what it was told, so that it does not grow.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(crate) struct Operators {
@@ -31,6 +36,23 @@ pub(crate) enum Desk {
 }
 
 impl Operators {
+    /// Records the metrics of the process, if operators are answered: before the store opens, which
+    /// registers its own.
+    pub(crate) fn record_metrics(&self) -> Result<Option<PrometheusHandle>, Failure> {
+        if self.admin.is_none() {
+            return Ok(None);
+        }
+        let recorder = PrometheusBuilder::new().install_recorder().map_err(Failure::Metrics)?;
+        let upkeep = recorder.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                upkeep.run_upkeep();
+            }
+        });
+        Ok(Some(recorder))
+    }
+
     /// Opens the place, before the server says that it listens.
     pub(crate) async fn open(&self, store: Option<&Path>) -> Result<Desk, Failure> {
         match (self.admin, &self.admin_token_file) {
@@ -60,8 +82,15 @@ fn token(file: &Path) -> Result<Token, Failure> {
 
 impl Desk {
     /// Answers operators until this is dropped.
-    pub(crate) async fn serve(self, store: Store) -> io::Result<()> {
-        let admin = Admin::new(store);
+    pub(crate) async fn serve(
+        self,
+        store: Store,
+        metrics: Option<PrometheusHandle>,
+    ) -> io::Result<()> {
+        let admin = match metrics {
+            Some(metrics) => Admin::new(store).metrics(move || metrics.render()),
+            None => Admin::new(store),
+        };
         match self {
             Self::Nowhere => pending().await,
             Self::Socket(socket) => admin.serve_socket(socket).await,

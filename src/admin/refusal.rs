@@ -34,6 +34,8 @@ pub enum Code {
     Unauthorized,
     /// Only the socket in the store's directory takes this.
     SocketOnly,
+    /// The directory holds something else.
+    Occupied,
     /// A request holds the key. Ask again later.
     InFlight,
     /// The store has no room, or too much to do. Ask again later.
@@ -79,7 +81,7 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self.code {
             Code::NotFound => StatusCode::NOT_FOUND,
-            Code::NotInterrupted | Code::InFlight => StatusCode::CONFLICT,
+            Code::NotInterrupted | Code::InFlight | Code::Occupied => StatusCode::CONFLICT,
             Code::BadRequest => StatusCode::BAD_REQUEST,
             Code::Unauthorized => StatusCode::UNAUTHORIZED,
             Code::SocketOnly => StatusCode::FORBIDDEN,
@@ -95,6 +97,7 @@ impl From<Error> for Refusal {
         let code = match &error {
             Error::Behind | Error::Limit { .. } | Error::Unavailable { .. } => Code::Busy,
             Error::InFlight { .. } => Code::InFlight,
+            Error::Foreign { .. } => Code::Occupied,
             Error::Full => Code::Full,
             Error::Corrupt { .. } => Code::Damaged,
             Error::Stopped { .. } | Error::Forked => Code::Stopped,

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,7 @@ impl Admin {
         Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
             .route("/v1/status", get(status))
             .route("/v1/entry", get(entry))
             .route("/v1/records", get(records))
@@ -170,6 +172,13 @@ async fn readyz(State(desk): State<Desk>) -> Response {
 fn worded(health: &Health, is_well: bool) -> Response {
     let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{health}\n")).into_response()
+}
+
+async fn metrics(State(desk): State<Desk>) -> Result<Response, Refusal> {
+    let unknown = "this server does not give its metrics here";
+    let render = desk.admin.metrics.ok_or_else(|| Refusal::new(Code::NotFound, unknown))?;
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(CONTENT_TYPE, text)], render()).into_response())
 }
 
 async fn status(State(desk): State<Desk>) -> Json<Status> {

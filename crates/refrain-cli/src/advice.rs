@@ -37,6 +37,7 @@ pub(crate) fn on_refusal(code: Code) -> Option<&'static str> {
         Code::NotInterrupted => Some("see it with `refrain get`"),
         Code::Unauthorized => Some("give it with --admin-token-file, or in REFRAIN_ADMIN_TOKEN"),
         Code::SocketOnly => Some("run this on that machine, with --store"),
+        Code::Occupied => Some("name another directory, or move those files away"),
         Code::InFlight | Code::Busy => Some("run this again later"),
         Code::Full => Some("then run this again"),
         Code::Damaged => Some(
