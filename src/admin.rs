@@ -33,9 +33,10 @@
 //! | GET `/v1/records?scope=&after_scope=&after_key=&limit=&responses=` | lines of [`Entry`] |
 //! | GET `/v1/interrupted?scope=` | lines of [`Entry`] |
 //! | GET `/v1/in-flight` | lines of [`Held`] |
-//! | POST `/v1/resolve` | takes `scope`, `key` and a [`Verdict`] as `verdict` |
-//! | POST `/v1/forget` | takes `scope` and `key` |
-//! | POST `/v1/reap` | takes `erase`: if true, removes the bytes of what has expired or was forgotten too |
+//! | GET `/v1/audit` | lines of [`Note`] |
+//! | POST `/v1/resolve` | takes `scope`, `key`, a [`Verdict`] as `verdict` and a [`Mandate`] as `mandate`; [`Done`] |
+//! | POST `/v1/forget` | takes `scope`, `key` and `mandate`; [`Done`] |
+//! | POST `/v1/reap` | takes `erase`, to remove the bytes of what has expired or was forgotten too, and `mandate`; [`Done`] |
 //! | POST `/v1/verify` | `{"damage": null}`, or the first damage in words |
 //! | POST `/v1/backup` | takes `path`, an absolute one; on the socket only |
 //!
@@ -53,6 +54,7 @@ mod blob;
 mod entry;
 mod held;
 mod lines;
+mod note;
 mod pasts;
 mod refusal;
 mod response;
@@ -68,6 +70,7 @@ pub use blob::Blob;
 pub use entry::{Completed, Damaged, Entry, Interrupted};
 pub use held::Held;
 pub use lines::Line;
+pub use note::{Done, Mandate, Note};
 pub use refusal::{Code, Refusal};
 pub use response::Response;
 pub use socket::Socket;
@@ -83,11 +86,12 @@ const PAGE: usize = 256;
 /// What operators ask a store for.
 ///
 /// The methods read from disk, and wait for what they commit, on the caller's thread: call them on
-/// one that may block. Each act is durable when it returns. A clone shares the store, which closes
+/// one that may block. Each act is durable when it returns, and the store keeps a [`Note`] of it. A
+/// clone shares the store, which closes
 /// with its last handle unless [`Store::close`] is called.
 ///
 /// ```
-/// use refrain::admin::{Admin, Code};
+/// use refrain::admin::{Admin, Code, Mandate};
 /// use refrain::{Scope, Store};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -96,7 +100,9 @@ const PAGE: usize = 256;
 ///
 /// let scope = Scope::from_api_key("sk_live_51");
 /// assert!(admin.find(scope, &"key-1".parse()?)?.is_none());
-/// assert_eq!(admin.forget(scope, &"key-1".parse()?).unwrap_err().code, Code::NotFound);
+/// let mandate = Mandate { who: "alice".into(), why: "ticket 81".into() };
+/// let refused = admin.forget(scope, &"key-1".parse()?, &mandate).unwrap_err();
+/// assert_eq!(refused.code, Code::NotFound);
 /// # Ok(())
 /// # }
 /// ```
@@ -204,7 +210,13 @@ impl Admin {
     /// [`Code::NotFound`], [`Code::NotInterrupted`] and [`Code::Damaged`] by what is known about the
     /// key; [`Code::InFlight`] while a request judges it; [`Code::BadRequest`] if the store would not
     /// keep the response; else those of [`Store::begin`].
-    pub fn resolve(&self, scope: Scope, key: &Key, verdict: &Verdict) -> Result<(), Refusal> {
+    pub fn resolve(
+        &self,
+        scope: Scope,
+        key: &Key,
+        verdict: &Verdict,
+        mandate: &Mandate,
+    ) -> Result<Done, Refusal> {
         let judgement = Judgement::of(verdict, &self.store)?;
         let refused = |code, state: &str| {
             let message = format!("{} is {state}, and not interrupted", key.as_str());
@@ -217,7 +229,9 @@ impl Admin {
         }
         let past = self.past(&Cursor { scope, key: key.clone() })?;
         let past = past.ok_or_else(|| Refusal::unknown(scope, key))?;
-        judgement.tell(&self.store, &past)
+        let done = Note::write(&self.store, verdict.act(), Some((scope, key)), mandate);
+        judgement.tell(&self.store, &past)?;
+        Ok(done)
     }
 
     /// Forgets a key, so that the next request with it runs.
@@ -225,9 +239,11 @@ impl Admin {
     /// # Errors
     ///
     /// [`Code::NotFound`] if nothing is known about it; else those of [`Store::forget`].
-    pub fn forget(&self, scope: Scope, key: &Key) -> Result<(), Refusal> {
+    pub fn forget(&self, scope: Scope, key: &Key, mandate: &Mandate) -> Result<Done, Refusal> {
         self.known(scope, key)?;
-        Ok(self.store.forget(scope, key).wait()?)
+        let done = Note::write(&self.store, "forget", Some((scope, key)), mandate);
+        self.store.forget(scope, key).wait()?;
+        Ok(done)
     }
 
     /// Does at once what the store does in time; with `erase`, removes the bytes of all that has
@@ -236,12 +252,24 @@ impl Admin {
     /// # Errors
     ///
     /// Those of [`Store::reap`] and [`Store::purge`].
-    pub fn reap(&self, erase: bool) -> Result<(), Refusal> {
+    pub fn reap(&self, erase: bool, mandate: &Mandate) -> Result<Done, Refusal> {
+        let act = if erase { "erase" } else { "reap" };
+        let done = Note::write(&self.store, act, None, mandate);
         self.store.reap()?;
         if erase {
             self.store.purge().wait()?;
         }
-        Ok(())
+        Ok(done)
+    }
+
+    /// Lists the notes of what operators have done, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::notes`].
+    pub fn audit(&self) -> Result<Vec<Note>, Refusal> {
+        let notes = self.store.notes().wait()?;
+        Ok(notes.iter().map(|line| Note::read(line)).collect())
     }
 
     /// Reads and verifies everything, and returns the first damage in words.

@@ -139,6 +139,18 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         Ticket::ready(Err(Error::unavailable("the backend has no files to back up")))
     }
 
+    /// Keeps a note of an operator, durably: one line. A backend that has no place for notes answers
+    /// with an error, which is the default.
+    fn note(&self, note: &str) -> Ticket<()> {
+        let _ = note;
+        Ticket::ready(Err(Error::unavailable("the backend has no place for notes")))
+    }
+
+    /// Returns the notes of operators that it still keeps, the oldest first.
+    fn notes(&self) -> Ticket<Vec<String>> {
+        Ticket::ready(Err(Error::unavailable("the backend has no place for notes")))
+    }
+
     /// Does at once what background work would do in time, such as removing expired records.
     fn reap(&self) -> Ticket<()> {
         Ticket::ready(Ok(()))

@@ -221,6 +221,16 @@ impl Backend for Embedded {
         Ticket::ready(self.back_up(path))
     }
 
+    fn note(&self, note: &str) -> Ticket<()> {
+        let engine = &self.desk.engine;
+        Ticket::ready(engine.check().and_then(|()| engine.ledger.note(note)))
+    }
+
+    fn notes(&self) -> Ticket<Vec<String>> {
+        let engine = &self.desk.engine;
+        Ticket::ready(engine.check().and_then(|()| engine.ledger.notes()))
+    }
+
     fn reap(&self) -> Ticket<()> {
         let (ticket, promise) = Ticket::new();
         // If the reaper is gone, dropping the message answers it.

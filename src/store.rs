@@ -284,6 +284,31 @@ impl Store {
         self.face().rules
     }
 
+    /// Keeps a note, one line of at most 2 KiB: what an operator has done to the store, and why. The
+    /// engine keeps up to 2 MiB of them in its directory, and drops the oldest first. They are not
+    /// part of a backup.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if it is not such a line or cannot be written; [`Error::Unavailable`] over a
+    /// backend that has no place for notes, such as PostgreSQL; [`Error::Stopped`].
+    ///
+    /// # Durability
+    ///
+    /// The note is durable once the ticket is ready.
+    pub fn note(&self, note: &str) -> Ticket<()> {
+        self.face().backend.note(note)
+    }
+
+    /// Returns the notes, the oldest first. A line that a crash has cut off is among them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`note`](Self::note).
+    pub fn notes(&self) -> Ticket<Vec<String>> {
+        self.face().backend.notes()
+    }
+
     /// Reads everything that the store keeps and verifies it, which takes as long as reading does.
     ///
     /// The embedded engine reads on this thread: `LOCK` and `MANIFEST`, as they were written last;

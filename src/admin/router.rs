@@ -18,7 +18,7 @@ use crate::codec::MAX_BODY_BYTES;
 use crate::{Health, Key, Scope};
 
 use super::lines::Lists;
-use super::{Admin, Code, Entry, Held, Refusal, Status, Verdict};
+use super::{Admin, Code, Done, Entry, Held, Mandate, Note, Refusal, Status, Verdict};
 
 /// The longest request, in bytes: one with a response whose body is as long as any, as Base64.
 const MAX_REQUEST_BYTES: usize = 2 * MAX_BODY_BYTES;
@@ -57,6 +57,7 @@ impl Admin {
             .route("/v1/records", get(records))
             .route("/v1/interrupted", get(interrupted))
             .route("/v1/in-flight", get(in_flight))
+            .route("/v1/audit", get(audit))
             .route("/v1/resolve", post(resolve))
             .route("/v1/forget", post(forget))
             .route("/v1/reap", post(reap))
@@ -69,10 +70,6 @@ impl Admin {
 
 /// An answer, or the reason why there is none.
 type Answer<T> = Result<Json<T>, Refusal>;
-
-/// What an act answers.
-#[derive(Serialize)]
-struct Done {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +101,17 @@ struct Resolve {
     scope: Scope,
     key: Key,
     verdict: Verdict,
+    #[serde(default)]
+    mandate: Mandate,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Forget {
+    scope: Scope,
+    key: Key,
+    #[serde(default)]
+    mandate: Mandate,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +119,8 @@ struct Resolve {
 struct Reap {
     #[serde(default)]
     erase: bool,
+    #[serde(default)]
+    mandate: Mandate,
 }
 
 #[derive(Deserialize)]
@@ -214,16 +224,29 @@ async fn in_flight(State(desk): State<Desk>) -> Response {
 }
 
 async fn resolve(State(desk): State<Desk>, Body(asked): Body<Resolve>) -> Answer<Done> {
-    let Resolve { scope, key, verdict } = asked;
-    desk.act(move |admin| admin.resolve(scope, &key, &verdict)).await
+    let Resolve { scope, key, verdict, mandate } = asked;
+    desk.ask(move |admin| admin.resolve(scope, &key, &verdict, &mandate)).await
 }
 
-async fn forget(State(desk): State<Desk>, Body(One { scope, key }): Body<One>) -> Answer<Done> {
-    desk.act(move |admin| admin.forget(scope, &key)).await
+async fn forget(State(desk): State<Desk>, Body(asked): Body<Forget>) -> Answer<Done> {
+    let Forget { scope, key, mandate } = asked;
+    desk.ask(move |admin| admin.forget(scope, &key, &mandate)).await
 }
 
-async fn reap(State(desk): State<Desk>, Body(Reap { erase }): Body<Reap>) -> Answer<Done> {
-    desk.act(move |admin| admin.reap(erase)).await
+async fn reap(State(desk): State<Desk>, Body(asked): Body<Reap>) -> Answer<Done> {
+    let Reap { erase, mandate } = asked;
+    desk.ask(move |admin| admin.reap(erase, &mandate)).await
+}
+
+async fn audit(State(desk): State<Desk>) -> Response {
+    desk.lists.answer(move || {
+        let notes = desk.admin.audit();
+        let notes: Vec<Result<Note, Refusal>> = match notes {
+            Ok(notes) => notes.into_iter().map(Ok).collect(),
+            Err(refusal) => vec![Err(refusal)],
+        };
+        notes.into_iter()
+    })
 }
 
 async fn verify(State(desk): State<Desk>) -> Answer<Verified> {
@@ -239,7 +262,7 @@ async fn backup(State(desk): State<Desk>, Body(Backup { path }): Body<Backup>) -
     if !path.is_absolute() {
         return Err(Refusal::new(Code::BadRequest, "the path of a backup is absolute"));
     }
-    desk.act(move |admin| admin.backup(path)).await
+    desk.ask(move |admin| admin.backup(path).map(|()| Done::default())).await
 }
 
 impl Desk {
@@ -251,12 +274,5 @@ impl Desk {
         let asked = tokio::task::spawn_blocking(move || ask(&self.admin)).await;
         let failed = |_| Err(Refusal::new(Code::Failed, "it has panicked; see the server's log"));
         asked.unwrap_or_else(failed).map(Json)
-    }
-
-    async fn act(
-        self,
-        act: impl FnOnce(&Admin) -> Result<(), Refusal> + Send + 'static,
-    ) -> Answer<Done> {
-        self.ask(|admin| act(admin).map(|()| Done {})).await
     }
 }

@@ -26,6 +26,17 @@ pub enum Verdict {
     Release,
 }
 
+impl Verdict {
+    /// Returns the word for it in notes.
+    pub(super) fn act(&self) -> &'static str {
+        match self {
+            Self::Complete(_) => "complete",
+            Self::CompleteWithoutResponse => "complete_without_response",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// A verdict whose response can be kept.
 pub(super) enum Judgement {
     Complete(http::Response<Bytes>),

@@ -51,6 +51,7 @@ mod listing;
 mod manifest;
 mod merge;
 mod names;
+mod notes;
 mod preparation;
 mod purge;
 mod recovery;
@@ -115,6 +116,8 @@ pub(crate) struct Ledger {
     preparing: Mutex<Vec<Retired>>,
     /// Set while a purge is under way.
     purging: AtomicBool,
+    /// Held while the notes of operators are written or read.
+    noting: Mutex<()>,
     /// The size of log that the load suggests, a power of two.
     load_bytes: AtomicU64,
     /// The generation of the next log. `MANIFEST` may be behind, because some belong to logs that
@@ -167,6 +170,7 @@ impl Ledger {
             next: Mutex::new(None),
             preparing: Mutex::default(),
             purging: AtomicBool::new(false),
+            noting: Mutex::default(),
             load_bytes: AtomicU64::default(),
             backups: AtomicUsize::default(),
             max_logs: frozen.len() + MAX_MORE_LOGS,

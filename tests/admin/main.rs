@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use refrain::admin::{Admin, Blob, Code, Entry, Response, Socket, Token, Verdict};
+use refrain::admin::{Admin, Blob, Code, Entry, Mandate, Note, Response, Socket, Token, Verdict};
 use refrain::{Fingerprint, Operation, Outcome, Permit, Scope, Store};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -90,7 +90,7 @@ fn a_page_of_another_site_cannot_act() {
     let (status, refusal) = answer(desk.send("POST", "/v1/forget", plain, &forget.to_string()));
     assert_eq!((status, &refusal["code"]), (400, &"bad_request".into()));
     assert!(desk.store.get(scope(), &"key-1".parse().unwrap()).wait().unwrap().is_some());
-    assert_eq!(desk.post("/v1/forget", &forget), (200, json!({})));
+    assert_eq!(desk.post("/v1/forget", &forget), (200, json!({ "unnoted": null })));
     assert!(desk.store.get(scope(), &"key-1".parse().unwrap()).wait().unwrap().is_none());
     let (status, refusal) = desk.post("/v1/forget", &forget);
     assert_eq!((status, &refusal["code"]), (404, &"not_found".into()));
@@ -144,6 +144,22 @@ fn without_the_token_only_the_probes_answer() {
 }
 
 #[test]
+fn metrics_are_those_that_the_server_gives() {
+    let ask = |admin: Admin| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let request = axum::extract::Request::get("/metrics").body(axum::body::Body::empty());
+        let answer = tower::ServiceExt::oneshot(admin.router(), request.unwrap());
+        let (parts, body) = runtime.block_on(answer).unwrap().into_parts();
+        let body = runtime.block_on(axum::body::to_bytes(body, 1000)).unwrap();
+        (parts.status.as_u16(), body)
+    };
+    let admin = Admin::new(Store::builder().open_in_memory().unwrap());
+    assert_eq!(ask(admin.clone()).0, 404);
+    let answer = ask(admin.metrics(|| "refrain_failed_total 0\n".to_owned()));
+    assert_eq!(answer, (200, "refrain_failed_total 0\n".into()));
+}
+
+#[test]
 fn lists_that_nobody_reads_keep_others_out_and_never_the_store() {
     let desk = Desk::new();
     for n in 0..200 {
@@ -191,20 +207,31 @@ fn a_response_that_the_store_would_not_keep_is_no_verdict() {
     drop(begin(&store, "key-1"));
     let admin = Admin::new(store);
     let key = "key-1".parse().unwrap();
+    let mandate = Mandate { who: "alice".into(), why: "ticket\n81".into() };
+    let resolve = |verdict: &Verdict| admin.resolve(scope(), &key, verdict, &mandate);
     let response = |bytes: usize| Response {
         status: 201,
         headers: Vec::new(),
         trailers: Vec::new(),
         body: Blob(vec![b'x'; bytes].into()),
     };
-    let refused = admin.resolve(scope(), &key, &Verdict::Complete(response(1001))).unwrap_err();
+    let refused = resolve(&Verdict::Complete(response(1001))).unwrap_err();
     assert_eq!(refused.code, Code::BadRequest);
     assert!(matches!(admin.find(scope(), &key).unwrap(), Some(Entry::Interrupted(_))));
-    admin.resolve(scope(), &key, &Verdict::Complete(response(1000))).unwrap();
+    resolve(&Verdict::Complete(response(1000))).unwrap();
     let Some(Entry::Completed(found)) = admin.find(scope(), &key).unwrap() else { panic!() };
     assert_eq!(found.response.unwrap().unwrap(), response(1000));
-    let refused = admin.resolve(scope(), &key, &Verdict::Release).unwrap_err();
+    let refused = resolve(&Verdict::Release).unwrap_err();
     assert_eq!(refused.code, Code::NotInterrupted);
+    // What was refused before it began is not noted.
+    let notes = admin.audit().unwrap();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    let noted = (&notes[0].act[..], &notes[0].mandate.who[..], &notes[0].mandate.why[..]);
+    assert_eq!(noted, ("complete", "alice", "ticket81"));
+    assert_eq!(
+        (notes[0].scope, notes[0].key_hash.clone()),
+        (Some(scope()), Some(Note::hash_of(&key)))
+    );
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! An act on a key or on the store, as it is told.
 
+use std::io::Write;
+
+use refrain::admin::Done;
 use refrain::{Key, Scope};
 use serde::Serialize;
 
@@ -22,4 +25,12 @@ impl<'a> Act<'a> {
 /// Says what was done, or would be.
 pub(crate) fn said(done: bool, what: &str) -> String {
     if done { format!("done: {what}\n") } else { format!("would be done: {what}\n") }
+}
+
+/// Says on standard error that an act is not in the audit.
+pub(crate) fn warn(done: &Done) {
+    if let Some(reason) = &done.unnoted {
+        // The act is done, whoever reads this.
+        let _ = writeln!(std::io::stderr(), "refrain: it is done, and not in the audit: {reason}");
+    }
 }

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, completions, doctor, export, forget, get, in_flight, interrupted, ls, man, reap,
+    audit, backup, completions, doctor, export, forget, get, in_flight, interrupted, ls, man, reap,
     resolve, restore, salvage, status, top, verify, watch,
 };
 use crate::output::Format;
@@ -45,6 +45,7 @@ pub(crate) enum Command {
     Resolve(resolve::Arguments),
     Forget(forget::Arguments),
     Reap(reap::Arguments),
+    Audit(audit::Arguments),
     Verify(verify::Arguments),
     Salvage(salvage::Arguments),
     Backup(backup::Arguments),

@@ -1,5 +1,6 @@
 //! The commands, and the run of one.
 
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod doctor;
@@ -45,6 +46,7 @@ fn dispatch(command: Command, named: Named, output: &mut Output) -> Result<()> {
         Command::Resolve(asked) => resolve::run(&named.target()?, &asked, output),
         Command::Forget(asked) => forget::run(&named.target()?, &asked, output),
         Command::Reap(asked) => reap::run(&named.target()?, &asked, output),
+        Command::Audit(asked) => audit::run(&named.target()?, &asked, output),
         Command::Verify(asked) => verify::run(&named.target()?, &asked, output),
         Command::Salvage(asked) => salvage::run(&asked, output),
         Command::Backup(asked) => backup::run(&named.target()?, &asked, output),

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
+use refrain::admin::Mandate;
 
 use crate::failure::{Failure, Result};
 
@@ -15,9 +16,21 @@ pub(crate) struct Consent {
     /// Do it without a question, which only a terminal can answer
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
+    /// The reason, for the audit
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
 }
 
 impl Consent {
+    /// Says who acts, and why: the user, behind `sudo` the one who called it.
+    pub(crate) fn mandate(&self) -> Mandate {
+        let name =
+            ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+        let uid = rustix::process::getuid().as_raw();
+        let who = name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"));
+        Mandate { who, why: self.why.clone() }
+    }
+
     /// Fails if the question could not be asked, so that nothing is opened for it.
     pub(crate) fn expect_possible(&self) -> Result<()> {
         let is_possible = self.yes || self.dry_run || is_terminal();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use refrain::admin::{Admin, Entry, Held, Status, Verdict};
+use refrain::admin::{Admin, Done, Entry, Held, Mandate, Note, Status, Verdict};
 use refrain::backend::Cursor;
 use refrain::{Key, Scope};
 
@@ -68,24 +68,38 @@ impl Desk {
         }
     }
 
-    pub(crate) fn resolve(&self, scope: Scope, key: &Key, verdict: &Verdict) -> Result<()> {
+    pub(crate) fn resolve(
+        &self,
+        scope: Scope,
+        key: &Key,
+        verdict: &Verdict,
+        mandate: &Mandate,
+    ) -> Result<Done> {
         match self {
-            Self::AtRest(admin) => Ok(admin.resolve(scope, key, verdict)?),
-            Self::Served(served) => served.resolve(scope, key, verdict),
+            Self::AtRest(admin) => Ok(admin.resolve(scope, key, verdict, mandate)?),
+            Self::Served(served) => served.resolve(scope, key, verdict, mandate),
         }
     }
 
-    pub(crate) fn forget(&self, scope: Scope, key: &Key) -> Result<()> {
+    pub(crate) fn forget(&self, scope: Scope, key: &Key, mandate: &Mandate) -> Result<Done> {
         match self {
-            Self::AtRest(admin) => Ok(admin.forget(scope, key)?),
-            Self::Served(served) => served.forget(scope, key),
+            Self::AtRest(admin) => Ok(admin.forget(scope, key, mandate)?),
+            Self::Served(served) => served.forget(scope, key, mandate),
         }
     }
 
-    pub(crate) fn reap(&self, erase: bool) -> Result<()> {
+    pub(crate) fn reap(&self, erase: bool, mandate: &Mandate) -> Result<Done> {
         match self {
-            Self::AtRest(admin) => Ok(admin.reap(erase)?),
-            Self::Served(served) => served.reap(erase),
+            Self::AtRest(admin) => Ok(admin.reap(erase, mandate)?),
+            Self::Served(served) => served.reap(erase, mandate),
+        }
+    }
+
+    /// Lists the notes of what operators have done, the oldest first.
+    pub(crate) fn audit(&self) -> Result<List<'_, Note>> {
+        match self {
+            Self::AtRest(admin) => Ok(Box::new(admin.audit()?.into_iter().map(Ok))),
+            Self::Served(served) => served.audit(),
         }
     }
 

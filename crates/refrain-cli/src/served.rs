@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use refrain::admin::{Code, Entry, Held, Line, Refusal, Verdict};
+use refrain::admin::{Code, Done, Entry, Held, Line, Mandate, Note, Refusal, Verdict};
 use refrain::backend::Cursor;
 use refrain::{Key, Scope};
 use reqwest::StatusCode;
@@ -104,16 +104,27 @@ impl Served {
         self.list("in-flight", &[])
     }
 
-    pub(crate) fn resolve(&self, scope: Scope, key: &Key, verdict: &Verdict) -> Result<()> {
-        self.act("resolve", &json!({ "scope": scope, "key": key, "verdict": verdict }))
+    pub(crate) fn audit(&self) -> Result<List<'_, Note>> {
+        self.list("audit", &[])
     }
 
-    pub(crate) fn forget(&self, scope: Scope, key: &Key) -> Result<()> {
-        self.act("forget", &json!({ "scope": scope, "key": key }))
+    pub(crate) fn resolve(
+        &self,
+        scope: Scope,
+        key: &Key,
+        verdict: &Verdict,
+        mandate: &Mandate,
+    ) -> Result<Done> {
+        let asked = json!({ "scope": scope, "key": key, "verdict": verdict, "mandate": mandate });
+        self.post("resolve", &asked)
     }
 
-    pub(crate) fn reap(&self, erase: bool) -> Result<()> {
-        self.act("reap", &json!({ "erase": erase }))
+    pub(crate) fn forget(&self, scope: Scope, key: &Key, mandate: &Mandate) -> Result<Done> {
+        self.post("forget", &json!({ "scope": scope, "key": key, "mandate": mandate }))
+    }
+
+    pub(crate) fn reap(&self, erase: bool, mandate: &Mandate) -> Result<Done> {
+        self.post("reap", &json!({ "erase": erase, "mandate": mandate }))
     }
 
     pub(crate) fn verify(&self) -> Result<Option<String>> {
@@ -135,11 +146,7 @@ impl Served {
             let said = "the path of a backup that a server makes has to be text";
             return Err(Failure::Usage(said.into()));
         };
-        self.act("backup", &json!({ "path": path }))
-    }
-
-    fn act(&self, path: &str, asked: &impl Serialize) -> Result<()> {
-        self.post::<Value>(path, asked).map(drop)
+        self.post::<Done>("backup", &json!({ "path": path })).map(drop)
     }
 
     /// Asks for something that may take long.

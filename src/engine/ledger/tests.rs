@@ -19,6 +19,7 @@ mod backup;
 mod killed;
 mod listing;
 mod merging;
+mod notes;
 mod opening;
 mod preparation;
 mod segments;

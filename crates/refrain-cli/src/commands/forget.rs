@@ -4,7 +4,7 @@ use clap::Args;
 use refrain::Key;
 use refrain::admin::Entry;
 
-use crate::act::{Act, said};
+use crate::act::{Act, said, warn};
 use crate::address::Address;
 use crate::consent::Consent;
 use crate::failure::{Failure, Result};
@@ -35,10 +35,10 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
         let done =
             consent.given(&format!("{}. From now on, {effect}. Do it?", found(&entry, key)))?;
         if done {
-            desk.forget(scope, key)?;
+            warn(&desk.forget(scope, key, &consent.mandate())?);
         }
         if done && *erase {
-            desk.reap(true)?;
+            warn(&desk.reap(true, &consent.mandate())?);
         }
         Ok(done)
     })?;

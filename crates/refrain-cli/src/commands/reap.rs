@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::act::said;
+use crate::act::{said, warn};
 use crate::consent::Consent;
 use crate::failure::Result;
 use crate::output::Output;
@@ -50,7 +50,7 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
         let before = desk.status()?.stats;
         let done = consent.given(&format!("From now on, {effect}. Do it?"))?;
         if done {
-            desk.reap(*erase)?;
+            warn(&desk.reap(*erase, &consent.mandate())?);
         }
         Ok((done, desk.status()?.stats, before))
     })?;

@@ -6,7 +6,7 @@ use clap::Args;
 use refrain::admin::{Entry, Verdict};
 use refrain::{Key, Scope};
 
-use crate::act::{Act, said};
+use crate::act::{Act, said, warn};
 use crate::address::Address;
 use crate::answer;
 use crate::consent::Consent;
@@ -53,7 +53,7 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
         expect_interrupted(desk, scope, key)?;
         let done = asked.consent.given(&format!("From now on, {effect}. Is that right?"))?;
         if done {
-            desk.resolve(scope, key, &verdict)?;
+            warn(&desk.resolve(scope, key, &verdict, &asked.consent.mandate())?);
         }
         Ok(done)
     })?;

@@ -91,6 +91,7 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_refrain"));
         command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
         command.env("REFRAIN_STORE", "store").env("TZ", "UTC");
+        command.env("USER", "alice").env_remove("SUDO_USER");
         command
     }
 }

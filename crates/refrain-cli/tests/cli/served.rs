@@ -51,10 +51,20 @@ fn an_act_through_a_server_is_durable_and_answered() {
     let resolve = ["resolve", "payment-9", "--api-key-file", "api-key", "--complete", "response"];
     home.run(&[&resolve[..], &["--yes"]].concat()).done();
     home.run(&["forget", "call-2", "--api-key-file", "api-key", "--erase", "--yes"]).done();
+    let acts = |run: Run| {
+        let notes = run.json();
+        let acts =
+            notes.as_array().unwrap().iter().map(|note| note["act"].as_str().unwrap().to_owned());
+        acts.collect::<Vec<_>>()
+    };
+    let noted = acts(home.run(&["audit", "--json"]));
+    assert_eq!(noted, ["complete", "forget", "erase"]);
     // Killed: nothing but what is on disk is left.
     drop(holder);
     let body = home.run(&["get", "payment-9", "--api-key-file", "api-key", "--body"]).done();
     assert_eq!(body, "paid");
+    assert_eq!(acts(home.run(&["audit", "--json"])), noted);
+    assert_eq!(acts(home.run(&["audit", "--json", "--key", "call-2"])), ["forget"]);
     assert_eq!(home.run(&["get", "call-2", "--api-key-file", "api-key"]).code, 3);
     let said = home.run(&[&resolve[..], &["--yes"]].concat()).refusal(3);
     assert_eq!(said, "payment-9 is completed already; see it with `refrain get`");

@@ -12,7 +12,7 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operate.
 
 /// What differs from run to run and from machine to machine, and what stands for it: of the same
 /// width where it is in a column.
-const VARYING: [(&str, &str); 23] = [
+const VARYING: [(&str, &str); 24] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "2026-01-31T03:00:00Z"),
     (r"\b\d+h( \d+m)?\b", "23h 59m"),
     (r"00Z \([\dms ]+\)", "00Z (2h 5m)"),
@@ -26,6 +26,7 @@ const VARYING: [(&str, &str); 23] = [
     (r"(?m)^(logs\s+)\d+ with", "${1}2 with"),
     (r"process \d+ \([^)]*\)", "process 4242 (api)"),
     (r"\b\d+\.\d s\b", "0.3 s"),
+    (r"\(uid \d+\) *", "(uid 1000)          "),
     (r"process \d+, version", "process 4242, version"),
     (r"version \d+\.\d+\.\d+", "version 0.1.0"),
     (r#""seed":\{"base64":"[^"]*"\}"#, r#""seed":{"base64":"q83vASNFZ4mrze8BI0VniavN7wEjRWeJ"}"#),
@@ -107,8 +108,9 @@ fn judging() -> Vec<(&'static str, String)> {
     std::fs::write(home.path().join("response"), answer).unwrap();
     let resolve = [
         "resolve payment-9 --api-key-file api-key --complete response --dry-run",
-        "resolve payment-9 --api-key-file api-key --complete response --yes",
+        "resolve payment-9 --api-key-file api-key --complete response --yes --why TICKET-81",
         "get payment-9 --api-key-file api-key",
+        "audit --key payment-9",
     ];
     let stuck = ("stuck", transcript(&home, &["interrupted"]));
     vec![stuck, ("resolve", transcript(&home, &resolve))]
