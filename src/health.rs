@@ -116,7 +116,11 @@ impl fmt::Display for Concern {
             Self::Damaged(keys) => write!(f, "the records of {keys} keys are damaged"),
             Self::DamagedFiles(1) => f.write_str("1 file is damaged in part"),
             Self::DamagedFiles(files) => write!(f, "{files} files are damaged in part"),
-            Self::ClockJump(by) => write!(f, "the clocks disagree by {by:?}"),
+            Self::ClockJump(by) => {
+                let minutes = by.as_secs() / 60;
+                let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
+                write!(f, "the clocks disagree by {days}d {hours}h {minutes}m")
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Stage;
 use crate::{Stats, Store};
 
 /// The state of a store, and of the process that has it open.
@@ -29,8 +30,15 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             is_ready: health.is_ready(),
             health: health.to_string(),
-            oldest_in_flight_seconds: store.in_flight().first().map(|key| key.age.as_secs_f64()),
+            oldest_in_flight_seconds: oldest(store),
             stats: store.stats(),
         }
     }
+}
+
+/// Returns the age of the key that is in flight for longest. One that is held until a restart is not.
+fn oldest(store: &Store) -> Option<f64> {
+    let in_flight = store.in_flight();
+    let oldest = in_flight.iter().find(|key| key.stage != Stage::Retained);
+    oldest.map(|key| key.age.as_secs_f64())
 }

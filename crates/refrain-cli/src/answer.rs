@@ -86,7 +86,7 @@ fn message(bytes: &[u8]) -> std::result::Result<(Response<()>, Vec<u8>), String>
         let name: HeaderName = header.name.parse().map_err(|_| "a header has a bad name")?;
         let value = HeaderValue::from_bytes(header.value).map_err(|_| format!("bad {name}"))?;
         if name == header::CONTENT_LENGTH && value != HeaderValue::from(body.len()) {
-            return Err(format!("its body has {} bytes, and not the content-length", body.len()));
+            return Err(unlike(&value, &body));
         }
         if name == header::CONTENT_ENCODING {
             return Err(
@@ -100,6 +100,18 @@ fn message(bytes: &[u8]) -> std::result::Result<(Response<()>, Vec<u8>), String>
         }
     }
     Ok((response, body))
+}
+
+/// Says that a body is not as long as its `content-length`.
+fn unlike(length: &HeaderValue, body: &[u8]) -> String {
+    let bytes = body.len();
+    if body.ends_with(b"\n") && *length == HeaderValue::from(bytes - 1) {
+        return format!(
+            "its body has {bytes} bytes, one more than the content-length: remove the end of its last \
+             line, as an editor adds one, or the content-length"
+        );
+    }
+    format!("its body has {bytes} bytes, and not the content-length")
 }
 
 /// Writes `HTTP/2 201` as the version that is parsed; it is the same response.

@@ -23,7 +23,9 @@ pub(crate) enum Failure {
     Refused(Refusal),
     /// That server cannot be asked, as the sentence says.
     Served(String),
-    /// Another process has the store open.
+    /// Another process has a directory open that is wanted closed.
+    InUse { path: PathBuf, holder: Option<Holder> },
+    /// Another process has the store open, and answers nobody.
     Held { path: PathBuf, holder: Option<Holder> },
     /// The directory holds a backup that was not finished.
     CutShort(PathBuf),
@@ -67,7 +69,7 @@ impl Failure {
             },
             Self::Usage(_) => USAGE,
             Self::Unknown { .. } | Self::Absent(_) => NOT_FOUND,
-            Self::Held { .. } => BUSY,
+            Self::Held { .. } | Self::InUse { .. } => BUSY,
             Self::Store(
                 Error::Locked { .. }
                 | Error::Behind
@@ -128,13 +130,18 @@ impl fmt::Display for Failure {
                 f.write_str(&in_words_of_the_command(&refusal.message))?;
                 advice::on_refusal(refusal.code).map_or(Ok(()), |advice| write!(f, "; {advice}"))
             }
+            Self::InUse { path, holder: Some(holder) } => write!(
+                f,
+                "{} is open in {holder}; stop that process, and run this again",
+                path.display()
+            ),
             Self::Held { path, holder: Some(holder) } => write!(
                 f,
                 "{} is open in {holder}, which does not answer operators there; let it serve its \
                  admin socket, or run this again once it has ended",
                 path.display()
             ),
-            Self::Held { path, holder: None } => write!(
+            Self::Held { path, holder: None } | Self::InUse { path, holder: None } => write!(
                 f,
                 "{} is open in a process that cannot be seen from here, as in another container; \
                  stop that process, and run this again",
@@ -154,9 +161,9 @@ impl fmt::Display for Failure {
                 write!(f, "cannot read the answer: {source}; give --yes instead")
             }
             Self::Declined => f.write_str("nothing was done, because the answer was not yes"),
-            Self::Unfit(1) => f.write_str("1 check has failed; change what its line says"),
+            Self::Unfit(1) => f.write_str("1 check has failed; do what its line advises"),
             Self::Unfit(checks) => {
-                write!(f, "{checks} checks have failed; change what their lines say")
+                write!(f, "{checks} checks have failed; do what their lines advise")
             }
             Self::Unknown { scope, key } => write!(
                 f,

@@ -1,5 +1,7 @@
 //! The store that a command works on.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use clap::Args;
 use refrain::admin::{Admin, Socket};
 use refrain::codec::MAX_BODY_BYTES;
 use refrain::{Error, Store};
+use rustix::process::geteuid;
 
 use crate::desk::Desk;
 use crate::failure::{Failure, Result};
@@ -77,6 +80,9 @@ impl Target {
     /// Opening writes: it begins a new log, and the store does its work while it is open.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Desk) -> Result<T>) -> Result<T> {
         match self {
+            Self::Directory(path) if belongs_to_another(path) => {
+                work(&Desk::Served(serving(path).map_err(|_| Failure::Usage(foreign(path)))?))
+            }
             Self::Directory(path) => match open(path) {
                 Err(Error::Locked { .. }) => work(&Desk::Served(serving(path)?)),
                 Err(error) => Err(refused(path, error)),
@@ -114,6 +120,26 @@ impl Target {
             Self::Server { address, .. } => address.to_string(),
         }
     }
+}
+
+/// Makes sure that what is written to a store, or made of it, is its owner's.
+pub(crate) fn expect_own(path: &Path) -> Result<()> {
+    let is_own = !belongs_to_another(path);
+    is_own.then_some(()).ok_or_else(|| Failure::Usage(foreign(path)))
+}
+
+fn belongs_to_another(path: &Path) -> bool {
+    let owner = fs::metadata(path).map(|directory| directory.uid());
+    owner.is_ok_and(|owner| owner != geteuid().as_raw())
+}
+
+fn foreign(path: &Path) -> String {
+    let owner = fs::metadata(path).map_or(0, |directory| directory.uid());
+    format!(
+        "{} belongs to user {owner}, whose server could not open files of another user; run this \
+         with `sudo -u '#{owner}'`",
+        path.display()
+    )
 }
 
 fn open(path: &Path) -> std::result::Result<Store, Error> {
@@ -178,7 +204,7 @@ pub(crate) fn refused(path: &Path, error: Error) -> Failure {
         // It may be another directory, where there are two.
         Error::Locked { path, .. } => {
             let holder = Holder::of(&path);
-            Failure::Held { path, holder }
+            Failure::InUse { path, holder }
         }
         Error::Corrupt { file, .. } | Error::Foreign { file, .. }
             if is_cut_short(path) && file.starts_with(path) =>

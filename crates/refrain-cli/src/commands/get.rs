@@ -74,7 +74,7 @@ fn no_body(key: &Key, reason: &str) -> Failure {
 fn damaged(key: &Key) -> Failure {
     Failure::Damaged(format!(
         "the record of {key} is damaged; find out what its operation did, and then `refrain forget \
-         {key}`",
+         {key} --erase`",
         key = key.as_str()
     ))
 }

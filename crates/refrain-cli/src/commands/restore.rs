@@ -49,6 +49,7 @@ struct Restored {
 
 pub(crate) fn run(asked: &Arguments, output: &mut Output) -> Result<()> {
     let backup = &asked.backup;
+    target::expect_own(backup)?;
     let made = timestamp(begun_at(backup)?);
     let now = Timestamp::now();
     let window = format!("from {} to {} ({})", moment(made), moment(now), between(made, now));
@@ -97,7 +98,7 @@ fn reserved(backup: &Path) -> Result<File> {
     match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(directory),
         Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => {
-            Err(Failure::Held { path: backup.into(), holder: Holder::of(backup) })
+            Err(Failure::InUse { path: backup.into(), holder: Holder::of(backup) })
         }
         Err(error) => Err(failed(error.into())),
     }

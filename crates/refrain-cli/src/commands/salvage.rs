@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-use crate::target::{MANIFEST, refused};
+use crate::target::{MANIFEST, expect_own, refused};
 use crate::text;
 use crate::time::timestamp;
 
@@ -74,6 +74,7 @@ struct Lost {
 }
 
 pub(crate) fn run(asked: &Arguments, output: &mut Output) -> Result<()> {
+    expect_own(&asked.from)?;
     let salvaged = asked.builder()?.salvage(&asked.from, &asked.into);
     let salvage = salvaged.map_err(|error| refused(&asked.from, error))?;
     let report = Report::of(&salvage);

@@ -56,7 +56,9 @@ impl Status {
             ]
         });
         let flight = self.is_served.then(|| ("in flight", self.in_flight()));
-        let facts = named.into_iter().chain(server).chain(space).chain(flight);
+        let retained = self.status.stats.retained as u64;
+        let held = (retained > 0).then(|| ("held", count(retained, "key") + ", until a restart"));
+        let facts = named.into_iter().chain(server).chain(space).chain(flight).chain(held);
         text::fields(facts.chain(self.contents()))
     }
 
@@ -83,7 +85,10 @@ impl Status {
 
     /// At rest nobody holds a claim, so all that are open are interrupted.
     fn claims(&self, open: usize) -> (&'static str, String) {
-        let name = if self.is_served { "open claims" } else { "interrupted" };
-        (name, count(open as u64, "key"))
+        let keys = count(open as u64, "key");
+        match self.is_served {
+            true => ("claimed", keys + ", in flight or interrupted"),
+            false => ("interrupted", keys),
+        }
     }
 }

@@ -109,8 +109,8 @@ impl Verified {
             let files = count(self.damaged_files as u64, "file");
             return format!("{files} of the store had damage that cost no key; check the disk");
         }
-        let advice = "find out what the operations of damaged keys did, and then `refrain forget` \
-                      them; check the disk";
+        let advice = "find out what the operations of damaged keys did, and then `refrain forget \
+                      --erase` them; check the disk";
         match self.damaged_keys.len() as u64 {
             0 => format!("the store is damaged; {advice}"),
             keys => {

@@ -56,7 +56,7 @@ fn a_damaged_key_is_named_and_gone_once_it_is_forgotten() {
 
     let run = home.run(&["get", "call-2", "--api-key-file", "api-key"]);
     assert_eq!(run.code, 5);
-    let advice = "find out what its operation did, and then `refrain forget call-2`";
+    let advice = "find out what its operation did, and then `refrain forget call-2 --erase`";
     assert_eq!(run.sentence(), format!("the record of call-2 is damaged; {advice}"));
     let listed = home.run(&["ls", "--api-key-file", "api-key", "--state", "damaged"]).done();
     assert!(listed.lines().nth(1).unwrap().ends_with("damaged      call-2"), "{listed}");

@@ -123,7 +123,7 @@ fn opening() -> Vec<(&'static str, String)> {
     drop(holder);
     let doctor = ("doctor", transcript(&home, &["doctor"]));
     std::fs::remove_file(home.store().join("MANIFEST")).unwrap();
-    vec![held, doctor, ("salvage", transcript(&home, &["status", "salvage store saved --ttl 24h"]))]
+    vec![held, doctor, ("salvage", transcript(&home, &["status", "salvage store saved --ttl 1d"]))]
 }
 
 fn damage() -> Vec<(&'static str, String)> {
