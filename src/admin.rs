@@ -56,6 +56,7 @@ mod held;
 mod lines;
 mod note;
 mod pasts;
+mod places;
 mod refusal;
 mod response;
 mod router;

@@ -63,6 +63,7 @@ impl Admin {
             .route("/v1/reap", post(reap))
             .route("/v1/verify", post(verify))
             .route("/v1/backup", post(backup))
+            .fallback(unknown)
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
             .with_state(desk)
     }
@@ -182,6 +183,10 @@ async fn readyz(State(desk): State<Desk>) -> Response {
 fn worded(health: &Health, is_well: bool) -> Response {
     let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{health}\n")).into_response()
+}
+
+async fn unknown() -> Refusal {
+    Refusal::new(Code::NotFound, "nothing has this path")
 }
 
 async fn metrics(State(desk): State<Desk>) -> Result<Response, Refusal> {

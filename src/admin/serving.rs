@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use tokio::net::TcpListener;
 
+use super::places::Places;
 use super::router::Place;
 use super::{Admin, Code, Refusal, Socket, Token};
 
@@ -21,19 +22,20 @@ impl Admin {
     ///
     /// None that a caller could meet.
     pub async fn serve_socket(self, socket: Socket) -> io::Result<()> {
-        axum::serve(socket, self.router_at(Place::Socket)).await
+        axum::serve(Places::of(socket), self.router_at(Place::Socket)).await
     }
 
     /// Serves the router on a TCP port, until the future is dropped. Each request but `/healthz` and
     /// `/readyz` brings the token. It is HTTP without TLS: on another address than the machine's own,
-    /// put a proxy with TLS in front.
+    /// put a proxy with TLS in front. At most 64 connections are served at a time; whoever can reach
+    /// the port can take them all.
     ///
     /// # Errors
     ///
     /// None that a caller could meet.
     pub async fn serve_tcp(self, listener: TcpListener, token: Token) -> io::Result<()> {
         let guarded = middleware::from_fn_with_state(token, guard);
-        axum::serve(listener, self.router().layer(guarded)).await
+        axum::serve(Places::of(listener), self.router().layer(guarded)).await
     }
 }
 

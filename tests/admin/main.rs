@@ -159,6 +159,30 @@ fn metrics_are_those_that_the_server_gives() {
     assert_eq!(answer, (200, "refrain_failed_total 0\n".into()));
 }
 
+/// The descriptors are the store's too.
+#[test]
+fn connections_that_ask_nothing_take_a_bounded_number_of_places() {
+    let desk = Desk::new();
+    let served = |stream: &mut TcpStream| {
+        write!(stream, "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 15]).unwrap();
+    };
+    let idle: Vec<_> = (0..64)
+        .map(|_| {
+            let mut stream = TcpStream::connect(desk.address).unwrap();
+            served(&mut stream);
+            stream
+        })
+        .collect();
+    let mut next = TcpStream::connect(desk.address).unwrap();
+    write!(next, "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    next.set_nonblocking(true).unwrap();
+    assert_eq!(next.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    next.set_nonblocking(false).unwrap();
+    drop(idle);
+    next.read_exact(&mut [0; 15]).unwrap();
+}
+
 #[test]
 fn lists_that_nobody_reads_keep_others_out_and_never_the_store() {
     let desk = Desk::new();
