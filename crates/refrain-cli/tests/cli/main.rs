@@ -11,5 +11,6 @@ mod bad;
 mod keep;
 mod kit;
 mod look;
+mod night;
 mod served;
 mod transcripts;
