@@ -76,3 +76,31 @@ fn p16_everything_in_the_statistics_is_a_metric() {
         assert!(rows.iter().any(|row| row.in_stats.contains(&named)), "{field}");
     }
 }
+
+#[test]
+fn the_dashboard_asks_for_metrics_and_labels_that_there_are() {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/grafana.json");
+    let text = std::fs::read_to_string(document).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rows = rows();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut asked = 0;
+    for target in targets {
+        let expression = target["expr"].as_str().unwrap();
+        for after in expression.split("refrain_").skip(1) {
+            let name = after.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
+            let name = format!("refrain_{name}");
+            // Two of what the exporter makes of a histogram.
+            let whole = name.strip_suffix("_sum").or(name.strip_suffix("_count")).unwrap_or(&name);
+            let row = rows.iter().find(|row| row.name == whole);
+            let row = row.unwrap_or_else(|| panic!("{name} is no metric: {expression}"));
+            let by = expression.split("sum by (").nth(1).and_then(|by| by.split(')').next());
+            if let (Some(by), Some(label)) = (by, row.label) {
+                assert_eq!(by, label, "{expression}");
+            }
+            asked += 1;
+        }
+    }
+    assert!(asked > 20, "{asked}");
+}
