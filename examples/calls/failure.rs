@@ -26,6 +26,7 @@ pub(crate) enum Failure {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot listen on the socket {}", path.display())]
     Socket { path: PathBuf, source: io::Error },
+    #[cfg(feature = "metrics")]
     #[error("cannot record metrics")]
     Metrics(#[source] metrics_exporter_prometheus::BuildError),
     #[error("a store in a database has no directory for a socket")]
@@ -69,6 +70,7 @@ impl Failure {
             Self::Socket { source, .. } => advice::of_system(Cause::of(source))
                 .or(Some("give the store a shorter path, or --admin an address")),
             // There is no other recorder in this process.
+            #[cfg(feature = "metrics")]
             Self::Metrics(_) => None,
             Self::NoDirectory => Some("give --admin an address, and --admin-token-file"),
             Self::NoToken => Some("give --admin-token-file"),

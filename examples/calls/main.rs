@@ -21,6 +21,7 @@ mod number;
 mod operators;
 mod process;
 mod readiness;
+mod recorder;
 mod refusal;
 mod storage;
 
@@ -115,7 +116,7 @@ async fn main() -> ExitCode {
 async fn serve(options: Options) -> Result<(), Failure> {
     process::raise_open_files();
     process::outlive_file_sizes().map_err(Failure::Signals)?;
-    let metrics = options.operators.record_metrics()?;
+    let recorder = options.operators.record_metrics()?;
     let store = options.storage.open().await?;
     let mut layer =
         IdempotencyLayer::new(store.clone()).wait(options.wait).keep(options.store_policy.into());
@@ -147,7 +148,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
         // A client that never ends its request must not keep the server from ending.
         () = overdue => {}
-        served = desk.serve(store.clone(), metrics) => served.map_err(Failure::Serve)?,
+        served = desk.serve(store.clone(), recorder) => served.map_err(Failure::Serve)?,
     }
     close(store).await
 }

@@ -4,18 +4,14 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use refrain::Store;
 use refrain::admin::{Admin, Socket, Token};
 use tokio::net::TcpListener;
 
 use crate::failure::Failure;
-
-/// The time after which the recorder sums up what it was told, so that it does not grow.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+use crate::recorder::Recorder;
 
 #[derive(Args)]
 pub(crate) struct Operators {
@@ -38,19 +34,8 @@ pub(crate) enum Desk {
 impl Operators {
     /// Records the metrics of the process, if operators are answered: before the store opens, which
     /// registers its own.
-    pub(crate) fn record_metrics(&self) -> Result<Option<PrometheusHandle>, Failure> {
-        if self.admin.is_none() {
-            return Ok(None);
-        }
-        let recorder = PrometheusBuilder::new().install_recorder().map_err(Failure::Metrics)?;
-        let upkeep = recorder.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(UPKEEP_EVERY).await;
-                upkeep.run_upkeep();
-            }
-        });
-        Ok(Some(recorder))
+    pub(crate) fn record_metrics(&self) -> Result<Option<Recorder>, Failure> {
+        self.admin.map(|_| Recorder::install()).transpose()
     }
 
     /// Opens the place, before the server says that it listens.
@@ -82,13 +67,9 @@ fn token(file: &Path) -> Result<Token, Failure> {
 
 impl Desk {
     /// Answers operators until this is dropped.
-    pub(crate) async fn serve(
-        self,
-        store: Store,
-        metrics: Option<PrometheusHandle>,
-    ) -> io::Result<()> {
-        let admin = match metrics {
-            Some(metrics) => Admin::new(store).metrics(move || metrics.render()),
+    pub(crate) async fn serve(self, store: Store, recorder: Option<Recorder>) -> io::Result<()> {
+        let admin = match recorder {
+            Some(recorder) => recorder.show(Admin::new(store)),
             None => Admin::new(store),
         };
         match self {
