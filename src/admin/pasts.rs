@@ -18,7 +18,10 @@ impl Admin {
         let mut page = VecDeque::new();
         let mut next = Some(after);
         std::iter::from_fn(move || {
-            if let (true, Some(after)) = (page.is_empty(), next.take()) {
+            // The next place is kept until the page is used up.
+            if page.is_empty()
+                && let Some(after) = next.take()
+            {
                 match store.interrupted(after, PAGE).wait() {
                     Ok(pasts) => page = VecDeque::from(pasts),
                     Err(error) => return Some(Err(error.into())),

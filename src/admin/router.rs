@@ -186,7 +186,7 @@ fn worded(health: &Health, is_well: bool) -> Response {
 }
 
 async fn unknown() -> Refusal {
-    Refusal::new(Code::NotFound, "nothing has this path")
+    Refusal::new(Code::BadRequest, "nothing has this path; check the address")
 }
 
 async fn metrics(State(desk): State<Desk>) -> Result<Response, Refusal> {

@@ -144,6 +144,20 @@ fn without_the_token_only_the_probes_answer() {
 }
 
 #[test]
+fn interrupted_keys_are_listed_and_found_beyond_a_page() {
+    let store = Store::builder().open_in_memory().unwrap();
+    for n in 0..600 {
+        drop(begin(&store, &format!("order-{n}")));
+    }
+    let admin = Admin::new(store);
+    assert_eq!(admin.interrupted(None).count(), 600);
+    for n in [9, 599] {
+        let key = format!("order-{n}").parse().unwrap();
+        assert!(matches!(admin.find(scope(), &key).unwrap(), Some(Entry::Interrupted(_))), "{n}");
+    }
+}
+
+#[test]
 fn metrics_are_those_that_the_server_gives() {
     let ask = |admin: Admin| {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
