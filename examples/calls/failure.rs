@@ -67,6 +67,9 @@ impl Failure {
                 .or(Some("name a file that this user may append to")),
             Self::Listen { source, .. } => advice::of_system(Cause::of(source))
                 .or(Some("name another address, or port 0 for any port")),
+            Self::Socket { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some("remove what is there, unless a process answers at it")
+            }
             Self::Socket { source, .. } => advice::of_system(Cause::of(source))
                 .or(Some("give the store a shorter path, or --admin an address")),
             // There is no other recorder in this process.

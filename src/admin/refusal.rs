@@ -40,8 +40,10 @@ pub enum Code {
     InFlight,
     /// The store has no room, or too much to do. Ask again later.
     Busy,
-    /// The disk is full.
+    /// The disk is full, and nothing was done.
     Full,
+    /// The disk is full, and the act was done without the response.
+    LeftOut,
     /// What was asked for cannot be read.
     Damaged,
     /// The store takes no more work.
@@ -68,7 +70,7 @@ impl Refusal {
             "the disk has no room for the response: {key} is completed without it, and each retry \
              is told that the response is lost"
         );
-        Self::new(Code::Full, message)
+        Self::new(Code::LeftOut, message)
     }
 
     /// Says that a request holds a key.
@@ -86,7 +88,7 @@ impl Refusal {
             Code::Unauthorized => StatusCode::UNAUTHORIZED,
             Code::SocketOnly => StatusCode::FORBIDDEN,
             Code::Busy | Code::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-            Code::Full => StatusCode::INSUFFICIENT_STORAGE,
+            Code::Full | Code::LeftOut => StatusCode::INSUFFICIENT_STORAGE,
             Code::Damaged | Code::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

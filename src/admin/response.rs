@@ -50,6 +50,9 @@ impl Response {
         let mut response = http::Response::new(self.body.0.clone());
         *response.status_mut() = StatusCode::from_u16(self.status)
             .map_err(|_| refused("the status is not one of HTTP"))?;
+        if !self.is_one_of_http(response.status()) {
+            return Err(refused("a response with this status is not one that a client can get"));
+        }
         *response.headers_mut() =
             map(&self.headers).ok_or_else(|| refused("a header is not one of HTTP"))?;
         let trailers =
@@ -60,6 +63,12 @@ impl Response {
             *response.extensions_mut() = extensions;
         }
         Ok(response)
+    }
+
+    /// Returns true if a client can get this as the answer to a request.
+    fn is_one_of_http(&self, status: StatusCode) -> bool {
+        let has_no_body = matches!(status.as_u16(), 204 | 205 | 304);
+        (200..600).contains(&self.status) && (self.body.0.is_empty() || !has_no_body)
     }
 }
 
@@ -110,6 +119,9 @@ mod tests {
     fn what_is_no_response_is_refused() {
         for json in [
             r#"{"status": 99}"#,
+            r#"{"status": 101}"#,
+            r#"{"status": 204, "body": "x"}"#,
+            r#"{"status": 999}"#,
             r#"{"status": 200, "headers": [["a b", "c"]]}"#,
             r#"{"status": 200, "headers": [["a", "b\nc"]]}"#,
             r#"{"status": 200, "trailers": [["", "c"]]}"#,

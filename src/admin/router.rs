@@ -207,11 +207,13 @@ async fn entry(State(desk): State<Desk>, Query(One { scope, key }): Query<One>) 
 
 async fn records(State(desk): State<Desk>, Query(asked): Query<Many>) -> Response {
     let Many { scope, after_scope, after_key, limit, responses } = asked;
+    let is_of_another = scope.zip(after_scope).is_some_and(|(scope, after)| scope != after);
     let after = match (after_scope.or(scope), after_key) {
-        (Some(scope), Some(key)) => Some(Cursor { scope, key }),
+        (Some(scope), Some(key)) if !is_of_another => Some(Cursor { scope, key }),
         (_, None) if after_scope.is_none() => None,
         _ => {
-            let message = "after_key needs after_scope or scope, and after_scope needs after_key";
+            let message = "after_key needs after_scope or scope, which are the same if both are \
+                           given, and after_scope needs after_key";
             return Refusal::new(Code::BadRequest, message).into_response();
         }
     };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use axum::serve::Listener;
@@ -23,6 +23,8 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    /// The device and the inode of the file.
+    file: (u64, u64),
 }
 
 impl Socket {
@@ -50,7 +52,8 @@ impl Socket {
         };
         // Until it has this mode, those who connect are known by their user.
         fs::set_permissions(&path, fs::Permissions::from_mode(MODE))?;
-        Ok(Self { listener, path })
+        let file = identity(&path)?;
+        Ok(Self { listener, path, file })
     }
 
     /// Returns the path.
@@ -66,8 +69,13 @@ fn is_left(path: &Path) -> bool {
         && fs::symlink_metadata(path).is_ok_and(|file| is_socket(&file))
 }
 
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
 fn is_socket(file: &fs::Metadata) -> bool {
-    std::os::unix::fs::FileTypeExt::is_socket(&file.file_type())
+    file.file_type().is_socket()
 }
 
 impl Listener for Socket {
@@ -98,7 +106,10 @@ fn may_ask(peer: &UCred) -> bool {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // One that is left is replaced by the next process.
-        let _ = fs::remove_file(&self.path);
+        // Where the directory was moved, another store's socket may be at the path. One that is left is
+        // replaced by the next process.
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Past;
-use crate::{Operation, Outcome, Record, Store};
+use crate::{Error, Operation, Outcome, Record, Refusing, Store};
 
 use super::refusal::{Code, Refusal};
 use super::response::Response;
@@ -51,6 +51,10 @@ impl Judgement {
         match verdict {
             Verdict::Complete(response) => {
                 let response = response.to_http()?;
+                // Its response would be left out, and the verdict cannot be given twice.
+                if store.stats().refusing == Some(Refusing::Full) {
+                    return Err(Error::Full.into());
+                }
                 if store.rules().keep(&response) {
                     return Ok(Self::Complete(response));
                 }

@@ -108,6 +108,7 @@ fn what_cannot_be_used_is_refused_and_said() {
         "/v1/records?limit=-1",
         &format!("/v1/records?after_scope={}", scope()),
         "/v1/records?after_key=k",
+        &format!("/v1/records?scope={}&after_scope={}&after_key=k", scope(), "f".repeat(64)),
     ] {
         let (status, refusal) = desk.get(path);
         assert_eq!((status, &refusal["code"]), (400, &"bad_request".into()), "{path}");
@@ -295,6 +296,14 @@ fn a_socket_is_for_its_user_and_takes_the_place_of_a_dead_one() {
     serving.abort();
     assert!(runtime.block_on(serving).unwrap_err().is_cancelled());
     assert!(!path.exists(), "it goes with its server");
+    // Another store's socket is at the path of one whose directory was moved.
+    let old = Socket::bind(&path).unwrap();
+    std::fs::rename(&path, directory.path().join("moved.sock")).unwrap();
+    let new = Socket::bind(&path).unwrap();
+    drop(old);
+    assert!(path.exists());
+    drop(new);
+    assert!(!path.exists());
     let file = directory.path().join("notes");
     std::fs::write(&file, "mine").unwrap();
     assert_eq!(Socket::bind(&file).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);

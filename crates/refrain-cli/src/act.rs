@@ -6,19 +6,29 @@ use refrain::admin::Done;
 use refrain::{Key, Scope};
 use serde::Serialize;
 
+use crate::target::Target;
+
 /// An act that was done, or that would be.
 #[derive(Debug, Serialize)]
 pub(crate) struct Act<'a> {
     pub(crate) act: &'static str,
     /// False for a dry run.
     pub(crate) done: bool,
+    /// The store in which it was done.
+    pub(crate) store: String,
     pub(crate) scope: String,
     pub(crate) key: &'a str,
 }
 
 impl<'a> Act<'a> {
-    pub(crate) fn on_key(act: &'static str, done: bool, scope: Scope, key: &'a Key) -> Self {
-        Self { act, done, scope: scope.to_string(), key: key.as_str() }
+    pub(crate) fn on_key(
+        act: &'static str,
+        done: bool,
+        target: &Target,
+        scope: Scope,
+        key: &'a Key,
+    ) -> Self {
+        Self { act, done, store: target.name(), scope: scope.to_string(), key: key.as_str() }
     }
 }
 

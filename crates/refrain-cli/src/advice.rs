@@ -40,6 +40,7 @@ pub(crate) fn on_refusal(code: Code) -> Option<&'static str> {
         Code::Occupied => Some("name another directory, or move those files away"),
         Code::InFlight | Code::Busy => Some("run this again later"),
         Code::Full => Some("then run this again"),
+        Code::LeftOut => Some("free some space there"),
         Code::Damaged => Some(
             "find out what the operation did, and then `refrain forget` the key; check the disk",
         ),

@@ -39,7 +39,8 @@ impl Consent {
         is_possible.then_some(()).ok_or_else(|| Failure::Usage(impossible.into()))
     }
 
-    /// Asks, if it has to, and returns true if the act is to be done; false for a dry run.
+    /// Asks, if it has to, and returns true if the act is to be done; false for a dry run. Nobody has
+    /// the store open meanwhile: a person may take long, and the server has to start.
     pub(crate) fn given(&self, question: &str) -> Result<bool> {
         if self.yes || self.dry_run {
             return Ok(self.yes);

@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     Store(Error),
     /// The refusal of the server that has the store open.
     Refused(Refusal),
+    /// A key was forgotten, and its bytes were not erased, for this reason.
+    Unerased(Key, Box<Self>),
     /// That server cannot be asked, as the sentence says.
     Served(String),
     /// Another process has a directory open that is wanted closed.
@@ -67,6 +69,7 @@ impl Failure {
                 Code::Damaged => DAMAGED,
                 _ => FAILED,
             },
+            Self::Unerased(_, failure) => failure.code(),
             Self::Usage(_) => USAGE,
             Self::Unknown { .. } | Self::Absent(_) => NOT_FOUND,
             Self::Held { .. } | Self::InUse { .. } => BUSY,
@@ -130,6 +133,12 @@ impl fmt::Display for Failure {
                 f.write_str(&in_words_of_the_command(&refusal.message))?;
                 advice::on_refusal(refusal.code).map_or(Ok(()), |advice| write!(f, "; {advice}"))
             }
+            Self::Unerased(key, failure) => write!(
+                f,
+                "{} is forgotten, and the next request with it runs, but its bytes are not erased \
+                 yet: {failure}; erase them with `refrain reap --erase`",
+                key.as_str()
+            ),
             Self::InUse { path, holder: Some(holder) } => write!(
                 f,
                 "{} is open in {holder}; stop that process, and run this again",

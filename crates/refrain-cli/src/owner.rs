@@ -49,7 +49,10 @@ impl Owner {
 
 /// Reads the token for a server, from its file or else from the environment.
 pub(crate) fn token(file: Option<&Path>) -> Result<Option<String>> {
-    let Some(file) = file else { return Ok(std::env::var("REFRAIN_ADMIN_TOKEN").ok()) };
+    let Some(file) = file else {
+        let token = std::env::var("REFRAIN_ADMIN_TOKEN").unwrap_or_default().trim().to_owned();
+        return Ok((!token.is_empty()).then_some(token));
+    };
     let token = read(file, "read the token in")?;
     let said = || Failure::Usage(format!("there is no token in {}", file.display()));
     let token = String::from_utf8(token).map_err(|_| said())?.trim().to_owned();

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use refrain::admin::{Code, Done, Entry, Held, Line, Mandate, Note, Refusal, Verdict};
+use refrain::admin::{Code, Done, Entry, Held, Line, Mandate, Note, Refusal, Status, Verdict};
 use refrain::backend::Cursor;
 use refrain::{Key, Scope};
 use reqwest::StatusCode;
@@ -152,7 +152,12 @@ impl Served {
     /// Asks for something that may take long.
     fn post<T: DeserializeOwned>(&self, path: &str, asked: &impl Serialize) -> Result<T> {
         let request = self.client.post(self.url(path)).json(asked);
-        self.read(self.send(request)?)
+        self.read(self.send(request)?).map_err(|failure| match failure {
+            Failure::Served(sentence) => Failure::Served(format!(
+                "{sentence}; what was asked may have been done all the same"
+            )),
+            failure => failure,
+        })
     }
 
     fn list<T: DeserializeOwned>(
@@ -160,6 +165,8 @@ impl Served {
         path: &str,
         query: &[(&str, String)],
     ) -> Result<List<'_, T>> {
+        // A list may take long, and a server that is frozen answers nothing at all.
+        let _: Status = self.get("status", &[])?;
         let response = self.send(self.asking(path, query))?;
         let mut lines = Lines { served: self, lines: BufReader::new(response), read: 0 };
         Ok(Box::new(std::iter::from_fn(move || lines.next().transpose())))
@@ -200,8 +207,8 @@ impl Served {
 
     fn cut_off(&self) -> Failure {
         Failure::Served(format!(
-            "the server at {} has gone away in the middle of its answer; run this again once it is \
-             back",
+            "the server at {} has ended its answer early: it has gone away, or gave the answer up \
+             because nobody took it for a while, as where `less` waits; run this again",
             self.address
         ))
     }

@@ -27,11 +27,12 @@ const UNFINISHED: &str = "BACKUP";
 /// The store, as it is named.
 #[derive(Args, Debug)]
 pub(crate) struct Named {
-    /// The directory of the store; if a server has it open, its socket there is asked
-    #[arg(long, global = true, value_name = "DIR", env = "REFRAIN_STORE")]
+    /// The directory of the store; if a server has it open, its socket there is asked [env:
+    /// REFRAIN_STORE]
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "admin")]
     store: Option<PathBuf>,
-    /// The socket, or the http:// URL, at which a server answers operators
-    #[arg(long, global = true, value_name = "SOCKET|URL", env = "REFRAIN_ADMIN")]
+    /// The socket, or the http:// URL, at which a server answers operators [env: REFRAIN_ADMIN]
+    #[arg(long, global = true, value_name = "SOCKET|URL")]
     admin: Option<String>,
     /// The file with the token for a URL, or `-` for standard input; it may be in
     /// REFRAIN_ADMIN_TOKEN instead
@@ -49,19 +50,36 @@ pub(crate) enum Target {
 }
 
 impl Named {
-    /// Returns the target, which has to be named. `--admin` is the nearer name.
+    /// Returns the target, which has to be named, and once. What the command line names counts,
+    /// whatever the environment does.
     pub(crate) fn target(self) -> Result<Target> {
-        match (self.admin, self.store) {
-            (Some(admin), _) => {
+        let (store, admin) = match (self.store, self.admin) {
+            (None, None) => {
+                (variable("REFRAIN_STORE").map(PathBuf::from), variable("REFRAIN_ADMIN"))
+            }
+            named => named,
+        };
+        let said = |sentence: &str| Err(Failure::Usage(sentence.into()));
+        match (store, admin) {
+            (Some(directory), None) => Ok(Target::Directory(directory)),
+            (None, Some(admin)) => {
                 let token = owner::token(self.admin_token_file.as_deref())?;
                 address(admin).map(|address| Target::Server { address, token })
             }
-            (None, Some(directory)) => Ok(Target::Directory(directory)),
-            (None, None) => Err(Failure::Usage(
-                "no store is named; give its directory with --store, or in REFRAIN_STORE".into(),
-            )),
+            (None, None) => {
+                said("no store is named; give its directory with --store, or in REFRAIN_STORE")
+            }
+            (Some(_), Some(_)) => said(
+                "REFRAIN_STORE and REFRAIN_ADMIN name two places; give --store or --admin, or unset \
+                 one of them",
+            ),
         }
     }
+}
+
+/// Returns a variable of the environment, unless it is empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn address(text: String) -> Result<Address> {

@@ -29,20 +29,21 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
     consent.expect_possible()?;
     let scope = asked.address.scope()?;
     let effect = asked.effect();
-    let done = target.with(|desk| {
-        let entry = desk.find(scope, key)?;
-        let Some(entry) = entry else { return Err(asked.unknown(scope)) };
-        let done =
-            consent.given(&format!("{}. From now on, {effect}. Do it?", found(&entry, key)))?;
-        if done {
+    let entry = target.with(|desk| desk.find(scope, key))?;
+    let Some(entry) = entry else { return Err(asked.unknown(scope)) };
+    let (name, found) = (target.name(), found(&entry, key));
+    let done = consent.given(&format!("In {name}: {found}. From now on, {effect}. Do it?"))?;
+    if done {
+        target.with(|desk| {
             warn(&desk.forget(scope, key, &consent.mandate())?);
-        }
-        if done && *erase {
-            warn(&desk.reap(true, &consent.mandate())?);
-        }
-        Ok(done)
-    })?;
-    let act = Act::on_key(if *erase { "erase" } else { "forget" }, done, scope, key);
+            if *erase {
+                let erased = desk.reap(true, &consent.mandate());
+                warn(&erased.map_err(|failure| Failure::Unerased(key.clone(), failure.into()))?);
+            }
+            Ok(())
+        })?;
+    }
+    let act = Act::on_key(if *erase { "erase" } else { "forget" }, done, target, scope, key);
     output.document(&said(done, &effect), &act)
 }
 
@@ -76,6 +77,6 @@ fn found(entry: &Entry, key: &Key) -> String {
     match entry {
         Entry::Completed(_) => format!("{key} is completed"),
         Entry::Interrupted(_) => format!("{key} is interrupted, and nobody knows what its run did"),
-        Entry::Damaged(_) => format!("The record of {key} is damaged"),
+        Entry::Damaged(_) => format!("the record of {key} is damaged"),
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Arguments {
 struct Reaped {
     act: &'static str,
     done: bool,
+    store: String,
     segments_sealed: u64,
     segments_merged: u64,
     segments_dropped: u64,
@@ -46,16 +47,17 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
         "files whose records have all expired are dropped, and logs that are due are sealed"
     };
     let before = bytes(target)?;
-    let (done, stats, earlier) = target.with(|desk| {
+    let done = consent.given(&format!("In {}: from now on, {effect}. Do it?", target.name()))?;
+    let (stats, earlier) = target.with(|desk| {
         let before = desk.status()?.stats;
-        let done = consent.given(&format!("From now on, {effect}. Do it?"))?;
         if done {
             warn(&desk.reap(*erase, &consent.mandate())?);
         }
-        Ok((done, desk.status()?.stats, before))
+        Ok((desk.status()?.stats, before))
     })?;
     let reaped = Reaped {
         act: if *erase { "erase" } else { "reap" },
+        store: target.name(),
         done,
         segments_sealed: stats.segments_sealed.saturating_sub(earlier.segments_sealed),
         segments_merged: stats.segments_merged.saturating_sub(earlier.segments_merged),

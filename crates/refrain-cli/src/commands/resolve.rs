@@ -49,15 +49,15 @@ pub(crate) fn run(target: &Target, asked: &Arguments, output: &mut Output) -> Re
     let scope = asked.address.scope()?;
     let key = &asked.address.key;
     let effect = effect(&verdict, key);
-    let done = target.with(|desk| {
-        expect_interrupted(desk, scope, key)?;
-        let done = asked.consent.given(&format!("From now on, {effect}. Is that right?"))?;
-        if done {
-            warn(&desk.resolve(scope, key, &verdict, &asked.consent.mandate())?);
-        }
-        Ok(done)
-    })?;
-    output.document(&said(done, &effect), &Act::on_key(name(&verdict), done, scope, key))
+    target.with(|desk| expect_interrupted(desk, scope, key))?;
+    let question = format!("In {}: from now on, {effect}. Is that right?", target.name());
+    let done = asked.consent.given(&question)?;
+    if done {
+        let mandate = asked.consent.mandate();
+        warn(&target.with(|desk| desk.resolve(scope, key, &verdict, &mandate))?);
+    }
+    let act = Act::on_key(name(&verdict), done, target, scope, key);
+    output.document(&said(done, &effect), &act)
 }
 
 impl Arguments {

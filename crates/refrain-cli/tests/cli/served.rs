@@ -130,24 +130,44 @@ fn a_port_wants_the_token_and_makes_no_backups() {
 }
 
 #[test]
+fn what_the_command_line_names_counts_and_never_two_places() {
+    let home = Home::filled();
+    let run = |arguments: &[&str]| {
+        Run::of(home.command(arguments).env("REFRAIN_ADMIN", "http://127.0.0.1:1"))
+    };
+    assert_eq!(run(&["status", "--store", "store", "--json"]).json()["store"], "store");
+    let said = run(&["status"]).refusal(2);
+    assert!(said.starts_with("REFRAIN_STORE and REFRAIN_ADMIN name two places"), "{said}");
+    let said = home.run(&["status", "--store", "store", "--admin", "a"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    let empty = Run::of(home.command(&["status", "--json"]).env("REFRAIN_ADMIN", ""));
+    assert_eq!(empty.json()["store"], "store");
+}
+
+#[test]
 fn a_server_that_stops_in_the_middle_of_a_list_is_told() {
     let home = Home::empty();
+    let status = Admin::new(home.open()).status();
     let path = home.path().join("half.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let server = move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut asked = BufReader::new(stream.try_clone().unwrap()).lines();
-        asked.find(|line| line.as_ref().unwrap().is_empty()).expect("the head ends").unwrap();
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n";
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(b"{\"item\":{\"state\":\"damaged\",\"scope\":null,\"key\":null,").unwrap();
+        let status = serde_json::to_string(&status).unwrap();
+        let whole =
+            format!("content-length: {}\r\nconnection: close\r\n\r\n{status}", status.len());
+        let half = "\r\n{\"item\":{\"state\":\"damaged\",\"scope\":null,\"key\":null,".to_owned();
+        for answer in [whole, half] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = BufReader::new(stream.try_clone().unwrap()).lines();
+            asked.find(|line| line.as_ref().unwrap().is_empty()).expect("the head ends").unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\n{answer}").unwrap();
+        }
     };
     let server = std::thread::Builder::new().name("server".into()).spawn(server).unwrap();
     let said = home.run(&["in-flight", "--admin", path.to_str().unwrap()]);
     server.join().unwrap();
     assert_eq!(said.code, 1);
     let said = said.sentence();
-    assert!(said.contains("has gone away in the middle of its answer; run this again"), "{said}");
+    assert!(said.contains("has ended its answer early"), "{said}");
 }
 
 #[test]
