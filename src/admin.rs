@@ -1,5 +1,5 @@
-//! What operators ask a store for, as documents: in the process that has it open, and over HTTP
-//! from another one.
+//! Questions and acts of operators on a store, as documents: in the process that has it open, and
+//! over HTTP from another one.
 //!
 //! [`Admin`] has one method for each question and each act. Its [`router`](Admin::router) answers
 //! the same over HTTP, for a server to mount or to serve:
@@ -84,7 +84,7 @@ use verdict::Judgement;
 /// The interrupted runs that are asked for at a time.
 const PAGE: usize = 256;
 
-/// What operators ask a store for.
+/// A store as operators see it: one method for each question and each act.
 ///
 /// The methods read from disk, and wait for what they commit, on the caller's thread: call them on
 /// one that may block. Each act is durable when it returns, and the store keeps a [`Note`] of it. A

@@ -1,4 +1,4 @@
-//! What operators ask this server for: over a socket in the store's directory, or on a port.
+//! The answers to operators: over a socket in the store's directory, or on a port.
 
 use std::future::pending;
 use std::io;

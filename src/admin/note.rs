@@ -44,7 +44,7 @@ pub struct Note {
     pub key_hash: Option<String>,
 }
 
-/// What an act has led to, beside itself.
+/// The outcome of an act that was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// The reason for which the act could not be noted. It was done all the same: a full disk must not

@@ -10,7 +10,7 @@ use crate::{Error, Key, RequestId, Scope};
 #[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// What to do about it depends on this.
+    /// The kind, by which a caller decides what to do.
     pub code: Code,
     /// One sentence, with the causes of the store's error if it has some.
     pub message: String,
@@ -44,7 +44,7 @@ pub enum Code {
     Full,
     /// The disk is full, and the act was done without the response.
     LeftOut,
-    /// What was asked for cannot be read.
+    /// The record, or a part of the store, cannot be read.
     Damaged,
     /// The store takes no more work.
     Stopped,

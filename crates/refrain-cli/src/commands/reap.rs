@@ -29,7 +29,7 @@ struct Reaped {
     segments_sealed: u64,
     segments_merged: u64,
     segments_dropped: u64,
-    /// What the files take on the disk, if they are on this machine.
+    /// The bytes that the files take on the disk, if they are on this machine.
     bytes_before: Option<u64>,
     bytes_after: Option<u64>,
 }

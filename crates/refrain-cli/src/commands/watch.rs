@@ -35,7 +35,7 @@ fn interval(text: &str) -> std::result::Result<Duration, String> {
     is_some.then_some(every).ok_or_else(|| "it is at least 100ms".to_owned())
 }
 
-/// What has happened between two looks.
+/// The work of the server between two looks at it.
 #[derive(Serialize)]
 struct Moment {
     time: String,
