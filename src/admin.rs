@@ -56,7 +56,6 @@ mod held;
 mod lines;
 mod note;
 mod pasts;
-mod places;
 mod refusal;
 mod response;
 mod router;

@@ -148,7 +148,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
         // A client that never ends its request must not keep the server from ending.
         () = overdue => {}
-        served = desk.serve(store.clone(), recorder) => served.map_err(Failure::Serve)?,
+        never = desk.serve(store.clone(), recorder) => match never {},
     }
     close(store).await
 }

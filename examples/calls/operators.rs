@@ -1,5 +1,6 @@
 //! The answers to operators: over a socket in the store's directory, or on a port.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -67,7 +68,7 @@ fn token(file: &Path) -> Result<Token, Failure> {
 
 impl Desk {
     /// Answers operators until this is dropped.
-    pub(crate) async fn serve(self, store: Store, recorder: Option<Recorder>) -> io::Result<()> {
+    pub(crate) async fn serve(self, store: Store, recorder: Option<Recorder>) -> Infallible {
         let admin = match recorder {
             Some(recorder) => recorder.show(Admin::new(store)),
             None => Admin::new(store),
