@@ -94,7 +94,8 @@ impl Past {
         Completion { fingerprint, request_id, ttl, response }
     }
 
-    /// Returns the place behind this run in the list of [`Backend::interrupted`].
+    /// Returns the place behind this run in the list of
+    /// [`Backend::interrupted`](super::Backend::interrupted).
     pub fn cursor(&self) -> Cursor {
         Cursor { scope: self.scope, key: self.key.clone() }
     }

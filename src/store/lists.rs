@@ -56,7 +56,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] or [`Error::Unavailable`].
+    /// [`Error::Stopped`](crate::Error::Stopped) or
+    /// [`Error::Unavailable`](crate::Error::Unavailable).
     pub fn interrupted(&self, after: Option<Cursor>, max: usize) -> Ticket<Vec<Past>> {
         let face = Arc::clone(&self.0.0);
         let mut page = match face.check() {
@@ -92,14 +93,16 @@ impl Store {
     ///
     /// The embedded engine reads on the caller's thread: the records of the scope in the segments,
     /// and the logs that are not sealed yet, once for about 30,000 keys of the scope in them. It
-    /// takes up to 4 MiB of memory, and 64 rows of each segment, whatever the store's size.
-    /// Over PostgreSQL the list is not available, and the first line is [`Error::Unavailable`]: ask
-    /// the database.
+    /// takes up to 4 MiB of memory, and 64 rows of each segment, whatever the store's size. Over
+    /// PostgreSQL the list is not available, and the first line is
+    /// [`Error::Unavailable`](crate::Error::Unavailable): ask the database.
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if rows of a segment or a batch of a log cannot be read, so that it is
-    /// unknown which keys were there; [`Error::Io`], [`Error::Unavailable`] and [`Error::Stopped`].
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if rows of a segment or a batch of a log cannot be
+    /// read, so that it is unknown which keys were there; [`Error::Io`](crate::Error::Io),
+    /// [`Error::Unavailable`](crate::Error::Unavailable) and
+    /// [`Error::Stopped`](crate::Error::Stopped).
     pub fn records(&self, scope: Scope, after: Option<&Key>) -> Records {
         let after = after.map(|key| Cursor { scope, key: key.clone() });
         Records::new(Arc::clone(&self.0.0), Some(scope), after)
@@ -108,9 +111,9 @@ impl Store {
     /// Lists the live records of all scopes in the order of the bytes of scopes and keys, starting
     /// behind `after`.
     ///
-    /// All that is said of [`records`](Self::records) holds for this list, the errors too. A damaged
-    /// record whose key cannot be read is listed once at the beginning, and once more at the place of
-    /// its key if an older record has that.
+    /// All that is said of [`records`](Self::records) holds for this list, the errors too. A
+    /// damaged record whose key cannot be read is listed once at the beginning, and once more at
+    /// the place of its key if an older record has that.
     pub fn all_records(&self, after: Option<Cursor>) -> Records {
         Records::new(Arc::clone(&self.0.0), None, after)
     }
